@@ -1,0 +1,32 @@
+# find_package only; CMake downloads nothing. launch/setup.sh installs what is named here.
+find_package(Threads REQUIRED)
+
+# qat_require(<package> <Debian package> [find_package arguments])
+function(qat_missing what package)
+  message(FATAL_ERROR "${what} was not found: install it with `apt-get install ${package}`, or run launch/setup.sh")
+endfunction()
+macro(qat_require name package)
+  find_package(${name} QUIET ${ARGN})
+  if(NOT ${name}_FOUND)
+    qat_missing(${name} ${package})
+  endif()
+endmacro()
+
+qat_require(MPI libopenmpi-dev COMPONENTS C)
+add_library(qat_mpi INTERFACE)
+target_link_libraries(qat_mpi INTERFACE MPI::MPI_C)
+target_compile_definitions(qat_mpi INTERFACE OMPI_SKIP_MPICXX)
+
+qat_require(HDF5 libhdf5-dev COMPONENTS C)
+add_library(qat_hdf5 INTERFACE)
+target_include_directories(qat_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
+target_compile_definitions(qat_hdf5 INTERFACE ${HDF5_C_DEFINITIONS})
+target_link_libraries(qat_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
+
+qat_require(fmt libfmt-dev)
+qat_require(spdlog libspdlog-dev)
+qat_require(nlohmann_json nlohmann-json3-dev)
+qat_require(CLI11 libcli11-dev)
+qat_require(Pcre2 libpcre2-dev)
+qat_require(XxHash libxxhash-dev)
+qat_require(LibTorch "nothing: LibTorch comes from PyPI")

@@ -1,0 +1,31 @@
+// AdamW (Loshchilov & Hutter, arXiv:1711.05101) on a flat range, and the sums of squares for clipping by global norm.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/common/exec.h"
+
+namespace qat::kernels {
+
+struct AdamWStep {
+  float learning_rate = 0.0F;
+  float beta1 = 0.9F;
+  float beta2 = 0.999F;
+  float eps = 1e-8F;
+  float weight_decay = 0.0F;    // decoupled: p -= lr * wd * p
+  float gradient_scale = 1.0F;  // multiplies the gradient first (1/accumulation, clipping)
+  std::int64_t step = 1;        // of these elements, counted from 1: bias correction
+};
+
+// p, g, m, v: [n], fp32, same length. g is read only.
+//   m = b1 m + (1-b1) g';  v = b2 v + (1-b2) g'^2;  p -= lr * (m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps) + wd * p)
+// Element-wise: any cut of the range gives the same bits.
+void adamw_flat(const Exec& exec, std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
+                const AdamWStep& step);
+
+// partial[i] = sum of x^2 over block i of `block` elements (the last one may be short), summed in double in index
+// order: any cut of the range at multiples of `block` gives the same bits.   partial: [ceil(n / block)].
+void block_sum_squares(const Exec& exec, std::span<const float> x, std::int64_t block, std::span<double> partial);
+
+}  // namespace qat::kernels

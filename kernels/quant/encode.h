@@ -1,0 +1,69 @@
+// Symmetric quantization to int8 codes, the numbers that the integer GEMM reads.
+//
+//   s[r] = max(max_c |x[r,c]|, amax_floor) / q_max(b)           one scale per row (or the scales given)
+//   k[r,c] = clamp(rint(x[r,c] * (1 / s[r])), -q_max, +q_max)   ties to even; the reciprocal is rounded once, in fp32
+//
+// The value a code stands for is k * s. CPU and CUDA give the same codes and the same scales, bit for bit.
+// Source: SEMANTICS of min-max symmetric quantization; widths 2..8 (wider codes do not fit int8 and are refused).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "kernels/common/bit_width.h"
+#include "kernels/common/exec.h"
+#include "kernels/common/philox.h"
+#include "kernels/common/view.h"
+
+namespace qat::kernels {
+
+// Rows whose largest magnitude is below this are given this one, so that scales stay finite and positive.
+constexpr float kWeightAmaxFloor = 1e-5F;   // weights and activations
+constexpr float kGradientAmaxFloor = 1e-30F;  // gradients are small numbers by nature
+
+enum class Rounding : std::uint8_t {
+  kNearestEven,
+  kStochastic,  // floor(x/s + u), u uniform in [0,1) from (key, row * cols + col): unbiased
+};
+
+struct EncodeOptions {
+  BitWidth width{8};
+  float amax_floor = kWeightAmaxFloor;
+  Rounding rounding = Rounding::kNearestEven;
+  RngKey key{};  // for kStochastic
+};
+
+struct CodesOut {
+  Matrix<std::int8_t> codes;             // [rows, cols]
+  Matrix<std::int8_t> codes_transposed;  // [cols, rows]; empty: not wanted. Backward sums over the other dimension
+};
+
+// Dynamic scales, one per row of x.   x: [rows, cols]; scales: [rows], written.
+void encode_rows(const Exec& exec, Matrix<const float> x, const EncodeOptions& options, const CodesOut& out,
+                 std::span<float> scales);
+
+// Dynamic scales, one per column of x.   scales: [cols], written.
+void encode_cols(const Exec& exec, Matrix<const float> x, const EncodeOptions& options, const CodesOut& out,
+                 std::span<float> scales);
+
+// Given scales, all finite and > 0.   scales: [1] (whole tensor) or [rows].
+void encode_with_scales(const Exec& exec, Matrix<const float> x, std::span<const float> scales,
+                        const EncodeOptions& options, const CodesOut& out);
+
+// x^ = k * s.   scales: [1] or [rows].
+void decode_rows(const Exec& exec, Matrix<const std::int8_t> codes, std::span<const float> scales, Matrix<float> x);
+
+// Backward's operand: the same, of y[r,c] = x[r,c] * factor, with the factor per column (`col_factors`, [cols]) or per
+// row (`row_factors`, [rows]) folded in before the scale is taken; an empty span is a factor of one. Never stored as
+// floats. Rows mode: one scale per row; cols mode: one per column.
+struct Factors {
+  std::span<const float> row_factors;
+  std::span<const float> col_factors;
+};
+void encode_scaled_rows(const Exec& exec, Matrix<const float> x, const Factors& factors, const EncodeOptions& options,
+                        const CodesOut& out, std::span<float> scales);
+void encode_scaled_cols(const Exec& exec, Matrix<const float> x, const Factors& factors, const EncodeOptions& options,
+                        const CodesOut& out, std::span<float> scales);
+
+}  // namespace qat::kernels

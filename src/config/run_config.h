@@ -1,0 +1,30 @@
+// The whole configuration: the sum of the components' structs. Seen by launch/ only; no component sees more than its own.
+#pragma once
+
+#include "src/checkpoint/checkpoint_config.h"
+#include "src/data/data_config.h"
+#include "src/eval/eval_config.h"
+#include "src/model/gpt2_config.h"
+#include "src/optim/optim_config.h"
+#include "src/quant/quant_config.h"
+#include "src/schedule/schedule_config.h"
+#include "src/train/train_config.h"
+
+namespace qat {
+
+struct RunConfig {
+  RunSection run;
+  Gpt2Config model;
+  LoraConfig lora;
+  QuantConfig quant;
+  PrecisionScheduleConfig precision;
+  LrScheduleConfig lr;
+  DataConfig data;
+  OptimConfig optim;
+  TrainConfig train;
+  EvalConfig eval;
+  CheckpointConfig checkpoint;
+  ParallelConfig parallel;
+};
+
+}  // namespace qat

@@ -1,0 +1,31 @@
+// The loop. JSON sections "run", "train" and "parallel".
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace qat {
+
+struct RunSection {
+  std::string dir = "runs/default";  // everything a run writes goes below this folder
+  std::uint64_t seed = 1;            // of initialisation, sampling, dropout and stochastic rounding
+  std::string resume = "auto";       // auto: from the newest checkpoint in dir, if any; never: refuse a folder that has
+                                     // one; else: a checkpoint folder
+};
+
+struct TrainConfig {
+  std::int64_t steps = 1000;           // optimizer steps
+  std::int64_t batch_size = 32;        // sequences a step, over all ranks
+  std::int64_t micro_batch_size = 4;   // sequences a forward/backward pass; batch_size / (micro_batch_size * ranks)
+                                       // passes are accumulated
+  int max_skips = 10;                  // stop (exit 8, after a checkpoint) after so many non-finite steps in a row
+  std::int64_t log_every = 1;          // steps between metrics lines
+};
+
+struct ParallelConfig {
+  int data = 0;               // data-parallel ranks; 0: the world size / pipeline
+  int pipeline = 1;           // pipeline stages; more than one needs a build that has them
+  int threads_per_rank = 0;   // CPU threads; 0: this node's cores / its ranks, at least 1
+};
+
+}  // namespace qat
