@@ -1,18 +1,20 @@
 # find_package only; CMake downloads nothing. launch/setup.sh installs what is named here.
-find_package(Threads REQUIRED)
 
-# qat_require(<package> <Debian package> [find_package arguments])
 function(qat_missing what package)
   message(FATAL_ERROR "${what} was not found: install it with `apt-get install ${package}`, or run launch/setup.sh")
 endfunction()
+# qat_require(<CMake package> <Debian package> [find_package arguments])
 macro(qat_require name package)
   find_package(${name} QUIET ${ARGN})
   if(NOT ${name}_FOUND)
-    qat_missing(${name} ${package})
+    qat_missing(${name} "${package}")
   endif()
 endmacro()
 
-qat_require(MPI libopenmpi-dev COMPONENTS C)
+find_package(Threads REQUIRED)
+
+# The C bindings alone: Open MPI's C++ ones are gone in version 5.
+qat_require(MPI "libopenmpi-dev openmpi-bin" COMPONENTS C)
 add_library(qat_mpi INTERFACE)
 target_link_libraries(qat_mpi INTERFACE MPI::MPI_C)
 target_compile_definitions(qat_mpi INTERFACE OMPI_SKIP_MPICXX)
@@ -29,4 +31,7 @@ qat_require(nlohmann_json nlohmann-json3-dev)
 qat_require(CLI11 libcli11-dev)
 qat_require(Pcre2 libpcre2-dev)
 qat_require(XxHash libxxhash-dev)
-qat_require(LibTorch "nothing: LibTorch comes from PyPI")
+find_package(LibTorch QUIET)
+if(NOT LibTorch_FOUND)
+  message(FATAL_ERROR "${LibTorch_NOT_FOUND_MESSAGE}")
+endif()

@@ -12,6 +12,34 @@ endif()
 # Internal checks (QAT_CHECK) do not depend on NDEBUG.
 set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
 
+# These choose which files are compiled (*.cu, nccl_*.cc), never what a class looks like. The default is what is there.
+find_program(QAT_NVCC nvcc HINTS /usr/local/cuda/bin)
+mark_as_advanced(QAT_NVCC)
+set(have_cuda OFF)
+if(QAT_NVCC)
+  set(have_cuda ON)
+endif()
+option(QAT_WITH_CUDA "Compile the *.cu files (needs nvcc)" ${have_cuda})
+find_path(QAT_NCCL_INCLUDE_DIR nccl.h HINTS /usr/local/cuda/include)
+mark_as_advanced(QAT_NCCL_INCLUDE_DIR)
+set(have_nccl OFF)
+if(QAT_WITH_CUDA AND QAT_NCCL_INCLUDE_DIR)
+  set(have_nccl ON)
+endif()
+option(QAT_WITH_NCCL "Compile dist/comm/nccl_*.cc (needs nccl.h and QAT_WITH_CUDA)" ${have_nccl})
+if(QAT_WITH_CUDA AND NOT QAT_NVCC)
+  message(FATAL_ERROR "QAT_WITH_CUDA is ON, but nvcc was not found: install the CUDA toolkit, or set CUDA's bin folder in PATH")
+endif()
+if(QAT_WITH_NCCL AND NOT QAT_WITH_CUDA)
+  message(FATAL_ERROR "QAT_WITH_NCCL is ON and QAT_WITH_CUDA is OFF: NCCL moves GPU memory, so it needs both or neither")
+endif()
+file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu ${PROJECT_SOURCE_DIR}/dist/*.cu)
+if(QAT_WITH_CUDA AND cuda_sources)
+  set(CMAKE_CUDA_COMPILER ${QAT_NVCC})
+  set(CMAKE_CUDA_STANDARD 20)
+  enable_language(CUDA)
+endif()
+
 set(QAT_SANITIZE "" CACHE STRING "Sanitizers for our own code, e.g. address,undefined")
 if(QAT_SANITIZE)
   add_compile_options(-fsanitize=${QAT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
@@ -19,11 +47,16 @@ if(QAT_SANITIZE)
 endif()
 
 find_program(QAT_CCACHE ccache)
+mark_as_advanced(QAT_CCACHE)
 if(QAT_CCACHE)
-  # Precompiled headers carry time stamps that ccache must be told to look past.
+  # Precompiled headers carry time stamps that ccache must be told to look past; what it then hashes instead is their
+  # content, which gcc only names in the preprocessed text when asked to.
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${QAT_CCACHE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
+  endif()
 endif()
 
 add_library(qat_warnings INTERFACE)
-target_compile_options(qat_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow>)
+target_compile_options(qat_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers -Wno-restrict>)

@@ -20,6 +20,9 @@ struct AdamWStep {
 
 // p, g, m, v: [n], fp32, same length. g is read only.
 //   m = b1 m + (1-b1) g';  v = b2 v + (1-b2) g'^2;  p -= lr * (m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps) + wd * p)
+// In fp32, each operation rounded, in this order (u = 1/(1-b^t) and 1-b computed in double and rounded once):
+//   g' = g * gradient_scale;  m = b1*m + (1-b1)*g';  v = b2*v + (1-b2)*(g'*g')
+//   p = p - lr * ((m*u1) / (sqrt(v*u2) + eps) + wd*p)
 // Element-wise: any cut of the range gives the same bits.
 void adamw_flat(const Exec& exec, std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
                 const AdamWStep& step);

@@ -3,6 +3,10 @@
 //   s[r] = max(max_c |x[r,c]|, amax_floor) / q_max(b)           one scale per row (or the scales given)
 //   k[r,c] = clamp(rint(x[r,c] * (1 / s[r])), -q_max, +q_max)   ties to even; the reciprocal is rounded once, in fp32
 //
+// Non-finite input: a row (or column, whichever shares a scale) with an infinity or a NaN gets the scale NaN and codes
+// 0, so that NaN comes out of the GEMM, reaches the loss, and the step is skipped. With given scales nothing can be
+// marked: infinities saturate and a NaN becomes the code 0, so whoever fixes scales watches for NaN elsewhere.
+//
 // The value a code stands for is k * s. CPU and CUDA give the same codes and the same scales, bit for bit.
 // Source: SEMANTICS of min-max symmetric quantization; widths 2..8 (wider codes do not fit int8 and are refused).
 #pragma once
@@ -19,12 +23,14 @@
 namespace qat::kernels {
 
 // Rows whose largest magnitude is below this are given this one, so that scales stay finite and positive.
-constexpr float kWeightAmaxFloor = 1e-5F;   // weights and activations
+constexpr float kWeightAmaxFloor = 1e-5F;     // weights and activations
 constexpr float kGradientAmaxFloor = 1e-30F;  // gradients are small numbers by nature
 
 enum class Rounding : std::uint8_t {
   kNearestEven,
-  kStochastic,  // floor(x/s + u), u uniform in [0,1) from (key, row * cols + col): unbiased
+  // With v = clamp(x * (1/s), -q_max, q_max), f = floor(v) and u uniform in [0,1) from (key, row * cols + col): f + 1
+  // if u < v - f, else f. Unbiased, as floor(v + u) is, but exact in fp32: whole numbers never move.
+  kStochastic,
 };
 
 struct EncodeOptions {
@@ -34,9 +40,10 @@ struct EncodeOptions {
   RngKey key{};  // for kStochastic
 };
 
+// Either may be empty (not wanted), not both. Backward sums over the other dimension and reads the transposed codes.
 struct CodesOut {
   Matrix<std::int8_t> codes;             // [rows, cols]
-  Matrix<std::int8_t> codes_transposed;  // [cols, rows]; empty: not wanted. Backward sums over the other dimension
+  Matrix<std::int8_t> codes_transposed;  // [cols, rows]
 };
 
 // Dynamic scales, one per row of x.   x: [rows, cols]; scales: [rows], written.
@@ -54,9 +61,9 @@ void encode_with_scales(const Exec& exec, Matrix<const float> x, std::span<const
 // x^ = k * s.   scales: [1] or [rows].
 void decode_rows(const Exec& exec, Matrix<const std::int8_t> codes, std::span<const float> scales, Matrix<float> x);
 
-// Backward's operand: the same, of y[r,c] = x[r,c] * factor, with the factor per column (`col_factors`, [cols]) or per
-// row (`row_factors`, [rows]) folded in before the scale is taken; an empty span is a factor of one. Never stored as
-// floats. Rows mode: one scale per row; cols mode: one per column.
+// Backward's operand: the same, of y[r,c] = (x[r,c] * row_factors[r]) * col_factors[c], each product rounded in fp32,
+// with the factors per row ([rows]) and per column ([cols]) folded in before the scale is taken; an empty span is a
+// factor of one. y is never stored as floats. Rows mode: one scale per row; cols mode: one per column.
 struct Factors {
   std::span<const float> row_factors;
   std::span<const float> col_factors;

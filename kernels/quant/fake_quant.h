@@ -4,7 +4,8 @@
 // symmetric:  y = s * clamp(rint(x / s), -q_max, q_max)
 // affine:     y = s * (clamp(rint(x / s) + z, 0, 2^b - 1) - z),  z an integer in [0, 2^b - 1]
 // Both use x * (1 / s) with the reciprocal rounded once in fp32, as encode.h does, so that the symmetric form equals
-// decode(encode(x)) bit for bit.
+// decode(encode(x)) bit for bit; a zero is +0. NaN stays NaN everywhere; an infinity saturates unless its own range
+// made the scale NaN (range.h), which makes the whole group NaN.
 //
 // log (log2 domain; L = log2|x|, t = clamp((L - log_min) / max(log_range, 1e-5), 0, 1)):
 //   |x| < eps (seed) or <= eps (packed) gives 0; otherwise y = sign(x) * 2^(u * log_range + log_min) with
@@ -31,7 +32,7 @@ enum class LogCodebook : std::uint8_t { kSeed, kPacked };
 
 // Scale and zero-point of a range. `max_abs` symmetric: s = max(|lo|,|hi|,floor)/q_max, z = 0. Affine: the range is
 // first extended to contain 0 (so that zero is exact and z is in range), s = max(hi - lo, floor)/(2^b - 1),
-// z = rint(-lo / s).
+// z = rint(-lo / s), both divisions in fp32. NaN in a range gives NaN.
 struct AffineParams {
   float scale = 1.0F;
   float zero_point = 0.0F;
@@ -39,7 +40,8 @@ struct AffineParams {
 AffineParams symmetric_params(float lo, float hi, BitWidth width, float floor = kWeightAmaxFloor);
 AffineParams affine_params(float lo, float hi, BitWidth width, float floor = kWeightAmaxFloor);
 
-// scales: [groups(axis)].   x, y: [rows, cols]; y may be x.
+// scales: [groups(axis)].   x, y: [rows, cols]; y may be x. Of the options, amax_floor is not used (scales are given);
+// widths 2..18.
 void fake_quant_symmetric(const Exec& exec, Matrix<const float> x, Axis axis, std::span<const float> scales,
                           const EncodeOptions& options, Matrix<float> y);
 // zero_points: [groups(axis)].

@@ -1,0 +1,138 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <optional>
+
+#include "dist/comm/agree.h"
+#include "launch/command.h"
+#include "launch/failure.h"
+#include "launch/setup_run.h"
+#include "launch/signals.h"
+#include "launch/world.h"
+#include "src/base/file.h"
+#include "src/base/run_lock.h"
+#include "src/checkpoint/reader.h"
+#include "src/quant/gemm_path.h"
+#include "src/train/on_root.h"
+#include "src/train/run_state.h"
+#include "src/train/trainer.h"
+
+namespace qat::launch {
+namespace {
+
+struct TrainArguments {
+  std::string config;
+  std::vector<std::string> sets;
+  bool print_config = false;
+};
+
+TrainerOptions trainer_options(const AgreedConfig& agreed) {
+  const RunConfig& config = agreed.loaded.config;
+  return {.run = config.run, .train = config.train, .quant = config.quant, .precision = config.precision,
+          .lr = config.lr, .data = config.data, .optim = config.optim, .eval = config.eval,
+          .checkpoint = config.checkpoint, .config_json = agreed.json, .config_hash = agreed.hash};
+}
+
+// Folder, lock and effective configuration: rank 0's work, and everybody's failure.
+std::unique_ptr<RunLock> open_run_folder(World& world, const AgreedConfig& agreed) {
+  std::unique_ptr<RunLock> lock;
+  on_root(world.comm(), "opening the run folder", [&] {
+    const std::filesystem::path dir = agreed.loaded.config.run.dir;
+    create_directories_checked(dir, "run.dir");
+    lock = std::make_unique<RunLock>(dir, World::job_id());
+    write_file_atomic(dir / "config.json", agreed.json + "\n");
+  });
+  return lock;
+}
+
+void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, const TokenSource& train,
+                   const TokenSource& val, int threads, Logger& log) {
+  const RunConfig& config = agreed.loaded.config;
+  for (const std::string& warning : agreed.loaded.warnings) log.warning(warning);
+  const ParameterStore& store = model.parameters();
+  log.info(fmt::format("{} rank{} ({}), {} thread{} each; run folder {}", world.size(), world.size() == 1 ? "" : "s",
+                       world.comm().backend(), threads, threads == 1 ? "" : "s", config.run.dir));
+  log.info(fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained",
+                       config.model.n_layer, config.model.n_embd, config.model.vocab_size,
+                       store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
+  log.info(fmt::format("{} training tokens, {} held out", train.total_tokens(), val.total_tokens()));
+  for (const int bits : config.quant.widths) {
+    const int act = bits == BitWidth::kFull || config.quant.activation_bits == 0 ? bits : config.quant.activation_bits;
+    const GemmPath path = choose_gemm_path(config.quant, {BitWidth(bits), BitWidth(act), BitWidth::full()});
+    log.debug(fmt::format("linear layers at {} bits: {}", bits, describe(path)));
+  }
+}
+
+// Initial parameters: random, or those of another run's checkpoint.
+void initialize(World& world, const Gpt2Config& config, std::uint64_t seed, Gpt2& model, Logger& log) {
+  model.init_random(seed);
+  if (config.init != "checkpoint") return;
+  std::unique_ptr<CheckpointReader> reader;
+  on_root(world.comm(), "reading model.init_from", [&] { reader = std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(config.init_from))); });
+  load_model(reader.get(), model, world.comm(), /*base_only=*/true);
+  log.info("initial parameters from " + config.init_from);
+}
+
+int train(World& world, const TrainArguments& arguments, RunStatus& status) {
+  const std::optional<std::string> file =
+      arguments.config.empty() ? std::nullopt : std::optional<std::string>(arguments.config);
+  const AgreedConfig agreed = load_agreed_config(world, file, arguments.sets);
+  const RunConfig& config = agreed.loaded.config;
+  if (arguments.print_config) {
+    if (world.is_root()) fmt::print("{}", print_config(config, agreed.loaded.origins));
+    return 0;
+  }
+  const int threads = world.use_threads(config.parallel.threads_per_rank);
+  const TokenSource train_tokens = open_agreed_tokens(world, config.data.train, Split::kTrain, config.model.vocab_size);
+  const TokenSource val_tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
+
+  const std::unique_ptr<RunLock> lock = open_run_folder(world, agreed);
+  status.run_dir = config.run.dir;
+  const bool terminal = isatty(STDOUT_FILENO) != 0;
+  std::optional<Progress> progress;
+  if (world.is_root()) progress.emplace(std::cout, ProgressOptions{.terminal = terminal, .total_steps = config.train.steps});
+  LoggerOptions log_options{.dir = std::filesystem::path(config.run.dir) / "logs", .rank = world.rank()};
+  if (progress) log_options.console = [&](std::string_view line) { progress->message(line); };
+  Logger log(log_options);
+  if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
+
+  Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(world.size()));
+  initialize(world, config.model, config.run.seed, model, log);
+  say_what_runs(world, agreed, model, train_tokens, val_tokens, threads, log);
+  Trainer trainer(trainer_options(agreed),
+                  {.model = model, .lora = config.lora, .train_tokens = train_tokens, .val_tokens = val_tokens,
+                   .comm = world.comm(), .log = log, .progress = progress ? &*progress : nullptr,
+                   .signal = &watch_signals(), .on_progress = [&](std::int64_t steps, const std::string& checkpoint) {
+                     status.last_step = steps - 1;
+                     status.last_checkpoint = checkpoint;
+                   }});
+  const TrainResult result = trainer.run();
+  if (progress) progress->finish();
+  if (!result.finished) {
+    if (world.is_root())
+      fmt::print("stopped by signal {} after step {} with a checkpoint; start the same command again to go on\n",
+                 result.signal, status.last_step.value_or(-1));
+    return exit_code_of_signal(result.signal);
+  }
+  if (world.is_root()) fmt::print("{}\nresults: {}\n", result.table, config.run.dir);
+  return 0;
+}
+
+}  // namespace
+
+Run add_train(CLI::App& app) {
+  auto arguments = std::make_shared<TrainArguments>();
+  app.add_option("-c,--config", arguments->config, "JSON configuration; without it every key has its default");
+  app.add_option("--set", arguments->sets, "override: section.key=value, as often as needed")->take_all();
+  app.add_flag("--print-config", arguments->print_config, "print every value with its origin, and stop");
+  return [arguments](Invocation invocation) {
+    World world(invocation.argc, invocation.argv);
+    RunStatus status;
+    return run_guarded(world, status, [&] { return train(world, *arguments, status); });
+  };
+}
+
+}  // namespace qat::launch

@@ -1,0 +1,74 @@
+#include "launch/failure.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <new>
+
+#include "dist/comm/agree.h"
+#include "kernels/common/error.h"
+#include "src/report/failure_text.h"
+
+namespace qat::launch {
+namespace {
+
+struct Failure {
+  int exit_code;
+  std::string message;
+};
+
+Failure describe(const std::exception& error) {
+  if (const auto* known = dynamic_cast<const Error*>(&error)) return {known->exit_code(), known->what()};
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr)
+    return {static_cast<int>(ErrorKind::kOutOfMemory),
+            "out of memory: lower train.micro_batch_size, data.sequence_length or the model's sizes, or run fewer ranks "
+            "on this machine"};
+  return {static_cast<int>(ErrorKind::kInternal), std::string("internal error: ") + error.what()};
+}
+
+// The user's to mend before anything ran: the message says all there is to say.
+bool is_plain(int exit_code) {
+  return exit_code == static_cast<int>(ErrorKind::kConfig) || exit_code == static_cast<int>(ErrorKind::kData);
+}
+
+void print(const Failure& failure, const World* world, const RunStatus& status) {
+  std::string text = fmt::format("qat_dist: {} (exit {}): {}\n", exit_code_meaning(failure.exit_code), failure.exit_code,
+                                 failure.message);
+  if (world != nullptr && !is_plain(failure.exit_code)) {
+    FailureReport report{.exit_code = failure.exit_code, .what = failure.message, .rank = world->rank(),
+                         .host = world->session().host_name(), .last_step = status.last_step,
+                         .checkpoint = status.last_checkpoint};
+    if (!status.last_checkpoint.empty()) report.next_command = "start the same command again to go on from the checkpoint";
+    if (!status.run_dir.empty())
+      report.log_file = (std::filesystem::path(status.run_dir) / "logs" / fmt::format("rank_{:03}.log", world->rank())).string();
+    text = to_text(report);
+  }
+  std::fflush(stdout);
+  std::fputs(text.c_str(), stderr);
+  std::fflush(stderr);
+}
+
+}  // namespace
+
+int run_guarded(World& world, const RunStatus& status, const std::function<int()>& body) {
+  try {
+    return body();
+  } catch (const dist::AgreedError& error) {
+    if (world.is_root()) print(describe(error), &world, status);
+    return error.exit_code();
+  } catch (const std::exception& error) {
+    const Failure failure = describe(error);
+    print(failure, &world, status);
+    if (world.size() > 1) world.session().abort(failure.exit_code);
+    return failure.exit_code;
+  }
+}
+
+int report_failure(const std::exception& error) {
+  const Failure failure = describe(error);
+  print(failure, nullptr, {});
+  return failure.exit_code;
+}
+
+}  // namespace qat::launch

@@ -1,0 +1,41 @@
+#include <CLI/CLI.hpp>
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "launch/command.h"
+#include "launch/failure.h"
+
+int main(int argc, char** argv) {
+  using namespace qat::launch;  // NOLINT(google-build-using-namespace): main is this namespace's only way in
+  CLI::App app{"qat_dist: distributed quantization-aware training of GPT-2"};
+  app.set_version_flag("--version", QAT_VERSION);
+  app.require_subcommand(0, 1);
+  app.footer("Without a subcommand, `qat_dist --config FILE` trains.\n"
+             "Exit codes: 0 finished, 2 configuration or usage, 3 data, 4 checkpoint, 5 out of memory, 6 communication,\n"
+             "8 diverged, 75 stopped by a signal with a checkpoint (start again to go on), 130 interrupted.");
+  std::vector<std::pair<CLI::App*, Run>> commands;
+  const auto add = [&](const char* name, const char* help, Run (*make)(CLI::App&)) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    commands.emplace_back(sub, make(*sub));
+  };
+  const Run train_by_default = add_train(app);
+  add("train", "train a model (the default)", add_train);
+  add("eval", "held-out perplexity of a checkpoint at several bit widths", add_evaluate);
+  add("tokenize", "turn text files into token shards", add_tokenize);
+  add("schema", "print the JSON Schema of the configuration, or its documentation", add_schema);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? 0 : static_cast<int>(qat::ErrorKind::kConfig);
+  }
+  const Invocation invocation{&argc, &argv};
+  try {
+    for (const auto& [sub, run] : commands)
+      if (sub->parsed()) return run(invocation);
+    return train_by_default(invocation);
+  } catch (const std::exception& error) {
+    return report_failure(error);
+  }
+}

@@ -1,0 +1,31 @@
+// From a command line to the parts of a run: the steps that training and evaluation share.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/world.h"
+#include "src/config/loader.h"
+#include "src/data/token_source.h"
+#include "src/model/gpt2.h"
+
+namespace qat::launch {
+
+// The configuration of this rank, checked and equal on all ranks (exit 2 naming the ranks otherwise).
+struct AgreedConfig {
+  LoadResult loaded;
+  std::string json;         // effective, as kept in checkpoints
+  std::uint64_t hash = 0;
+};
+AgreedConfig load_agreed_config(World& world, const std::optional<std::string>& file,
+                                const std::vector<std::string>& sets);
+// The same from text that rank 0 has (a checkpoint's configuration).
+AgreedConfig agree_on_config_text(World& world, const std::string& text, const std::string& source,
+                                  const std::vector<std::string>& sets);
+
+// Tokens of a split on every rank, with every id below the model's vocabulary; what is wrong is thrown on all ranks.
+TokenSource open_agreed_tokens(World& world, const std::vector<std::string>& patterns, Split split, int vocab_size);
+
+}  // namespace qat::launch

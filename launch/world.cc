@@ -1,0 +1,54 @@
+#include "launch/world.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "dist/comm/mpi_comm.h"
+#include "kernels/common/error.h"
+
+namespace qat::launch {
+namespace {
+
+int environment_int(const char* name) {
+  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): read before any thread exists
+  return text == nullptr ? 0 : std::atoi(text);
+}
+
+void refuse_singletons(int world_size) {
+  const int tasks = environment_int("SLURM_NTASKS");
+  if (tasks <= 1 || world_size != 1) return;
+  throw Error(ErrorKind::kConfig,
+              fmt::format("SLURM started {} tasks but MPI sees a world of 1: every task would train alone. Start with "
+                          "`srun --mpi=pmix` (see `srun --mpi=list`) or `mpirun -np {}`; for a single process on "
+                          "purpose, set SLURM_NTASKS=1",
+                          tasks, tasks));
+}
+
+}  // namespace
+
+World::World(int* argc, char*** argv) : session_(argc, argv), comm_(dist::make_mpi_world(session_)) {
+  refuse_singletons(comm_->size());
+}
+
+int World::use_threads(int requested) const {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  const int allowed = sched_getaffinity(0, sizeof(mask), &mask) == 0 ? CPU_COUNT(&mask) : 1;
+  const int share = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)) / session_.local_size();
+  const int threads = std::max(1, std::min(allowed, requested > 0 ? requested : share));
+  at::set_num_threads(threads);
+  at::set_num_interop_threads(1);
+  return threads;
+}
+
+std::string World::job_id() {
+  const char* text = std::getenv("SLURM_JOB_ID");  // NOLINT(concurrency-mt-unsafe): nobody sets it
+  return text == nullptr ? "" : text;
+}
+
+}  // namespace qat::launch

@@ -1,0 +1,36 @@
+// The processes of this run and what each may use: found once, at start, and passed on as values.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "dist/comm/communicator.h"
+#include "dist/comm/mpi_session.h"
+
+namespace qat::launch {
+
+class World {
+ public:
+  // Starts MPI. Throws Error(kConfig) if a launcher started several processes that do not form one MPI world
+  // (srun without PMI: every process would train alone).
+  World(int* argc, char*** argv);
+
+  dist::Communicator& comm() { return *comm_; }
+  const dist::MpiSession& session() const { return session_; }
+  int rank() const { return comm_->rank(); }
+  int size() const { return comm_->size(); }
+  bool is_root() const { return rank() == 0; }
+
+  // CPU threads of one rank: `requested`, or this node's cores divided by the ranks on it, at least one, and never
+  // more than the processor affinity allows. LibTorch is set to use so many.
+  int use_threads(int requested) const;
+
+  // The batch system's number of this job; empty: none.
+  static std::string job_id();
+
+ private:
+  dist::MpiSession session_;
+  std::unique_ptr<dist::Communicator> comm_;
+};
+
+}  // namespace qat::launch

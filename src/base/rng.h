@@ -1,0 +1,33 @@
+// Random numbers by purpose: a pure function of (seed, purpose, step, micro-batch, slot), so that a run's draws do not
+// depend on how many ranks or threads draw them, nor on what was drawn before.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/common/philox.h"
+
+namespace qat {
+
+// Part of what a key is made of: a value keeps its meaning for ever, or old runs could not be resumed.
+enum class RngPurpose : std::uint32_t {
+  kInit = 1,              // slot: the parameter
+  kSampling = 2,          // which windows a step sees
+  kDropout = 3,           // slot: the place in the network
+  kGradientRounding = 4,  // stochastic rounding of backward's gradients; slot: the layer
+  kSync = 5,              // stochastic rounding on the wire; slot: the bucket
+  kGeneration = 6,        // sampling of text
+};
+
+// The stream for one use. Where a part has no meaning (kInit has no step), pass 0.
+kernels::RngKey rng_key(std::uint64_t seed, RngPurpose purpose, std::uint64_t step = 0, std::uint64_t micro_batch = 0,
+                        std::uint64_t slot = 0);
+
+// out[i] is draw `first + i` of the stream, uniform in [low, high).
+void fill_uniform(kernels::RngKey key, float low, float high, std::span<float> out, std::uint64_t first = 0);
+
+// out[i] is draw `first + i` of the stream, normal with mean 0; |out[i]| <= 6.67 stddev. Box-Muller in double, with
+// nothing but IEEE operations (no C library functions, which differ between machines): the same bits everywhere.
+void fill_normal(kernels::RngKey key, float stddev, std::span<float> out, std::uint64_t first = 0);
+
+}  // namespace qat

@@ -1,0 +1,40 @@
+// One job per run folder: a lock file that says who has it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace qat {
+
+// Who holds a lock. The start time of the process tells it from a later one that was given the same id.
+struct LockHolder {
+  std::string host;
+  std::int64_t pid = 0;
+  std::int64_t process_start = 0;  // clock ticks after the machine's boot; 0: unknown
+  std::string time;                // when the lock was taken, UTC
+  std::string job;                 // batch job id; empty: none
+};
+
+// Holds `dir`/run.lock as long as it lives; one process of a job (rank 0) takes it. Linking a finished file into place
+// is atomic on local and network file systems, so of two jobs that start at once one gets it.
+class RunLock {
+ public:
+  // Throws Error(kConfig) that names the holder if another process has the lock. A lock that a process of this host
+  // left behind is taken over; one of another host cannot be judged, and the message says which file to delete.
+  explicit RunLock(const std::filesystem::path& dir, const std::string& job = "");
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+  ~RunLock();
+
+  // The dead holder whose lock was taken over, for a log line; empty host: there was none.
+  const LockHolder& replaced() const noexcept { return replaced_; }
+  const std::filesystem::path& path() const noexcept { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  std::string content_;
+  LockHolder replaced_;
+};
+
+}  // namespace qat

@@ -1,0 +1,42 @@
+#include "src/checkpoint/h5_handle.h"
+
+#include <fmt/format.h>
+#include <hdf5.h>
+
+#include <mutex>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/common/error.h"
+
+namespace qat {
+
+static_assert(std::is_same_v<hid_t, H5Id>, "HDF5 1.10 or newer is needed");
+static_assert(std::is_same_v<herr_t, int>);
+
+void h5_prepare() {
+  static std::once_flag once;
+  std::call_once(once, [] { (void)H5dont_atexit(); });
+  // Per call: a thread-safe HDF5 keeps one error stack, and its printer, per thread.
+  (void)H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
+
+void throw_h5_error(const char* call, const std::filesystem::path& file, const char* source, int line) {
+  std::vector<std::string> frames;
+  const auto collect = [](unsigned, const H5E_error2_t* frame, void* out) -> herr_t {
+    if (frame->desc != nullptr && *frame->desc != '\0') {
+      static_cast<std::vector<std::string>*>(out)->emplace_back(frame->desc);
+    }
+    return 0;
+  };
+  (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, collect, &frames);
+  (void)H5Eclear2(H5E_DEFAULT);
+  // The first frame is the call that failed, the last its cause (often with errno); those between are HDF5's inside.
+  std::string text = "no reason given";
+  if (!frames.empty()) text = frames.front();
+  if (frames.size() > 1) text += ": " + frames.back();
+  throw Error(ErrorKind::kCheckpoint,
+              fmt::format("{}: HDF5: {} (in `{}` at {}:{})", file.string(), text, call, source, line));
+}
+
+}  // namespace qat

@@ -1,0 +1,79 @@
+// Loading: any number of ranks may open the same checkpoint and read whole tensors by name.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/common/error.h"
+#include "src/checkpoint/catalog.h"
+#include "src/checkpoint/h5_file.h"
+
+namespace qat {
+
+struct ReadOptions {
+  bool verify_hash = true;  // compare the whole file with the manifest's XXH3 before anything is read
+  bool strict = false;      // open_newest_valid only: a damaged newest checkpoint is an error, not a warning
+};
+
+class CheckpointReader {
+ public:
+  // Throws Error(kCheckpoint), naming folder and reason, unless manifest, sizes and (verify_hash) content match. Chunk
+  // checksums are compared on every read, whatever the options.
+  static CheckpointReader open(const std::filesystem::path& folder, const ReadOptions& options = {});
+
+  const CheckpointInfo& info() const noexcept { return info_; }
+
+  // Names below a group, sorted: tensor_names("/model") -> "/model/transformer.wte.weight", ...
+  std::vector<std::string> tensor_names(std::string_view group = "/") const { return file_.list_datasets(group); }
+  bool has_tensor(std::string_view name) const { return file_.has_dataset(name); }
+  TensorInfo tensor_info(std::string_view name) const { return file_.dataset_info(name); }
+
+  // Fills `out`; throws Error(kCheckpoint) naming file, tensor, expected and found when type or shape differ.
+  void read_tensor(std::string_view name, const Shape& shape, BufferView out) const;
+  template <typename T>
+  void read_tensor(std::string_view name, const Shape& shape, std::span<T> out) const {
+    read_tensor(name, shape, view(out));
+  }
+  // Whatever shape it has.
+  template <typename T>
+  std::vector<T> read_tensor(std::string_view name) const {
+    const TensorInfo found = tensor_info(name);
+    // A wrong type must throw before its elements are counted in units of another size.
+    if (found.dtype != dtype_of<T>()) throw_wrong_type(found, dtype_of<T>());
+    std::vector<T> values(static_cast<std::size_t>(element_count(found.shape)));
+    read_tensor(name, found.shape, std::span<T>(values));
+    return values;
+  }
+
+  bool has_attribute(std::string_view object, const std::string& key) const { return file_.has_attribute(object, key); }
+  // T: std::int64_t, double or std::string; another stored type is an Error(kCheckpoint).
+  template <typename T>
+  T attribute(std::string_view object, const std::string& key) const {
+    const Attribute value = file_.attribute(object, key);
+    if (const T* found = std::get_if<T>(&value)) return *found;
+    throw Error(ErrorKind::kCheckpoint,
+                file_.path().string() + ": attribute '" + key + "' on " + std::string(object) + " has another type");
+  }
+
+ private:
+  CheckpointReader(CheckpointInfo info, H5File file) : info_(std::move(info)), file_(std::move(file)) {}
+  [[noreturn]] void throw_wrong_type(const TensorInfo& found, DType expected) const;
+
+  CheckpointInfo info_;
+  H5File file_;
+};
+
+// The newest checkpoint of a run folder or root that opens. A damaged one is passed over with a call of `warn`, or,
+// with options.strict, thrown. Nothing when there is no step_ folder at all; Error(kCheckpoint) when there are, but
+// none is sound: a run never starts afresh beside checkpoints that it cannot read.
+std::optional<CheckpointReader> open_newest_valid(const std::filesystem::path& path,
+                                                  const std::function<void(const std::string&)>& warn,
+                                                  const ReadOptions& options = {});
+
+}  // namespace qat

@@ -1,0 +1,36 @@
+// The scalars that every checkpoint carries, as attributes of the group /state; everything larger is a tensor.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "src/checkpoint/reader.h"
+#include "src/checkpoint/writer.h"
+
+namespace qat {
+
+inline constexpr std::int64_t kTrainStateVersion = 1;
+
+struct TrainState {
+  std::int64_t step = 0;              // optimizer steps finished, skipped ones included
+  std::uint64_t seed = 0;             // run.seed: batches, dropout and stochastic rounding follow from (seed, step)
+  std::uint64_t config_hash = 0;      // of the effective configuration, as compared between ranks
+  std::string config_json;            // that configuration: what another one is compared with on resume
+  std::int64_t world_size = 1;        // ranks that wrote it: bitwise continuation needs as many
+  std::int64_t consumed_samples = 0;  // sequences, over all ranks
+  std::int64_t consumed_tokens = 0;
+  std::int64_t skips_in_row = 0;  // non-finite steps since the last good one
+  std::int64_t skips_total = 0;
+  double bitops = 0.0;          // spent so far
+  double bitops_at_full = 0.0;  // what the same steps would have cost at 32 bits
+
+  bool operator==(const TrainState&) const = default;
+};
+
+// Throws Error(kInternal) when state.step is not the step that the checkpoint is written for.
+void save_train_state(CheckpointWriter& writer, const TrainState& state);
+
+// Throws Error(kCheckpoint) when an attribute is missing, or was written by a newer version of this program.
+TrainState load_train_state(const CheckpointReader& reader);
+
+}  // namespace qat

@@ -1,0 +1,128 @@
+#include "src/checkpoint/writer.h"
+
+#include <fmt/format.h>
+
+#include <system_error>
+#include <utility>
+
+#include "kernels/common/error.h"
+#include "src/checkpoint/durable_file.h"
+#include "src/checkpoint/manifest.h"
+
+namespace qat {
+namespace {
+
+namespace fs = std::filesystem;
+
+void make_root(const fs::path& root) {
+  std::error_code error;
+  const bool made = fs::create_directories(root, error);
+  if (error) {
+    throw Error(ErrorKind::kCheckpoint, fmt::format("cannot make the folder {}: {}", root.string(), error.message()));
+  }
+  if (made) sync_to_disk(fs::absolute(root).parent_path());
+}
+
+}  // namespace
+
+CheckpointWriter::CheckpointWriter(fs::path root, std::int64_t step)
+    : root_(std::move(root)), step_(step), scratch_(root_ / scratch_folder_name(kTemporaryPrefix, step)) {}
+
+CheckpointWriter::CheckpointWriter(CheckpointWriter&& other) noexcept
+    : root_(std::move(other.root_)),
+      step_(other.step_),
+      scratch_(std::exchange(other.scratch_, {})),
+      file_(std::move(other.file_)),
+      tensor_bytes_(other.tensor_bytes_) {
+  other.file_.reset();
+}
+
+CheckpointWriter::~CheckpointWriter() {
+  file_.reset();
+  std::error_code ignored;  // what cannot be removed now is a leftover that the next start sweeps
+  if (!scratch_.empty()) fs::remove_all(scratch_, ignored);
+}
+
+CheckpointWriter CheckpointWriter::begin(const fs::path& root, std::int64_t step, std::int64_t expected_bytes) {
+  QAT_CHECK(step >= 0, "a checkpoint's step is not negative");
+  CheckpointWriter writer(root, step);
+  try {
+    make_root(root);
+    const std::int64_t free = free_bytes(root);
+    if (free >= 0 && free < expected_bytes) throw Error(ErrorKind::kCheckpoint, "not enough space");
+    std::error_code error;
+    fs::remove_all(writer.scratch_, error);  // of an earlier process that had this process's number
+    if (!fs::create_directory(writer.scratch_, error)) {
+      throw Error(ErrorKind::kCheckpoint,
+                  fmt::format("cannot make the folder {}: {}", writer.scratch_.string(), error.message()));
+    }
+    writer.file_.emplace(H5File::create(writer.scratch_ / kCheckpointFileName));
+    writer.file_->set_attribute("/", "format", std::string("qat_dist checkpoint"));
+    writer.file_->set_attribute("/", "step", step);
+  } catch (const Error& error) {
+    writer.fail(error.what(), expected_bytes);
+  }
+  return writer;
+}
+
+void CheckpointWriter::fail(const std::string& what, std::int64_t bytes_needed) const {
+  const std::int64_t free = free_bytes(root_);
+  throw Error(ErrorKind::kCheckpoint,
+              fmt::format("cannot save the checkpoint of step {} in {}: {}; {} bytes of tensors were written{}, {} are "
+                          "free there. Earlier checkpoints are untouched. Free some space, lower checkpoint.keep, or "
+                          "move run.dir to another disk",
+                          step_, root_.string(), what, tensor_bytes_,
+                          bytes_needed > 0 ? fmt::format(" and {} more bytes needed", bytes_needed) : "",
+                          free < 0 ? "an unknown number" : fmt::format("{} bytes", free)));
+}
+
+void CheckpointWriter::write_tensor(std::string_view name, const Shape& shape, ConstBufferView data) {
+  QAT_CHECK(file_.has_value(), "the checkpoint is committed already");
+  const auto bytes = static_cast<std::int64_t>(data.bytes());
+  try {
+    file_->write_dataset(name, shape, data);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kInternal) throw;
+    fail(fmt::format("tensor {} ({}): {}", name, describe(data.dtype, shape), error.what()), bytes);
+  }
+  tensor_bytes_ += bytes;
+}
+
+void CheckpointWriter::set_attribute(std::string_view object, const std::string& key, const Attribute& value) {
+  QAT_CHECK(file_.has_value(), "the checkpoint is committed already");
+  try {
+    file_->set_attribute(object, key, value);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kInternal) throw;
+    fail(error.what(), /*bytes_needed=*/0);
+  }
+}
+
+CheckpointInfo CheckpointWriter::commit() {
+  QAT_CHECK(file_.has_value(), "a checkpoint is committed once");
+  const fs::path target = root_ / step_folder_name(step_);
+  Manifest manifest{step_, {}};
+  try {
+    file_->close();
+    file_.reset();
+    const fs::path data = scratch_ / kCheckpointFileName;
+    start_writeback(data);
+    std::error_code error;
+    const auto bytes = static_cast<std::int64_t>(fs::file_size(data, error));
+    if (error) throw Error(ErrorKind::kCheckpoint, data.string() + ": " + error.message());
+    manifest.files.push_back({kCheckpointFileName, bytes, hash_file(data)});
+    sync_to_disk(data);
+    write_file_durably(scratch_ / kManifestName, to_json(manifest));
+    sync_to_disk(scratch_);
+    scratch_ = move_into_place(scratch_, target, root_ / scratch_folder_name(kAsidePrefix, step_));
+    sync_to_disk(root_);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kInternal) throw;
+    fail(error.what(), /*bytes_needed=*/0);
+  }
+  std::error_code ignored;  // the replaced checkpoint, now under a scratch name: the next sweep tries again
+  if (!scratch_.empty()) fs::remove_all(std::exchange(scratch_, {}), ignored);
+  return {target, step_, manifest.bytes()};
+}
+
+}  // namespace qat

@@ -1,0 +1,66 @@
+// One configuration key: where its value lives, what it may be, and what it means. The table of them all
+// (field_table.h) is what loading, overrides, the JSON Schema, the documentation and the effective configuration are
+// made from.
+#pragma once
+
+#include <functional>
+#include <limits>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "src/quant/quant_config.h"
+
+namespace qat {
+
+// What a key's value may be, beyond its C++ type. Applies to each element of a list.
+struct Rule {
+  double min = -std::numeric_limits<double>::infinity();
+  double max = std::numeric_limits<double>::infinity();
+  bool open_min = false;             // above min, not equal to it
+  bool open_max = false;             // below max, not equal to it
+  std::vector<int> widths = {};           // integers: one of these, ascending
+  std::vector<std::string> choices = {};  // strings: one of these
+  bool empty_allowed = false;        // strings and lists
+  bool unique = false;               // lists: no element twice
+};
+
+template <typename T, typename Owner>
+using FieldRef = std::function<T&(Owner&)>;
+
+// Owner: RunConfig, or an element of a list of objects.
+template <typename Owner>
+struct Field {
+  using Ref = std::variant<FieldRef<bool, Owner>, FieldRef<int, Owner>, FieldRef<std::int64_t, Owner>,
+                           FieldRef<std::uint64_t, Owner>, FieldRef<double, Owner>, FieldRef<std::string, Owner>,
+                           FieldRef<std::vector<int>, Owner>, FieldRef<std::vector<std::string>, Owner>,
+                           FieldRef<std::vector<LayerOverride>, Owner>>;
+  std::string path;  // "train.steps"
+  Ref ref;
+  Rule rule;
+  std::string unit;                  // "tokens"; empty for what has none
+  std::string meaning;               // one sentence without a final stop
+  std::vector<std::string> aliases;  // what other programs call it: suggested, not accepted
+
+  template <typename T>
+  bool holds() const {
+    return std::holds_alternative<FieldRef<T, Owner>>(ref);
+  }
+  bool is_text() const { return holds<std::string>(); }
+};
+
+// at(&RunConfig::train, &TrainConfig::steps): the member of the member.
+template <typename Owner, typename T>
+FieldRef<T, Owner> at(T Owner::* member) {
+  return [=](Owner& owner) -> T& { return owner.*member; };
+}
+template <typename Owner, typename A, typename T>
+FieldRef<T, Owner> at(A Owner::* section, T A::* member) {
+  return [=](Owner& owner) -> T& { return (owner.*section).*member; };
+}
+template <typename Owner, typename A, typename B, typename T>
+FieldRef<T, Owner> at(A Owner::* section, B A::* part, T B::* member) {
+  return [=](Owner& owner) -> T& { return ((owner.*section).*part).*member; };
+}
+
+}  // namespace qat

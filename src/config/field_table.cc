@@ -1,0 +1,319 @@
+#include "src/config/field_table.h"
+
+#include <initializer_list>
+
+#include "kernels/common/bit_width.h"
+
+namespace qat {
+namespace {
+
+using R = RunConfig;
+using Q = QuantConfig;
+using Aliases = std::vector<std::string>;
+
+template <typename T, typename Owner>
+Field<Owner> key(std::string path, FieldRef<T, Owner> ref, Rule rule, std::string unit, std::string meaning,
+                 Aliases aliases = {}) {
+  return {std::move(path), std::move(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
+}
+
+Rule any() { return {}; }
+Rule from(double min) { return {.min = min}; }
+Rule between(double min, double max) { return {.min = min, .max = max}; }
+Rule positive() { return {.min = 0, .open_min = true}; }
+Rule fraction() { return {.min = 0, .max = 1, .open_max = true}; }
+Rule one_of(std::vector<std::string> choices) { return {.choices = std::move(choices)}; }
+Rule maybe_empty() { return {.empty_allowed = true}; }
+
+// 2..last and 32, and 0 where it stands for "as scheduled".
+Rule bits(int last, bool zero) {
+  Rule rule;
+  if (zero) rule.widths.push_back(0);
+  for (int width = BitWidth::kMin; width <= last; ++width) rule.widths.push_back(width);
+  rule.widths.push_back(BitWidth::kFull);
+  return rule;
+}
+Rule width() { return bits(BitWidth::kMax, /*zero=*/false); }
+Rule width_or_zero() { return bits(BitWidth::kMax, /*zero=*/true); }
+// The gradients of backward travel through int8 products or unquantized ones.
+Rule gradient_width(bool zero = false) { return bits(8, zero); }
+Rule list(Rule rule, bool empty_allowed, bool unique) {
+  rule.empty_allowed = empty_allowed;
+  rule.unique = unique;
+  return rule;
+}
+
+Rule preset_name() {
+  Rule rule{.empty_allowed = true};
+  std::string name;
+  for (const char c : gpt2_preset_names() + ",") {
+    if (c == ',') {
+      rule.choices.push_back(std::move(name));
+      name.clear();
+    } else if (c != ' ') {
+      name += c;
+    }
+  }
+  return rule;
+}
+
+using Fields = std::vector<Field<R>>;
+
+void add_run(Fields& f) {
+  f.push_back(key("run.dir", at(&R::run, &RunSection::dir), any(), "", "folder that everything a run writes goes into",
+                  {"output_dir", "out_dir", "save_dir"}));
+  f.push_back(key("run.seed", at(&R::run, &RunSection::seed), from(0), "",
+                  "seed of initialisation, sampling, dropout and stochastic rounding"));
+  f.push_back(key("run.resume", at(&R::run, &RunSection::resume), any(), "",
+                  "auto: from the newest checkpoint in run.dir, if there is one; never: refuse a folder that has one; "
+                  "else the checkpoint folder to go on from",
+                  {"resume_from", "automatic_resume"}));
+}
+
+void add_model(Fields& f) {
+  using M = Gpt2Config;
+  f.push_back(
+      key("model.preset", at(&R::model, &M::preset), preset_name(), "",
+          "sizes by name; fills n_layer, n_head, n_embd, n_positions and vocab_size unless they are given as well "
+          "(a preset from --set replaces the file's sizes)",
+          {"model_name", "size"}));
+  f.push_back(key("model.n_layer", at(&R::model, &M::n_layer), between(1, 1024), "", "transformer blocks",
+                  {"layers", "num_layers", "num_hidden_layers"}));
+  f.push_back(key("model.n_head", at(&R::model, &M::n_head), between(1, 1024), "", "attention heads; divides n_embd",
+                  {"heads", "num_heads", "num_attention_heads"}));
+  f.push_back(key("model.n_embd", at(&R::model, &M::n_embd), between(1, 65536), "values",
+                  "width of the residual stream", {"d_model", "hidden_size", "embed_dim"}));
+  f.push_back(key("model.n_positions", at(&R::model, &M::n_positions), between(1, 1 << 20), "tokens",
+                  "longest sequence", {"n_ctx", "max_seq_len", "max_position_embeddings"}));
+  f.push_back(key("model.vocab_size", at(&R::model, &M::vocab_size), between(1, 65536), "",
+                  "token ids are below it; token files hold 16-bit ids", {"n_vocab"}));
+  f.push_back(key("model.init", at(&R::model, &M::init), one_of({"random", "checkpoint"}), "",
+                  "random: normal(0, 0.02); checkpoint: parameters from init_from"));
+  f.push_back(key("model.init_from", at(&R::model, &M::init_from), maybe_empty(), "",
+                  "a checkpoint folder, or a run folder whose newest checkpoint is taken",
+                  {"pretrained", "model_path", "checkpoint_path"}));
+  f.push_back(key("model.freeze_base", at(&R::model, &M::freeze_base), any(), "",
+                  "train only the LoRA adapters and layer norms"));
+  f.push_back(key("model.tie_lm_head", at(&R::model, &M::tie_lm_head), any(), "",
+                  "the output projection is the token embedding", {"tie_word_embeddings", "tie_weights"}));
+  f.push_back(key("model.quantize_lm_head", at(&R::model, &M::quantize_lm_head), any(), "",
+                  "the output projection is a quantized linear layer with its own adapter"));
+  f.push_back(key("model.embd_dropout", at(&R::model, &M::embd_dropout), fraction(), "probability",
+                  "dropout after the embeddings", {"embd_pdrop", "dropout"}));
+  f.push_back(key("model.attn_dropout", at(&R::model, &M::attn_dropout), fraction(), "probability",
+                  "dropout on attention probabilities", {"attn_pdrop"}));
+  f.push_back(key("model.resid_dropout", at(&R::model, &M::resid_dropout), fraction(), "probability",
+                  "dropout on what attention and MLP add to the residual stream", {"resid_pdrop"}));
+}
+
+void add_lora(Fields& f) {
+  f.push_back(key("lora.rank", at(&R::lora, &LoraConfig::rank), between(0, 65536), "",
+                  "rank of the adapters that all widths share; 0: no adapters", {"lora_rank", "r"}));
+  f.push_back(key("lora.alpha", at(&R::lora, &LoraConfig::alpha), positive(), "", "adapters are scaled by alpha / rank",
+                  {"lora_alpha"}));
+  f.push_back(key("lora.quantize", at(&R::lora, &LoraConfig::quantize), any(), "",
+                  "quantize the adapters' A and B at the weight width, each with its own scales"));
+}
+
+void add_quantizer(Fields& f, const std::string& section, QuantizerConfig Q::*role,
+                   std::vector<std::string> granularities, const std::string& granularity_meaning) {
+  using C = QuantizerConfig;
+  f.push_back(key(section + ".method", at(&R::quant, role, &C::method), one_of({"minmax", "log"}), "",
+                  "minmax: uniform steps; log: powers of two", {"quantizer_type", "quantizer"}));
+  f.push_back(key(section + ".symmetric", at(&R::quant, role, &C::symmetric), any(), "",
+                  "minmax only: true: codes -q..q, q = 2^(bits-1)-1; false: affine codes 0..2^bits-1"));
+  f.push_back(key(section + ".log_codebook", at(&R::quant, role, &C::log_codebook), one_of({"packed", "seed"}), "",
+                  "log only: packed: 2^bits-1 values; seed: 2^(bits+1)-1 values, which take bits+1 bits"));
+  f.push_back(key(section + ".granularity", at(&R::quant, role, &C::granularity), one_of(std::move(granularities)), "",
+                  granularity_meaning, {"per_channel", "per_channel_quantization"}));
+  f.push_back(key(section + ".range", at(&R::quant, role, &C::range), one_of({"dynamic", "calibrated"}), "",
+                  "dynamic: ranges from the values at hand; calibrated: from the calibration batches",
+                  {"calibration_method"}));
+}
+
+void add_quant(Fields& f) {
+  f.push_back(key("quant.widths", at(&R::quant, &Q::widths), list(width(), /*empty_allowed=*/false, /*unique=*/true),
+                  "bits", "widths that training may visit and evaluation reports; 32: not quantized",
+                  {"bit_widths", "bits", "precisions", "num_bits"}));
+  f.push_back(key("quant.activation_bits", at(&R::quant, &Q::activation_bits), width_or_zero(), "bits",
+                  "width of activations; 0: the weight width of the step", {"a_bits", "activation_bits_per_bit"}));
+  add_quantizer(f, "quant.weight", &Q::weight, {"tensor", "channel"}, "one scale per tensor or per output channel");
+  add_quantizer(f, "quant.activation", &Q::activation, {"tensor", "token", "feature"},
+                "one scale per tensor, per token (dynamic ranges only) or per input feature (calibrated ranges only)");
+  f.push_back(key("quant.stochastic_gradients", at(&R::quant, &Q::stochastic_gradients), any(), "",
+                  "round gradients stochastically, else to the nearest code"));
+  f.push_back(key("quant.log_grad_clip", at(&R::quant, &Q::log_grad_clip), positive(), "",
+                  "log quantizer: gradients through it are clamped to this magnitude"));
+  f.push_back(key("quant.calibration_batches", at(&R::quant, &Q::calibration_batches), from(1), "micro-batches",
+                  "batches that calibrated ranges are taken from", {"warm_up_batches", "calibration_steps"}));
+  f.push_back(key("quant.overrides", at(&R::quant, &Q::overrides), maybe_empty(), "",
+                  "widths of single layers, in place of the schedule's; applied in order, later ones win",
+                  {"layer_specific_bits", "layer_bits"}));
+}
+
+void add_schedules(Fields& f) {
+  using P = PrecisionScheduleConfig;
+  using L = LrScheduleConfig;
+  f.push_back(key("precision.kind", at(&R::precision, &P::kind), one_of({"cosine", "triangular", "list", "constant"}),
+                  "", "shape of the precision schedule", {"schedule_type", "schedule"}));
+  f.push_back(key("precision.phase", at(&R::precision, &P::phase), one_of({"rise", "full", "fall"}), "",
+                  "cosine only: rise: min to max, then jump (arXiv:2101.09868); full: min to max to min; fall: max to "
+                  "min after warmup_steps at max"));
+  f.push_back(key("precision.unit", at(&R::precision, &P::unit), one_of({"step", "epoch"}), "",
+                  "the schedule advances per step or per epoch (one pass over the training tokens)"));
+  f.push_back(key("precision.cycles", at(&R::precision, &P::cycles), from(1), "",
+                  "cycles over the whole run, each at least 2 units long",
+                  {"total_cycles", "num_cycles", "num_cyclic_period"}));
+  f.push_back(key("precision.min_bits", at(&R::precision, &P::min_bits), width(), "bits", "lowest scheduled width"));
+  f.push_back(key("precision.max_bits", at(&R::precision, &P::max_bits), width(), "bits", "highest scheduled width"));
+  f.push_back(key("precision.list", at(&R::precision, &P::list),
+                  list(width(), /*empty_allowed=*/true, /*unique=*/false), "bits",
+                  "list only: the widths of one cycle, each held for an equal share of it",
+                  {"pattern", "bit_width_pattern", "bit_width_schedule"}));
+  f.push_back(key("precision.warmup_steps", at(&R::precision, &P::warmup_steps), from(0), "units",
+                  "fall only: steps or epochs at max_bits before the first cycle"));
+  f.push_back(key("precision.grad_kind", at(&R::precision, &P::grad_kind), one_of({"constant", "scheduled"}), "",
+                  "gradient bits: constant: grad_min_bits always; scheduled: as the widths, between both bounds"));
+  f.push_back(key("precision.grad_min_bits", at(&R::precision, &P::grad_min_bits), gradient_width(), "bits",
+                  "width of backward's gradients; 32: not quantized", {"gradient_bits", "grad_bits", "num_grad_bits"}));
+  f.push_back(key("precision.grad_max_bits", at(&R::precision, &P::grad_max_bits), gradient_width(), "bits",
+                  "scheduled only: highest width of gradients"));
+  f.push_back(key("lr.peak", at(&R::lr, &L::peak), positive(), "", "learning rate after warm-up",
+                  {"learning_rate", "max_lr", "base_lr"}));
+  f.push_back(key("lr.min_ratio", at(&R::lr, &L::min_ratio), between(0, 1), "",
+                  "the last step's learning rate is peak * min_ratio", {"min_learning_rate", "min_lr", "eta_min"}));
+  f.push_back(key("lr.warmup_steps", at(&R::lr, &L::warmup_steps), from(0), "steps",
+                  "linear from peak / warmup_steps to peak", {"warmup", "warmup_iters", "warmup_ratio"}));
+  f.push_back(key("lr.decay", at(&R::lr, &L::decay), one_of({"cosine", "linear", "constant"}), "",
+                  "how the learning rate falls after warm-up", {"scheduler_type", "lr_scheduler"}));
+}
+
+void add_data(Fields& f) {
+  f.push_back(
+      key("data.train", at(&R::data, &DataConfig::train), any(), "",
+          "training token files (.bin, llm.c layout; globs allowed), or [\"builtin\"]: the system's own text, as "
+          "bytes",
+          {"train_files", "dataset", "train_data"}));
+  f.push_back(key("data.val", at(&R::data, &DataConfig::val), any(), "", "held-out token files, or [\"builtin\"]",
+                  {"valid", "validation", "val_files"}));
+  f.push_back(key("data.sequence_length", at(&R::data, &DataConfig::sequence_length), between(1, 1 << 20), "tokens",
+                  "length of a sample; at most model.n_positions",
+                  {"seq_len", "seq_length", "block_size", "max_length", "max_seq_length", "context_length"}));
+}
+
+void add_training(Fields& f) {
+  using O = OptimConfig;
+  using T = TrainConfig;
+  constexpr double kMostSteps = 1e9;
+  constexpr double kMostSequences = 1 << 24;
+  f.push_back(key("optim.beta1", at(&R::optim, &O::beta1), fraction(), "", "AdamW: decay of the first moment",
+                  {"adam_beta1", "betas"}));
+  f.push_back(key("optim.beta2", at(&R::optim, &O::beta2), fraction(), "", "AdamW: decay of the second moment",
+                  {"adam_beta2"}));
+  f.push_back(key("optim.eps", at(&R::optim, &O::eps), positive(), "", "AdamW: added to the root of the second moment",
+                  {"adam_epsilon", "epsilon"}));
+  f.push_back(key("optim.weight_decay", at(&R::optim, &O::weight_decay), from(0), "",
+                  "AdamW: decoupled decay; not on layer norms and biases"));
+  f.push_back(key("optim.clip_norm", at(&R::optim, &O::clip_norm), from(0), "",
+                  "gradients are scaled down to this global norm; 0: no clipping",
+                  {"grad_clip", "clip", "max_grad_norm", "gradient_clipping"}));
+  f.push_back(key("train.steps", at(&R::train, &T::steps), between(1, kMostSteps), "steps", "optimizer steps",
+                  {"iterations", "max_steps", "num_iterations", "iters", "max_iters", "epochs", "num_epochs"}));
+  f.push_back(key("train.batch_size", at(&R::train, &T::batch_size), between(1, kMostSequences), "sequences",
+                  "sequences a step, over all ranks", {"global_batch_size", "total_batch_size"}));
+  f.push_back(
+      key("train.micro_batch_size", at(&R::train, &T::micro_batch_size), between(1, kMostSequences), "sequences",
+          "sequences a forward and backward pass; batch_size / (micro_batch_size * ranks) passes are accumulated",
+          {"gradient_accumulation_steps", "accumulation_steps", "per_device_batch_size"}));
+  f.push_back(key("train.max_skips", at(&R::train, &T::max_skips), from(1), "steps",
+                  "stop with exit code 8, after a checkpoint, after so many non-finite steps in a row"));
+  f.push_back(key("train.log_every", at(&R::train, &T::log_every), between(1, kMostSteps), "steps",
+                  "steps between lines of metrics", {"log_interval", "logging_steps"}));
+  f.push_back(key("eval.every", at(&R::eval, &EvalConfig::every), between(0, kMostSteps), "steps",
+                  "steps between evaluations; 0: only at the end", {"eval_interval", "eval_every", "eval_steps"}));
+  f.push_back(key("eval.bits", at(&R::eval, &EvalConfig::bits), list(width(), /*empty_allowed=*/true, /*unique=*/true),
+                  "bits", "widths to evaluate; empty: every width of quant.widths"));
+  f.push_back(key("eval.max_tokens", at(&R::eval, &EvalConfig::max_tokens), from(0), "tokens",
+                  "held-out tokens used; 0: all of them"));
+  f.push_back(key("eval.stride", at(&R::eval, &EvalConfig::stride), from(0), "tokens",
+                  "tokens between windows; 0: data.sequence_length, so that windows do not overlap", {"doc_stride"}));
+  f.push_back(key("eval.batch_size", at(&R::eval, &EvalConfig::batch_size), between(1, kMostSequences), "windows",
+                  "windows a forward pass", {"eval_batch_size"}));
+  f.push_back(key("checkpoint.every", at(&R::checkpoint, &CheckpointConfig::every), between(0, kMostSteps), "steps",
+                  "steps between checkpoints; 0: only at the end",
+                  {"save_interval", "save_every", "checkpoint_every", "save_steps"}));
+  f.push_back(key("checkpoint.keep", at(&R::checkpoint, &CheckpointConfig::keep), from(0), "",
+                  "newest checkpoints kept; 0: all", {"save_total_limit"}));
+  f.push_back(key("parallel.data", at(&R::parallel, &ParallelConfig::data), from(0), "ranks",
+                  "data-parallel ranks; 0: all ranks / parallel.pipeline", {"dp", "data_parallel", "dp_size"}));
+  f.push_back(key("parallel.pipeline", at(&R::parallel, &ParallelConfig::pipeline), from(1), "stages",
+                  "pipeline stages", {"pp", "pipeline_parallel", "pp_size"}));
+  f.push_back(key("parallel.threads_per_rank", at(&R::parallel, &ParallelConfig::threads_per_rank), from(0), "threads",
+                  "CPU threads of a rank; 0: the node's cores / its ranks, at least 1",
+                  {"num_threads", "omp_num_threads", "threads"}));
+}
+
+}  // namespace
+
+const std::vector<Field<RunConfig>>& run_fields() {
+  static const std::vector<Field<RunConfig>> fields = [] {
+    Fields f;
+    add_run(f);
+    add_model(f);
+    add_lora(f);
+    add_quant(f);
+    add_schedules(f);
+    add_data(f);
+    add_training(f);
+    return f;
+  }();
+  return fields;
+}
+
+const std::vector<Field<LayerOverride>>& override_fields() {
+  using O = LayerOverride;
+  static const std::vector<Field<O>> fields = {
+      key("layers", at(&O::layers), any(), "",
+          "glob over layer names: h.0.attn.c_attn, h.*.mlp.c_proj, lm_head; * matches any characters, ? one, [0-3] one "
+          "of a set"),
+      key("weight_bits", at(&O::weight_bits), width_or_zero(), "bits", "0: as scheduled", {"bits", "w_bits"}),
+      key("activation_bits", at(&O::activation_bits), width_or_zero(), "bits", "0: as scheduled", {"a_bits"}),
+      key("gradient_bits", at(&O::gradient_bits), gradient_width(/*zero=*/true), "bits", "0: as scheduled",
+          {"grad_bits"})};
+  return fields;
+}
+
+const std::vector<Section>& config_sections() {
+  static const std::vector<Section> sections = {
+      {"run", "where a run writes, its seed, and what it resumes from"},
+      {"model", "sizes and switches of the network"},
+      {"lora", "adapters W x + (alpha / rank) B A x, shared by all widths and off at 32 bits"},
+      {"quant", "what is quantized, how, and with which ranges"},
+      {"quant.weight", "quantizer of the weights"},
+      {"quant.activation", "quantizer of the inputs of linear layers"},
+      {"precision", "which width a step uses"},
+      {"lr", "learning rate over the run"},
+      {"data", "where tokens come from; relative paths are relative to the working folder"},
+      {"optim", "AdamW and gradient clipping"},
+      {"train", "the training loop"},
+      {"eval", "held-out perplexity"},
+      {"checkpoint", "checkpoints during a run; there is always one at its end"},
+      {"parallel", "how the ranks are used"}};
+  return sections;
+}
+
+const Field<RunConfig>* find_field(std::string_view path) {
+  for (const auto& field : run_fields()) {
+    if (field.path == path) return &field;
+  }
+  return nullptr;
+}
+
+const Section* find_section(std::string_view path) {
+  for (const Section& section : config_sections()) {
+    if (section.path == path) return &section;
+  }
+  return nullptr;
+}
+
+}  // namespace qat

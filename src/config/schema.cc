@@ -1,0 +1,166 @@
+#include "src/config/schema.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "src/base/json.h"
+#include "src/config/effective.h"
+#include "src/config/field_table.h"
+
+namespace qat {
+namespace {
+
+template <typename Owner>
+void add_number_rule(const Rule& rule, bool integer, Value& schema) {
+  if (!rule.widths.empty()) {
+    schema.set("enum", Value::array(rule.widths));
+    return;
+  }
+  const auto bound = [&](double value) { return integer ? Value(static_cast<std::int64_t>(value)) : Value(value); };
+  if (std::isfinite(rule.min)) schema.set(rule.open_min ? "exclusiveMinimum" : "minimum", bound(rule.min));
+  if (std::isfinite(rule.max)) schema.set(rule.open_max ? "exclusiveMaximum" : "maximum", bound(rule.max));
+}
+
+template <typename Owner>
+Value object_schema(const std::vector<Field<Owner>>& fields);
+
+// The schema of one scalar, or of a list's element.
+template <typename Owner>
+Value element_schema(const Field<Owner>& field) {
+  using F = Field<Owner>;
+  Value schema = Value::object();
+  const F& f = field;
+  const Rule& rule = field.rule;
+  const bool list = f.template holds<std::vector<std::string>>() || f.template holds<std::vector<int>>();
+  if (f.template holds<std::vector<LayerOverride>>()) {
+    schema = object_schema(override_fields());
+    schema.set("required", Value::array(std::vector<std::string>{"layers"}));
+  } else if (f.template holds<bool>()) {
+    schema.set("type", "boolean");
+  } else if (f.template holds<std::string>() || f.template holds<std::vector<std::string>>()) {
+    schema.set("type", "string");
+    std::vector<std::string> choices = rule.choices;
+    if (!choices.empty() && rule.empty_allowed) choices.insert(choices.begin(), "");
+    if (!choices.empty()) schema.set("enum", Value::array(choices));
+    if (choices.empty() && (list || !rule.empty_allowed)) schema.set("minLength", 1);
+  } else {
+    const bool integer = !f.template holds<double>();
+    schema.set("type", integer ? "integer" : "number");
+    add_number_rule<Owner>(rule, integer, schema);
+  }
+  return schema;
+}
+
+template <typename Owner>
+Value field_schema(const Field<Owner>& field) {
+  const Field<Owner>& f = field;
+  const bool list = f.template holds<std::vector<int>>() || f.template holds<std::vector<std::string>>() ||
+                    f.template holds<std::vector<LayerOverride>>();
+  Value schema = element_schema(field);
+  if (list) {
+    schema = Value::object({{"type", "array"}, {"items", std::move(schema)}});
+    if (!field.rule.empty_allowed) schema.set("minItems", 1);
+    if (field.rule.unique) schema.set("uniqueItems", true);
+  }
+  schema.set("description", field.unit.empty() ? field.meaning : fmt::format("{} [{}]", field.meaning, field.unit));
+  return schema;
+}
+
+template <typename Owner>
+Value object_schema(const std::vector<Field<Owner>>& fields) {
+  Value properties = Value::object();
+  for (const auto& field : fields) properties.set(field.path, field_schema(field));
+  return Value::object({{"type", "object"}, {"additionalProperties", false}, {"properties", std::move(properties)}});
+}
+
+std::string parent_of(const std::string& path) {
+  const std::size_t dot = path.rfind('.');
+  return dot == std::string::npos ? "" : path.substr(0, dot);
+}
+
+// The keys of a section and of the sections in it.
+Value section_schema(const Section& section) {
+  const RunConfig defaults;
+  Value properties = Value::object();
+  for (const auto& field : run_fields()) {
+    if (parent_of(field.path) != section.path) continue;
+    Value schema = field_schema(field);
+    schema.set("default", config_value(defaults, field.path));
+    properties.set(field.path.substr(section.path.size() + 1), std::move(schema));
+  }
+  for (const Section& sub : config_sections()) {
+    if (parent_of(sub.path) == section.path)
+      properties.set(sub.path.substr(section.path.size() + 1), section_schema(sub));
+  }
+  return Value::object({{"type", "object"},
+                        {"description", section.meaning},
+                        {"additionalProperties", false},
+                        {"properties", std::move(properties)}});
+}
+
+std::string cell(std::string text) {  // a table's cells are separated by |
+  for (std::size_t at = text.find('|'); at != std::string::npos; at = text.find('|', at + 2)) text.insert(at, "\\");
+  return text;
+}
+
+template <typename Owner>
+std::string row(const Field<Owner>& field, const std::string& key, const std::string& standard) {
+  return fmt::format("| `{}` | {} | {} | {} | {} |\n", key, standard, cell(expectation(field)), field.unit,
+                     cell(field.meaning));
+}
+
+constexpr std::string_view kIntroduction = R"(# Configuration
+
+This page is generated: `qat_dist schema --markdown > docs/configuration.md`.
+
+A run is described by one JSON file, `qat_dist --config FILE`; `//` and `/* */` comments are allowed in it. Every key may
+be left out. `--set section.key=value`, as often as wanted, goes over the file; the value is JSON, or else text:
+`--set train.steps=100 --set quant.widths=[4,8,32] --set run.dir=runs/b`. `--print-config` shows every value and where it
+came from, and `run.dir/config.json` holds the values that a run used; it can be given to `--config` again.
+
+With `"$schema": "schema.json"` (or another path to `configs/schema.json`) an editor completes and checks the keys. An
+unknown key, a value of a wrong type or out of range, and values that do not fit each other are errors; all of them are
+reported at once, each with file, line, value and rule (exit code 2). `"version"` is the version of this table of keys
+and is {} now; `"comment"` may hold any text.
+
+A preset fills in sizes: the defaults, then the file's preset, then the file's own sizes, then a preset from `--set`,
+then sizes from `--set`; later ones win.
+)";
+
+}  // namespace
+
+std::string configuration_schema() {
+  const Value text = Value::object({{"type", "string"}});
+  Value properties =
+      Value::object({{"$schema", text}, {"comment", text}, {"version", Value::object({{"const", kConfigVersion}})}});
+  for (const Section& section : config_sections()) {
+    if (parent_of(section.path).empty()) properties.set(section.path, section_schema(section));
+  }
+  const Value schema = Value::object({{"$schema", "http://json-schema.org/draft-07/schema#"},
+                                      {"title", "qat_dist run configuration"},
+                                      {"type", "object"},
+                                      {"additionalProperties", false},
+                                      {"properties", std::move(properties)}});
+  return to_json(schema, 2) + "\n";
+}
+
+std::string configuration_markdown() {
+  const RunConfig defaults;
+  std::string text = fmt::format(fmt::runtime(std::string(kIntroduction)), kConfigVersion);
+  const std::string header = "\n| key | default | value | unit | meaning |\n| --- | --- | --- | --- | --- |\n";
+  for (const Section& section : config_sections()) {
+    text += fmt::format("\n## {}\n\n{}{}.\n{}", section.path, static_cast<char>(section.meaning[0] & ~0x20),
+                        section.meaning.substr(1), header);
+    for (const auto& field : run_fields()) {
+      if (parent_of(field.path) != section.path) continue;
+      text += row(field, field.path, fmt::format("`{}`", to_json(config_value(defaults, field.path))));
+    }
+    if (section.path != "quant") continue;
+    text += "\nAn element of `quant.overrides`:\n" + header;
+    for (const auto& field : override_fields()) text += row(field, field.path, field.path == "layers" ? "" : "`0`");
+  }
+  return text;
+}
+
+}  // namespace qat

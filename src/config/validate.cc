@@ -1,0 +1,269 @@
+#include "src/config/validate.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+
+#include "kernels/common/bit_width.h"
+#include "src/base/glob_match.h"
+#include "src/base/json.h"
+#include "src/config/warnings.h"
+
+namespace qat {
+namespace {
+
+using Paths = std::vector<std::string>;
+
+bool contains(const std::vector<int>& widths, int bits) {
+  return std::find(widths.begin(), widths.end(), bits) != widths.end();
+}
+
+std::string either(const std::vector<std::int64_t>& numbers) { return fmt::format("{}", fmt::join(numbers, " or ")); }
+
+// The multiples of n next to x, from n on.
+std::vector<std::int64_t> nearest_multiples(std::int64_t n, std::int64_t x) {
+  const std::int64_t below = x / n * n;
+  return below == 0 ? std::vector<std::int64_t>{n} : std::vector<std::int64_t>{below, below + n};
+}
+
+class Checker {
+ public:
+  explicit Checker(const RunConfig& config) : c_(config) {}
+
+  Findings run() {
+    model();
+    quantizer("quant.weight", c_.quant.weight);
+    quantizer("quant.activation", c_.quant.activation);
+    overrides();
+    precision();
+    gradients();
+    data_and_eval();
+    training();
+    found_.warnings = find_warnings(c_);
+    return std::move(found_);
+  }
+
+ private:
+  void error(std::string path, std::string rule, Paths also = {}) {
+    found_.errors.push_back({std::move(path), std::move(rule), std::move(also), "", ""});
+  }
+
+  void model() {
+    const Gpt2Config& m = c_.model;
+    if (m.n_embd % m.n_head != 0)
+      error(
+          "model.n_embd",
+          fmt::format("must be a multiple of model.n_head; nearest: {}", either(nearest_multiples(m.n_head, m.n_embd))),
+          {"model.n_head"});
+    if (m.init == "checkpoint" && m.init_from.empty())
+      error("model.init_from", "must name a checkpoint or run folder when model.init is \"checkpoint\"",
+            {"model.init"});
+  }
+
+  void quantizer(const std::string& section, const QuantizerConfig& q) {
+    if (q.method == "log" && !q.symmetric)
+      error(section + ".symmetric", "must be true: the log quantizer has no affine form", {section + ".method"});
+    if (q.granularity == "feature" && q.range != "calibrated")
+      error(section + ".granularity",
+            fmt::format("\"feature\" needs {}.range = \"calibrated\": scales along the summed dimension must be known "
+                        "before the product",
+                        section),
+            {section + ".range"});
+    if (q.granularity == "token" && q.range == "calibrated")
+      error(section + ".granularity",
+            fmt::format("\"token\" needs {}.range = \"dynamic\": no two batches have the same tokens", section),
+            {section + ".range"});
+  }
+
+  void overrides() {
+    const std::vector<std::string> names = quantized_layer_names(c_.model);
+    for (std::size_t i = 0; i < c_.quant.overrides.size(); ++i) {
+      const std::string& glob = c_.quant.overrides[i].layers;
+      const auto matches = [&](const std::string& name) { return glob_match(glob, name); };
+      if (std::any_of(names.begin(), names.end(), matches)) continue;
+      found_.errors.push_back(
+          {"quant.overrides",
+           fmt::format("must match a quantized layer: h.0 .. h.{}, each with .attn.c_attn, "
+                       ".attn.c_proj, .mlp.c_fc and .mlp.c_proj{}",
+                       c_.model.n_layer - 1,
+                       c_.model.quantize_lm_head ? ", and lm_head" : " (lm_head needs model.quantize_lm_head)"),
+           {"model.n_layer", "model.quantize_lm_head"},
+           fmt::format("[{}].layers", i),
+           to_json(Value(glob))});
+    }
+  }
+
+  void configured(const std::string& path, int bits) {
+    if (contains(c_.quant.widths, bits)) return;
+    error(path, "must be one of quant.widths", {"quant.widths", "precision.kind"});
+  }
+
+  void precision() {
+    const PrecisionScheduleConfig& p = c_.precision;
+    if (p.kind == "list") {
+      if (p.list.empty()) error("precision.list", "must not be empty for precision.kind \"list\"", {"precision.kind"});
+      for (std::size_t i = 0; i < p.list.size(); ++i) {
+        if (contains(c_.quant.widths, p.list[i])) continue;
+        found_.errors.push_back({"precision.list",
+                                 "must be one of quant.widths",
+                                 {"quant.widths"},
+                                 fmt::format("[{}]", i),
+                                 std::to_string(p.list[i])});
+      }
+    } else {
+      if (p.kind != "constant") {
+        configured("precision.min_bits", p.min_bits);
+        if (p.min_bits > p.max_bits)
+          error("precision.min_bits", "must not exceed precision.max_bits", {"precision.max_bits"});
+      }
+      configured("precision.max_bits", p.max_bits);
+    }
+    if (p.kind != "constant" && p.unit == "step") cycle_lengths();
+  }
+
+  // A cycle has at least two units, or a list's widths could not all be visited; epochs are counted when data is open.
+  void cycle_lengths() {
+    const PrecisionScheduleConfig& p = c_.precision;
+    const bool warm_up = p.kind == "cosine" && p.phase == "fall";
+    const std::int64_t steps = c_.train.steps - (warm_up ? p.warmup_steps : 0);
+    if (steps <= 0)
+      return error("precision.warmup_steps", "must leave steps for the cycles: less than train.steps", {"train.steps"});
+    const std::int64_t shortest = p.kind == "list" ? std::max<std::int64_t>(2, std::ssize(p.list)) : 2;
+    const std::int64_t most = steps / shortest;
+    if (p.cycles <= most) return;
+    Paths also = {"train.steps"};
+    if (warm_up) also.push_back("precision.warmup_steps");
+    if (p.kind == "list") also.push_back("precision.list");
+    const std::string mend = most > 0 ? fmt::format("at most {} cycles in {} steps", most, steps)
+                                      : fmt::format("{} steps are too few for one", steps);
+    error("precision.cycles", fmt::format("each cycle must have at least {} steps; {}", shortest, mend), also);
+  }
+
+  void gradients() {
+    const PrecisionScheduleConfig& p = c_.precision;
+    if (p.grad_kind != "scheduled") return;
+    if (p.grad_min_bits > p.grad_max_bits)
+      error("precision.grad_min_bits", "must not exceed precision.grad_max_bits", {"precision.grad_max_bits"});
+    else if (p.grad_max_bits == BitWidth::kFull && p.grad_min_bits != BitWidth::kFull)
+      error("precision.grad_max_bits",
+            "must be 2..8 when gradient bits are scheduled: there are no widths between 8 and 32",
+            {"precision.grad_kind", "precision.grad_min_bits"});
+  }
+
+  void files(const std::string& path, const std::vector<std::string>& names) {
+    const bool builtin = std::find(names.begin(), names.end(), "builtin") != names.end();
+    if (!builtin) return;
+    if (names.size() > 1) error(path, "\"builtin\" must stand alone");
+    constexpr std::int64_t kByteVocabulary = 257;  // 256 bytes and the end of text
+    if (c_.model.vocab_size < kByteVocabulary)
+      error("model.vocab_size", fmt::format("must be at least {} for the built-in text", kByteVocabulary), {path});
+  }
+
+  void data_and_eval() {
+    files("data.train", c_.data.train);
+    files("data.val", c_.data.val);
+    if (c_.data.sequence_length > c_.model.n_positions)
+      error("data.sequence_length", "must not exceed model.n_positions", {"model.n_positions"});
+    if (c_.eval.stride > c_.data.sequence_length)
+      error("eval.stride", "must not exceed data.sequence_length, or tokens between windows are left out",
+            {"data.sequence_length"});
+    for (std::size_t i = 0; i < c_.eval.bits.size(); ++i) {
+      const int bits = c_.eval.bits[i];
+      if (bits == BitWidth::kFull || contains(c_.quant.widths, bits)) continue;
+      found_.errors.push_back({"eval.bits",
+                               "must be one of quant.widths, or 32",
+                               {"quant.widths"},
+                               fmt::format("[{}]", i),
+                               std::to_string(bits)});
+    }
+  }
+
+  void training() {
+    const TrainConfig& t = c_.train;
+    if (c_.lr.warmup_steps > t.steps) error("lr.warmup_steps", "must not exceed train.steps", {"train.steps"});
+    if (t.batch_size % t.micro_batch_size != 0)
+      error("train.micro_batch_size",
+            fmt::format("must divide train.batch_size; nearest: {}",
+                        either(nearest_divisors(t.batch_size, t.micro_batch_size))),
+            {"train.batch_size"});
+    if (c_.parallel.pipeline > c_.model.n_layer)
+      error("parallel.pipeline", "must not exceed model.n_layer: a stage has at least one block", {"model.n_layer"});
+    if (c_.parallel.pipeline > 1) error("parallel.pipeline", "must be 1: this build trains with data parallelism only");
+  }
+
+  const RunConfig& c_;
+  Findings found_;
+};
+
+// Words for a global batch that does not split evenly: which batch sizes, micro-batches or counts of ranks would.
+std::string batch_mends(const TrainConfig& train, std::int64_t ranks) {
+  const std::int64_t unit = train.micro_batch_size * ranks;
+  std::string words = fmt::format("nearest: {}", either(nearest_multiples(unit, train.batch_size)));
+  if (train.batch_size % ranks == 0)
+    words += fmt::format("; or train.micro_batch_size = {}",
+                         either(nearest_divisors(train.batch_size / ranks, train.micro_batch_size)));
+  if (train.batch_size % train.micro_batch_size == 0)
+    words += fmt::format("; or {} data-parallel ranks",
+                         either(nearest_divisors(train.batch_size / train.micro_batch_size, ranks)));
+  return words;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> nearest_divisors(std::int64_t n, std::int64_t x) {
+  std::set<std::int64_t> divisors;
+  for (std::int64_t d = 1; d * d <= n; ++d) {
+    if (n % d == 0) divisors.insert({d, n / d});
+  }
+  if (divisors.contains(x)) return {x};
+  std::vector<std::int64_t> nearest;
+  const auto above = divisors.upper_bound(x);
+  if (above != divisors.begin()) nearest.push_back(*std::prev(above));
+  if (above != divisors.end()) nearest.push_back(*above);
+  return nearest;
+}
+
+std::vector<std::string> quantized_layer_names(const Gpt2Config& model) {
+  std::vector<std::string> names;
+  for (std::int64_t i = 0; i < model.n_layer; ++i) {
+    for (const char* linear : {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"})
+      names.push_back(fmt::format("h.{}.{}", i, linear));
+  }
+  if (model.quantize_lm_head) names.emplace_back("lm_head");
+  return names;
+}
+
+Findings cross_check(const RunConfig& config) { return Checker(config).run(); }
+
+void validate_parallel(const RunConfig& config, int world_size) {
+  QAT_CHECK(world_size >= 1, "a world has at least one rank");
+  const std::int64_t stages = config.parallel.pipeline;
+  std::int64_t ranks = config.parallel.data;
+  std::vector<std::string> errors;
+  if (ranks != 0 && ranks * stages != world_size) {
+    errors.push_back(
+        fmt::format("parallel.data * parallel.pipeline = {} * {} = {}, but {} ranks were started: start {}, "
+                    "or set parallel.data to 0 (all of them)",
+                    ranks, stages, ranks * stages, world_size, ranks * stages));
+  } else if (ranks == 0 && world_size % stages != 0) {
+    errors.push_back(fmt::format("parallel.pipeline = {}: must divide the number of ranks, {}; nearest: {}", stages,
+                                 world_size, either(nearest_divisors(world_size, stages))));
+  }
+  if (stages > config.model.n_layer)
+    errors.push_back(fmt::format("parallel.pipeline = {}: must not exceed model.n_layer = {}; nearest: {}", stages,
+                                 config.model.n_layer, config.model.n_layer));
+  if (ranks == 0) ranks = std::max<std::int64_t>(1, world_size / stages);
+  const TrainConfig& train = config.train;
+  if (train.batch_size % (train.micro_batch_size * ranks) != 0)
+    errors.push_back(fmt::format(
+        "train.batch_size = {}: must be a multiple of train.micro_batch_size * data-parallel "
+        "ranks = {} * {} = {}; {}",
+        train.batch_size, train.micro_batch_size, ranks, train.micro_batch_size * ranks, batch_mends(train, ranks)));
+  if (errors.empty()) return;
+  throw Error(ErrorKind::kConfig, fmt::format("the configuration does not fit {} rank{}:\n  {}", world_size,
+                                              world_size == 1 ? "" : "s", fmt::join(errors, "\n  ")));
+}
+
+}  // namespace qat

@@ -1,0 +1,108 @@
+#include "src/config/warnings.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/common/bit_width.h"
+
+namespace qat {
+namespace {
+
+class Warner {
+ public:
+  explicit Warner(const RunConfig& config) : c_(config) {}
+
+  std::vector<Finding> run() {
+    without_effect();
+    doubtful();
+    return std::move(found_);
+  }
+
+ private:
+  void warn(std::string path, std::string rule, std::vector<std::string> also = {}) {
+    found_.push_back({std::move(path), std::move(rule), std::move(also), "", ""});
+  }
+  // A value that differs from the default was meant to change something.
+  template <typename T>
+  void unused(const char* path, const T& value, const T& standard, const std::string& reason, std::string because) {
+    if (!(value == standard)) warn(path, "has no effect: " + reason, {std::move(because)});
+  }
+
+  void without_effect() {
+    const PrecisionScheduleConfig& p = c_.precision;
+    const PrecisionScheduleConfig& p0 = standard_.precision;
+    if (p.kind != "cosine")
+      unused("precision.phase", p.phase, p0.phase, "only the cosine schedule has phases", "precision.kind");
+    if (p.kind != "list")
+      unused("precision.list", p.list, p0.list, "only the list schedule reads it", "precision.kind");
+    if (p.kind == "list") {
+      unused("precision.min_bits", p.min_bits, p0.min_bits, "a list names its widths itself", "precision.kind");
+      unused("precision.max_bits", p.max_bits, p0.max_bits, "a list names its widths itself", "precision.kind");
+    }
+    if (p.kind == "constant") {
+      unused("precision.min_bits", p.min_bits, p0.min_bits, "a constant schedule stays at max_bits", "precision.kind");
+      unused("precision.cycles", p.cycles, p0.cycles, "a constant schedule has no cycles", "precision.kind");
+    }
+    if (p.kind != "cosine" || p.phase != "fall")
+      unused("precision.warmup_steps", p.warmup_steps, p0.warmup_steps, "only the falling cosine warms up",
+             "precision.phase");
+    if (p.grad_kind == "constant")
+      unused("precision.grad_max_bits", p.grad_max_bits, p0.grad_max_bits, "constant gradient bits are grad_min_bits",
+             "precision.grad_kind");
+    if (c_.model.init != "checkpoint")
+      unused("model.init_from", c_.model.init_from, standard_.model.init_from, "parameters are drawn at random",
+             "model.init");
+    if (c_.lora.rank == 0)
+      unused("lora.alpha", c_.lora.alpha, standard_.lora.alpha, "there are no adapters", "lora.rank");
+    const QuantConfig& q = c_.quant;
+    if (q.weight.method != "log" && q.activation.method != "log")
+      unused("quant.log_grad_clip", q.log_grad_clip, standard_.quant.log_grad_clip, "nothing is quantized by log",
+             "quant.weight.method");
+    if (q.weight.range != "calibrated" && q.activation.range != "calibrated")
+      unused("quant.calibration_batches", q.calibration_batches, standard_.quant.calibration_batches,
+             "every range is dynamic", "quant.activation.range");
+    if (q.weight.method != "log")
+      unused("quant.weight.log_codebook", q.weight.log_codebook, standard_.quant.weight.log_codebook,
+             "the method is not log", "quant.weight.method");
+    if (q.activation.method != "log")
+      unused("quant.activation.log_codebook", q.activation.log_codebook, standard_.quant.activation.log_codebook,
+             "the method is not log", "quant.activation.method");
+  }
+
+  void doubtful() {
+    if (c_.model.freeze_base && c_.model.init == "random")
+      warn("model.freeze_base", "freezes random weights: only adapters and layer norms will learn", {"model.init"});
+    if (c_.model.freeze_base && c_.lora.rank == 0)
+      warn("model.freeze_base", "leaves only the layer norms to train, since there are no adapters", {"lora.rank"});
+    if (c_.lora.rank > c_.model.n_embd)
+      warn("lora.rank", "exceeds model.n_embd: the adapters have more values than what they adapt", {"model.n_embd"});
+    const PrecisionScheduleConfig& p = c_.precision;
+    constexpr int kWideRange = 12;  // bits
+    if (p.kind != "list" && p.kind != "constant" && p.max_bits - p.min_bits > kWideRange)
+      warn("precision.max_bits", fmt::format("is more than {} bits above precision.min_bits", kWideRange),
+           {"precision.min_bits"});
+    // Cycles of the rising and the falling cosine are whole numbers of steps; the others stretch to the run's end.
+    const std::int64_t cycled = c_.train.steps - (p.phase == "fall" ? p.warmup_steps : 0);
+    if (p.kind == "cosine" && p.phase != "full" && p.unit == "step" && cycled > 0 && cycled % p.cycles != 0)
+      warn("precision.cycles", "does not divide the steps: the run ends inside a cycle", {"train.steps"});
+    if (c_.lr.warmup_steps > c_.train.steps / 2)
+      warn("lr.warmup_steps", "is more than half of the run", {"train.steps"});
+    const bool files = std::find(c_.data.val.begin(), c_.data.val.end(), "builtin") == c_.data.val.end();
+    for (const std::string& name : c_.data.val) {
+      if (files && std::find(c_.data.train.begin(), c_.data.train.end(), name) != c_.data.train.end())
+        warn("data.val", fmt::format("has {} in common with data.train: held-out perplexity will be too good", name),
+             {"data.train"});
+    }
+  }
+
+  const RunConfig& c_;
+  const RunConfig standard_;
+  std::vector<Finding> found_;
+};
+
+}  // namespace
+
+std::vector<Finding> find_warnings(const RunConfig& config) { return Warner(config).run(); }
+
+}  // namespace qat

@@ -1,0 +1,31 @@
+#include "src/eval/width_eval.h"
+
+#include <algorithm>
+
+namespace qat {
+
+std::vector<int> evaluation_widths(const EvalConfig& config, const QuantConfig& quant) {
+  std::vector<int> widths = config.bits.empty() ? quant.widths : config.bits;
+  std::sort(widths.begin(), widths.end(), std::greater<>());
+  widths.erase(std::unique(widths.begin(), widths.end()), widths.end());
+  return widths;
+}
+
+PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, int bits) {
+  LayerPrecision base;
+  base.weight = BitWidth(bits);
+  base.activation = base.weight.is_full() || quant.activation_bits == 0 ? base.weight : BitWidth(quant.activation_bits);
+  return PrecisionMap::make(model.linear_names(), base, quant.overrides);
+}
+
+std::vector<WidthScore> score_widths(const Gpt2& model, const TokenSource& tokens, const std::vector<int>& widths,
+                                     const QuantConfig& quant, const EvalConfig& config, std::int64_t sequence_length,
+                                     dist::Communicator& comm) {
+  std::vector<WidthScore> scores;
+  for (const int bits : widths)
+    scores.push_back({bits, held_out_score(model, tokens, evaluation_precision(model, quant, bits), config,
+                                           sequence_length, comm)});
+  return scores;
+}
+
+}  // namespace qat

@@ -1,0 +1,28 @@
+// The same weights at every width that the run trains.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "src/eval/perplexity.h"
+#include "src/quant/quant_config.h"
+
+namespace qat {
+
+struct WidthScore {
+  int bits = 32;
+  HeldOutScore score;
+};
+
+// The widths to evaluate: config.bits, or every width of quant.widths; descending, so that a table starts with the best.
+std::vector<int> evaluation_widths(const EvalConfig& config, const QuantConfig& quant);
+
+// Widths of every linear layer when the model runs at `bits`: quant.activation_bits and overrides apply as in training.
+PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, int bits);
+
+// Collective.
+std::vector<WidthScore> score_widths(const Gpt2& model, const TokenSource& tokens, const std::vector<int>& widths,
+                                     const QuantConfig& quant, const EvalConfig& config, std::int64_t sequence_length,
+                                     dist::Communicator& comm);
+
+}  // namespace qat

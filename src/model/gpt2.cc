@@ -1,0 +1,198 @@
+#include "src/model/gpt2.h"
+
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "kernels/common/error.h"
+#include "src/loss/lm_head_loss.h"
+#include "src/quant/torch_view.h"
+
+// Shape suffixes: B sequences, T tokens, D width, H heads, V vocabulary.
+
+namespace qat {
+namespace {
+
+constexpr double kNormEps = 1e-5;
+
+// Places that drop activations, per block and one for the embeddings: each has a stream of its own.
+enum DropoutSlot : std::uint64_t { kEmbedding = 0, kAttention = 1, kAttentionOut = 2, kMlpOut = 3, kSlots = 4 };
+
+// FNV-1a: a parameter's initial values depend on its name alone, so that adding a layer changes no other.
+std::uint64_t name_slot(const std::string& name) {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return hash;
+}
+
+bool ends_with(const std::string& text, const std::string& suffix) {
+  return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
+}
+
+}  // namespace
+
+Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to)
+    : config_(config) {
+  const std::int64_t d = config_.n_embd;
+  const bool train_base = !config_.freeze_base;
+  linears_.reserve(static_cast<std::size_t>(config_.linears()));
+  wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, d}, ParameterGroup::kBase, train_base, true);
+  wpe_ = store_.add("transformer.wpe.weight", {config_.n_positions, d}, ParameterGroup::kBase, train_base, true);
+  for (std::int64_t layer = 0; layer < config_.n_layer; ++layer) {
+    const std::string h = "h." + std::to_string(layer);
+    Block block;
+    block.ln_1 = add_norm(h + ".ln_1");
+    block.c_attn = add_linear(h + ".attn.c_attn", d, 3 * d, quant, lora);
+    block.attn_proj = add_linear(h + ".attn.c_proj", d, d, quant, lora);
+    block.ln_2 = add_norm(h + ".ln_2");
+    block.c_fc = add_linear(h + ".mlp.c_fc", d, 4 * d, quant, lora);
+    block.mlp_proj = add_linear(h + ".mlp.c_proj", 4 * d, d, quant, lora);
+    blocks_.push_back(block);
+  }
+  ln_f_ = add_norm("ln_f");
+  add_head(quant, lora);
+  store_.allocate(pad_to);
+}
+
+Gpt2::Norm Gpt2::add_norm(const std::string& name) {
+  const std::string full = "transformer." + name;
+  return {store_.add(full + ".weight", {config_.n_embd}, ParameterGroup::kShared, /*trainable=*/true, /*decay=*/false),
+          store_.add(full + ".bias", {config_.n_embd}, ParameterGroup::kShared, /*trainable=*/true, /*decay=*/false)};
+}
+
+std::size_t Gpt2::add_linear(const std::string& name, std::int64_t in, std::int64_t out, const QuantConfig& quant,
+                             const LoraConfig& lora) {
+  const bool train_base = !config_.freeze_base;
+  LinearSpec spec{.name = name, .parameter_prefix = "transformer." + name,
+                  .index = static_cast<std::int64_t>(linears_.size()), .in_features = in, .out_features = out};
+  spec.weight = store_.add(spec.parameter_prefix + ".weight", {out, in}, ParameterGroup::kBase, train_base, true);
+  spec.bias = store_.add(spec.parameter_prefix + ".bias", {out}, ParameterGroup::kBase, train_base, /*decay=*/false);
+  linear_names_.push_back(name);
+  linears_.emplace_back(std::move(spec), quant, lora, store_);
+  return linears_.size() - 1;
+}
+
+void Gpt2::add_head(const QuantConfig& quant, const LoraConfig& lora) {
+  head_ = config_.tie_lm_head ? wte_
+                              : store_.add("lm_head.weight", {config_.vocab_size, config_.n_embd},
+                                           ParameterGroup::kBase, !config_.freeze_base, true);
+  if (!config_.quantize_lm_head) return;
+  linear_names_.emplace_back("lm_head");
+  linears_.emplace_back(LinearSpec{.name = "lm_head", .parameter_prefix = "lm_head",
+                                   .index = static_cast<std::int64_t>(linears_.size()),
+                                   .in_features = config_.n_embd, .out_features = config_.vocab_size, .weight = head_},
+                        quant, lora, store_);
+}
+
+void Gpt2::init_random(std::uint64_t seed) {
+  const auto residual = static_cast<float>(0.02 / std::sqrt(2.0 * static_cast<double>(config_.n_layer)));
+  for (int id = 0; id < store_.count(); ++id) {
+    const ParameterInfo& info = store_.info(id);
+    const std::span<float> values = store_.values(id);
+    const kernels::RngKey key = rng_key(seed, RngPurpose::kInit, 0, 0, name_slot(info.name));
+    const bool is_norm = info.name.find(".ln_") != std::string::npos;
+    if (ends_with(info.name, ".bias") || ends_with(info.name, ".lora_B.weight")) {
+      std::fill(values.begin(), values.end(), 0.0F);
+    } else if (is_norm) {
+      std::fill(values.begin(), values.end(), 1.0F);
+    } else if (ends_with(info.name, ".lora_A.weight")) {
+      const auto bound = static_cast<float>(1.0 / std::sqrt(static_cast<double>(info.shape[1])));
+      fill_uniform(key, -bound, bound, values);
+    } else {
+      fill_normal(key, ends_with(info.name, ".c_proj.weight") ? residual : 0.02F, values);
+    }
+  }
+}
+
+at::Tensor Gpt2::norm(const at::Tensor& x, const Norm& norm) const {
+  return at::layer_norm(x, {config_.n_embd}, store_.tensor(norm.weight), store_.tensor(norm.bias), kNormEps);
+}
+
+// Inverted dropout with a mask from the counter-based generator: the same for any number of ranks, and after a resume.
+at::Tensor Gpt2::dropout(const at::Tensor& x, double p, const ForwardContext& context, std::uint64_t slot) const {
+  if (!context.training || p <= 0.0) return x;
+  at::Tensor mask = at::empty(x.sizes(), x.options().requires_grad(false));
+  const std::span<float> values = span_of(mask);
+  fill_uniform(context.rng(RngPurpose::kDropout, slot), 0.0F, 1.0F, values);
+  const auto scale = static_cast<float>(1.0 / (1.0 - p));
+  for (float& value : values) value = value < static_cast<float>(p) ? 0.0F : scale;
+  return x * mask;
+}
+
+at::Tensor Gpt2::attention(const Block& block, const at::Tensor& x_btd, const ForwardContext& context,
+                           std::int64_t layer) const {
+  const std::int64_t batch = x_btd.size(0), tokens = x_btd.size(1), heads = config_.n_head;
+  const at::Tensor qkv = linears_[block.c_attn].forward(x_btd, context);
+  const auto parts = qkv.split(config_.n_embd, /*dim=*/2);
+  const auto by_head = [&](const at::Tensor& t) { return t.view({batch, tokens, heads, -1}).transpose(1, 2); };
+  const at::Tensor q = by_head(parts[0]), k = by_head(parts[1]), v = by_head(parts[2]);  // [B, H, T, D/H]
+  at::Tensor out;
+  if (context.training && config_.attn_dropout > 0.0) {
+    const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
+    const at::Tensor future = at::ones({tokens, tokens}, q.options().dtype(at::kBool)).triu(1);
+    const at::Tensor scores = (at::matmul(q, k.transpose(-2, -1)) * scale).masked_fill(future, -INFINITY);
+    const auto slot = static_cast<std::uint64_t>(layer) * kSlots + kAttention;
+    out = at::matmul(dropout(at::softmax(scores, -1), config_.attn_dropout, context, slot), v);
+  } else {
+    out = at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true);
+  }
+  return linears_[block.attn_proj].forward(out.transpose(1, 2).reshape({batch, tokens, config_.n_embd}), context);
+}
+
+at::Tensor Gpt2::mlp(const Block& block, const at::Tensor& x, const ForwardContext& context) const {
+  return linears_[block.mlp_proj].forward(at::gelu(linears_[block.c_fc].forward(x, context), "tanh"), context);
+}
+
+at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context) const {
+  QAT_CHECK(context.precision != nullptr && context.precision->size() == static_cast<std::int64_t>(linears_.size()),
+            "a pass needs the width of every linear layer");
+  const std::int64_t length = tokens.size(1);
+  QAT_CHECK(length <= config_.n_positions, "sequence longer than n_positions");
+  at::Tensor x = at::embedding(store_.tensor(wte_), tokens) + store_.tensor(wpe_).narrow(0, 0, length);
+  // Slot numbers of blocks start at kSlots; the embeddings have block 0's unused one.
+  x = dropout(x, config_.embd_dropout, context, kEmbedding);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const Block& block = blocks_[i];
+    const std::uint64_t slots = (i + 1) * kSlots;
+    const at::Tensor attended = attention(block, norm(x, block.ln_1), context, static_cast<std::int64_t>(i) + 1);
+    x = x + dropout(attended, config_.resid_dropout, context, slots + kAttentionOut);
+    const at::Tensor fed = mlp(block, norm(x, block.ln_2), context);
+    x = x + dropout(fed, config_.resid_dropout, context, slots + kMlpOut);
+  }
+  return norm(x, ln_f_);
+}
+
+const at::Tensor& Gpt2::head_weight() const { return store_.tensor(head_); }
+
+at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
+  return config_.quantize_lm_head ? linears_.back().forward(hidden, context) : at::linear(hidden, head_weight());
+}
+
+at::Tensor Gpt2::loss(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
+  const at::Tensor x = hidden(tokens, context);
+  const at::Tensor flat_targets = targets.reshape({-1});
+  if (config_.quantize_lm_head)
+    return cross_entropy(logits(x, context).reshape({-1, config_.vocab_size}), flat_targets);
+  return lm_head_cross_entropy(x.reshape({-1, config_.n_embd}), head_weight(), flat_targets);
+}
+
+at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = hidden(tokens, context);
+  const at::Tensor flat_targets = targets.reshape({-1});
+  at::Tensor nll;
+  if (config_.quantize_lm_head) {
+    const at::Tensor all = logits(x, context).reshape({-1, config_.vocab_size});
+    nll = at::nll_loss(at::log_softmax(all, 1), flat_targets, /*weight=*/{}, at::Reduction::None);
+  } else {
+    nll = lm_head_token_nll(x.reshape({-1, config_.n_embd}), head_weight(), flat_targets);
+  }
+  return nll.view(tokens.sizes());
+}
+
+std::int64_t Gpt2::macs_per_token(std::int64_t linear) const {
+  const LinearSpec& spec = linears_.at(static_cast<std::size_t>(linear)).spec();
+  return spec.in_features * spec.out_features;
+}
+
+}  // namespace qat

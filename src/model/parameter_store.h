@@ -1,0 +1,57 @@
+// All parameters in flat fp32 buffers, so that the optimizer, the gradient exchange and the checkpoint see ranges, and
+// the model sees tensors that are views of them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace qat {
+
+// Which slot a parameter lives in : `kBase` is used at every width; `kShared` is LoRA and layer norms, shared
+// by all widths under cyclic precision training.
+enum class ParameterGroup : std::uint8_t { kBase, kShared };
+
+struct ParameterInfo {
+  std::string name;                 // GPT-2's usual name
+  std::vector<std::int64_t> shape;  // linear weights are [out, in]
+  ParameterGroup group = ParameterGroup::kBase;
+  bool trainable = true;
+  bool decay = true;        // weight decay applies: matrices, not norms and biases
+  std::int64_t offset = 0;  // in the trainable or the frozen buffer
+  std::int64_t elems = 0;
+};
+
+class ParameterStore {
+ public:
+  // Declares a parameter and returns its id; before allocate() only.
+  int add(std::string name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable, bool decay);
+  // Makes the buffers, zeroed. Trainable parameters come first to last in order of declaration; the flat buffer is
+  // padded to a multiple of `pad_to` elements.
+  void allocate(std::int64_t pad_to);
+
+  std::int64_t count() const { return static_cast<std::int64_t>(infos_.size()); }
+  const ParameterInfo& info(int id) const { return infos_.at(static_cast<std::size_t>(id)); }
+  const std::vector<ParameterInfo>& infos() const { return infos_; }
+  const at::Tensor& tensor(int id) const { return tensors_.at(static_cast<std::size_t>(id)); }
+
+  std::int64_t trainable_elems() const { return trainable_elems_; }  // without padding
+  std::int64_t frozen_elems() const { return frozen_elems_; }
+  std::span<float> trainable_flat();  // padded
+  std::span<float> values(int id);
+
+  // Moves the gradients that backward left in the leaves into `flat` (same layout as trainable_flat(); parameters
+  // without one are not touched) and removes them. produced[id] becomes true for each that had one.
+  void collect_gradients(std::span<float> flat, std::vector<bool>& produced);
+
+ private:
+  std::vector<ParameterInfo> infos_;
+  std::vector<at::Tensor> tensors_;
+  at::Tensor trainable_, frozen_;
+  std::int64_t trainable_elems_ = 0, frozen_elems_ = 0;
+};
+
+}  // namespace qat

@@ -1,0 +1,124 @@
+#include "src/model/quant_linear.h"
+
+#include <ATen/ATen.h>
+
+#include "src/quant/gemm_path.h"
+
+namespace qat {
+namespace {
+
+// Products of one layer whose gradients are rounded: each draws from a stream of its own.
+enum Product : int { kBase = 0, kLoraA = 1, kLoraB = 2, kLoraAWeight = 3, kLoraBWeight = 4, kProducts = 5 };
+
+}  // namespace
+
+QuantLinear::QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraConfig& lora, ParameterStore& store)
+    : spec_(std::move(spec)),
+      quant_(&quant),
+      store_(&store),
+      weight_(spec_.name, "weight", quant.weight),
+      lora_a_quantizer_(spec_.name, "lora_a", quant.weight),
+      lora_b_quantizer_(spec_.name, "lora_b", quant.weight),
+      activation_(spec_.name, "activation", quant.activation),
+      quantize_lora_(lora.quantize) {
+  if (lora.rank == 0) return;
+  lora_a_ = store.add(spec_.parameter_prefix + ".lora_A.weight", {lora.rank, spec_.in_features},
+                      ParameterGroup::kShared, /*trainable=*/true, /*decay=*/true);
+  lora_b_ = store.add(spec_.parameter_prefix + ".lora_B.weight", {spec_.out_features, lora.rank},
+                      ParameterGroup::kShared, /*trainable=*/true, /*decay=*/true);
+  lora_scaling_ = lora.alpha / static_cast<double>(lora.rank);
+}
+
+at::Tensor QuantLinear::forward(const at::Tensor& x_in, const ForwardContext& context) const {
+  const LayerPrecision& precision = context.precision->at(spec_.index);
+  const at::Tensor x = x_in.contiguous();
+  switch (choose_gemm_path(*quant_, precision)) {
+    case GemmPath::kPlain: return at::linear(x, store_->tensor(spec_.weight), bias());
+    case GemmPath::kCodes:
+      return context.calibrating ? forward_calibrating(x, precision) : forward_codes(x, precision, context);
+    case GemmPath::kFakeQuant:
+      return context.calibrating ? forward_calibrating(x, precision) : forward_floats(x, precision, context);
+  }
+  return {};
+}
+
+GradientRounding QuantLinear::rounding(const LayerPrecision& precision, const ForwardContext& context,
+                                       int product) const {
+  const auto slot = static_cast<std::uint64_t>(spec_.index * kProducts + product);
+  return {.width = precision.gradient,
+          .stochastic = context.stochastic_gradients,
+          .key = context.rng(RngPurpose::kGradientRounding, slot)};
+}
+
+at::Tensor QuantLinear::forward_codes(const at::Tensor& x, const LayerPrecision& precision,
+                                      const ForwardContext& context) const {
+  const GradientRounding base_rounding = rounding(precision, context, kBase);
+  const bool transposed = at::GradMode::is_enabled() && backward_on_codes(base_rounding);
+  const Coded xq = activation_.encode(x, precision.activation, transposed);
+  const auto encoded = [&](const Quantizer& quantizer, int parameter, int role) {
+    const auto encode = [&] { return quantizer.encode(store_->tensor(parameter), precision.weight, transposed); };
+    if (context.weight_cache == nullptr) return encode();
+    return context.weight_cache->get({spec_.index, role, precision.weight.bits(), transposed}, encode);
+  };
+  const Coded wq = encoded(weight_, spec_.weight, /*role=*/0);
+  const at::Tensor y = code_linear(x, store_->tensor(spec_.weight), bias(), xq, wq, base_rounding);
+  if (lora_a_ < 0) return y;
+
+  at::Tensor h;
+  if (quantize_lora_) {
+    const at::Tensor a =
+        quantize_gradient_rows(store_->tensor(lora_a_), rounding(precision, context, kLoraAWeight));
+    h = code_linear(x, a, {}, xq, encoded(lora_a_quantizer_, lora_a_, /*role=*/1), rounding(precision, context, kLoraA));
+  } else {
+    const at::Tensor quantized = straight_through(x, activation_.fake_quant(x, precision.activation), 0.0);
+    h = float_linear(quantized, adapter_a(precision, context), {}, rounding(precision, context, kLoraA));
+  }
+  return y + adapter_out(h, precision, context);
+}
+
+at::Tensor QuantLinear::quantized_weight(const LayerPrecision& precision) const {
+  const at::Tensor& w = store_->tensor(spec_.weight);
+  if (precision.weight.is_full()) return w;
+  const double clip = quant_->weight.method == "log" ? quant_->log_grad_clip : 0.0;
+  return straight_through(w, weight_.fake_quant(w.detach(), precision.weight), clip);
+}
+
+at::Tensor QuantLinear::adapter_a(const LayerPrecision& precision, const ForwardContext& context) const {
+  at::Tensor a = quantize_gradient_rows(store_->tensor(lora_a_), rounding(precision, context, kLoraAWeight));
+  if (!quantize_lora_ || precision.weight.is_full()) return a;
+  const double clip = quant_->weight.method == "log" ? quant_->log_grad_clip : 0.0;
+  return straight_through(a, lora_a_quantizer_.fake_quant(a.detach(), precision.weight), clip);
+}
+
+at::Tensor QuantLinear::adapter_out(const at::Tensor& h, const LayerPrecision& precision,
+                                    const ForwardContext& context) const {
+  at::Tensor b = quantize_gradient_rows(store_->tensor(lora_b_), rounding(precision, context, kLoraBWeight));
+  if (quantize_lora_ && !precision.weight.is_full()) {
+    const double clip = quant_->weight.method == "log" ? quant_->log_grad_clip : 0.0;
+    b = straight_through(b, lora_b_quantizer_.fake_quant(b.detach(), precision.weight), clip);
+  }
+  // The product itself stays in fp32 both ways (r is small); what is quantized is B and the gradient it receives.
+  return at::linear(h, b * lora_scaling_);
+}
+
+at::Tensor QuantLinear::forward_floats(const at::Tensor& x, const LayerPrecision& precision,
+                                       const ForwardContext& context) const {
+  at::Tensor xq = x;
+  if (!precision.activation.is_full()) {
+    const double clip = quant_->activation.method == "log" ? quant_->log_grad_clip : 0.0;
+    xq = straight_through(x, activation_.fake_quant(x.detach(), precision.activation), clip);
+  }
+  const at::Tensor y = float_linear(xq, quantized_weight(precision), bias(), rounding(precision, context, kBase));
+  if (lora_a_ < 0) return y;
+  const at::Tensor h = float_linear(xq, adapter_a(precision, context), {}, rounding(precision, context, kLoraA));
+  return y + adapter_out(h, precision, context);
+}
+
+// Calibration: quantized weights, unquantized inputs whose range is observed, no adapter.
+at::Tensor QuantLinear::forward_calibrating(const at::Tensor& x, const LayerPrecision& precision) const {
+  const BitWidth width = precision.activation;
+  if (activation_.needs_calibration() && !width.is_full() && !activation_.is_calibrated(width)) activation_.observe(x, width);
+  return at::linear(x, quantized_weight(precision), bias());
+}
+
+}  // namespace qat

@@ -1,0 +1,67 @@
+// One quantized linear layer with its adapter slot, as cyclic precision training uses it (docs/numerics.md):
+//
+//   32 bits:  y = x W^T + b                                              no adapter
+//   else:     y = x^ W^^T + b + (alpha / r) (x^ A^^T) B^^T               ^: quantized at this pass's widths
+//
+// Differs from the system it follows: A and B have scales of their own, refreshed whenever they are used, and A starts
+// from U(-1/sqrt(in), 1/sqrt(in)); B starts at zero.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "src/model/forward_context.h"
+#include "src/model/gpt2_config.h"
+#include "src/model/parameter_store.h"
+#include "src/quant/autograd_ops.h"
+#include "src/quant/quantizer.h"
+
+namespace qat {
+
+struct LinearSpec {
+  std::string name;             // short, for widths and messages: h.0.attn.c_attn
+  std::string parameter_prefix;  // of its parameters: transformer.h.0.attn.c_attn
+  std::int64_t index = 0;       // in PrecisionMap
+  std::int64_t in_features = 0;
+  std::int64_t out_features = 0;
+  int weight = -1;  // parameter ids; the weight may be shared with another layer (a tied head)
+  int bias = -1;    // -1: none
+};
+
+class QuantLinear {
+ public:
+  // Declares the adapter in `store`; weight and bias are declared by the caller.
+  QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraConfig& lora, ParameterStore& store);
+
+  // x: [..., in] -> [..., out].
+  at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
+
+  const LinearSpec& spec() const { return spec_; }
+  Quantizer& activation_quantizer() { return activation_; }
+  const Quantizer& activation_quantizer() const { return activation_; }
+  int lora_a() const { return lora_a_; }  // parameter ids; -1 without an adapter
+  int lora_b() const { return lora_b_; }
+
+ private:
+  at::Tensor forward_codes(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
+  at::Tensor forward_floats(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
+  at::Tensor forward_calibrating(const at::Tensor& x, const LayerPrecision& precision) const;
+  // (alpha / r) h B^^T, h = x^ A^^T: [..., r].
+  at::Tensor adapter_out(const at::Tensor& h, const LayerPrecision& precision, const ForwardContext& context) const;
+  at::Tensor adapter_a(const LayerPrecision& precision, const ForwardContext& context) const;
+  GradientRounding rounding(const LayerPrecision& precision, const ForwardContext& context, int product) const;
+  at::Tensor quantized_weight(const LayerPrecision& precision) const;
+  at::Tensor bias() const { return spec_.bias >= 0 ? store_->tensor(spec_.bias) : at::Tensor(); }
+
+  LinearSpec spec_;
+  const QuantConfig* quant_;
+  ParameterStore* store_;
+  Quantizer weight_, lora_a_quantizer_, lora_b_quantizer_;
+  // Calibration writes ranges here outside of passes; a pass only reads, except when it observes.
+  mutable Quantizer activation_;
+  int lora_a_ = -1, lora_b_ = -1;
+  bool quantize_lora_ = true;
+  double lora_scaling_ = 0.0;
+};
+
+}  // namespace qat

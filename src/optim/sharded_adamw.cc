@@ -1,0 +1,55 @@
+#include "src/optim/sharded_adamw.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/common/error.h"
+#include "kernels/optim/adamw_flat.h"
+
+namespace qat {
+
+double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard) {
+  QAT_CHECK(shard.size() % kNormBlock == 0, "shards are cut at multiples of kNormBlock");
+  const std::size_t blocks = shard.size() / kNormBlock;
+  std::vector<double> mine(blocks);
+  kernels::block_sum_squares(exec, shard, kNormBlock, mine);
+  std::vector<double> all(blocks * static_cast<std::size_t>(comm.size()));
+  comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
+  double sum = 0.0;
+  for (const double partial : all) sum += partial;
+  return std::sqrt(sum);
+}
+
+ShardedAdamW::ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange shard, const OptimConfig& config)
+    : segments_(std::move(segments)),
+      shard_(shard),
+      config_(config),
+      exp_avg_(static_cast<std::size_t>(shard.end - shard.begin)),
+      exp_avg_sq_(exp_avg_.size()),
+      steps_(segments_.size()) {}
+
+void ShardedAdamW::step(const kernels::Exec& exec, std::span<float> params, std::span<const float> grads,
+                        const std::vector<bool>& produced, double learning_rate, double gradient_scale) {
+  QAT_CHECK(produced.size() == segments_.size(), "one flag per segment");
+  for (std::size_t i = 0; i < segments_.size(); ++i) {
+    if (!produced[i]) continue;
+    const OptimSegment& segment = segments_[i];
+    ++steps_[i];  // on every rank, whoever owns the elements
+    const std::int64_t begin = std::max(segment.offset, shard_.begin);
+    const std::int64_t end = std::min(segment.offset + segment.elems, shard_.end);
+    if (begin >= end) continue;
+    const auto at = static_cast<std::size_t>(begin), count = static_cast<std::size_t>(end - begin);
+    const auto local = static_cast<std::size_t>(begin - shard_.begin);
+    kernels::adamw_flat(exec, params.subspan(at, count), grads.subspan(at, count),
+                        std::span(exp_avg_).subspan(local, count), std::span(exp_avg_sq_).subspan(local, count),
+                        {.learning_rate = static_cast<float>(learning_rate),
+                         .beta1 = static_cast<float>(config_.beta1),
+                         .beta2 = static_cast<float>(config_.beta2),
+                         .eps = static_cast<float>(config_.eps),
+                         .weight_decay = segment.decay ? static_cast<float>(config_.weight_decay) : 0.0F,
+                         .gradient_scale = static_cast<float>(gradient_scale),
+                         .step = steps_[i]});
+  }
+}
+
+}  // namespace qat

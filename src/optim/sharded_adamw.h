@@ -1,0 +1,53 @@
+// AdamW whose state is cut over the data-parallel ranks: each rank updates its own shard of the flat parameter buffer.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "dist/comm/communicator.h"
+#include "dist/grad/grad_reducer.h"
+#include "kernels/common/exec.h"
+#include "src/optim/optim_config.h"
+
+namespace qat {
+
+// One parameter tensor in the flat buffer.
+struct OptimSegment {
+  std::int64_t offset = 0;
+  std::int64_t elems = 0;
+  bool decay = true;
+};
+
+// Elements whose squares are summed as one, in double, for the global norm: shards are cut at multiples of this, so that
+// the norm has the same bits on any number of ranks.
+constexpr std::int64_t kNormBlock = 1024;
+
+// sqrt(sum of squares over all ranks' shards), the same on every rank. shard: a multiple of kNormBlock elements.
+double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard);
+
+class ShardedAdamW {
+ public:
+  ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange shard, const OptimConfig& config);
+
+  // Updates this rank's shard of `params` from the same shard of `grads` (both whole flat buffers). A segment with
+  // produced[i] false is not touched: no moment decay, no weight decay, no step count.
+  void step(const kernels::Exec& exec, std::span<float> params, std::span<const float> grads,
+            const std::vector<bool>& produced, double learning_rate, double gradient_scale);
+
+  const dist::ShardRange& shard() const { return shard_; }
+  const std::vector<OptimSegment>& segments() const { return segments_; }
+  // State, for checkpoints. exp_avg, exp_avg_sq: [shard elements]; steps: updates each segment has had.
+  std::span<float> exp_avg() { return exp_avg_; }
+  std::span<float> exp_avg_sq() { return exp_avg_sq_; }
+  std::vector<std::int64_t>& steps() { return steps_; }
+
+ private:
+  std::vector<OptimSegment> segments_;
+  dist::ShardRange shard_;
+  OptimConfig config_;
+  std::vector<float> exp_avg_, exp_avg_sq_;
+  std::vector<std::int64_t> steps_;
+};
+
+}  // namespace qat

@@ -1,0 +1,216 @@
+#include "src/quant/autograd_ops.h"
+
+#include <torch/torch.h>
+
+#include "kernels/common/error.h"
+#include "kernels/gemm/code_matmul.h"
+#include "kernels/quant/encode.h"
+#include "src/quant/torch_view.h"
+
+namespace qat {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::tensor_list;
+using torch::autograd::Variable;
+
+// Streams of one layer's key; the top bits of the stream are free for this (src/base/rng.h mixes all 64).
+enum class Draw : std::uint64_t { kInput = 1, kWeight = 2 };
+
+void save_rounding(AutogradContext* ctx, const GradientRounding& rounding) {
+  ctx->saved_data["bits"] = static_cast<std::int64_t>(rounding.width.bits());
+  ctx->saved_data["stochastic"] = rounding.stochastic;
+  ctx->saved_data["seed"] = static_cast<std::int64_t>(rounding.key.seed);
+  ctx->saved_data["stream"] = static_cast<std::int64_t>(rounding.key.stream);
+}
+
+GradientRounding saved_rounding(AutogradContext* ctx) {
+  return {.width = BitWidth(static_cast<int>(ctx->saved_data["bits"].toInt())),
+          .stochastic = ctx->saved_data["stochastic"].toBool(),
+          .key = {.seed = static_cast<std::uint64_t>(ctx->saved_data["seed"].toInt()),
+                  .stream = static_cast<std::uint64_t>(ctx->saved_data["stream"].toInt())}};
+}
+
+kernels::EncodeOptions gradient_options(const GradientRounding& rounding, Draw draw) {
+  return {.width = rounding.width,
+          .amax_floor = kernels::kGradientAmaxFloor,
+          .rounding = rounding.stochastic ? kernels::Rounding::kStochastic : kernels::Rounding::kNearestEven,
+          .key = {.seed = rounding.key.seed, .stream = rounding.key.stream ^ (static_cast<std::uint64_t>(draw) << 62U)}};
+}
+
+at::Tensor rows_of(const at::Tensor& t) { return t.reshape({-1, t.size(-1)}).contiguous(); }
+
+// Quantized per row (dx) or per column (dw), as floats: what products that are not on codes consume.
+at::Tensor fake_quant_gradient(const at::Tensor& g, const GradientRounding& rounding, Draw draw) {
+  const kernels::Axis axis = draw == Draw::kInput ? kernels::Axis::kRow : kernels::Axis::kCol;
+  const auto groups = kernels::groups_of(const_matrix(g), axis);
+  at::Tensor lo = at::empty({groups}, g.options()), hi = at::empty({groups}, g.options());
+  kernels::min_max(exec_for(g), const_matrix(g), axis, span_of(lo), span_of(hi));
+  for (std::int64_t i = 0; i < groups; ++i) {
+    float& scale = span_of(lo)[static_cast<std::size_t>(i)];
+    scale = kernels::symmetric_params(scale, span_of(hi)[static_cast<std::size_t>(i)], rounding.width,
+                                      kernels::kGradientAmaxFloor)
+                .scale;
+  }
+  at::Tensor y = at::empty_like(g);
+  kernels::fake_quant_symmetric(exec_for(g), const_matrix(g), axis, const_span(lo), gradient_options(rounding, draw),
+                                matrix(y));
+  return y;
+}
+
+at::Tensor decode(const at::Tensor& codes_tensor, const at::Tensor& scales) {
+  at::Tensor values = at::empty(codes_tensor.sizes(), scales.options());
+  kernels::decode_rows(exec_for(values), const_codes(codes_tensor), const_span(scales), matrix(values));
+  return values;
+}
+
+class CodeLinear : public torch::autograd::Function<CodeLinear> {
+ public:
+  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& w, const Variable& bias,
+                          const Variable& qx, const Variable& qx_t, const Variable& sx, const Variable& qw,
+                          const Variable& qw_t, const Variable& sw, const GradientRounding& rounding) {
+    auto shape = x.sizes().vec();
+    shape.back() = w.size(0);
+    at::Tensor y = at::empty(shape, x.options());
+    kernels::code_matmul(exec_for(y), const_codes(qx), const_codes(qw),
+                         {.row_scales = const_span(sx), .col_scales = const_span(sw), .bias = const_span(bias)},
+                         matrix(y));
+    save_rounding(ctx, rounding);
+    ctx->saved_data["has_bias"] = bias.defined();
+    if (backward_on_codes(rounding)) {
+      QAT_CHECK(qx_t.defined() && qw_t.defined(), "backward on codes needs transposed copies");
+      ctx->save_for_backward({qx_t, sx, qw_t, sw});
+    } else {
+      ctx->save_for_backward({qx, sx, qw, sw});
+    }
+    ctx->saved_data["x_shape"] = x.sizes().vec();
+    return y;
+  }
+
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const GradientRounding rounding = saved_rounding(ctx);
+    const at::Tensor g = rows_of(grads[0]);
+    const bool on_codes = backward_on_codes(rounding);
+    at::Tensor dx, dw, db;
+    if (ctx->needs_input_grad(0)) {
+      dx = on_codes ? input_gradient_codes(g, saved[2], saved[3], rounding)
+                    : at::mm(rounding.width.is_full() ? g : fake_quant_gradient(g, rounding, Draw::kInput),
+                             decode(saved[2], saved[3]));
+      dx = dx.reshape(ctx->saved_data["x_shape"].toIntVector());
+    }
+    if (ctx->needs_input_grad(1)) {
+      dw = on_codes ? weight_gradient_codes(g, saved[0], saved[1], rounding)
+                    : at::mm((rounding.width.is_full() ? g : fake_quant_gradient(g, rounding, Draw::kWeight)).t(),
+                             decode(saved[0], saved[1]));
+    }
+    if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) db = g.sum(0);
+    return {dx, dw, db, {}, {}, {}, {}, {}, {}, {}};
+  }
+
+ private:
+  static at::Tensor input_gradient_codes(const at::Tensor& g, const at::Tensor& qw_t, const at::Tensor& sw,
+                                         const GradientRounding& rounding) {
+    const bool one_scale = sw.numel() == 1;
+    at::Tensor codes_g = at::empty(g.sizes(), g.options().dtype(at::kChar));
+    at::Tensor scales = at::empty({g.size(0)}, g.options());
+    kernels::encode_scaled_rows(exec_for(g), const_matrix(g),
+                                {.row_factors = {}, .col_factors = one_scale ? std::span<const float>{} : const_span(sw)},
+                                gradient_options(rounding, Draw::kInput), {codes(codes_g), {}}, span_of(scales));
+    at::Tensor dx = at::empty({g.size(0), qw_t.size(0)}, g.options());
+    const at::Tensor one = at::ones({1}, g.options());
+    kernels::code_matmul(exec_for(g), const_codes(codes_g), const_codes(qw_t),
+                         {.row_scales = const_span(scales), .col_scales = const_span(one_scale ? sw : one)}, matrix(dx));
+    return dx;
+  }
+
+  static at::Tensor weight_gradient_codes(const at::Tensor& g, const at::Tensor& qx_t, const at::Tensor& sx,
+                                          const GradientRounding& rounding) {
+    const bool one_scale = sx.numel() == 1;
+    at::Tensor codes_g = at::empty(g.sizes(), g.options().dtype(at::kChar));
+    at::Tensor codes_g_t = at::empty({g.size(1), g.size(0)}, codes_g.options());
+    at::Tensor scales = at::empty({g.size(1)}, g.options());
+    kernels::encode_scaled_cols(exec_for(g), const_matrix(g),
+                                {.row_factors = one_scale ? std::span<const float>{} : const_span(sx), .col_factors = {}},
+                                gradient_options(rounding, Draw::kWeight), {codes(codes_g), codes(codes_g_t)},
+                                span_of(scales));
+    at::Tensor dw = at::empty({g.size(1), qx_t.size(0)}, g.options());
+    const at::Tensor one = at::ones({1}, g.options());
+    kernels::code_matmul(exec_for(g), const_codes(codes_g_t), const_codes(qx_t),
+                         {.row_scales = const_span(scales), .col_scales = const_span(one_scale ? sx : one)}, matrix(dw));
+    return dw;
+  }
+};
+
+class FloatLinear : public torch::autograd::Function<FloatLinear> {
+ public:
+  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& w, const Variable& bias,
+                          const GradientRounding& rounding) {
+    save_rounding(ctx, rounding);
+    ctx->saved_data["has_bias"] = bias.defined();
+    ctx->save_for_backward({x, w});
+    return at::linear(x, w, bias);
+  }
+
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const GradientRounding rounding = saved_rounding(ctx);
+    const at::Tensor g = rows_of(grads[0]);
+    at::Tensor dx, dw, db;
+    const auto rounded = [&](Draw draw) {
+      return rounding.width.is_full() ? g : fake_quant_gradient(g, rounding, draw);
+    };
+    if (ctx->needs_input_grad(0)) dx = at::mm(rounded(Draw::kInput), saved[1]).reshape(saved[0].sizes());
+    if (ctx->needs_input_grad(1)) dw = at::mm(rounded(Draw::kWeight).t(), saved[0].reshape({-1, saved[0].size(-1)}));
+    if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) db = g.sum(0);
+    return {dx, dw, db, {}};
+  }
+};
+
+class StraightThrough : public torch::autograd::Function<StraightThrough> {
+ public:
+  static Variable forward(AutogradContext* ctx, const Variable& /*x*/, const Variable& quantized, double grad_clip) {
+    ctx->saved_data["clip"] = grad_clip;
+    return quantized.alias();
+  }
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    const double clip = ctx->saved_data["clip"].toDouble();
+    return {clip > 0 ? at::clamp(grads[0], -clip, clip) : grads[0], {}, {}};
+  }
+};
+
+class QuantizeGradientRows : public torch::autograd::Function<QuantizeGradientRows> {
+ public:
+  static Variable forward(AutogradContext* ctx, const Variable& x, const GradientRounding& rounding) {
+    save_rounding(ctx, rounding);
+    return x.alias();
+  }
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    return {fake_quant_gradient(rows_of(grads[0]), saved_rounding(ctx), Draw::kInput).reshape(grads[0].sizes()), {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor code_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, const Coded& xq,
+                       const Coded& wq, const GradientRounding& rounding) {
+  return CodeLinear::apply(x, w, bias, xq.codes, xq.codes_transposed, xq.scales, wq.codes, wq.codes_transposed,
+                           wq.scales, rounding);
+}
+
+at::Tensor float_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias,
+                        const GradientRounding& rounding) {
+  if (rounding.width.is_full()) return at::linear(x, w, bias);
+  return FloatLinear::apply(x, w, bias, rounding);
+}
+
+at::Tensor straight_through(const at::Tensor& x, const at::Tensor& quantized, double grad_clip) {
+  return StraightThrough::apply(x, quantized, grad_clip);
+}
+
+at::Tensor quantize_gradient_rows(const at::Tensor& x, const GradientRounding& rounding) {
+  if (rounding.width.is_full()) return x;
+  return QuantizeGradientRows::apply(x, rounding);
+}
+
+}  // namespace qat

@@ -1,0 +1,45 @@
+// Quantized products as autograd functions. Forward is the straight-through value; what they save for backward is codes
+// and scales, not floats.
+//
+// Backward of y = x^ w^T with gradient g = dL/dy, at `gradient` bits (docs/numerics.md):
+//   dx[m,k] = s1[m] * sum_n G1[m,n] qw[n,k]     G1, s1 = codes per row of      g[m,n] * sw[n]
+//   dw[n,k] = s2[n] * sum_m G2[m,n] qx[m,k]     G2, s2 = codes per column of   g[m,n] * sx[m]
+// At 32 gradient bits: dx = g w^, dw = g^T x^. The straight-through estimator passes both on as gradients of x and w.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "kernels/common/philox.h"
+#include "src/quant/precision_map.h"
+#include "src/quant/quantizer.h"
+
+namespace qat {
+
+// How backward of one product quantizes its incoming gradient.
+struct GradientRounding {
+  BitWidth width = BitWidth::full();
+  bool stochastic = false;
+  kernels::RngKey key{};  // of this layer's product in this micro-batch; dx and dw draw from different streams of it
+};
+
+// y[..., n] = x^ w^T (+ bias). x: [..., K] and w: [N, K] carry the gradient; `xq` and `wq` are their codes, with
+// transposed copies if gradients are wanted at up to 8 bits.
+at::Tensor code_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, const Coded& xq,
+                       const Coded& wq, const GradientRounding& rounding);
+
+// The same on floats that stand on quantized values already (or on unquantized ones): x: [..., K], w: [N, K].
+at::Tensor float_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias,
+                        const GradientRounding& rounding);
+
+// Quantized values with a straight-through gradient; |gradient| is clamped to `grad_clip` first if it is > 0.
+at::Tensor straight_through(const at::Tensor& x, const at::Tensor& quantized, double grad_clip);
+
+// Identity; its backward rounds the gradient to `width` bits with one dynamic scale per row (LoRA's A and B).
+at::Tensor quantize_gradient_rows(const at::Tensor& x, const GradientRounding& rounding);
+
+// Whether backward at this width wants transposed code copies from forward.
+inline bool backward_on_codes(const GradientRounding& rounding) { return rounding.width.bits() <= 8; }
+
+}  // namespace qat

@@ -1,0 +1,27 @@
+#include "src/quant/precision_map.h"
+
+#include "src/base/glob_match.h"
+
+namespace qat {
+
+PrecisionMap PrecisionMap::make(const std::vector<std::string>& layer_names, const LayerPrecision& base,
+                                const std::vector<LayerOverride>& overrides) {
+  std::vector<LayerPrecision> layers(layer_names.size(), base);
+  if (base.weight.is_full()) return PrecisionMap(std::move(layers));
+  for (const LayerOverride& rule : overrides) {
+    for (std::size_t i = 0; i < layer_names.size(); ++i) {
+      if (!glob_match(rule.layers, layer_names[i])) continue;
+      if (rule.weight_bits != 0) layers[i].weight = BitWidth(rule.weight_bits);
+      if (rule.activation_bits != 0) layers[i].activation = BitWidth(rule.activation_bits);
+      if (rule.gradient_bits != 0) layers[i].gradient = BitWidth(rule.gradient_bits);
+    }
+  }
+  return PrecisionMap(std::move(layers));
+}
+
+PrecisionMap PrecisionMap::uniform(std::int64_t layers, int weight, int activation, int gradient) {
+  const LayerPrecision all{BitWidth(weight), BitWidth(activation), BitWidth(gradient)};
+  return PrecisionMap(std::vector<LayerPrecision>(static_cast<std::size_t>(layers), all));
+}
+
+}  // namespace qat

@@ -1,0 +1,41 @@
+// Widths of every quantized linear layer in one pass. A value: it travels with the pass and is never a setting of the
+// model, so that two passes in flight cannot see each other's widths.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/common/bit_width.h"
+#include "src/quant/quant_config.h"
+
+namespace qat {
+
+struct LayerPrecision {
+  BitWidth weight = BitWidth::full();
+  BitWidth activation = BitWidth::full();
+  BitWidth gradient = BitWidth::full();
+
+  // Nothing of this layer is quantized: it computes y = x W^T + b, without an adapter.
+  bool is_full() const { return weight.is_full() && activation.is_full(); }
+  friend bool operator==(const LayerPrecision&, const LayerPrecision&) = default;
+};
+
+class PrecisionMap {
+ public:
+  PrecisionMap() = default;
+  explicit PrecisionMap(std::vector<LayerPrecision> layers) : layers_(std::move(layers)) {}
+
+  // Every layer at `base`, then the overrides in order. An unquantized step (base.weight 32) stays unquantized: it is
+  // the reference that quantized widths are compared with, and overrides do not apply.
+  static PrecisionMap make(const std::vector<std::string>& layer_names, const LayerPrecision& base,
+                           const std::vector<LayerOverride>& overrides);
+  static PrecisionMap uniform(std::int64_t layers, int weight, int activation, int gradient = BitWidth::kFull);
+
+  const LayerPrecision& at(std::int64_t layer) const { return layers_.at(static_cast<std::size_t>(layer)); }
+  std::int64_t size() const { return static_cast<std::int64_t>(layers_.size()); }
+
+ private:
+  std::vector<LayerPrecision> layers_;
+};
+
+}  // namespace qat

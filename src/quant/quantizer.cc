@@ -1,0 +1,168 @@
+#include "src/quant/quantizer.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+
+#include "kernels/common/error.h"
+#include "kernels/quant/encode.h"
+#include "src/quant/torch_view.h"
+
+namespace qat {
+namespace {
+
+using kernels::Axis;
+
+Axis axis_of(const std::string& granularity) {
+  if (granularity == "tensor") return Axis::kTensor;
+  if (granularity == "channel" || granularity == "token") return Axis::kRow;
+  QAT_CHECK(granularity == "feature", "unknown granularity " + granularity);
+  return Axis::kCol;
+}
+
+at::Tensor groups_like(const at::Tensor& x, Axis axis) {
+  return at::empty({kernels::groups_of(const_matrix(x), axis)}, x.options());
+}
+
+}  // namespace
+
+Quantizer::Quantizer(std::string layer, std::string role, const QuantizerConfig& config)
+    : layer_(std::move(layer)),
+      role_(std::move(role)),
+      log_(config.method == "log"),
+      symmetric_(config.symmetric),
+      calibrated_mode_(config.range == "calibrated"),
+      codebook_(config.log_codebook == "seed" ? kernels::LogCodebook::kSeed : kernels::LogCodebook::kPacked),
+      axis_(axis_of(config.granularity)) {}
+
+// A 2-bit packed log code has a single magnitude, so its exponent is the mean and not the range.
+bool Quantizer::wants_mean(BitWidth width) const {
+  return log_ && codebook_ == kernels::LogCodebook::kPacked && width.q_max() == 1;
+}
+
+CalibratedRange Quantizer::range_of(const at::Tensor& x, BitWidth width) const {
+  const kernels::Exec exec = exec_for(x);
+  CalibratedRange range{.lo = groups_like(x, axis_), .hi = groups_like(x, axis_), .mean = {}, .batches = 1};
+  if (!log_) {
+    kernels::min_max(exec, const_matrix(x), axis_, span_of(range.lo), span_of(range.hi));
+    return range;
+  }
+  const bool masked = codebook_ == kernels::LogCodebook::kPacked;
+  kernels::log_range(exec, const_matrix(x), axis_, kernels::kLogEps, masked, span_of(range.lo), span_of(range.hi));
+  if (wants_mean(width)) {
+    range.mean = groups_like(x, axis_);
+    kernels::log_mean(exec, const_matrix(x), axis_, kernels::kLogEps, span_of(range.mean));
+  }
+  return range;
+}
+
+const CalibratedRange& Quantizer::require_range(BitWidth width) const {
+  if (const auto found = ranges_.find(width.bits()); found != ranges_.end()) return found->second;
+  std::vector<int> known;
+  for (const auto& [bits, range] : ranges_) known.push_back(bits);
+  throw Error(ErrorKind::kInternal,
+              fmt::format("the {} quantizer of {} has no calibrated range at {} bits (calibrated: {}); calibrate this "
+                          "width first, or set quant.activation.range to \"dynamic\"",
+                          role_, layer_, width.bits(), known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
+}
+
+at::Tensor Quantizer::scales_from(const CalibratedRange& range, BitWidth width, at::Tensor* zero_points) const {
+  at::Tensor scales = at::empty_like(range.lo);
+  if (zero_points != nullptr) *zero_points = at::empty_like(range.lo);
+  const auto lo = const_span(range.lo), hi = const_span(range.hi);
+  for (std::size_t g = 0; g < lo.size(); ++g) {
+    const kernels::AffineParams params = symmetric_ ? kernels::symmetric_params(lo[g], hi[g], width)
+                                                    : kernels::affine_params(lo[g], hi[g], width);
+    span_of(scales)[g] = params.scale;
+    if (zero_points != nullptr) span_of(*zero_points)[g] = params.zero_point;
+  }
+  return scales;
+}
+
+Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transposed) const {
+  QAT_CHECK(!log_ && symmetric_ && axis_ != Axis::kCol && width.bits() <= 8, "these scales do not factor out");
+  const kernels::Exec exec = exec_for(x);
+  const Matrix<const float> view = const_matrix(x);
+  Coded out;
+  out.codes = at::empty({view.rows, view.cols}, x.options().dtype(at::kChar));
+  if (with_transposed) out.codes_transposed = at::empty({view.cols, view.rows}, x.options().dtype(at::kChar));
+  const kernels::CodesOut target{codes(out.codes), codes(out.codes_transposed)};
+  const kernels::EncodeOptions options{.width = width};
+  if (!calibrated_mode_ && axis_ == Axis::kRow) {
+    out.scales = at::empty({view.rows}, x.options());
+    kernels::encode_rows(exec, view, options, target, span_of(out.scales));
+    return out;
+  }
+  out.scales = scales_from(calibrated_mode_ ? require_range(width) : range_of(x, width), width, nullptr);
+  kernels::encode_with_scales(exec, view, const_span(out.scales), options, target);
+  return out;
+}
+
+at::Tensor Quantizer::fake_quant(const at::Tensor& x, BitWidth width) const {
+  if (width.is_full()) return x;
+  if (log_) return fake_quant_log(x, width);
+  const CalibratedRange range = calibrated_mode_ ? require_range(width) : range_of(x, width);
+  at::Tensor y = at::empty_like(x);
+  if (symmetric_) {
+    const at::Tensor scales = scales_from(range, width, nullptr);
+    kernels::fake_quant_symmetric(exec_for(x), const_matrix(x), axis_, const_span(scales), {.width = width}, matrix(y));
+  } else {
+    at::Tensor zero_points;
+    const at::Tensor scales = scales_from(range, width, &zero_points);
+    kernels::fake_quant_affine(exec_for(x), const_matrix(x), axis_, const_span(scales), const_span(zero_points), width,
+                               matrix(y));
+  }
+  return y;
+}
+
+at::Tensor Quantizer::fake_quant_log(const at::Tensor& x, BitWidth width) const {
+  const CalibratedRange range = calibrated_mode_ ? require_range(width) : range_of(x, width);
+  const bool one_magnitude = wants_mean(width);
+  const at::Tensor log_min = one_magnitude ? range.mean : range.lo;
+  const at::Tensor log_range = one_magnitude ? at::zeros_like(range.lo) : range.hi - range.lo;
+  at::Tensor y = at::empty_like(x);
+  kernels::fake_quant_log(exec_for(x), const_matrix(x), axis_, const_span(log_min), const_span(log_range), width,
+                          codebook_, matrix(y));
+  return y;
+}
+
+CalibratedRange& Quantizer::collecting(BitWidth width) { return collecting_[width.bits()]; }
+
+void Quantizer::observe(const at::Tensor& x, BitWidth width) {
+  CalibratedRange batch = range_of(x, width);
+  if (!at::isfinite(batch.lo).all().item<bool>() || !at::isfinite(batch.hi).all().item<bool>())
+    throw Error(ErrorKind::kDiverged, fmt::format("calibration of {} ({}) at {} bits saw values that are not finite; the "
+                                                  "model has diverged before this width was calibrated",
+                                                  layer_, role_, width.bits()));
+  CalibratedRange& all = collecting_[width.bits()];
+  if (all.batches == 0) {
+    all = std::move(batch);
+    return;
+  }
+  all.lo = at::minimum(all.lo, batch.lo);
+  all.hi = at::maximum(all.hi, batch.hi);
+  // Running mean over batches of equal size.
+  if (batch.mean.defined()) all.mean = all.mean + (batch.mean - all.mean) / static_cast<double>(all.batches + 1);
+  ++all.batches;
+}
+
+CalibratedRange Quantizer::neutral_range(std::int64_t cols, BitWidth width) const {
+  QAT_CHECK(axis_ != Axis::kRow, "per-token ranges are dynamic");
+  const std::int64_t groups = axis_ == Axis::kTensor ? 1 : cols;
+  CalibratedRange range{.lo = at::full({groups}, INFINITY, at::kFloat), .hi = at::full({groups}, -INFINITY, at::kFloat),
+                        .mean = {}, .batches = 0};
+  if (wants_mean(width)) range.mean = at::zeros({groups}, at::kFloat);
+  return range;
+}
+
+void Quantizer::finish_calibration(BitWidth width) {
+  const auto found = collecting_.find(width.bits());
+  QAT_CHECK(found != collecting_.end() && found->second.batches > 0,
+            fmt::format("calibration of {} ({}) at {} bits saw no data", layer_, role_, width.bits()));
+  ranges_[width.bits()] = std::move(found->second);
+  collecting_.erase(found);
+}
+
+}  // namespace qat

@@ -1,0 +1,50 @@
+#include "src/quant/torch_view.h"
+
+#include <ATen/Parallel.h>
+
+#include "kernels/common/error.h"
+
+namespace qat {
+namespace {
+
+class TorchParallelFor final : public kernels::ParallelFor {
+ public:
+  void run(std::int64_t count, std::int64_t grain, const Body& body) const override {
+    at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) { body(begin, end); });
+  }
+};
+
+template <typename T>
+Matrix<T> view_as(const at::Tensor& t) {
+  QAT_CHECK(t.is_contiguous(), "a kernel needs a contiguous tensor");
+  QAT_CHECK(t.dim() >= 1, "a kernel needs at least one dimension");
+  const std::int64_t cols = t.size(-1);
+  const std::int64_t rows = cols == 0 ? 0 : t.numel() / cols;
+  return {const_cast<T*>(t.const_data_ptr<std::remove_const_t<T>>()), rows, cols};
+}
+
+}  // namespace
+
+kernels::Exec exec_for(const at::Tensor& t) {
+  static const TorchParallelFor kParallel;  // stateless
+  QAT_CHECK(t.device().is_cpu(), "this build computes on CPUs");
+  return {.device = Device::kCpu, .stream = {}, .parallel = &kParallel};
+}
+
+Matrix<const float> const_matrix(const at::Tensor& t) { return view_as<const float>(t); }
+Matrix<float> matrix(const at::Tensor& t) { return view_as<float>(t); }
+Matrix<const std::int8_t> const_codes(const at::Tensor& t) { return view_as<const std::int8_t>(t); }
+Matrix<std::int8_t> codes(const at::Tensor& t) { return t.defined() ? view_as<std::int8_t>(t) : Matrix<std::int8_t>{}; }
+
+std::span<const float> const_span(const at::Tensor& t) {
+  if (!t.defined()) return {};
+  QAT_CHECK(t.is_contiguous(), "a kernel needs a contiguous tensor");
+  return {t.const_data_ptr<float>(), static_cast<std::size_t>(t.numel())};
+}
+
+std::span<float> span_of(const at::Tensor& t) {
+  const auto values = const_span(t);
+  return {const_cast<float*>(values.data()), values.size()};
+}
+
+}  // namespace qat

@@ -1,0 +1,49 @@
+// What a run achieved, width by width: report.md and report.json.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "src/base/json.h"
+#include "src/report/model_size.h"
+#include "src/report/table.h"
+
+namespace qat {
+
+struct WidthResult {
+  int weight_bits = 32;
+  int activation_bits = 32;
+  double nll = 0.0;                // sum over the scored tokens, nats; not finite: an error
+  std::int64_t tokens_scored = 0;  // 0: not evaluated
+  std::string error;               // why there is no perplexity; empty: nothing went wrong
+  SizeReport size;
+  double forward_bitops_ratio = 1.0;  // relative to 32 bits, over the whole model
+
+  // exp(nll / tokens_scored); nothing where that is not a finite number.
+  std::optional<double> perplexity() const;
+  // Why perplexity() has nothing; empty if it has.
+  std::string failure() const;
+};
+
+struct FinalReport {
+  std::string title;                                         // heading of report.md
+  std::vector<std::pair<std::string, std::string>> summary;  // facts of the run for people: steps, tokens, time, ...
+  Value details = Value::object();                           // facts of the run for programs: members of report.json
+  std::vector<WidthResult> widths;
+};
+
+// One row a width, in the order given. Perplexities "-" where there is none; the reason stands below the table.
+Table width_table(const std::vector<WidthResult>& widths);
+
+std::string to_markdown(const FinalReport& report);
+Value to_value(const FinalReport& report);
+
+// Writes `dir`/report.md and `dir`/report.json, each whole or not at all, and returns the table for the console, with
+// the reasons for missing values below it.
+std::string write_final_report(const std::filesystem::path& dir, const FinalReport& report);
+
+}  // namespace qat

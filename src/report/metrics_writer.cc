@@ -1,0 +1,31 @@
+#include "src/report/metrics_writer.h"
+
+#include "src/base/clock.h"
+
+namespace qat {
+
+Value to_value(const StepMetrics& metrics) {
+  return Value::object({{"step", metrics.step},
+                        {"loss", metrics.loss},
+                        {"lr", metrics.lr},
+                        {"weight_bits", metrics.weight_bits},
+                        {"act_bits", metrics.act_bits},
+                        {"grad_bits", metrics.grad_bits},
+                        {"grad_norm", metrics.grad_norm},
+                        {"clipped", metrics.clipped},
+                        {"tokens", metrics.tokens},
+                        {"tokens_per_s", metrics.tokens_per_s},
+                        {"step_ms", metrics.step_ms},
+                        {"bitops", metrics.bitops},
+                        {"bitops_ratio", metrics.bitops_ratio},
+                        {"skipped", metrics.skipped},
+                        {"skips_in_a_row", metrics.skips_in_a_row},
+                        {"time", metrics.time}});
+}
+
+void MetricsWriter::write(StepMetrics metrics) {
+  if (metrics.time.empty()) metrics.time = utc_time(std::chrono::system_clock::now());
+  file_.append(to_value(metrics));
+}
+
+}  // namespace qat

@@ -1,0 +1,48 @@
+// metrics.jsonl: one JSON object per optimizer step.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "src/base/json.h"
+#include "src/report/json_lines.h"
+
+namespace qat {
+
+struct StepMetrics {
+  std::int64_t step = 0;  // from 0, as in the step's plan
+  double loss = 0.0;      // mean cross-entropy in nats per token, over all ranks; not finite: written as null
+  double lr = 0.0;
+  int weight_bits = 32;  // as scheduled; single layers may have others
+  int act_bits = 32;
+  int grad_bits = 32;
+  double grad_norm = 0.0;  // before clipping
+  bool clipped = false;
+  std::int64_t tokens = 0;  // of this step, over all ranks
+  double tokens_per_s = 0.0;
+  double step_ms = 0.0;
+  double bitops = 0.0;        // bit operations of this step
+  double bitops_ratio = 1.0;  // of the run so far, relative to 32 bits
+  bool skipped = false;       // the parameters were not updated
+  int skips_in_a_row = 0;     // this one included
+  std::string time;           // UTC; empty: now
+};
+
+Value to_value(const StepMetrics& metrics);
+
+class MetricsWriter {
+ public:
+  // next_step: the step that will be written first. Lines of that step and later are dropped: see JsonLinesFile.
+  MetricsWriter(const std::filesystem::path& path, std::int64_t next_step) : file_(path, next_step) {}
+
+  void write(StepMetrics metrics);
+
+  const JsonLinesFile& file() const noexcept { return file_; }
+
+ private:
+  JsonLinesFile file_;
+};
+
+}  // namespace qat

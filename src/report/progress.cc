@@ -1,0 +1,77 @@
+#include "src/report/progress.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "src/report/numbers.h"
+
+namespace qat {
+namespace {
+
+constexpr double kRedrawSeconds = 0.1;  // faster than anybody reads
+constexpr double kLineSeconds = 10.0;
+constexpr std::int64_t kLinesARun = 50;  // every 2 %
+
+double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Progress::Progress(std::ostream& out, ProgressOptions options) : out_(out), options_(std::move(options)) {
+  if (!options_.clock) options_.clock = steady_seconds;
+  start_ = options_.clock();
+  last_shown_ = start_;
+}
+
+std::string Progress::describe(const ProgressState& state, double now) const {
+  const std::int64_t done_here = state.steps_done - options_.first_step;
+  const std::int64_t left = std::max<std::int64_t>(options_.total_steps - state.steps_done, 0);
+  // The mean over everything so far: steps of one precision cycle need not take the same time.
+  const double eta = done_here > 0 ? (now - start_) / static_cast<double>(done_here) * static_cast<double>(left) : -1.0;
+  return fmt::format("step {}/{}  loss {}  {} bits  {} tokens/s  ETA {}", state.steps_done, options_.total_steps,
+                     fixed(state.loss, 4), state.bits, short_count(state.tokens_per_s), duration(eta));
+}
+
+void Progress::update(const ProgressState& state) {
+  const double now = options_.clock();
+  const bool first = last_shown_step_ < 0;
+  const bool last = state.steps_done >= options_.total_steps;
+  const double waited = now - last_shown_;
+  if (options_.terminal) {
+    if (!first && !last && waited < kRedrawSeconds) return;
+    draw(describe(state, now));
+  } else {
+    const std::int64_t interval = std::max<std::int64_t>(options_.total_steps / kLinesARun, 1);
+    if (!first && !last && waited < kLineSeconds && state.steps_done - last_shown_step_ < interval) return;
+    out_ << describe(state, now) << '\n' << std::flush;
+  }
+  last_shown_ = now;
+  last_shown_step_ = state.steps_done;
+}
+
+// \r returns to the first column, ESC [ K clears to the end of the line.
+void Progress::draw(const std::string& line) {
+  out_ << '\r' << line << "\x1b[K" << std::flush;
+  on_screen_ = line;
+}
+
+void Progress::message(std::string_view line) {
+  if (on_screen_.empty()) {
+    out_ << line << '\n' << std::flush;
+    return;
+  }
+  out_ << '\r' << line << "\x1b[K\n";
+  draw(on_screen_);
+}
+
+void Progress::finish() {
+  if (on_screen_.empty()) return;
+  out_ << '\n' << std::flush;
+  on_screen_.clear();
+}
+
+}  // namespace qat

@@ -1,0 +1,53 @@
+// How far a run is: one line that changes in place on a terminal, plain lines elsewhere.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <ostream>
+#include <string>
+#include <string_view>
+
+namespace qat {
+
+struct ProgressOptions {
+  bool terminal = false;         // the stream is a terminal (isatty)
+  std::int64_t total_steps = 0;  // of the whole run
+  std::int64_t first_step = 0;   // steps that were done before this process began (resume)
+  // Seconds of a clock that never goes back; empty: the system's.
+  std::function<double()> clock;
+};
+
+struct ProgressState {
+  std::int64_t steps_done = 0;
+  double loss = 0.0;
+  int bits = 32;
+  double tokens_per_s = 0.0;
+};
+
+// Rank 0 only. On a terminal the line is redrawn at most ten times a second; elsewhere a line is written for the first
+// and the last step, and when 2 % of the steps or 10 seconds have gone by since the last one.
+class Progress {
+ public:
+  Progress(std::ostream& out, ProgressOptions options);
+
+  void update(const ProgressState& state);
+
+  // A line of something else, above the progress line; what a Logger's console should be.
+  void message(std::string_view line);
+
+  // Ends the line on a terminal; call it before anything else is written to the stream.
+  void finish();
+
+ private:
+  std::string describe(const ProgressState& state, double now) const;
+  void draw(const std::string& line);
+
+  std::ostream& out_;
+  ProgressOptions options_;
+  double start_ = 0.0;
+  double last_shown_ = 0.0;
+  std::int64_t last_shown_step_ = -1;
+  std::string on_screen_;  // the unfinished line of a terminal
+};
+
+}  // namespace qat

@@ -1,0 +1,217 @@
+#include "src/schedule/precision_schedule.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <string_view>
+
+#include "kernels/common/bit_width.h"
+#include "kernels/common/error.h"
+
+namespace qat {
+namespace {
+
+[[noreturn]] void fail_config(std::string_view key, const std::string& value, const std::string& rule) {
+  throw Error(ErrorKind::kConfig, fmt::format("precision.{} is {}: {}", key, value, rule));
+}
+
+// cos(pi num / den) for 0 <= num / den <= 2. Exact where the cosine is rational, so that a width half-way between two
+// others rounds the same way with every C library.
+double cos_pi(std::int64_t num, std::int64_t den) {
+  if (num > den) num = 2 * den - num;
+  if (num == 0) return 1.0;
+  if (num == den) return -1.0;
+  if (2 * num == den) return 0.0;
+  if (3 * num == den) return 0.5;
+  if (3 * num == 2 * den) return -0.5;
+  return std::cos(std::numbers::pi * static_cast<double>(num) / static_cast<double>(den));
+}
+
+// Candidates ascend; a tie goes to the smaller.
+int nearest(const std::vector<int>& candidates, double bits) {
+  int best = candidates.front();
+  for (const int candidate : candidates) {
+    if (std::abs(candidate - bits) < std::abs(best - bits)) best = candidate;
+  }
+  return best;
+}
+
+std::vector<int> valid_widths_between(int low, int high) {
+  std::vector<int> widths;
+  for (int bits = low; bits <= high; ++bits) {
+    if (BitWidth::is_valid(bits)) widths.push_back(bits);
+  }
+  return widths;
+}
+
+}  // namespace
+
+PrecisionSchedule::PrecisionSchedule(const PrecisionScheduleConfig& config, std::vector<int> widths,
+                                     std::int64_t total_units)
+    : config_(config), widths_(std::move(widths)), total_units_(total_units) {
+  QAT_CHECK(total_units_ >= 0, "a schedule has no negative length");
+  const auto one_of = [](std::string_view key, const std::string& value,
+                         std::initializer_list<std::string_view> known) {
+    if (std::find(known.begin(), known.end(), value) == known.end())
+      fail_config(key, "\"" + value + "\"", fmt::format("must be one of {}", fmt::join(known, ", ")));
+  };
+  one_of("kind", config_.kind, {"cosine", "triangular", "list", "constant"});
+  if (config_.kind == "cosine") one_of("phase", config_.phase, {"rise", "full", "fall"});
+  one_of("grad_kind", config_.grad_kind, {"constant", "scheduled"});
+  std::sort(widths_.begin(), widths_.end());
+  check_widths();
+  if (config_.kind == "cosine" || config_.kind == "triangular") {
+    std::erase_if(widths_, [&](int bits) { return bits < config_.min_bits || bits > config_.max_bits; });
+  }
+  if (config_.grad_kind == "scheduled") grad_bits_ = valid_widths_between(config_.grad_min_bits, config_.grad_max_bits);
+  if (config_.kind == "constant") return;
+  check_cycles();
+}
+
+void PrecisionSchedule::check_widths() const {
+  const auto trained = [&](int bits) { return std::find(widths_.begin(), widths_.end(), bits) != widths_.end(); };
+  const std::string not_trained =
+      fmt::format("is not a width that is trained (quant.widths: {})", fmt::join(widths_, ", "));
+  if (config_.kind == "constant") {
+    if (!trained(config_.max_bits)) fail_config("max_bits", std::to_string(config_.max_bits), not_trained);
+  } else if (config_.kind == "list") {
+    if (config_.list.empty()) fail_config("list", "empty", "precision.kind \"list\" needs at least one width");
+    for (const int bits : config_.list) {
+      if (!trained(bits))
+        fail_config("list", fmt::format("[{}]", fmt::join(config_.list, ", ")),
+                    fmt::format("{} {}", bits, not_trained));
+    }
+  } else {
+    if (config_.min_bits > config_.max_bits)
+      fail_config("min_bits", std::to_string(config_.min_bits),
+                  fmt::format("must not be above precision.max_bits ({})", config_.max_bits));
+    const bool any = std::any_of(widths_.begin(), widths_.end(),
+                                 [&](int bits) { return bits >= config_.min_bits && bits <= config_.max_bits; });
+    if (!any)
+      fail_config("min_bits", std::to_string(config_.min_bits),
+                  fmt::format("no width that is trained lies between it and precision.max_bits ({}); quant.widths: {}",
+                              config_.max_bits, fmt::join(widths_, ", ")));
+  }
+  if (!BitWidth::is_valid(config_.grad_min_bits))
+    fail_config("grad_min_bits", std::to_string(config_.grad_min_bits), "must be 2..18 or 32");
+  if (config_.grad_kind == "scheduled" &&
+      (config_.grad_min_bits > config_.grad_max_bits || !BitWidth::is_valid(config_.grad_max_bits)))
+    fail_config("grad_max_bits", std::to_string(config_.grad_max_bits),
+                fmt::format("must be 2..18 or 32, and not below precision.grad_min_bits ({})", config_.grad_min_bits));
+}
+
+void PrecisionSchedule::check_cycles() const {
+  if (config_.cycles < 1) fail_config("cycles", std::to_string(config_.cycles), "must be at least 1");
+  const bool falls = config_.kind == "cosine" && config_.phase == "fall";
+  if (falls && config_.warmup_steps < 0)
+    fail_config("warmup_steps", std::to_string(config_.warmup_steps), "must not be negative");
+  // A shorter cycle would skip entries of a list, and only alias a curve.
+  const std::int64_t shortest = config_.kind == "list" ? static_cast<std::int64_t>(config_.list.size()) : 2;
+  const std::int64_t units = total_units_ - (falls ? config_.warmup_steps : 0);
+  if (units / config_.cycles < shortest)
+    fail_config(
+        "cycles", std::to_string(config_.cycles),
+        fmt::format("{} {}s in {} cycles: a cycle needs at least {}; lower precision.cycles to {}, or train longer",
+                    std::max<std::int64_t>(units, 0), config_.unit, config_.cycles, shortest,
+                    std::max<std::int64_t>(units / shortest, 1)));
+}
+
+PrecisionSchedule::Position PrecisionSchedule::position(std::int64_t unit) const {
+  if (config_.kind == "cosine" && config_.phase == "rise") {
+    const std::int64_t cycle = total_units_ / config_.cycles;
+    return {unit % cycle, cycle};
+  }
+  if (config_.kind == "cosine" && config_.phase == "fall") {
+    const std::int64_t cycle = (total_units_ - config_.warmup_steps) / config_.cycles;
+    return {(unit - config_.warmup_steps) % cycle, cycle};
+  }
+  // A cycle is total / cycles units, which need not be whole: unit * cycles / total, less its whole part, is exact.
+  return {(unit % total_units_) * config_.cycles % total_units_, total_units_};
+}
+
+double PrecisionSchedule::curve(std::int64_t unit, int low, int high) const {
+  const double half_range = 0.5 * (high - low);
+  if (config_.kind == "triangular") {
+    const Position x = position(unit);
+    const std::int64_t up = std::min(x.num, x.den - x.num);  // the way back is the way up, mirrored
+    return low + static_cast<double>((high - low) * 2 * up) / static_cast<double>(x.den);
+  }
+  if (config_.phase == "full") {
+    const Position x = position(unit);
+    return low + half_range * (1.0 - cos_pi(2 * x.num, x.den));
+  }
+  if (config_.phase == "fall") {
+    if (unit < config_.warmup_steps) return high;
+    const Position x = position(unit);
+    return std::nearbyint(low + half_range * (1.0 + cos_pi(x.num, x.den)));
+  }
+  const Position x = position(unit);
+  return std::nearbyint(low + half_range * (1.0 - cos_pi(x.num, x.den)));
+}
+
+int PrecisionSchedule::list_entry(std::int64_t unit) const {
+  const Position x = position(unit);
+  return config_.list[static_cast<std::size_t>(x.num * static_cast<std::int64_t>(config_.list.size()) / x.den)];
+}
+
+int PrecisionSchedule::weight_bits(std::int64_t unit) const {
+  if (config_.kind == "constant") return config_.max_bits;
+  if (config_.kind == "list") return list_entry(unit);
+  return nearest(widths_, curve(unit, config_.min_bits, config_.max_bits));
+}
+
+int PrecisionSchedule::gradient_bits(std::int64_t unit) const {
+  if (config_.grad_kind == "constant") return config_.grad_min_bits;
+  if (config_.kind == "constant") return config_.grad_max_bits;
+  if (config_.kind == "list") {
+    // As far between the gradient's bounds as the entry is between the list's smallest and largest width.
+    const auto [low, high] = std::minmax_element(config_.list.begin(), config_.list.end());
+    if (*low == *high) return config_.grad_max_bits;
+    const int range = config_.grad_max_bits - config_.grad_min_bits;
+    const double bits = config_.grad_min_bits + static_cast<double>(range * (list_entry(unit) - *low)) / (*high - *low);
+    return nearest(grad_bits_, std::nearbyint(bits));
+  }
+  return nearest(grad_bits_, std::nearbyint(curve(unit, config_.grad_min_bits, config_.grad_max_bits)));
+}
+
+ScheduledBits PrecisionSchedule::at(std::int64_t unit) const {
+  QAT_CHECK(unit >= 0, "schedules begin at unit 0");
+  return {weight_bits(unit), gradient_bits(unit)};
+}
+
+std::vector<ScheduleSegment> PrecisionSchedule::segments(std::int64_t begin, std::int64_t end) const {
+  std::vector<ScheduleSegment> result;
+  for (std::int64_t unit = begin; unit < end; ++unit) {
+    const ScheduledBits bits = at(unit);
+    if (result.empty() || result.back().bits != bits) {
+      result.push_back({unit, 1, bits});
+    } else {
+      ++result.back().count;
+    }
+  }
+  return result;
+}
+
+std::string render_schedule(const PrecisionSchedule& schedule, std::int64_t begin, std::int64_t end) {
+  std::string text;
+  int bits = 0;
+  std::int64_t count = 0;
+  const auto flush = [&] {
+    if (count > 0) text += fmt::format("{}{}x{}", text.empty() ? "" : ",", bits, count);
+  };
+  for (const ScheduleSegment& segment : schedule.segments(begin, end)) {
+    if (segment.bits.weight != bits) {  // segments also part where only the gradient bits change
+      flush();
+      bits = segment.bits.weight;
+      count = 0;
+    }
+    count += segment.count;
+  }
+  flush();
+  return text;
+}
+
+}  // namespace qat

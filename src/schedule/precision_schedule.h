@@ -1,0 +1,74 @@
+// Which width each step (or epoch) of a run uses. Pure: a function of the configuration and the position.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "src/schedule/schedule_config.h"
+
+namespace qat {
+
+struct ScheduledBits {
+  int weight = 32;    // one of the run's widths
+  int gradient = 32;  // of what backward multiplies; 32: not quantized
+  friend bool operator==(const ScheduledBits&, const ScheduledBits&) = default;
+};
+
+// Units `first` .. `first + count - 1` have the same bits.
+struct ScheduleSegment {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+  ScheduledBits bits;
+  friend bool operator==(const ScheduleSegment&, const ScheduleSegment&) = default;
+};
+
+// With x the position in a cycle, 0 <= x < 1, and D = max - min:
+//   cosine rise   rne(min + D/2 (1 - cos(pi x)))    cycles of int(total / cycles) units, as in CPT (arXiv:2101.09868)
+//   cosine full   min + D/2 (1 - cos(2 pi x))       cycles of total / cycles units, which need not be whole
+//   cosine fall   rne(min + D/2 (1 + cos(pi x)))    after warmup_steps units at max; cycles of the int of the rest
+//   triangular    min + 2 D x, then max - 2 D (x - 1/2)
+//   list          entry floor(x * entries) of the list
+//   constant      max
+// (rne rounds half to even), and then the nearest of the run's widths that lie between min and max, ties to the
+// smaller. What is left of the units after the last whole cycle begins another one. Gradient bits, where scheduled,
+// follow the same curve between their own bounds, rounded to a valid width.
+class PrecisionSchedule {
+ public:
+  // `widths` are those the run trains (quant.widths); `total_units` the run's steps or epochs, as config.unit says.
+  // Throws Error(kConfig), naming the key, for a schedule that cannot be followed.
+  PrecisionSchedule(const PrecisionScheduleConfig& config, std::vector<int> widths, std::int64_t total_units);
+
+  // unit >= 0; units past the total continue the last cycle.
+  ScheduledBits at(std::int64_t unit) const;
+
+  // The same, for units [begin, end), neighbours of equal bits joined.
+  std::vector<ScheduleSegment> segments(std::int64_t begin, std::int64_t end) const;
+
+  std::int64_t total_units() const noexcept { return total_units_; }
+
+ private:
+  // x as an exact fraction num / den.
+  struct Position {
+    std::int64_t num = 0;
+    std::int64_t den = 1;
+  };
+
+  void check_widths() const;
+  void check_cycles() const;
+  Position position(std::int64_t unit) const;
+  double curve(std::int64_t unit, int low, int high) const;
+  int list_entry(std::int64_t unit) const;
+  int weight_bits(std::int64_t unit) const;
+  int gradient_bits(std::int64_t unit) const;
+
+  PrecisionScheduleConfig config_;
+  std::vector<int> widths_;     // candidates, ascending: what lies between the bounds
+  std::vector<int> grad_bits_;  // candidates of scheduled gradients, ascending
+  std::int64_t total_units_ = 0;
+};
+
+// The weight widths of units [begin, end) for people, e.g. "3x4,4x2,5x2": width x units.
+std::string render_schedule(const PrecisionSchedule& schedule, std::int64_t begin, std::int64_t end);
+
+}  // namespace qat

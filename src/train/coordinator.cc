@@ -1,0 +1,45 @@
+#include "src/train/coordinator.h"
+
+#include "kernels/common/bit_width.h"
+
+namespace qat {
+namespace {
+
+std::int64_t schedule_units(const TrainerOptions& options, std::int64_t windows_per_epoch) {
+  if (options.precision.unit == "step") return options.train.steps;
+  const std::int64_t samples = options.train.steps * options.train.batch_size;
+  return (samples + windows_per_epoch - 1) / windows_per_epoch;
+}
+
+}  // namespace
+
+Coordinator::Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch)
+    : options_(options),
+      windows_per_epoch_(windows_per_epoch),
+      precision_(options.precision, options.quant.widths, schedule_units(options, windows_per_epoch)),
+      lr_(options.lr, options.train.steps) {}
+
+std::int64_t Coordinator::unit_of(std::int64_t step) const {
+  return options_.precision.unit == "step" ? step : step * options_.train.batch_size / windows_per_epoch_;
+}
+
+dist::StepPlan Coordinator::plan(std::int64_t step) const {
+  const ScheduledBits bits = precision_.at(unit_of(step));
+  const bool full = bits.weight == BitWidth::kFull;
+  const std::int64_t done = step + 1;
+  const auto due = [done](std::int64_t every) { return every > 0 && done % every == 0; };
+  const bool last = done == options_.train.steps;
+  return {.step = static_cast<std::uint64_t>(step),
+          .config_hash = options_.config_hash,
+          .kind = dist::StepKind::kTrain,
+          .weight_bits = bits.weight,
+          .activation_bits = full || options_.quant.activation_bits == 0 ? bits.weight : options_.quant.activation_bits,
+          .gradient_bits = full ? BitWidth::kFull : bits.gradient,
+          .learning_rate = static_cast<float>(lr_.at(step)),
+          // After the last step comes the final table, which evaluates anyway.
+          .evaluate_after = due(options_.eval.every) && !last ? 1U : 0U,
+          .checkpoint_after = due(options_.checkpoint.every) || last ? 1U : 0U,
+          .stop_after = last ? 1U : 0U};
+}
+
+}  // namespace qat

@@ -1,0 +1,91 @@
+#include "src/train/model_report.h"
+
+#include <algorithm>
+
+namespace qat {
+namespace {
+
+double forward_total(const std::vector<LayerWork>& layers) {
+  double sum = 0.0;
+  for (const LayerWork& work : layers) sum += layer_bitops(work).forward;
+  return sum;
+}
+
+}  // namespace
+
+std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, const PrecisionMap& precision,
+                                  std::int64_t tokens, std::int64_t sequence_length) {
+  const Gpt2Config& config = model.config();
+  const auto count = static_cast<double>(tokens);
+  const bool train_base = !config.freeze_base;
+  std::vector<LayerWork> work;
+  for (const QuantLinear& linear : model.linears()) {
+    const LinearSpec& spec = linear.spec();
+    const LayerPrecision& layer = precision.at(spec.index);
+    const OperandBits bits{layer.weight.bits(), layer.activation.bits(), layer.gradient.bits()};
+    work.push_back({.macs = count * static_cast<double>(model.macs_per_token(spec.index)), .bits = bits,
+                    .weight_gradient = train_base});
+    if (linear.lora_a() < 0 || layer.is_full()) continue;
+    const int lora_bits = lora.quantize ? bits.weight : BitWidth::kFull;
+    work.push_back({.macs = count * static_cast<double>(lora.rank * spec.in_features),
+                    .bits = {lora_bits, bits.activation, bits.gradient}});
+    // The second factor multiplies an unquantized intermediate, forward and backward.
+    work.push_back({.macs = count * static_cast<double>(lora.rank * spec.out_features),
+                    .bits = {lora_bits, BitWidth::kFull, BitWidth::kFull}});
+  }
+  const double attention = count * static_cast<double>(config.n_layer * config.n_embd * (sequence_length + 1));
+  work.push_back({.macs = attention});  // scores and weighted sum: 2 products of T/2 * d a token and layer
+  if (!config.quantize_lm_head)
+    work.push_back({.macs = count * static_cast<double>(config.n_embd * config.vocab_size), .weight_gradient = train_base});
+  return work;
+}
+
+SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
+                      const PrecisionMap& precision) {
+  std::vector<TensorSize> tensors;
+  for (const ParameterInfo& info : model.parameters().infos()) {
+    const std::int64_t rows = info.shape.size() == 2 ? info.shape[0] : 1;
+    tensors.push_back({.name = info.name, .rows = rows, .cols = info.elems / rows});
+  }
+  for (const QuantLinear& linear : model.linears()) {
+    const LinearSpec& spec = linear.spec();
+    const int bits = precision.at(spec.index).weight.bits();
+    TensorSize& weight = tensors[static_cast<std::size_t>(spec.weight)];
+    // A tied head is the token embedding too, which stays unquantized.
+    if (!(model.config().tie_lm_head && spec.name == "lm_head")) {
+      weight.role = TensorSize::Role::kLinear;
+      weight.bits = bits;
+    }
+    if (linear.lora_a() < 0) continue;
+    for (const int id : {linear.lora_a(), linear.lora_b()}) {
+      tensors[static_cast<std::size_t>(id)].role = TensorSize::Role::kAdapter;
+      tensors[static_cast<std::size_t>(id)].bits = lora.quantize ? bits : BitWidth::kFull;
+    }
+  }
+  const bool log = quant.weight.method == "log";
+  const bool two_numbers = log || !quant.weight.symmetric;
+  return size_report(tensors, {.scale_per_row = quant.weight.granularity == "channel",
+                               .numbers_per_scale = two_numbers ? 2 : 1,
+                               .extra_code_bits = log && quant.weight.log_codebook == "seed" ? 1 : 0});
+}
+
+std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
+                                       const std::vector<WidthScore>& scores, std::int64_t sequence_length) {
+  const PrecisionMap full = evaluation_precision(model, quant, BitWidth::kFull);
+  const double full_bitops = forward_total(layer_work(model, lora, full, 1, sequence_length));
+  std::vector<WidthResult> results;
+  for (const WidthScore& one : scores) {
+    const PrecisionMap precision = evaluation_precision(model, quant, one.bits);
+    const bool scheduled = one.bits == BitWidth::kFull || quant.activation_bits == 0;
+    results.push_back({.weight_bits = one.bits,
+                       .activation_bits = scheduled ? one.bits : quant.activation_bits,
+                       .nll = one.score.nll_sum,
+                       .tokens_scored = one.score.tokens,
+                       .size = model_size(model, lora, quant, precision),
+                       .forward_bitops_ratio =
+                           forward_total(layer_work(model, lora, precision, 1, sequence_length)) / full_bitops});
+  }
+  return results;
+}
+
+}  // namespace qat

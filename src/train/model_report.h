@@ -1,0 +1,29 @@
+// The model as the numbers that reports and accounting want.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "src/eval/width_eval.h"
+#include "src/model/gpt2.h"
+#include "src/report/final_report.h"
+#include "src/report/model_size.h"
+#include "src/schedule/bitops.h"
+
+namespace qat {
+
+// Matrix products of a step over `tokens` tokens in sequences of `sequence_length`: linear layers and adapters at their
+// widths; attention (causal: half of T^2) and an unquantized head at 32 bits. Norms and element-wise work count nothing.
+std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, const PrecisionMap& precision,
+                                  std::int64_t tokens, std::int64_t sequence_length);
+
+// Every parameter once, with the width it would be stored at.
+SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
+                      const PrecisionMap& precision);
+
+// A row of the final table for each score.
+std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
+                                       const std::vector<WidthScore>& scores, std::int64_t sequence_length);
+
+}  // namespace qat

@@ -1,0 +1,195 @@
+#include "src/train/run_state.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/common/error.h"
+#include "src/checkpoint/writer.h"
+#include "src/quant/torch_view.h"
+#include "src/train/on_root.h"
+
+namespace qat {
+namespace {
+
+std::vector<std::int64_t> trainable_ids(const Gpt2& model) {
+  std::vector<std::int64_t> ids;
+  for (int id = 0; id < model.parameters().count(); ++id)
+    if (model.parameters().info(id).trainable) ids.push_back(id);
+  return ids;
+}
+
+// One optimizer moment of all parameters, gathered from the shards.
+std::vector<float> gather_moment(std::span<const float> shard, dist::Communicator& comm) {
+  std::vector<float> whole(shard.size() * static_cast<std::size_t>(comm.size()));
+  comm.all_gather(view(shard), view(std::span(whole)));
+  return whole;
+}
+
+std::string moment_name(const char* moment, const ParameterInfo& info) {
+  return std::string("/optimizer/") + moment + "/" + info.name;
+}
+
+std::string range_name(const Quantizer& quantizer, int bits, const char* part) {
+  return fmt::format("/quant/{}/{}/{}/{}", quantizer.layer(), quantizer.role(), bits, part);
+}
+
+void write_ranges(CheckpointWriter& writer, const Gpt2& model) {
+  for (const QuantLinear& linear : model.linears()) {
+    const Quantizer& quantizer = linear.activation_quantizer();
+    for (const auto& [bits, range] : quantizer.ranges()) {
+      const auto put = [&](const char* part, const at::Tensor& t) {
+        if (t.defined()) writer.write_tensor(range_name(quantizer, bits, part), {t.numel()}, const_span(t));
+      };
+      put("lo", range.lo), put("hi", range.hi), put("mean", range.mean);
+      writer.set_attribute(range_name(quantizer, bits, "lo"), "batches", range.batches);
+    }
+  }
+}
+
+void write_all(CheckpointWriter& writer, const TrainState& state, Gpt2& model, const ShardedAdamW& optimizer,
+               std::span<const float> exp_avg, std::span<const float> exp_avg_sq,
+               const std::vector<std::int64_t>& steps) {
+  save_train_state(writer, state);
+  for (int id = 0; id < model.parameters().count(); ++id) {
+    const ParameterInfo& info = model.parameters().info(id);
+    const std::string name = "/model/" + info.name;
+    writer.write_tensor(name, info.shape, std::span<const float>(model.parameters().values(id)));
+    if (info.shape.size() == 2) writer.set_attribute(name, "layout", std::string("[out, in]"));
+  }
+  const auto ids = trainable_ids(model);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const ParameterInfo& info = model.parameters().info(static_cast<int>(ids[i]));
+    const OptimSegment& segment = optimizer.segments()[i];
+    const auto at = static_cast<std::size_t>(segment.offset), count = static_cast<std::size_t>(segment.elems);
+    writer.write_tensor(moment_name("exp_avg", info), info.shape, exp_avg.subspan(at, count));
+    writer.write_tensor(moment_name("exp_avg_sq", info), info.shape, exp_avg_sq.subspan(at, count));
+    writer.write_tensor(moment_name("step", info), {1}, std::span<const std::int64_t>(&steps[i], 1));
+  }
+  write_ranges(writer, model);
+}
+
+// Broadcasts rank 0's value of a trivially copyable type.
+template <typename T>
+void broadcast_value(T& value, dist::Communicator& comm) {
+  comm.broadcast({&value, sizeof(T), DType::kUInt8, Device::kCpu}, /*root=*/0);
+}
+
+struct RangeHeader {
+  std::int64_t bits = 0;  // 0: no more ranges of this layer
+  std::int64_t groups = 0;
+  std::int64_t batches = 0;
+  std::int64_t has_mean = 0;
+};
+
+// Which widths of one layer have ranges in the file.
+std::vector<RangeHeader> range_headers(const CheckpointReader& reader, const Quantizer& quantizer) {
+  std::vector<RangeHeader> headers;
+  for (int bits = BitWidth::kMin; bits <= BitWidth::kMax; ++bits) {
+    const std::string lo = range_name(quantizer, bits, "lo");
+    if (!reader.has_tensor(lo)) continue;
+    headers.push_back({.bits = bits, .groups = element_count(reader.tensor_info(lo).shape),
+                       .batches = reader.attribute<std::int64_t>(lo, "batches"),
+                       .has_mean = reader.has_tensor(range_name(quantizer, bits, "mean")) ? 1 : 0});
+  }
+  return headers;
+}
+
+void load_ranges(const CheckpointReader* reader, Quantizer& quantizer, dist::Communicator& comm) {
+  std::vector<RangeHeader> headers;
+  if (reader != nullptr) headers = range_headers(*reader, quantizer);
+  std::int64_t count = static_cast<std::int64_t>(headers.size());
+  broadcast_value(count, comm);
+  headers.resize(static_cast<std::size_t>(count));
+  for (RangeHeader& header : headers) {
+    broadcast_value(header, comm);
+    const auto get = [&](const char* part) {
+      at::Tensor t = at::empty({header.groups}, at::kFloat);
+      if (reader != nullptr)
+        reader->read_tensor(range_name(quantizer, static_cast<int>(header.bits), part), {header.groups}, span_of(t));
+      comm.broadcast(view(span_of(t)), 0);
+      return t;
+    };
+    CalibratedRange range{.lo = get("lo"), .hi = get("hi"), .mean = {}, .batches = header.batches};
+    if (header.has_mean != 0) range.mean = get("mean");
+    quantizer.restore(BitWidth(static_cast<int>(header.bits)), std::move(range));
+  }
+}
+
+}  // namespace
+
+std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, Gpt2& model,
+                               ShardedAdamW& optimizer, dist::Communicator& comm) {
+  const std::vector<float> exp_avg = gather_moment(optimizer.exp_avg(), comm);
+  const std::vector<float> exp_avg_sq = gather_moment(optimizer.exp_avg_sq(), comm);
+  std::filesystem::path folder = root / step_folder_name(state.step);
+  on_root(comm, "saving a checkpoint", [&] {
+    const auto bytes = static_cast<std::int64_t>(sizeof(float)) *
+                       (3 * model.parameters().trainable_elems() + model.parameters().frozen_elems());
+    CheckpointWriter writer = CheckpointWriter::begin(root, state.step, bytes);
+    write_all(writer, state, model, optimizer, exp_avg, exp_avg_sq, optimizer.steps());
+    folder = writer.commit().folder;
+  });
+  return folder;
+}
+
+void load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm, bool base_only) {
+  ParameterStore& store = model.parameters();
+  on_root(comm, "loading a checkpoint", [&] {
+    for (int id = 0; id < store.count(); ++id) {
+      const ParameterInfo& info = store.info(id);
+      const std::string name = "/model/" + info.name;
+      if (base_only && info.name.find(".lora_") != std::string::npos && !reader->has_tensor(name)) continue;
+      reader->read_tensor(name, info.shape, store.values(id));
+    }
+  });
+  for (int id = 0; id < store.count(); ++id) comm.broadcast(view(store.values(id)), /*root=*/0);
+  for (QuantLinear& linear : model.linears())
+    if (linear.activation_quantizer().needs_calibration()) load_ranges(reader, linear.activation_quantizer(), comm);
+}
+
+void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAdamW& optimizer,
+                    dist::Communicator& comm) {
+  const auto ids = trainable_ids(model);
+  const dist::ShardRange shard = optimizer.shard();
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const ParameterInfo& info = model.parameters().info(static_cast<int>(ids[i]));
+    const OptimSegment& segment = optimizer.segments()[i];
+    std::vector<float> avg(static_cast<std::size_t>(segment.elems)), avg_sq(avg.size());
+    on_root(comm, "loading optimizer state", [&] {
+      reader->read_tensor(moment_name("exp_avg", info), info.shape, std::span(avg));
+      reader->read_tensor(moment_name("exp_avg_sq", info), info.shape, std::span(avg_sq));
+      reader->read_tensor(moment_name("step", info), {1}, std::span(&optimizer.steps()[i], 1));
+    });
+    comm.broadcast(view(std::span(avg)), 0);
+    comm.broadcast(view(std::span(avg_sq)), 0);
+    broadcast_value(optimizer.steps()[i], comm);
+    const std::int64_t begin = std::max(segment.offset, shard.begin);
+    const std::int64_t end = std::min(segment.offset + segment.elems, shard.end);
+    for (std::int64_t at = begin; at < end; ++at) {
+      const auto from = static_cast<std::size_t>(at - segment.offset), to = static_cast<std::size_t>(at - shard.begin);
+      optimizer.exp_avg()[to] = avg[from];
+      optimizer.exp_avg_sq()[to] = avg_sq[from];
+    }
+  }
+}
+
+TrainState load_state(const CheckpointReader* reader, dist::Communicator& comm) {
+  TrainState state;
+  on_root(comm, "loading a checkpoint", [&] { state = load_train_state(*reader); });
+  const std::string config_json = dist::broadcast_string(comm, state.config_json);
+  struct Scalars {
+    std::int64_t step, world_size, samples, tokens, skips_row, skips;
+    std::uint64_t seed, hash;
+    double bitops, bitops_at_full;
+  } s{state.step, state.world_size, state.consumed_samples, state.consumed_tokens, state.skips_in_row,
+      state.skips_total, state.seed, state.config_hash, state.bitops, state.bitops_at_full};
+  broadcast_value(s, comm);
+  return {.step = s.step, .seed = s.seed, .config_hash = s.hash, .config_json = config_json,
+          .world_size = s.world_size, .consumed_samples = s.samples, .consumed_tokens = s.tokens,
+          .skips_in_row = s.skips_row, .skips_total = s.skips, .bitops = s.bitops,
+          .bitops_at_full = s.bitops_at_full};
+}
+
+}  // namespace qat

@@ -1,0 +1,31 @@
+// What the training loop is told: the sections of the configuration that concern it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "src/checkpoint/checkpoint_config.h"
+#include "src/data/data_config.h"
+#include "src/eval/eval_config.h"
+#include "src/optim/optim_config.h"
+#include "src/quant/quant_config.h"
+#include "src/schedule/schedule_config.h"
+#include "src/train/train_config.h"
+
+namespace qat {
+
+struct TrainerOptions {
+  RunSection run;
+  TrainConfig train;
+  QuantConfig quant;
+  PrecisionScheduleConfig precision;
+  LrScheduleConfig lr;
+  DataConfig data;
+  OptimConfig optim;
+  EvalConfig eval;
+  CheckpointConfig checkpoint;
+  std::string config_json;        // the effective configuration, kept in checkpoints
+  std::uint64_t config_hash = 0;  // of it; equal on all ranks
+};
+
+}  // namespace qat

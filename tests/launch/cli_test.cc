@@ -1,0 +1,297 @@
+// The program as a user starts it: exit codes, messages and files. QAT_DIST and QAT_TEST_SOURCE_DIR say where it is.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+struct Outcome {
+  int exit_code;
+  std::string text;  // standard output and error
+};
+
+std::string quote(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+Outcome shell(const std::string& command) {
+  Outcome outcome{-1, {}};
+  FILE* pipe = popen(("{ " + command + "; } 2>&1").c_str(), "r");
+  std::array<char, 4096> buffer;
+  while (const std::size_t n = fread(buffer.data(), 1, buffer.size(), pipe)) outcome.text.append(buffer.data(), n);
+  const int status = pclose(pipe);
+  outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+std::size_t count(const std::string& text, const std::string& part) {
+  std::size_t n = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+class Cli : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    source_ = std::getenv("QAT_TEST_SOURCE_DIR");
+    program_ = std::getenv("QAT_DIST");
+    root_ = fs::temp_directory_path() / ("qat cli ü " + std::to_string(getpid()));
+    fs::remove_all(root_);
+    fs::create_directories(root_);
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  std::string program() const { return quote(program_); }
+  std::string on_ranks(int ranks) const {
+    return quote(source_ + "/launch/run_local.sh") + " -n " + std::to_string(ranks) + " " + program();
+  }
+  // The tiny configuration with its own run folder.
+  std::string tiny(const std::string& dir, const std::string& more = "") const {
+    return " --config " + quote(source_ + "/configs/tiny_cpu.json") + " --set run.dir=" + quote((root_ / dir).string()) + " " +
+           more;
+  }
+  std::string write(const std::string& name, const std::string& text) const {
+    std::ofstream(root_ / name, std::ios::binary) << text;
+    return (root_ / name).string();
+  }
+  // The loss column of metrics.jsonl.
+  std::vector<std::string> losses(const std::string& dir) const {
+    std::ifstream in(root_ / dir / "metrics.jsonl");
+    std::vector<std::string> out;
+    for (std::string line; std::getline(in, line);) {
+      const std::size_t at = line.find("\"loss\":");
+      out.push_back(line.substr(at, line.find(',', at) - at));
+    }
+    return out;
+  }
+
+  std::string source_, program_;
+  fs::path root_;
+};
+
+// ---- what works
+
+TEST_F(Cli, TrainsOnFourRanksAndTheCheckpointReproducesTheTable) {
+  const Outcome run = shell(on_ranks(4) + tiny("run"));
+  ASSERT_EQ(run.exit_code, 0) << run.text;
+  for (const char* file : {"config.json", "metrics.jsonl", "report.md", "report.json", "logs/rank_000.log", "logs/rank_003.log"})
+    EXPECT_TRUE(fs::exists(root_ / "run" / file)) << file;
+  EXPECT_EQ(count(run.text, "Perplexity"), 1U) << "one table, from one rank:\n" << run.text;
+  const Outcome eval = shell(program() + " eval --checkpoint " + quote((root_ / "run").string()));
+  ASSERT_EQ(eval.exit_code, 0) << eval.text;
+  std::istringstream lines(eval.text);
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with("|")) EXPECT_THAT(run.text, HasSubstr(line));
+  EXPECT_GE(count(eval.text, "\n|"), 3U);
+
+  // The second start costs nothing and shows the same table.
+  const Outcome again = shell(on_ranks(4) + tiny("run"));
+  EXPECT_EQ(again.exit_code, 0) << again.text;
+  EXPECT_THAT(again.text, HasSubstr("finished"));
+}
+
+TEST_F(Cli, TheCurveDoesNotDependOnRanksThreadsUmaskOrLocale) {
+  ASSERT_EQ(shell(program() + tiny("one")).exit_code, 0);
+  const auto expected = losses("one");
+  ASSERT_GE(expected.size(), 10U);
+  const Outcome two = shell("umask 077; OMP_NUM_THREADS=64 LC_ALL=de_DE.UTF-8 " + on_ranks(2) + tiny("two"));
+  ASSERT_EQ(two.exit_code, 0) << two.text;
+  EXPECT_EQ(losses("two"), expected);
+  const Outcome eight = shell("OMP_NUM_THREADS=1 " + on_ranks(8) + tiny("eight"));
+  ASSERT_EQ(eight.exit_code, 0) << eight.text;
+  EXPECT_EQ(losses("eight"), expected);
+}
+
+TEST_F(Cli, ATerminatedRunSavesAndGoesOnAsIfNothingHadHappened) {
+  ASSERT_EQ(shell(on_ranks(2) + tiny("whole", "--set train.steps=400 --set lr.warmup_steps=4")).exit_code, 0);
+  const std::string part = on_ranks(2) + tiny("part", "--set train.steps=400 --set lr.warmup_steps=4");
+  Outcome stopped{};
+  std::thread runner([&] { stopped = shell(part); });
+  const fs::path metrics = root_ / "part/metrics.jsonl";
+  for (int i = 0; i < 600 && !(fs::exists(metrics) && losses("part").size() > 20); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  // To one rank alone: the lock names rank 0's process.
+  std::ifstream lock(root_ / "part/run.lock");
+  const std::string text((std::istreambuf_iterator<char>(lock)), {});
+  const std::size_t at = text.find("\"pid\":");
+  ASSERT_NE(at, std::string::npos) << text;
+  kill(std::atoi(text.c_str() + at + 6), SIGTERM);
+  runner.join();
+  EXPECT_EQ(stopped.exit_code, 75) << stopped.text;
+  ASSERT_LT(losses("part").size(), 400U);
+  const Outcome resumed = shell(part);
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.text;
+  EXPECT_EQ(losses("part"), losses("whole"));
+}
+
+TEST_F(Cli, TokenizedTextOfOnesOwnTrains) {
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += "the quick brown fox number " + std::to_string(i) + " jumps; ";
+  const std::string input = write("my text.txt", text);
+  const std::string prefix = (root_ / "tok").string();
+  const Outcome made = shell(program() + " tokenize " + quote(input) + " --output " + quote(prefix));
+  ASSERT_EQ(made.exit_code, 0) << made.text;
+  const Outcome run = shell(program() + tiny("own", "--set train.steps=3 --set lr.warmup_steps=1 --set data.train=" +
+                                                        quote("[\"" + prefix + "_train_*.bin\"]") + " --set data.val=" +
+                                                        quote("[\"" + prefix + "_val.bin\"]")));
+  EXPECT_EQ(run.exit_code, 0) << run.text;
+}
+
+// ---- what is wrong is said once, clearly, and before anything runs
+
+TEST_F(Cli, AnUnknownKeyIsNamedWithItsLineAndTheNearestOne) {
+  const std::string file = write("bad.json", "{\n  \"version\": 1,\n  \"optim\": {\"weight_decai\": 0.1}\n}\n");
+  const Outcome run = shell(on_ranks(2) + " --config " + quote(file));
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_THAT(run.text, AllOf(HasSubstr("bad.json:3"), HasSubstr("weight_decai"), HasSubstr("weight_decay")));
+  EXPECT_EQ(count(run.text, "weight_decai"), 1U) << run.text;
+}
+
+TEST_F(Cli, AllWrongValuesAreReportedAtOnce) {
+  const std::string file = write("bad.json", R"({
+  "version": 1,
+  "quant": {"widths": [1, 8]},
+  "train": {"steps": "8"},
+  "precision": {"cycles": 0, "min_bits": 8, "max_bits": 4},
+  "lr": {"warmup_steps": 5000},
+  "model": {"n_embd": 100, "n_head": 3}
+})");
+  const Outcome run = shell(program() + " --config " + quote(file));
+  EXPECT_EQ(run.exit_code, 2);
+  for (const char* key : {"quant.widths", "train.steps", "precision.cycles"}) EXPECT_THAT(run.text, HasSubstr(key));
+  const std::string rules = write("rules.json", R"({
+  "version": 1,
+  "precision": {"min_bits": 8, "max_bits": 4},
+  "lr": {"warmup_steps": 5000},
+  "model": {"n_embd": 100, "n_head": 3}
+})");
+  const Outcome cross = shell(program() + " --config " + quote(rules));
+  EXPECT_EQ(cross.exit_code, 2);
+  for (const char* key : {"precision.m", "lr.warmup_steps", "model.n_"}) EXPECT_THAT(cross.text, HasSubstr(key));
+}
+
+TEST_F(Cli, ABatchThatDoesNotDivideOverTheRanksNamesTheNearestThatDoes) {
+  const Outcome run = shell(on_ranks(3) + tiny("run"));
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_THAT(run.text, HasSubstr("train.batch_size"));
+  EXPECT_EQ(shell(on_ranks(2) + tiny("run", "--set parallel.data=4")).exit_code, 2);
+  EXPECT_EQ(shell(on_ranks(2) + tiny("run", "--set parallel.pipeline=2")).exit_code, 2);
+}
+
+TEST_F(Cli, SeparateProcessesOfALauncherWithoutMpiAreRefused) {
+  const Outcome run = shell("SLURM_NTASKS=8 SLURM_PROCID=3 " + program() + tiny("run"));
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_THAT(run.text, AllOf(HasSubstr("8 tasks"), HasSubstr("srun --mpi=pmix")));
+  EXPECT_FALSE(fs::exists(root_ / "run"));
+}
+
+TEST_F(Cli, RanksWithDifferentConfigurationsAreNamed) {
+  const std::string a = tiny("run"), b = tiny("run", "--set run.seed=99");
+  const Outcome run = shell("mpirun --allow-run-as-root --oversubscribe --bind-to none -np 2 " + program() + a + " : -np 1 " +
+                            program() + b);
+  EXPECT_EQ(run.exit_code, 2) << run.text;
+  EXPECT_THAT(run.text, AllOf(HasSubstr("configuration"), HasSubstr("rank 2")));
+}
+
+TEST_F(Cli, BadTokenFilesAreNamedWithWhatWasExpected) {
+  const auto with = [&](const std::string& file) {
+    return shell(on_ranks(2) + tiny("run", "--set data.train=" + quote("[\"" + file + "\"]")));
+  };
+  const Outcome missing = with((root_ / "none.bin").string());
+  EXPECT_EQ(missing.exit_code, 3);
+  EXPECT_THAT(missing.text, HasSubstr("none.bin"));
+  EXPECT_EQ(count(missing.text, "none.bin"), 1U) << missing.text;
+  EXPECT_EQ(with(write("empty.bin", "")).exit_code, 3);
+  EXPECT_EQ(with(write("noise.bin", std::string(3000, 'x'))).exit_code, 3);
+
+  std::vector<std::int32_t> header(256);
+  header[0] = 20240520, header[1] = 1, header[2] = 500;
+  std::string bytes(reinterpret_cast<const char*>(header.data()), 1024);
+  std::vector<std::uint16_t> tokens(500, 5);
+  tokens[321] = 60000;
+  const Outcome truncated = with(write("short.bin", bytes + std::string(100, 'a')));
+  EXPECT_EQ(truncated.exit_code, 3);
+  EXPECT_THAT(truncated.text, HasSubstr("short.bin"));
+  const Outcome beyond =
+      with(write("beyond.bin", bytes + std::string(reinterpret_cast<const char*>(tokens.data()), 1000)));
+  EXPECT_EQ(beyond.exit_code, 3);
+  EXPECT_THAT(beyond.text, AllOf(HasSubstr("beyond.bin"), HasSubstr("60000"), HasSubstr(std::to_string(1024 + 2 * 321))));
+  EXPECT_FALSE(fs::exists(root_ / "run/metrics.jsonl"));
+}
+
+TEST_F(Cli, AFolderThatCannotBeWrittenIsSaidAtOnce) {
+  const std::string file = write("file", "");
+  const Outcome run = shell(on_ranks(2) + tiny("file/run"));
+  EXPECT_EQ(run.exit_code, 2) << run.text;
+  EXPECT_THAT(run.text, AllOf(HasSubstr("run.dir"), HasSubstr("file")));
+}
+
+TEST_F(Cli, TwoJobsOnOneRunFolderAreRefusedAndAStaleLockIsNot) {
+  const std::string slow = program() + tiny("run", "--set train.steps=100000");
+  Outcome first{};
+  std::thread runner([&] { first = shell(slow); });
+  for (int i = 0; i < 300 && !fs::exists(root_ / "run/metrics.jsonl"); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const Outcome second = shell(slow);
+  EXPECT_EQ(second.exit_code, 2);
+  std::ifstream lock(root_ / "run/run.lock");
+  const std::string text((std::istreambuf_iterator<char>(lock)), {});
+  const int pid = std::atoi(text.c_str() + text.find("\"pid\":") + 6);
+  EXPECT_THAT(second.text, HasSubstr(std::to_string(pid)));
+  kill(pid, SIGKILL);
+  runner.join();
+  const Outcome third = shell(program() + tiny("run", "--set train.steps=3 --set lr.warmup_steps=1"));
+  EXPECT_EQ(third.exit_code, 0) << third.text;
+}
+
+TEST_F(Cli, ACheckpointThatIsNotThereOrDamagedIsSaid) {
+  const Outcome none = shell(program() + " eval --checkpoint " + quote((root_ / "nothing").string()));
+  EXPECT_EQ(none.exit_code, 4) << none.text;
+  EXPECT_THAT(none.text, HasSubstr("nothing"));
+  ASSERT_EQ(shell(program() + tiny("run", "--set train.steps=3 --set lr.warmup_steps=1")).exit_code, 0);
+  fs::path file;
+  for (const auto& entry : fs::recursive_directory_iterator(root_ / "run/checkpoints"))
+    if (entry.path().filename() == "checkpoint.h5") file = entry.path();
+  std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+  stream.seekp(static_cast<std::streamoff>(fs::file_size(file)) / 2);
+  stream.put('\x5a').put('\x5a').put('\x5a');
+  stream.close();
+  const Outcome damaged = shell(program() + " eval --checkpoint " + quote((root_ / "run").string()));
+  EXPECT_EQ(damaged.exit_code, 4) << damaged.text;
+}
+
+TEST_F(Cli, WrongArgumentsExitWithTwoAndHelpWithZero) {
+  EXPECT_EQ(shell(program() + " --no-such-option").exit_code, 2);
+  EXPECT_EQ(shell(program() + " eval").exit_code, 2);
+  EXPECT_EQ(shell(program() + " --config " + quote((root_ / "none.json").string())).exit_code, 2);
+  const Outcome help = shell(program() + " --help");
+  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_THAT(help.text, AllOf(HasSubstr("tokenize"), HasSubstr("eval"), HasSubstr("Exit codes")));
+  const Outcome schema = shell(program() + " schema");
+  EXPECT_THAT(schema.text, HasSubstr("\"$schema\""));
+  const Outcome shown = shell(program() + tiny("run", "--print-config"));
+  EXPECT_EQ(shown.exit_code, 0);
+  EXPECT_THAT(shown.text, AllOf(HasSubstr("train.steps"), HasSubstr("--set"), HasSubstr("default")));
+}
+
+}  // namespace

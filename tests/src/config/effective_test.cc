@@ -1,0 +1,112 @@
+#include "src/config/effective.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "src/config/field_table.h"
+#include "tests/src/config/config_test_tools.h"
+#include "tests/support/comma_locale.h"
+
+namespace qat {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::load_sets;
+using testing::load_text;
+using testing::Sets;
+
+// A valid configuration in which no key but the version has its default.
+constexpr const char* kAllChanged = R"({
+  "run": {"dir": "r", "seed": 7, "resume": "never"},
+  "model": {"preset": "gpt2-medium", "n_layer": 3, "n_head": 5, "n_embd": 50, "n_positions": 600, "vocab_size": 300,
+            "init": "checkpoint", "init_from": "x", "freeze_base": true, "tie_lm_head": false, "quantize_lm_head": true,
+            "embd_dropout": 0.1, "attn_dropout": 0.2, "resid_dropout": 0.3},
+  "lora": {"rank": 3, "alpha": 0.1, "quantize": false},
+  "quant": {"widths": [8, 3, 17], "activation_bits": 9,
+            "weight": {"method": "log", "log_codebook": "seed", "granularity": "tensor", "range": "calibrated"},
+            "activation": {"symmetric": false, "granularity": "feature", "range": "calibrated"},
+            "stochastic_gradients": false, "log_grad_clip": 3.5, "calibration_batches": 2,
+            "overrides": [{"layers": "lm_head", "weight_bits": 8, "activation_bits": 8, "gradient_bits": 4}]},
+  "precision": {"kind": "list", "unit": "epoch", "cycles": 3, "list": [3, 8, 17], "grad_kind": "scheduled",
+                "grad_min_bits": 4, "grad_max_bits": 6},
+  "lr": {"peak": 0.1, "min_ratio": 0, "warmup_steps": 4, "decay": "linear"},
+  "data": {"train": ["a", "b"], "val": ["c"], "sequence_length": 64},
+  "optim": {"beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0},
+  "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5},
+  "eval": {"every": 3, "bits": [32, 3], "max_tokens": 100, "stride": 32, "batch_size": 2},
+  "checkpoint": {"every": 5, "keep": 1},
+  "parallel": {"data": 2, "threads_per_rank": 3}
+})";
+
+TEST(ConfigToJson, LoadsBackToTheSameConfigurationAndHash) {
+  const RunConfig config = load_text(kAllChanged).config;
+  const std::string text = to_json(config_to_json(config), 2);
+  const RunConfig again = load_text(text).config;
+  EXPECT_EQ(to_json(config_to_json(again), 2), text);
+  EXPECT_EQ(config_hash(again), config_hash(config));
+  EXPECT_EQ(again.quant.overrides.at(0).gradient_bits, 4);
+  EXPECT_EQ(again.model.n_embd, 50);
+  EXPECT_EQ(again.lora.alpha, 0.1);
+}
+
+TEST(ConfigToJson, EveryKeyOfTheTableIsReadIntoItsOwnMember) {
+  const RunConfig changed = load_text(kAllChanged).config;
+  const RunConfig defaults;
+  // These keep their default because another value would be refused or unused beside the rest.
+  const std::set<std::string> kept = {
+      "quant.weight.symmetric", "quant.activation.method", "quant.activation.log_codebook", "precision.phase",
+      "precision.min_bits",     "precision.max_bits",      "precision.warmup_steps",        "parallel.pipeline"};
+  for (const auto& field : run_fields()) {
+    const bool same = config_value(changed, field.path) == config_value(defaults, field.path);
+    EXPECT_EQ(same, kept.contains(field.path)) << field.path;
+  }
+  const Value json = config_to_json(changed);
+  EXPECT_EQ(json.at("quant").at("weight").at("log_codebook").as_string(), "seed");
+  EXPECT_EQ(json.at("eval").at("batch_size").as_int(), 2);
+  EXPECT_EQ(json.at("train").at("batch_size").as_int(), 12);
+  EXPECT_EQ(json.at("lr").at("warmup_steps").as_int(), 4);
+  EXPECT_EQ(json.at("precision").at("warmup_steps").as_int(), 0);
+}
+
+TEST(ConfigHash, DependsOnWhatIsComputedAndNotOnFoldersOrThePresetsName) {
+  const std::uint64_t base = config_hash(RunConfig{});
+  EXPECT_EQ(config_hash(load_sets({"run.dir=elsewhere", "run.resume=never"}).config), base);
+  EXPECT_EQ(config_hash(load_sets({"model.preset=gpt2"}).config), base);  // the defaults are GPT-2 124M
+  std::set<std::uint64_t> hashes = {base};
+  for (const char* set : {"run.seed=2", "train.steps=1008", "lora.rank=8", "quant.weight.granularity=tensor",
+                          "eval.stride=64", "quant.overrides=[{\"layers\":\"*\",\"weight_bits\":8}]"}) {
+    EXPECT_TRUE(hashes.insert(config_hash(load_sets({set}).config)).second) << set;
+  }
+}
+
+TEST(ConfigHash, DoesNotDependOnTheLocale) {
+  const Sets sets = {"lr.peak=0.00125", "train.steps=12000"};
+  const std::uint64_t plain = config_hash(load_sets(sets).config);
+  const testing::CommaLocale comma;
+  const LoadResult r = load_sets(sets);
+  EXPECT_EQ(r.config.lr.peak, 0.00125);
+  EXPECT_EQ(config_hash(r.config), plain);
+  EXPECT_EQ(to_json(config_to_json(r.config).at("lr")),
+            R"({"peak":0.00125,"min_ratio":0.1,"warmup_steps":0,"decay":"cosine"})");
+  EXPECT_THAT(print_config(r.config, r.origins), HasSubstr(" = 12000 "));
+}
+
+TEST(PrintConfig, ShowsEveryValueWithItsOrigin) {
+  const LoadResult r = load_text("{\n\"model\": {\"preset\": \"micro\",\n\"n_layer\": 5}}", {"lr.peak=0.001"});
+  const std::string text = print_config(r.config, r.origins);
+  const auto line_of = [&](const std::string& path) {
+    const std::size_t start = text.find(path + " ");
+    return text.substr(start, text.find('\n', start) - start);
+  };
+  EXPECT_THAT(line_of("model.preset"), ::testing::ContainsRegex("= \"micro\" +run.json:2$"));
+  EXPECT_THAT(line_of("model.n_layer"), ::testing::ContainsRegex("= 5 +run.json:3$"));
+  EXPECT_THAT(line_of("model.n_embd"), ::testing::ContainsRegex("= 128 +preset micro$"));
+  EXPECT_THAT(line_of("lr.peak"), ::testing::ContainsRegex("= 0.001 +--set$"));
+  EXPECT_THAT(line_of("quant.widths"), ::testing::ContainsRegex("= \\[2,3,4,5,6,7,8,32\\] +default$"));
+  EXPECT_EQ(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')), run_fields().size());
+}
+
+}  // namespace
+}  // namespace qat

@@ -1,0 +1,182 @@
+#include "src/config/validate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/src/config/config_test_tools.h"
+
+namespace qat {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::error_of;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::load_sets;
+using testing::Sets;
+
+struct Refused {
+  Sets sets;
+  const char* message;
+};
+
+class CrossRule : public ::testing::TestWithParam<Refused> {};
+
+TEST_P(CrossRule, RefusesValuesThatDoNotFitEachOther) {
+  EXPECT_THAT(error_of("{}", GetParam().sets), HasSubstr(GetParam().message));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, CrossRule,
+    ::testing::Values(
+        Refused{{"model.n_embd=770"}, "model.n_embd = 770: must be a multiple of model.n_head; nearest: 768 or 780"},
+        Refused{{"model.n_head=1000"},
+                "model.n_embd = 768 (default): must be a multiple of model.n_head; nearest: 1000"},
+        Refused{{"model.init=checkpoint"}, "model.init_from = \"\" (default): must name a checkpoint"},
+        Refused{{"data.sequence_length=2048"}, "data.sequence_length = 2048: must not exceed model.n_positions"},
+        Refused{{"model.n_positions=64"},
+                "--set: data.sequence_length = 128 (default): must not exceed model.n_positions"},
+        Refused{{"model.vocab_size=256"}, "model.vocab_size = 256: must be at least 257 for the built-in text"},
+        Refused{{"data.val=[\"builtin\",\"a\"]"}, "data.val = [\"builtin\",\"a\"]: \"builtin\" must stand alone"},
+        Refused{{"precision.min_bits=9", "precision.max_bits=10"},
+                "precision.min_bits = 9: must be one of quant.widths"},
+        Refused{{"precision.max_bits=10"}, "precision.max_bits = 10: must be one of quant.widths"},
+        Refused{{"quant.widths=[2,4]"}, "--set: precision.min_bits = 3 (default): must be one of quant.widths"},
+        Refused{{"precision.min_bits=7", "precision.max_bits=6"},
+                "precision.min_bits = 7: must not exceed precision.max_bits"},
+        Refused{{"precision.kind=constant", "precision.max_bits=12"},
+                "precision.max_bits = 12: must be one of quant.widths"},
+        Refused{{"precision.kind=list"}, "precision.list = [] (default): must not be empty"},
+        Refused{{"precision.kind=list", "precision.list=[8,12]"},
+                "precision.list[1] = 12: must be one of quant.widths"},
+        Refused{{"precision.cycles=501"},
+                "precision.cycles = 501: each cycle must have at least 2 steps; at most 500 cycles in 1000 steps"},
+        Refused{{"precision.kind=list", "precision.list=[4,5,6]", "precision.cycles=400"},
+                "at least 3 steps; at most 333 cycles"},
+        Refused{{"train.steps=1", "precision.cycles=1"}, "1 steps are too few for one"},
+        Refused{{"precision.phase=fall", "precision.warmup_steps=990"}, "at most 5 cycles in 10 steps"},
+        Refused{{"precision.phase=fall", "precision.warmup_steps=1000"},
+                "precision.warmup_steps = 1000: must leave steps"},
+        Refused{{"precision.grad_kind=scheduled", "precision.grad_max_bits=6"},
+                "precision.grad_min_bits = 8 (default): must not exceed"},
+        Refused{{"precision.grad_kind=scheduled", "precision.grad_max_bits=32"}, "no widths between 8 and 32"},
+        Refused{{"precision.grad_min_bits=9"}, "precision.grad_min_bits = 9: must be 2..8 or 32"},
+        Refused{{"lr.warmup_steps=1001"}, "lr.warmup_steps = 1001: must not exceed train.steps"},
+        Refused{{"lr.min_ratio=1.5"}, "lr.min_ratio = 1.5: must be a number from 0 to 1"},
+        Refused{{"optim.beta2=1"}, "optim.beta2 = 1: must be a number of at least 0 and below 1"},
+        Refused{{"lora.rank=-1"}, "lora.rank = -1: must be an integer from 0"},
+        Refused{{"lora.alpha=0"}, "lora.alpha = 0: must be a number above 0"},
+        Refused{{"train.micro_batch_size=5"},
+                "train.micro_batch_size = 5: must divide train.batch_size; nearest: 4 or 8 (train.batch_size = 32, "
+                "default)"},
+        Refused{{"train.micro_batch_size=64"},
+                "train.micro_batch_size = 64: must divide train.batch_size; nearest: 32 ("},
+        Refused{{"parallel.pipeline=2"},
+                "parallel.pipeline = 2: must be 1: this build trains with data parallelism only"},
+        Refused{{"parallel.pipeline=13"}, "parallel.pipeline = 13: must not exceed model.n_layer"},
+        Refused{{"eval.bits=[9]"}, "eval.bits[0] = 9: must be one of quant.widths, or 32"},
+        Refused{{"eval.stride=129"}, "eval.stride = 129: must not exceed data.sequence_length"},
+        Refused{{"quant.calibration_batches=0"}, "quant.calibration_batches = 0: must be an integer of at least 1"},
+        Refused{{"quant.weight.method=log", "quant.weight.symmetric=false"},
+                "quant.weight.symmetric = false: must be true: the log quantizer"},
+        Refused{
+            {"quant.activation.granularity=feature"},
+            "quant.activation.granularity = \"feature\": \"feature\" needs quant.activation.range = \"calibrated\""},
+        Refused{{"quant.activation.range=calibrated"},
+                "--set: quant.activation.granularity = \"token\" (default): \"token\" needs quant.activation.range"},
+        Refused{{"quant.overrides=[{\"layers\":\"lm_head\",\"weight_bits\":8}]"},
+                "--set: quant.overrides[0].layers = \"lm_head\": must match a quantized layer"},
+        Refused{{"quant.overrides=[{\"layers\":\"*\",\"weight_bits\":8},{\"layers\":\"h.12.*\",\"weight_bits\":8}]"},
+                "quant.overrides[1].layers = \"h.12.*\": must match"},
+        Refused{{"quant.overrides=[{\"layers\":\"*\"}]"}, "must change weight_bits, activation_bits or gradient_bits"},
+        Refused{{"quant.overrides=[{\"weight_bits\":8}]"}, "must name its \"layers\""},
+        Refused{{"quant.overrides=[3]"}, "quant.overrides[0] = 3: must be an object"},
+        Refused{{"quant.overrides=[{\"layers\":\"*\",\"weight_bits\":1}]"},
+                "quant.overrides[0].weight_bits = 1: must be 0, 2..18 or 32"}));
+
+TEST(CrossRules, AcceptWhatTheyShould) {
+  for (const Sets& sets : std::vector<Sets>{
+           {"model.quantize_lm_head=true", "quant.overrides=[{\"layers\":\"lm_head\",\"weight_bits\":8}]"},
+           {"precision.kind=constant", "quant.widths=[8]"},
+           {"precision.kind=list", "precision.list=[32,4,4]", "quant.widths=[4,32]"},
+           {"precision.unit=epoch", "precision.cycles=900"},
+           {"precision.cycles=500"},
+           {"eval.bits=[32]", "quant.widths=[3,8]"},
+           {"quant.activation.granularity=feature", "quant.activation.range=calibrated"},
+           {"precision.grad_kind=scheduled", "precision.grad_min_bits=4"},
+           {"precision.grad_min_bits=32"}}) {
+    EXPECT_EQ(error_of("{}", sets), "") << sets[0];
+  }
+}
+
+TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
+  const auto warning = [](const Sets& sets) {
+    const auto warnings = load_sets(sets).warnings;
+    return warnings.empty() ? "" : warnings[0];
+  };
+  EXPECT_EQ(warning({"model.freeze_base=true"}),
+            "--set: model.freeze_base = true: freezes random weights: only adapters and layer norms will learn "
+            "(model.init = \"random\", default)");
+  EXPECT_THAT(warning({"precision.kind=constant", "precision.cycles=3"}),
+              HasSubstr("precision.cycles = 3: has no effect"));
+  EXPECT_THAT(warning({"precision.list=[4]"}), HasSubstr("precision.list = [4]: has no effect"));
+  EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));
+  EXPECT_THAT(warning({"quant.weight.log_codebook=seed"}),
+              HasSubstr("quant.weight.log_codebook = \"seed\": has no effect"));
+  EXPECT_THAT(warning({"precision.cycles=7"}), HasSubstr("precision.cycles = 7: does not divide the steps"));
+  EXPECT_THAT(warning({"precision.cycles=7", "precision.phase=full"}), IsEmpty());
+  EXPECT_THAT(warning({"lr.warmup_steps=600"}), HasSubstr("more than half"));
+  EXPECT_THAT(warning({"data.train=[\"a\"]", "data.val=[\"a\"]"}), HasSubstr("in common with data.train"));
+  EXPECT_THAT(warning({"quant.widths=[2,16]", "precision.min_bits=2", "precision.max_bits=16"}),
+              HasSubstr("more than 12 bits"));
+}
+
+std::string parallel_error(const Sets& sets, int world_size) {
+  try {
+    validate_parallel(load_sets(sets).config, world_size);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ValidateParallel, AcceptsRanksThatTheBatchSplitsOver) {
+  for (const int ranks : {1, 2, 4, 8}) EXPECT_EQ(parallel_error({}, ranks), "");
+  EXPECT_EQ(parallel_error({"parallel.data=4"}, 4), "");
+}
+
+TEST(ValidateParallel, NamesTheNearestValidNumbers) {
+  EXPECT_EQ(parallel_error({}, 3),
+            "the configuration does not fit 3 ranks:\n"
+            "  train.batch_size = 32: must be a multiple of train.micro_batch_size * data-parallel ranks = 4 * 3 = 12; "
+            "nearest: 24 or 36; or 2 or 4 data-parallel ranks");
+  EXPECT_THAT(parallel_error({}, 16),
+              HasSubstr("nearest: 64; or train.micro_batch_size = 2; or 8 data-parallel ranks"));
+  EXPECT_THAT(parallel_error({"parallel.data=3"}, 4),
+              HasSubstr("parallel.data * parallel.pipeline = 3 * 1 = 3, but 4 ranks were started: start 3, or set "
+                        "parallel.data to 0"));
+}
+
+TEST(ValidateParallel, ChecksStagesAgainstRanksAndLayers) {
+  RunConfig config;
+  config.parallel.pipeline = 5;
+  config.model.n_layer = 4;
+  try {
+    validate_parallel(config, 8);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("parallel.pipeline = 5: must divide the number of ranks, 8; nearest: 4 or 8"));
+    EXPECT_THAT(error.what(), HasSubstr("parallel.pipeline = 5: must not exceed model.n_layer = 4"));
+  }
+}
+
+TEST(NearestDivisors, AreTheNumberItselfOrItsNeighbours) {
+  EXPECT_THAT(nearest_divisors(24, 12), ElementsAre(12));
+  EXPECT_THAT(nearest_divisors(24, 5), ElementsAre(4, 6));
+  EXPECT_THAT(nearest_divisors(24, 100), ElementsAre(24));
+  EXPECT_THAT(nearest_divisors(7, 3), ElementsAre(1, 7));
+}
+
+}  // namespace
+}  // namespace qat

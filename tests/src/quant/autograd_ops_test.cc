@@ -1,0 +1,150 @@
+#include "src/quant/autograd_ops.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <set>
+
+#include "src/base/rng.h"
+
+namespace qat {
+namespace {
+
+const QuantizerConfig kPerRow{.granularity = "channel"};
+const QuantizerConfig kPerTensor{.granularity = "tensor"};
+
+at::Tensor decode(const Coded& coded) {
+  return coded.codes.to(at::kDouble) * coded.scales.to(at::kDouble).unsqueeze(1);
+}
+
+struct Linear {
+  explicit Linear(int bits, const QuantizerConfig& act = kPerRow, const QuantizerConfig& weight = kPerRow) : width(bits) {
+    torch::manual_seed(17);
+    x = at::randn({7, 33}).requires_grad_(true);
+    w = at::randn({12, 33}).requires_grad_(true);
+    bias = at::randn({12}).requires_grad_(true);
+    g = at::randn({7, 12}) * 1e-3;
+    xq = Quantizer("layer", "activation", act).encode(x, width, true);
+    wq = Quantizer("layer", "weight", weight).encode(w, width, true);
+  }
+  BitWidth width;
+  at::Tensor x, w, bias, g;
+  Coded xq, wq;
+};
+
+class CodeLinearAtWidth : public ::testing::TestWithParam<int> {};
+
+TEST_P(CodeLinearAtWidth, EqualsFakeQuantizationInExactArithmetic) {
+  const Linear l(GetParam());
+  const at::Tensor y = code_linear(l.x, l.w, l.bias, l.xq, l.wq, {});
+  const at::Tensor exact = at::mm(decode(l.xq), decode(l.wq).t()) + l.bias.to(at::kDouble);
+  // Only the scales' product, the conversion of the sum and the bias are rounded: a few ulp.
+  EXPECT_LT((y.to(at::kDouble) - exact).abs().max().item<double>(), 1e-6 * exact.abs().max().item<double>());
+}
+
+TEST_P(CodeLinearAtWidth, FullPrecisionGradientsPassStraightThroughTheQuantizedOperands) {
+  const Linear l(GetParam());
+  code_linear(l.x, l.w, l.bias, l.xq, l.wq, {}).backward(l.g);
+  const at::Tensor dx = at::mm(l.g.to(at::kDouble), decode(l.wq)), dw = at::mm(l.g.to(at::kDouble).t(), decode(l.xq));
+  EXPECT_TRUE(at::allclose(l.x.grad().to(at::kDouble), dx, 1e-5, 1e-8));
+  EXPECT_TRUE(at::allclose(l.w.grad().to(at::kDouble), dw, 1e-5, 1e-8));
+  EXPECT_TRUE(at::allclose(l.bias.grad(), l.g.sum(0)));
+}
+
+// 8-bit gradients, rounded to nearest, written out in double.
+TEST_P(CodeLinearAtWidth, EightBitGradientsAreTheFormula) {
+  const Linear l(GetParam());
+  code_linear(l.x, l.w, l.bias, l.xq, l.wq, {.width = BitWidth(8)}).backward(l.g);
+  const auto rounded = [](const at::Tensor& t, int dim) {
+    const at::Tensor scale = t.abs().amax(dim, /*keepdim=*/true) / 127.0;
+    return at::round(t / scale) * scale;
+  };
+  const at::Tensor g = l.g.to(at::kDouble);
+  const at::Tensor sw = l.wq.scales.to(at::kDouble), sx = l.xq.scales.to(at::kDouble);
+  const at::Tensor dx = at::mm(rounded(g * sw.unsqueeze(0), 1), l.wq.codes.to(at::kDouble));
+  const at::Tensor dw = at::mm(rounded(g * sx.unsqueeze(1), 0).t(), l.xq.codes.to(at::kDouble));
+  // A value on a rounding boundary may fall either way in fp32: allow one code of one gradient.
+  EXPECT_LT((l.x.grad() - dx).norm().item<double>(), 2e-3 * dx.norm().item<double>());
+  EXPECT_LT((l.w.grad() - dw).norm().item<double>(), 2e-3 * dw.norm().item<double>());
+  // And they are not the unquantized gradients.
+  const at::Tensor plain = at::mm(g, decode(l.wq));
+  EXPECT_GT((l.x.grad() - plain).norm().item<double>(), 1e-4 * plain.norm().item<double>());
+}
+
+INSTANTIATE_TEST_SUITE_P(Widths, CodeLinearAtWidth, ::testing::Values(2, 3, 4, 5, 6, 7, 8));
+
+TEST(CodeLinear, WholeTensorScalesGiveTheSameFormula) {
+  for (const bool eight_bit : {false, true}) {
+    const Linear l(6, kPerTensor, kPerTensor);
+    ASSERT_EQ(l.xq.scales.numel(), 1);
+    const at::Tensor y = code_linear(l.x, l.w, l.bias, l.xq, l.wq,
+                                     eight_bit ? GradientRounding{.width = BitWidth(8)} : GradientRounding{});
+    const at::Tensor exact = at::mm(decode(l.xq), decode(l.wq).t()) + l.bias.to(at::kDouble);
+    EXPECT_TRUE(at::allclose(y.to(at::kDouble), exact, 1e-5, 1e-6));
+    y.backward(l.g);
+    const at::Tensor dx = at::mm(l.g.to(at::kDouble), decode(l.wq)), dw = at::mm(l.g.to(at::kDouble).t(), decode(l.xq));
+    const double tolerance = eight_bit ? 0.02 : 1e-5;
+    EXPECT_LT((l.x.grad() - dx).norm().item<double>(), tolerance * dx.norm().item<double>());
+    EXPECT_LT((l.w.grad() - dw).norm().item<double>(), tolerance * dw.norm().item<double>());
+  }
+}
+
+TEST(CodeLinear, StochasticGradientsAreUnbiasedAndRepeatable) {
+  const Linear l(8);
+  const auto gradient = [&](std::uint64_t step) {
+    l.x.mutable_grad().reset();
+    const GradientRounding rounding{.width = BitWidth(4), .stochastic = true,
+                                    .key = rng_key(1, RngPurpose::kGradientRounding, step, 0, 0)};
+    code_linear(l.x, l.w, l.bias, l.xq, l.wq, rounding).backward(l.g);
+    return l.x.grad().clone();
+  };
+  EXPECT_TRUE(at::equal(gradient(5), gradient(5)));
+  EXPECT_FALSE(at::equal(gradient(5), gradient(6)));
+  at::Tensor mean = at::zeros_like(l.x);
+  constexpr int kDraws = 400;
+  for (int i = 0; i < kDraws; ++i) mean += gradient(static_cast<std::uint64_t>(i)) / kDraws;
+  const at::Tensor exact = at::mm(l.g, decode(l.wq).to(at::kFloat));
+  const double once = ((gradient(0) - exact).norm() / exact.norm()).item<double>();
+  const double averaged = ((mean - exact).norm() / exact.norm()).item<double>();
+  EXPECT_LT(averaged, once / 8);  // the error of 400 draws falls as 1/sqrt(400) = 1/20 only without bias
+}
+
+TEST(QuantizeGradientRows, LeavesAtMostTheLevelsOfItsWidthInEachRow) {
+  torch::manual_seed(1);
+  const at::Tensor x = at::randn({3, 500}).requires_grad_(true);
+  const at::Tensor g = at::randn({3, 500});
+  quantize_gradient_rows(x, {.width = BitWidth(3)}).backward(g);
+  for (int row = 0; row < 3; ++row) {
+    const at::Tensor values = x.grad()[row].contiguous();
+    const std::set<float> distinct(values.data_ptr<float>(), values.data_ptr<float>() + values.numel());
+    EXPECT_LE(distinct.size(), 7U);
+    EXPECT_GE(distinct.size(), 6U);
+  }
+  EXPECT_FALSE(at::equal(x.grad(), g));
+}
+
+TEST(StraightThrough, PassesValuesForwardAndClampsGradientsIfAsked) {
+  const at::Tensor x = at::tensor({1.0F, -2.0F, 3.0F}).requires_grad_(true);
+  const at::Tensor q = at::tensor({1.5F, -2.5F, 3.5F});
+  const at::Tensor y = straight_through(x, q, 10.0);
+  EXPECT_TRUE(at::equal(y, q));
+  y.backward(at::tensor({4.0F, -40.0F, 40.0F}));
+  EXPECT_TRUE(at::equal(x.grad(), at::tensor({4.0F, -10.0F, 10.0F})));
+}
+
+TEST(FloatLinear, FullPrecisionGradientsAreAutograds) {
+  torch::manual_seed(2);
+  const at::Tensor x = at::randn({2, 5, 6}).requires_grad_(true), w = at::randn({4, 6}).requires_grad_(true);
+  const at::Tensor b = at::randn({4}).requires_grad_(true), g = at::randn({2, 5, 4});
+  // 18 bits is as good as exact for this comparison, and takes the function's own backward.
+  float_linear(x, w, b, {.width = BitWidth(18)}).backward(g);
+  const at::Tensor dx = x.grad().clone(), dw = w.grad().clone(), db = b.grad().clone();
+  x.mutable_grad().reset(), w.mutable_grad().reset(), b.mutable_grad().reset();
+  at::linear(x, w, b).backward(g);
+  EXPECT_TRUE(at::allclose(dx, x.grad(), 1e-3, 1e-4));
+  EXPECT_TRUE(at::allclose(dw, w.grad(), 1e-3, 1e-4));
+  EXPECT_TRUE(at::allclose(db, b.grad()));
+}
+
+}  // namespace
+}  // namespace qat

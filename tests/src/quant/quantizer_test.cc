@@ -1,0 +1,173 @@
+#include "src/quant/quantizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "src/quant/gemm_path.h"
+
+namespace qat {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Case {
+  std::string name;
+  QuantizerConfig config;
+  int bits;
+};
+
+class AnyQuantizer : public ::testing::TestWithParam<Case> {
+ protected:
+  at::Tensor input() const {
+    torch::manual_seed(9);
+    return at::randn({6, 40});
+  }
+  Quantizer quantizer() const { return {"h.0.mlp.c_fc", "weight", GetParam().config}; }
+  BitWidth width() const { return BitWidth(GetParam().bits); }
+};
+
+TEST_P(AnyQuantizer, IsIdempotentWithItsRangeHeld) {
+  QuantizerConfig held = GetParam().config;
+  held.range = "calibrated";
+  Quantizer q("layer", "activation", held);
+  q.observe(input(), width());
+  q.finish_calibration(width());
+  const at::Tensor once = q.fake_quant(input(), width());
+  EXPECT_TRUE(at::equal(q.fake_quant(once, width()), once));
+}
+
+TEST_P(AnyQuantizer, IsMonotone) {
+  Quantizer q("layer", "weight", {.method = GetParam().config.method, .symmetric = GetParam().config.symmetric,
+                                  .log_codebook = GetParam().config.log_codebook, .granularity = "tensor"});
+  const at::Tensor sorted = std::get<0>(at::sort(input().reshape({1, -1})));
+  const at::Tensor y = q.fake_quant(sorted, width());
+  EXPECT_TRUE((y.diff() >= 0).all().item<bool>());
+}
+
+TEST_P(AnyQuantizer, KeepsTheLargestMagnitudeOfEachGroup) {
+  // Powers of two, so that the extreme value has an exact logarithm too.
+  const at::Tensor x = input().clamp(-1.9, 1.9);
+  x.select(1, 0).fill_(2.0);
+  x.select(1, 1).fill_(-2.0);
+  const at::Tensor y = quantizer().fake_quant(x, width());
+  if (GetParam().config.method == "log" && GetParam().bits == 2) return;  // one magnitude: the mean exponent
+  const double tolerance = GetParam().config.symmetric ? 1e-5 : 0.51 * 4.0 / ((1 << GetParam().bits) - 1);
+  EXPECT_NEAR(y.max().item<double>(), 2.0, tolerance);
+  EXPECT_NEAR(y.min().item<double>(), -2.0, tolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Methods, AnyQuantizer,
+    ::testing::ValuesIn([] {
+      std::vector<Case> cases;
+      for (const int bits : {2, 3, 4, 5, 6, 7, 8, 12, 18}) {
+        const std::string suffix = std::to_string(bits);
+        cases.push_back({"SymmetricTensor" + suffix, {.granularity = "tensor"}, bits});
+        cases.push_back({"SymmetricFeature" + suffix, {.granularity = "feature"}, bits});
+        cases.push_back({"AffineTensor" + suffix, {.symmetric = false, .granularity = "tensor"}, bits});
+        if (bits <= 8) {
+          cases.push_back({"LogPacked" + suffix, {.method = "log", .log_codebook = "packed", .granularity = "tensor"}, bits});
+          cases.push_back({"LogSeed" + suffix, {.method = "log", .log_codebook = "seed", .granularity = "tensor"}, bits});
+        }
+      }
+      return cases;
+    }()),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Quantizer, CodesAndFakeQuantizationAreTheSameValuesBitForBit) {
+  torch::manual_seed(4);
+  const at::Tensor x = at::randn({5, 64});
+  for (const char* granularity : {"token", "tensor"}) {
+    const Quantizer q("layer", "activation", {.granularity = granularity});
+    for (int bits = 2; bits <= 8; ++bits) {
+      const Coded coded = q.encode(x, BitWidth(bits), /*with_transposed=*/true);
+      EXPECT_TRUE(at::equal(coded.codes.to(at::kFloat) * coded.scales.unsqueeze(1), q.fake_quant(x, BitWidth(bits))));
+      EXPECT_TRUE(at::equal(coded.codes_transposed, coded.codes.t().contiguous()));
+    }
+  }
+}
+
+TEST(Quantizer, ThirtyTwoBitsAreABypass) {
+  const at::Tensor x = at::randn({2, 3});
+  EXPECT_TRUE(at::equal(Quantizer("layer", "weight", {.granularity = "channel"}).fake_quant(x, BitWidth(32)), x));
+}
+
+TEST(Quantizer, UncalibratedUseNamesLayerRoleAndWidths) {
+  Quantizer q("h.3.mlp.c_fc", "activation", {.granularity = "tensor", .range = "calibrated"});
+  q.observe(at::randn({4, 4}), BitWidth(8));
+  q.finish_calibration(BitWidth(8));
+  EXPECT_NO_THROW((void)q.encode(at::randn({4, 4}), BitWidth(8), false));
+  try {
+    (void)q.encode(at::randn({4, 4}), BitWidth(4), false);
+    FAIL() << "an uncalibrated width was used";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("h.3.mlp.c_fc"));
+    EXPECT_THAT(error.what(), HasSubstr("activation"));
+    EXPECT_THAT(error.what(), HasSubstr("4 bits"));
+    EXPECT_THAT(error.what(), HasSubstr("calibrated: 8"));
+  }
+}
+
+TEST(Quantizer, CalibrationTakesTheWidestRangeOfItsBatches) {
+  Quantizer q("layer", "activation", {.granularity = "feature", .range = "calibrated"});
+  q.observe(at::tensor({1.0F, -3.0F}).view({1, 2}), BitWidth(8));
+  q.observe(at::tensor({-2.0F, 0.5F}).view({1, 2}), BitWidth(8));
+  q.finish_calibration(BitWidth(8));
+  const CalibratedRange& range = q.ranges().at(8);
+  EXPECT_TRUE(at::equal(range.lo, at::tensor({-2.0F, -3.0F})));
+  EXPECT_TRUE(at::equal(range.hi, at::tensor({1.0F, 0.5F})));
+  EXPECT_EQ(range.batches, 2);
+}
+
+TEST(Quantizer, CalibrationRefusesWhatIsNotFinite) {
+  Quantizer q("layer", "activation", {.granularity = "tensor", .range = "calibrated"});
+  EXPECT_THROW(q.observe(at::tensor({1.0F, INFINITY}), BitWidth(8)), Error);
+  EXPECT_THROW(q.observe(at::tensor({NAN, 1.0F}), BitWidth(8)), Error);
+}
+
+TEST(Quantizer, RangesOfZerosAndSubnormalsGiveFinitePositiveScales) {
+  for (const float value : {0.0F, 1e-42F, 7.0F}) {
+    const Quantizer q("layer", "activation", {.granularity = "token"});
+    const Coded coded = q.encode(at::full({2, 3}, value), BitWidth(4), false);
+    EXPECT_TRUE((coded.scales > 0).all().item<bool>());
+    EXPECT_TRUE(at::isfinite(coded.scales).all().item<bool>());
+  }
+}
+
+TEST(GemmPath, CodesNeedScalesThatFactorOut) {
+  const QuantConfig config;
+  const auto path = [](const QuantConfig& c, int weight, int activation) {
+    return choose_gemm_path(c, {BitWidth(weight), BitWidth(activation), BitWidth(8)});
+  };
+  EXPECT_EQ(path(config, 8, 8), GemmPath::kCodes);
+  EXPECT_EQ(path(config, 2, 5), GemmPath::kCodes);
+  EXPECT_EQ(path(config, 32, 32), GemmPath::kPlain);
+  EXPECT_EQ(path(config, 9, 9), GemmPath::kFakeQuant);
+  EXPECT_EQ(path(config, 8, 32), GemmPath::kFakeQuant);
+  QuantConfig feature = config;
+  feature.activation.granularity = "feature";
+  EXPECT_EQ(path(feature, 8, 8), GemmPath::kFakeQuant);
+  QuantConfig log = config;
+  log.weight.method = "log";
+  EXPECT_EQ(path(log, 4, 4), GemmPath::kFakeQuant);
+  QuantConfig affine = config;
+  affine.activation.symmetric = false;
+  EXPECT_EQ(path(affine, 4, 4), GemmPath::kFakeQuant);
+}
+
+TEST(PrecisionMap, OverridesReplaceTheScheduledWidthsOfMatchingLayers) {
+  const std::vector<std::string> names = {"h.0.attn.c_attn", "h.0.mlp.c_fc", "h.1.attn.c_attn"};
+  const LayerPrecision base{BitWidth(4), BitWidth(4), BitWidth(8)};
+  const auto map = PrecisionMap::make(names, base, {{.layers = "h.*.attn.c_attn", .weight_bits = 8},
+                                                    {.layers = "h.1.*", .activation_bits = 6, .gradient_bits = 32}});
+  EXPECT_EQ(map.at(0), (LayerPrecision{BitWidth(8), BitWidth(4), BitWidth(8)}));
+  EXPECT_EQ(map.at(1), base);
+  EXPECT_EQ(map.at(2), (LayerPrecision{BitWidth(8), BitWidth(6), BitWidth(32)}));
+  // The unquantized reference stays unquantized.
+  const auto full = PrecisionMap::make(names, LayerPrecision{}, {{.layers = "*", .weight_bits = 8}});
+  EXPECT_TRUE(full.at(0).is_full());
+}
+
+}  // namespace
+}  // namespace qat

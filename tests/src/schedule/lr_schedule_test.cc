@@ -1,0 +1,62 @@
+#include "src/schedule/lr_schedule.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/common/error.h"
+
+namespace qat {
+namespace {
+
+LrScheduleConfig config(double peak, double min_ratio, std::int64_t warmup, const std::string& decay) {
+  return {.peak = peak, .min_ratio = min_ratio, .warmup_steps = warmup, .decay = decay};
+}
+
+TEST(LrSchedule, WarmsUpFromAFractionOfThePeakNotFromZero) {
+  const LrSchedule schedule(config(1.0, 0.1, 4, "cosine"), 100);
+  EXPECT_DOUBLE_EQ(schedule.at(0), 0.25);
+  EXPECT_DOUBLE_EQ(schedule.at(1), 0.5);
+  EXPECT_DOUBLE_EQ(schedule.at(3), 1.0);
+  EXPECT_DOUBLE_EQ(schedule.at(4), 1.0);
+}
+
+TEST(LrSchedule, CosineIsHalfWayBetweenPeakAndMinimumInTheMiddle) {
+  const LrSchedule schedule(config(1.0, 0.1, 4, "cosine"), 15);  // decays over steps 4..14
+  EXPECT_NEAR(schedule.at(9), 0.55, 1e-15);
+  EXPECT_NEAR(schedule.at(6), 0.1 + 0.45 * (1 + 0.80901699437494745), 1e-15);  // cos 36 degrees
+  EXPECT_DOUBLE_EQ(schedule.at(14), 0.1);
+  EXPECT_DOUBLE_EQ(schedule.at(1000), 0.1);
+}
+
+TEST(LrSchedule, CosineWithoutWarmUpOver4400Steps) {
+  const LrSchedule schedule(config(1e-4, 0.0, 0, "cosine"), 4401);
+  EXPECT_DOUBLE_EQ(schedule.at(0), 1e-4);
+  EXPECT_NEAR(schedule.at(8), 9.99992e-5, 5e-11);
+  EXPECT_NEAR(schedule.at(2200), 5e-5, 1e-19);
+  EXPECT_EQ(schedule.at(4400), 0.0);
+}
+
+TEST(LrSchedule, LinearAndConstant) {
+  const LrSchedule linear(config(2.0, 0.5, 0, "linear"), 5);
+  EXPECT_DOUBLE_EQ(linear.at(0), 2.0);
+  EXPECT_DOUBLE_EQ(linear.at(1), 1.75);
+  EXPECT_DOUBLE_EQ(linear.at(4), 1.0);
+  const LrSchedule constant(config(2.0, 0.5, 2, "constant"), 5);
+  EXPECT_DOUBLE_EQ(constant.at(0), 1.0);
+  EXPECT_DOUBLE_EQ(constant.at(4), 2.0);
+}
+
+TEST(LrSchedule, TheOnlyStepAfterWarmUpIsTheLast) {
+  EXPECT_DOUBLE_EQ(LrSchedule(config(1.0, 0.1, 4, "cosine"), 5).at(4), 0.1);
+  EXPECT_DOUBLE_EQ(LrSchedule(config(1.0, 0.1, 4, "cosine"), 4).at(3), 1.0);
+  EXPECT_DOUBLE_EQ(LrSchedule(config(1.0, 0.1, 0, "linear"), 1).at(0), 0.1);
+}
+
+TEST(LrSchedule, RefusesNonsense) {
+  EXPECT_THROW(LrSchedule(config(-1.0, 0.1, 0, "cosine"), 10), Error);
+  EXPECT_THROW(LrSchedule(config(1.0, 1.1, 0, "cosine"), 10), Error);
+  EXPECT_THROW(LrSchedule(config(1.0, 0.1, 11, "cosine"), 10), Error);
+  EXPECT_THROW(LrSchedule(config(1.0, 0.1, 0, "step"), 10), Error);
+}
+
+}  // namespace
+}  // namespace qat

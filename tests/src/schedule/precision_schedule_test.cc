@@ -1,0 +1,198 @@
+#include "src/schedule/precision_schedule.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kernels/common/error.h"
+
+namespace qat {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+const std::vector<int> kAll = {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 32};
+
+PrecisionScheduleConfig curve(const std::string& kind, const std::string& phase, int min_bits, int max_bits,
+                              std::int64_t cycles) {
+  PrecisionScheduleConfig config;
+  config.kind = kind;
+  config.phase = phase;
+  config.min_bits = min_bits;
+  config.max_bits = max_bits;
+  config.cycles = cycles;
+  return config;
+}
+
+std::vector<int> weights(const PrecisionSchedule& schedule, std::int64_t count, std::int64_t from = 0,
+                         std::int64_t stride = 1) {
+  std::vector<int> bits;
+  for (std::int64_t i = 0; i < count; ++i) bits.push_back(schedule.at(from + i * stride).weight);
+  return bits;
+}
+
+// Message of the Error(kConfig) that constructing throws; empty if it does not.
+std::string refusal(const PrecisionScheduleConfig& config, const std::vector<int>& widths, std::int64_t total) {
+  try {
+    const PrecisionSchedule schedule(config, widths, total);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(PrecisionSchedule, RisesAsInThePaperAndJumpsBack) {
+  const PrecisionSchedule sixteen(curve("cosine", "rise", 3, 8, 2), kAll, 32);
+  // Unit 8 is exactly 5.5: half to even gives 6.
+  EXPECT_THAT(weights(sixteen, 17), ElementsAre(3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 6, 7, 7, 8, 8, 8, 3));
+  const PrecisionSchedule ten(curve("cosine", "rise", 3, 8, 2), kAll, 20);
+  EXPECT_THAT(weights(ten, 11), ElementsAre(3, 3, 3, 4, 5, 6, 6, 7, 8, 8, 3));
+}
+
+TEST(PrecisionSchedule, RiseHasWholeCyclesAndBeginsAnotherWithTheRest) {
+  const PrecisionSchedule schedule(curve("cosine", "rise", 3, 8, 3), kAll, 32);  // Tn = int(32 / 3) = 10, 2 left over
+  EXPECT_THAT(weights(schedule, 3, 30), ElementsAre(3, 3, 3));
+  EXPECT_EQ(weights(schedule, 10, 0), weights(schedule, 10, 20));
+}
+
+TEST(PrecisionSchedule, RoundsHalfToEvenWhereTheCosineIsRational) {
+  // A third of the way 3..5 is exactly 3.5, and 4..6 exactly 4.5: both become 4.
+  EXPECT_EQ(PrecisionSchedule(curve("cosine", "rise", 3, 5, 1), kAll, 3).at(1).weight, 4);
+  EXPECT_EQ(PrecisionSchedule(curve("cosine", "rise", 4, 6, 1), kAll, 3).at(1).weight, 4);
+  EXPECT_EQ(PrecisionSchedule(curve("cosine", "rise", 4, 6, 1), kAll, 3).at(2).weight, 6);  // 5.5
+}
+
+TEST(PrecisionSchedule, FullCosineSnapsToTheConfiguredWidths) {
+  const PrecisionSchedule coarse(curve("cosine", "full", 4, 8, 15), {4, 6, 8}, 150);
+  EXPECT_THAT(weights(coarse, 11), ElementsAre(4, 4, 6, 6, 8, 8, 8, 6, 6, 4, 4));
+  const PrecisionSchedule fine(curve("cosine", "full", 5, 9, 15), kAll, 150);
+  EXPECT_THAT(weights(fine, 11), ElementsAre(5, 5, 6, 8, 9, 9, 9, 8, 6, 5, 5));
+  const PrecisionSchedule wide(curve("cosine", "full", 2, 32, 15), kAll, 150);
+  EXPECT_THAT(weights(wide, 10), ElementsAre(2, 5, 12, 18, 32, 32, 32, 18, 12, 5));
+}
+
+TEST(PrecisionSchedule, FullCosineCyclesNeedNotBeWhole) {
+  // 25 units in 2 cycles: unit 13 is half a unit into the second cycle, x = 1/25.
+  const PrecisionSchedule schedule(curve("cosine", "full", 2, 18, 2), kAll, 25);
+  EXPECT_EQ(schedule.at(12).weight, 2);   // x = 24/25: 2 + 8 (1 - cos(2 pi / 25)) = 2.25
+  EXPECT_EQ(schedule.at(13).weight, 2);   // x = 1/25, its mirror image
+  EXPECT_EQ(schedule.at(6).weight, 18);   // x = 12/25: 17.94
+  EXPECT_EQ(schedule.at(19).weight, 18);  // x = 13/25
+  EXPECT_EQ(schedule.at(3).weight, 9);    // x = 6/25: 2 + 8 (1 - cos(12 pi / 25)) = 9.498
+  EXPECT_EQ(schedule.at(25).weight, schedule.at(0).weight);
+}
+
+TEST(PrecisionSchedule, FallStartsAtMaxAfterItsWarmUp) {
+  PrecisionScheduleConfig config = curve("cosine", "fall", 4, 16, 4);
+  config.warmup_steps = 50;
+  const PrecisionSchedule schedule(config, kAll, 50 + 4 * 200);
+  EXPECT_EQ(weights(schedule, 50), std::vector<int>(50, 16));
+  EXPECT_THAT(weights(schedule, 11, 50, 20), ElementsAre(16, 16, 15, 14, 12, 10, 8, 6, 5, 4, 16));
+}
+
+TEST(PrecisionSchedule, TriangularGoesUpAndDownInStraightLines) {
+  const PrecisionSchedule fine(curve("triangular", "", 2, 8, 2), kAll, 20);
+  EXPECT_THAT(weights(fine, 11), ElementsAre(2, 3, 4, 6, 7, 8, 7, 6, 4, 3, 2));
+  const PrecisionSchedule coarse(curve("triangular", "", 4, 8, 2), {4, 6, 8}, 20);
+  EXPECT_THAT(weights(coarse, 11), ElementsAre(4, 4, 6, 6, 8, 8, 8, 6, 6, 4, 4));
+}
+
+TEST(PrecisionSchedule, ATieBetweenWidthsGoesToTheSmaller) {
+  // Half-way up 4..8 is 6, as far from 4 as from 8.
+  const PrecisionSchedule schedule(curve("triangular", "", 4, 8, 1), {8, 4}, 4);
+  EXPECT_THAT(weights(schedule, 4), ElementsAre(4, 4, 8, 4));
+}
+
+TEST(PrecisionSchedule, NeverLeavesItsBoundsForANearerWidth) {
+  const PrecisionSchedule schedule(curve("cosine", "rise", 3, 8, 1), {2, 4, 9, 32}, 16);
+  EXPECT_EQ(weights(schedule, 16), std::vector<int>(16, 4));
+}
+
+TEST(PrecisionSchedule, ListHoldsEachEntryForAnEqualShareOfACycle) {
+  PrecisionScheduleConfig config = curve("list", "", 3, 8, 3);
+  config.list = {8, 4, 2, 4, 8};
+  const PrecisionSchedule schedule(config, kAll, 60);
+  EXPECT_EQ(render_schedule(schedule, 0, 20), "8x4,4x4,2x4,4x4,8x4");
+  EXPECT_EQ(render_schedule(schedule, 0, 40), "8x4,4x4,2x4,4x4,8x8,4x4,2x4,4x4,8x4");
+}
+
+TEST(PrecisionSchedule, ListSharesACycleThatItsLengthDoesNotDivide) {
+  PrecisionScheduleConfig config = curve("list", "", 3, 8, 1);
+  config.list = {2, 4, 8};
+  // floor(unit * 3 / 10): 0,0,0,0,1,1,1,2,2,2
+  EXPECT_EQ(render_schedule(PrecisionSchedule(config, kAll, 10), 0, 10), "2x4,4x3,8x3");
+}
+
+TEST(PrecisionSchedule, ConstantIsTheHighestWidthWhateverTheLowestIs) {
+  PrecisionScheduleConfig config = curve("constant", "", 3, 2, 8);
+  const PrecisionSchedule schedule(config, kAll, 1);
+  EXPECT_EQ(schedule.at(0).weight, 2);
+  EXPECT_EQ(schedule.at(1000).weight, 2);
+  EXPECT_EQ(schedule.at(0).gradient, 8);
+}
+
+TEST(PrecisionSchedule, ScheduledGradientsFollowTheSameCurve) {
+  PrecisionScheduleConfig config = curve("cosine", "rise", 3, 8, 1);
+  config.grad_kind = "scheduled";
+  config.grad_min_bits = 6;
+  config.grad_max_bits = 8;
+  const PrecisionSchedule schedule(config, kAll, 10);
+  std::vector<int> gradients;
+  for (int i = 0; i < 10; ++i) gradients.push_back(schedule.at(i).gradient);
+  // 7 - cos(pi i / 10): 6, 6.05, 6.19, 6.41, 6.69, 7, 7.31, 7.59, 7.81, 7.95
+  EXPECT_THAT(gradients, ElementsAre(6, 6, 6, 6, 7, 7, 7, 8, 8, 8));
+
+  config.kind = "list";
+  config.list = {2, 4, 8};  // 0, 1/3 and 1 of the way: 6, 6.67 and 8
+  const PrecisionSchedule list(config, kAll, 3);
+  EXPECT_EQ(list.at(0), (ScheduledBits{2, 6}));
+  EXPECT_EQ(list.at(1), (ScheduledBits{4, 7}));
+  EXPECT_EQ(list.at(2), (ScheduledBits{8, 8}));
+}
+
+TEST(PrecisionSchedule, SegmentsPartWhereGradientBitsChange) {
+  PrecisionScheduleConfig config = curve("triangular", "", 4, 8, 1);
+  config.grad_kind = "scheduled";
+  config.grad_min_bits = 8;
+  config.grad_max_bits = 32;
+  const PrecisionSchedule schedule(config, {4, 8}, 8);
+  EXPECT_THAT(schedule.segments(0, 4),
+              ElementsAre(ScheduleSegment{0, 1, {4, 8}}, ScheduleSegment{1, 1, {4, 14}},
+                          ScheduleSegment{2, 1, {4, 18}},    // 20 is no valid width; 18 is nearer than 32
+                          ScheduleSegment{3, 1, {8, 32}}));  // 26: 32 is nearer than 18
+  EXPECT_EQ(render_schedule(schedule, 0, 8), "4x3,8x3,4x2");
+  EXPECT_EQ(render_schedule(schedule, 3, 3), "");
+}
+
+TEST(PrecisionSchedule, RefusesWhatCannotBeFollowed) {
+  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 15), HasSubstr("lower precision.cycles to 7"));
+  EXPECT_EQ(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 16), "");
+  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 0), kAll, 15), HasSubstr("precision.cycles is 0"));
+  EXPECT_THAT(refusal(curve("cosine", "rise", 8, 3, 1), kAll, 15), HasSubstr("precision.max_bits (3)"));
+  EXPECT_THAT(refusal(curve("cosine", "rise", 5, 7, 1), {4, 8}, 15), HasSubstr("quant.widths: 4, 8"));
+  EXPECT_THAT(refusal(curve("cosine", "down", 3, 8, 1), kAll, 15), HasSubstr("rise, full, fall"));
+  EXPECT_THAT(refusal(curve("sine", "rise", 3, 8, 1), kAll, 15), HasSubstr("precision.kind is \"sine\""));
+  EXPECT_THAT(refusal(curve("constant", "", 3, 8, 1), {2, 4}, 15), HasSubstr("precision.max_bits is 8"));
+
+  PrecisionScheduleConfig list = curve("list", "", 3, 8, 4);
+  EXPECT_THAT(refusal(list, kAll, 15), HasSubstr("at least one width"));
+  list.list = {8, 4, 2, 4, 8};
+  EXPECT_THAT(refusal(list, kAll, 19), HasSubstr("a cycle needs at least 5"));
+  EXPECT_THAT(refusal(list, {4, 8}, 40), HasSubstr("2 is not a width that is trained"));
+
+  PrecisionScheduleConfig fall = curve("cosine", "fall", 4, 8, 2);
+  fall.warmup_steps = 97;
+  EXPECT_THAT(refusal(fall, kAll, 100), HasSubstr("3 steps in 2 cycles"));
+
+  PrecisionScheduleConfig gradients = curve("cosine", "rise", 3, 8, 1);
+  gradients.grad_min_bits = 1;
+  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_min_bits is 1"));
+  gradients.grad_kind = "scheduled";
+  gradients.grad_min_bits = 8;
+  gradients.grad_max_bits = 6;
+  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_max_bits is 6"));
+}
+
+}  // namespace
+}  // namespace qat

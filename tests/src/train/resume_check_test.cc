@@ -1,0 +1,42 @@
+#include "src/train/resume_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kernels/common/error.h"
+
+namespace qat {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr const char* kBefore =
+    R"({"run": {"dir": "a", "seed": 1}, "model": {"n_layer": 2, "n_head": 2}, "train": {"steps": 10}, "lora": {"rank": 4}})";
+
+TEST(ResumeCheck, TheSameConfigurationElsewhereIsNoChange) {
+  EXPECT_THAT(check_resume(kBefore, R"({"lora": {"rank": 4}, "run": {"dir": "b", "seed": 1},
+              "model": {"n_head": 2, "n_layer": 2}, "train": {"steps": 10}, "parallel": {"data": 4}})"),
+              IsEmpty());
+}
+
+TEST(ResumeCheck, AChangeThatFitsIsAllowedAndSaid) {
+  EXPECT_THAT(check_resume(kBefore, R"({"run": {"seed": 1, "dir": "a"}, "model": {"n_layer": 2, "n_head": 2}, "train": {"steps": 20}, "lora": {"rank": 4}})"),
+              ElementsAre(AllOf(HasSubstr("train.steps"), HasSubstr("10 in the checkpoint"), HasSubstr("20 now"))));
+}
+
+TEST(ResumeCheck, ChangesOfShapeAreRefusedAllAtOnce) {
+  try {
+    check_resume(kBefore, R"({"model": {"n_layer": 3, "n_head": 2}, "train": {"steps": 10}, "lora": {"rank": 8}})");
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("model.n_layer: 2 in the checkpoint, 3 now"),
+                                    HasSubstr("lora.rank: 4 in the checkpoint, 8 now")));
+  }
+}
+
+}  // namespace
+}  // namespace qat

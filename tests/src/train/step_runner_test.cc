@@ -1,0 +1,165 @@
+#include "src/train/step_runner.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <mutex>
+
+#include "src/train/calibrator.h"
+#include "tests/support/tiny_training.h"
+
+namespace qat {
+namespace {
+
+using test::TinyModel;
+using test::TinyRank;
+
+struct Curve {
+  std::vector<double> losses, norms;
+  std::vector<float> parameters;
+};
+
+// Widths as a cyclic schedule visits them, the unquantized one included.
+int width_of(int step) { return std::vector<int>{3, 4, 8, 32, 6}[static_cast<std::size_t>(step) % 5]; }
+
+Curve train(int ranks, int steps, int gradient_bits) {
+  at::set_num_threads(1);  // what a fixed number of bits is promised for: equal threads a rank
+  const TokenSource tokens = test::tiny_tokens();
+  Curve curve;
+  std::mutex mutex;
+  dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+    TinyModel spec;
+    TinyRank rank(spec, tokens, comm, test::tiny_options());
+    for (int step = 0; step < steps; ++step) {
+      const int bits = width_of(step);
+      const StepOutcome outcome = rank.step(static_cast<std::uint64_t>(step), bits, bits == 32 ? 32 : gradient_bits);
+      const std::lock_guard lock(mutex);
+      if (comm.rank() == 0) curve.losses.push_back(outcome.loss), curve.norms.push_back(outcome.grad_norm);
+    }
+    const std::lock_guard lock(mutex);
+    const std::vector<float> mine = rank.parameters();
+    if (!curve.parameters.empty()) {
+      EXPECT_EQ(curve.parameters, mine) << "replicas differ";
+    }
+    curve.parameters = mine;
+  });
+  return curve;
+}
+
+TEST(StepRunner, OneTwoFourAndEightRanksComputeTheSameBits) {
+  for (const int gradient_bits : {8, 32}) {
+    const Curve one = train(1, 10, gradient_bits);
+    EXPECT_LT(one.losses.back(), one.losses.front());
+    for (const int ranks : {2, 4, 8}) {
+      const Curve many = train(ranks, 10, gradient_bits);
+      EXPECT_EQ(many.losses, one.losses) << ranks << " ranks";
+      EXPECT_EQ(many.norms, one.norms) << ranks << " ranks";
+      EXPECT_EQ(many.parameters, one.parameters) << ranks << " ranks";
+    }
+  }
+}
+
+TEST(StepRunner, TwoRunsAreTheSameAndAnotherSeedIsNot) {
+  const Curve first = train(2, 4, 8), second = train(2, 4, 8);
+  EXPECT_EQ(first.parameters, second.parameters);
+  EXPECT_NE(train(2, 4, 32).parameters, first.parameters);
+}
+
+TEST(StepRunner, ParametersWithoutGradientAreNotTouched) {
+  const TokenSource tokens = test::tiny_tokens();
+  const auto comm = dist::make_single_comm();
+  TinyModel spec;
+  TinyRank rank(spec, tokens, *comm, test::tiny_options());
+  const QuantLinear& linear = rank.model().linears()[0];
+  rank.step(0, 8, 8);
+  const at::Tensor a = rank.model().parameters().tensor(linear.lora_a()).detach().clone();
+  const auto steps_of = [&](int id) { return rank.runner().optimizer().steps().at(static_cast<std::size_t>(id)); };
+  EXPECT_EQ(steps_of(linear.lora_a()), 1);
+  // Without adapters, an unquantized step decays no moment, applies no weight decay and counts no step for them.
+  rank.step(1, 32, 32);
+  EXPECT_TRUE(at::equal(rank.model().parameters().tensor(linear.lora_a()), a));
+  EXPECT_EQ(steps_of(linear.lora_a()), 1);
+  EXPECT_EQ(steps_of(linear.spec().weight), 2);
+  rank.step(2, 4, 8);
+  EXPECT_EQ(steps_of(linear.lora_a()), 2);
+}
+
+TEST(StepRunner, ANanOnOneRankMakesAllSkipAndChangesNothing) {
+  const TokenSource tokens = test::tiny_tokens();
+  dist::run_local_ranks(4, [&](dist::Communicator& comm) {
+    TinyModel spec;
+    TinyRank rank(spec, tokens, comm, test::tiny_options());
+    rank.step(0, 8, 8);
+    const std::vector<float> before = rank.parameters();
+    const std::vector<std::int64_t> steps = rank.runner().optimizer().steps();
+    rank.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
+      if (step == 1 && micro_batch == 5) flat[17] = std::nanf("");
+    });
+    const StepOutcome bad = rank.step(1, 8, 8);
+    EXPECT_TRUE(bad.skipped);
+    EXPECT_EQ(rank.parameters(), before);
+    EXPECT_EQ(rank.runner().optimizer().steps(), steps);
+    EXPECT_FALSE(rank.step(2, 8, 8).skipped);
+    EXPECT_NE(rank.parameters(), before);
+  });
+}
+
+TEST(StepRunner, TheGradientIsClippedToItsNorm) {
+  const TokenSource tokens = test::tiny_tokens();
+  const auto comm = dist::make_single_comm();
+  TinyModel spec;
+  StepRunnerOptions options = test::tiny_options();
+  options.optim.clip_norm = 1e-3;
+  TinyRank rank(spec, tokens, *comm, options);
+  const StepOutcome outcome = rank.step(0, 8, 8);
+  EXPECT_TRUE(outcome.clipped);
+  EXPECT_GT(outcome.grad_norm, 1e-3);
+  // The first moment of Adam after one step is (1 - beta1) times the clipped gradient.
+  double sum = 0.0;
+  for (const float m : rank.runner().optimizer().exp_avg()) sum += static_cast<double>(m) * m;
+  EXPECT_NEAR(std::sqrt(sum) / 0.1, 1e-3, 1e-6);
+}
+
+TEST(StepRunner, TheLargestSignalReachesEveryRank) {
+  const TokenSource tokens = test::tiny_tokens();
+  dist::run_local_ranks(2, [&](dist::Communicator& comm) {
+    TinyModel spec;
+    TinyRank rank(spec, tokens, comm, test::tiny_options());
+    const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), 8, 8, 8);
+    const StepOutcome outcome = rank.runner().run({.step = 0, .learning_rate = 1e-3F}, map, comm.rank() == 1 ? 15 : 0);
+    EXPECT_EQ(outcome.stop_signal, 15);
+  });
+}
+
+TEST(Calibration, GivesEveryRankTheRangesOfOneRank) {
+  const TokenSource tokens = test::tiny_tokens();
+  std::vector<float> expected;
+  std::mutex mutex;
+  for (const int ranks : {1, 2, 4, 8}) {
+    dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+      TinyModel spec;
+      spec.quant.activation = {.granularity = "tensor", .range = "calibrated"};
+      TinyRank rank(spec, tokens, comm, test::tiny_options());
+      const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), 4, 4, 8);
+      EXPECT_TRUE(needs_calibration(rank.model(), map));
+      EXPECT_THROW(rank.step(0, 4, 8), Error);
+      calibrate(rank.model(), map, rank.sampler(), comm,
+                {.seed = 1, .batches = 5, .micro_batch_size = 2, .sequence_length = 12});
+      EXPECT_FALSE(needs_calibration(rank.model(), map));
+      EXPECT_TRUE(needs_calibration(rank.model(), PrecisionMap::uniform(spec.config.linears(), 8, 8, 8)));
+      std::vector<float> ranges;
+      for (const QuantLinear& linear : rank.model().linears()) {
+        const CalibratedRange& range = linear.activation_quantizer().ranges().at(4);
+        EXPECT_EQ(range.batches, 5);
+        ranges.push_back(range.lo.item<float>()), ranges.push_back(range.hi.item<float>());
+      }
+      const std::lock_guard lock(mutex);
+      if (expected.empty()) expected = ranges;
+      EXPECT_EQ(ranges, expected) << ranks << " ranks";
+    });
+  }
+}
+
+}  // namespace
+}  // namespace qat

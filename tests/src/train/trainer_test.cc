@@ -1,0 +1,210 @@
+#include "src/train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+
+#include "src/base/json.h"
+#include "src/checkpoint/catalog.h"
+#include "tests/support/tiny_training.h"
+
+namespace qat {
+namespace {
+
+namespace fs = std::filesystem;
+using test::TinyModel;
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    at::set_num_threads(1);
+    root_ = fs::temp_directory_path() / ("qat trainer é " + std::to_string(getpid()));
+    fs::remove_all(root_);
+    fs::create_directories(root_);
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  TrainerOptions options(const std::string& dir, std::int64_t steps) const {
+    TrainerOptions o;
+    o.run = {.dir = (root_ / dir).string(), .seed = 5};
+    o.train = {.steps = steps, .batch_size = 16, .micro_batch_size = 2, .max_skips = 3};
+    o.quant.widths = {3, 4, 5, 6, 8, 32};
+    o.precision = {.cycles = 2, .min_bits = 3, .max_bits = 8};
+    o.lr = {.peak = 1e-2, .warmup_steps = 2};
+    o.data.sequence_length = 12;
+    o.eval = {.bits = {32, 8, 3}, .batch_size = 4};
+    o.config_json = R"({"model": {"n_layer": 2}})";
+    o.config_hash = 77;
+    return o;
+  }
+
+  struct End {
+    TrainResult result;
+    TrainState state;
+    std::vector<float> parameters;
+  };
+  using Prepare = std::function<void(Trainer&)>;
+
+  // Runs `options` on `ranks` threads; what rank 0 ends with.
+  End train(const TrainerOptions& options, int ranks, TinyModel spec = {}, const Prepare& prepare = {},
+            const std::atomic<int>* signal = nullptr) {
+    const TokenSource tokens = test::tiny_tokens(), held_out = test::tiny_tokens(300);
+    End end;
+    dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+      TinyModel mine;
+      mine.config = spec.config, mine.quant = options.quant, mine.lora = spec.lora;
+      mine.quant.activation = spec.quant.activation;
+      Gpt2 model(mine.config, mine.lora, mine.quant, StepRunner::padding(comm.size()));
+      model.init_random(options.run.seed);
+      fs::create_directories(options.run.dir);
+      Logger log({.dir = fs::path(options.run.dir) / "logs", .rank = comm.rank()});
+      TrainerOptions own = options;
+      own.quant = mine.quant;
+      Trainer trainer(own, {.model = model, .lora = mine.lora, .train_tokens = tokens, .val_tokens = held_out,
+                            .comm = comm, .log = log, .signal = signal});
+      if (prepare) prepare(trainer);
+      TrainResult result = trainer.run();
+      if (comm.rank() != 0) return;
+      const auto flat = model.parameters().trainable_flat();
+      end = {std::move(result), trainer.state(), {flat.begin(), flat.begin() + model.parameters().trainable_elems()}};
+    });
+    return end;
+  }
+
+  // metrics.jsonl without what a clock writes.
+  std::vector<std::string> curve(const std::string& dir) const {
+    std::ifstream in(root_ / dir / "metrics.jsonl");
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(in, line);) {
+      const Value value = parse_json(line, "metrics");
+      lines.push_back(to_json(value.at("step")) + " " + to_json(value.at("loss")) + " " + to_json(value.at("grad_norm")) +
+                      " " + to_json(value.at("weight_bits")) + " " + to_json(value.at("bitops_ratio")));
+    }
+    return lines;
+  }
+  std::string read(const std::string& dir, const std::string& file) const {
+    return read_file(root_ / dir / file);
+  }
+
+  fs::path root_;
+};
+
+TEST_F(TrainerTest, ARunStoppedAndResumedContinuesBitForBit) {
+  const End whole = train(options("whole", 12), 2);
+  ASSERT_TRUE(whole.result.finished);
+  TrainerOptions part = options("part", 12);
+  part.checkpoint.every = 5;
+  std::atomic<int> signal{0};
+  const End stopped = train(part, 2, {}, [&](Trainer& trainer) {
+    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+      if (step == 6) signal = 15;
+    });
+  }, &signal);
+  EXPECT_FALSE(stopped.result.finished);
+  EXPECT_EQ(stopped.result.signal, 15);
+  EXPECT_LT(stopped.state.step, 12);
+  const End resumed = train(part, 2);
+  EXPECT_TRUE(resumed.result.finished);
+  EXPECT_EQ(resumed.parameters, whole.parameters);
+  EXPECT_EQ(curve("part"), curve("whole"));
+  EXPECT_EQ(resumed.state.consumed_tokens, whole.state.consumed_tokens);
+  EXPECT_EQ(resumed.state.bitops, whole.state.bitops);
+}
+
+TEST_F(TrainerTest, AResumeFromAnEarlierCheckpointDropsTheMetricsAfterIt) {
+  TrainerOptions o = options("run", 10);
+  o.checkpoint.every = 4, o.checkpoint.keep = 0;
+  const End whole = train(o, 1);
+  const auto before = curve("run");
+  fs::remove_all(root_ / "run/checkpoints/step_00000010");
+  fs::remove_all(root_ / "run/checkpoints/step_00000008");
+  fs::remove(root_ / "run/report.md");
+  const End again = train(o, 1);
+  EXPECT_EQ(again.parameters, whole.parameters);
+  EXPECT_EQ(curve("run"), before);
+}
+
+TEST_F(TrainerTest, AResumeOnOtherRanksGivesTheSameRun) {
+  const End whole = train(options("whole", 8), 1);
+  TrainerOptions part = options("part", 8);
+  std::atomic<int> signal{0};
+  train(part, 4, {}, [&](Trainer& trainer) {
+    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+      if (step == 2) signal = 10;
+    });
+  }, &signal);
+  EXPECT_EQ(train(part, 2).parameters, whole.parameters);
+}
+
+TEST_F(TrainerTest, AFinishedRunOnlyShowsItsTableAgain) {
+  const End first = train(options("run", 4), 1);
+  const auto time = fs::last_write_time(root_ / "run/report.json");
+  const End second = train(options("run", 4), 1);
+  EXPECT_TRUE(second.result.finished);
+  EXPECT_EQ(second.parameters, first.parameters);
+  EXPECT_EQ(fs::last_write_time(root_ / "run/report.json"), time);
+  EXPECT_THAT(second.result.table, ::testing::HasSubstr("32"));
+}
+
+TEST_F(TrainerTest, NonFiniteStepsAreSkippedCountedAndThenEndTheRunWithACheckpoint) {
+  TrainerOptions o = options("run", 20);
+  try {
+    train(o, 2, {}, [](Trainer& trainer) {
+      trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
+        if ((step == 2 || step >= 5) && micro_batch == 1) flat[0] = INFINITY;
+      });
+    });
+    FAIL() << "a diverged run went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kDiverged);
+  }
+  const auto checkpoints = list_checkpoints(root_ / "run/checkpoints");
+  ASSERT_EQ(checkpoints.size(), 1U);
+  EXPECT_EQ(checkpoints[0].step, 8);  // steps 5, 6 and 7 in a row; the one at step 2 was forgiven
+  const TrainState state = load_train_state(CheckpointReader::open(checkpoints[0].folder));
+  EXPECT_EQ(state.skips_total, 4);
+  EXPECT_EQ(state.skips_in_row, 3);
+}
+
+TEST_F(TrainerTest, CalibratedRangesAreKeptInTheCheckpoint) {
+  TinyModel spec;
+  spec.quant.activation = {.granularity = "tensor", .range = "calibrated"};
+  const End whole = train(options("whole", 8), 1, spec);
+  TrainerOptions part = options("part", 8);
+  std::atomic<int> signal{0};
+  train(part, 2, spec, [&](Trainer& trainer) {
+    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+      if (step == 3) signal = 15;
+    });
+  }, &signal);
+  const End resumed = train(part, 2, spec);
+  EXPECT_EQ(resumed.parameters, whole.parameters);
+}
+
+TEST_F(TrainerTest, RefusesACheckpointOfAnotherShapeAndSaysWhatDiffers) {
+  train(options("run", 4), 1);
+  TrainerOptions other = options("run", 8);
+  other.config_json = R"({"model": {"n_layer": 3}})";
+  try {
+    train(other, 1);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("model.n_layer: 2 in the checkpoint, 3 now"));
+  }
+}
+
+TEST_F(TrainerTest, TheReportHoldsEveryWidthOnce) {
+  train(options("run", 6), 2);
+  const Value report = parse_json(read("run", "report.json"), "report.json");
+  EXPECT_EQ(report.at("widths").as_array().size(), 3U);
+  for (const Value& width : report.at("widths").as_array()) EXPECT_GT(width.at("perplexity").at("held_out").as_double(), 1.0);
+}
+
+}  // namespace
+}  // namespace qat

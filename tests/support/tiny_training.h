@@ -1,0 +1,67 @@
+// A training set-up small enough for a unit test: a two-block model on tokens in memory.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <memory>
+#include <vector>
+
+#include "dist/comm/local_comm.h"
+#include "src/data/sampler.h"
+#include "src/train/step_runner.h"
+#include "tests/support/tiny_model.h"
+
+namespace qat::test {
+
+// Text with something to learn: each token is a function of the last two.
+inline TokenSource tiny_tokens(std::int64_t count = 4000, int vocab = 29) {
+  std::vector<std::uint16_t> tokens = {1, 2};
+  for (std::int64_t i = 2; i < count; ++i) {
+    const auto next = (tokens[i - 1] * 3 + tokens[i - 2] * 5 + (i % 17 == 0 ? 7 : 1)) % vocab;
+    tokens.push_back(static_cast<std::uint16_t>(next));
+  }
+  TokenSource source;
+  source.add_tokens("tiny", std::move(tokens));
+  return source;
+}
+
+// One rank of a run, driven step by step.
+class TinyRank {
+ public:
+  TinyRank(TinyModel& spec, const TokenSource& tokens, dist::Communicator& comm, const StepRunnerOptions& options)
+      : comm_(comm),
+        model_(spec.config, spec.lora, spec.quant, StepRunner::padding(comm.size())),
+        sampler_(tokens, options.sequence_length, options.seed),
+        runner_(model_, sampler_, comm, options) {
+    model_.init_random(options.seed);
+  }
+  StepOutcome step(std::uint64_t index, int bits, int gradient_bits, float learning_rate = 1e-2F) {
+    const PrecisionMap map = PrecisionMap::uniform(model_.config().linears(), bits, bits, gradient_bits);
+    return runner_.run({.step = index,
+                        .weight_bits = bits,
+                        .activation_bits = bits,
+                        .gradient_bits = gradient_bits,
+                        .learning_rate = learning_rate},
+                       map, /*local_signal=*/0);
+  }
+  Gpt2& model() { return model_; }
+  StepRunner& runner() { return runner_; }
+  const Sampler& sampler() const { return sampler_; }
+  std::vector<float> parameters() {
+    const auto flat = model_.parameters().trainable_flat();
+    return {flat.begin(), flat.begin() + model_.parameters().trainable_elems()};
+  }
+
+ private:
+  dist::Communicator& comm_;
+  Gpt2 model_;
+  Sampler sampler_;
+  StepRunner runner_;
+};
+
+inline StepRunnerOptions tiny_options() {
+  return {.seed = 5, .sequence_length = 12, .train = {.batch_size = 16, .micro_batch_size = 2}, .optim = {}};
+}
+
+}  // namespace qat::test
