@@ -24,7 +24,7 @@ Failure describe(const std::exception& error) {
     return {static_cast<int>(ErrorKind::kOutOfMemory),
             "out of memory: lower train.micro_batch_size, data.sequence_length or the model's sizes, or run fewer ranks "
             "on this machine"};
-  return {static_cast<int>(ErrorKind::kInternal), std::string("internal error: ") + error.what()};
+  return {static_cast<int>(ErrorKind::kInternal), error.what()};
 }
 
 // The user's to mend before anything ran: the message says all there is to say.

@@ -5,6 +5,7 @@
 
 #include "launch/command.h"
 #include "launch/failure.h"
+#include "kernels/common/error.h"
 
 int main(int argc, char** argv) {
   using namespace qat::launch;  // NOLINT(google-build-using-namespace): main is this namespace's only way in

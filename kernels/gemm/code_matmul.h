@@ -5,8 +5,9 @@
 // a: [M, K]; b: [N, K] (both contiguous along the summed dimension, as tensor cores want them); y: [M, N].
 // row_scales: [M] or [1]; col_scales: [N] or [1]; bias: [N] or empty.
 // Codes must be in -127..127 (encode.h gives no others); K <= 131072, so that no sum leaves int32.
-// `y` is overwritten, or added to if `accumulate`. The products of scales and the conversion are rounded in fp32 in the
-// order written; the integer sums are exact and therefore the same on every device.
+// `y` is overwritten, or added to if `accumulate`: y + (value + bias). The product of scales, the conversion, and each
+// step after them are rounded in fp32 in the order written; the integer sums are exact and therefore the same on every
+// device.
 #pragma once
 
 #include <cstdint>

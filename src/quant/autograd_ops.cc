@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <optional>
+
 #include "kernels/common/error.h"
 #include "kernels/gemm/code_matmul.h"
 #include "kernels/quant/encode.h"
@@ -13,6 +15,10 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::tensor_list;
 using torch::autograd::Variable;
+// A function's arguments must be defined tensors; one that may be missing is an optional.
+using OptionalTensor = std::optional<at::Tensor>;
+
+OptionalTensor optional(const at::Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
 
 // Streams of one layer's key; the top bits of the stream are free for this (src/base/rng.h mixes all 64).
 enum class Draw : std::uint64_t { kInput = 1, kWeight = 2 };
@@ -66,22 +72,24 @@ at::Tensor decode(const at::Tensor& codes_tensor, const at::Tensor& scales) {
 
 class CodeLinear : public torch::autograd::Function<CodeLinear> {
  public:
-  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& w, const Variable& bias,
-                          const Variable& qx, const Variable& qx_t, const Variable& sx, const Variable& qw,
-                          const Variable& qw_t, const Variable& sw, const GradientRounding& rounding) {
+  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& w, const OptionalTensor& bias,
+                          const Coded& xq, const Coded& wq, const GradientRounding& rounding) {
     auto shape = x.sizes().vec();
     shape.back() = w.size(0);
     at::Tensor y = at::empty(shape, x.options());
-    kernels::code_matmul(exec_for(y), const_codes(qx), const_codes(qw),
-                         {.row_scales = const_span(sx), .col_scales = const_span(sw), .bias = const_span(bias)},
+    kernels::code_matmul(exec_for(y), const_codes(xq.codes), const_codes(wq.codes),
+                         {.row_scales = const_span(xq.scales),
+                          .col_scales = const_span(wq.scales),
+                          .bias = bias ? const_span(*bias) : std::span<const float>{}},
                          matrix(y));
     save_rounding(ctx, rounding);
-    ctx->saved_data["has_bias"] = bias.defined();
-    if (backward_on_codes(rounding)) {
-      QAT_CHECK(qx_t.defined() && qw_t.defined(), "backward on codes needs transposed copies");
-      ctx->save_for_backward({qx_t, sx, qw_t, sw});
-    } else {
-      ctx->save_for_backward({qx, sx, qw, sw});
+    ctx->saved_data["has_bias"] = bias.has_value();
+    const bool on_codes = backward_on_codes(rounding);
+    // Without gradients nobody will ask for the transposed copies.
+    if (on_codes && xq.codes_transposed.defined() && wq.codes_transposed.defined()) {
+      ctx->save_for_backward({xq.codes_transposed, xq.scales, wq.codes_transposed, wq.scales});
+    } else if (!on_codes) {
+      ctx->save_for_backward({xq.codes, xq.scales, wq.codes, wq.scales});
     }
     ctx->saved_data["x_shape"] = x.sizes().vec();
     return y;
@@ -89,6 +97,7 @@ class CodeLinear : public torch::autograd::Function<CodeLinear> {
 
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
     const auto saved = ctx->get_saved_variables();
+    QAT_CHECK(saved.size() == 4, "backward on codes needs transposed copies from forward");
     const GradientRounding rounding = saved_rounding(ctx);
     const at::Tensor g = rows_of(grads[0]);
     const bool on_codes = backward_on_codes(rounding);
@@ -105,7 +114,7 @@ class CodeLinear : public torch::autograd::Function<CodeLinear> {
                              decode(saved[0], saved[1]));
     }
     if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) db = g.sum(0);
-    return {dx, dw, db, {}, {}, {}, {}, {}, {}, {}};
+    return {dx, dw, db, {}, {}, {}};
   }
 
  private:
@@ -144,12 +153,12 @@ class CodeLinear : public torch::autograd::Function<CodeLinear> {
 
 class FloatLinear : public torch::autograd::Function<FloatLinear> {
  public:
-  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& w, const Variable& bias,
+  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& w, const OptionalTensor& bias,
                           const GradientRounding& rounding) {
     save_rounding(ctx, rounding);
-    ctx->saved_data["has_bias"] = bias.defined();
+    ctx->saved_data["has_bias"] = bias.has_value();
     ctx->save_for_backward({x, w});
-    return at::linear(x, w, bias);
+    return at::linear(x, w, bias ? *bias : at::Tensor());
   }
 
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
@@ -194,14 +203,13 @@ class QuantizeGradientRows : public torch::autograd::Function<QuantizeGradientRo
 
 at::Tensor code_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, const Coded& xq,
                        const Coded& wq, const GradientRounding& rounding) {
-  return CodeLinear::apply(x, w, bias, xq.codes, xq.codes_transposed, xq.scales, wq.codes, wq.codes_transposed,
-                           wq.scales, rounding);
+  return CodeLinear::apply(x, w, optional(bias), xq, wq, rounding);
 }
 
 at::Tensor float_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias,
                         const GradientRounding& rounding) {
   if (rounding.width.is_full()) return at::linear(x, w, bias);
-  return FloatLinear::apply(x, w, bias, rounding);
+  return FloatLinear::apply(x, w, optional(bias), rounding);
 }
 
 at::Tensor straight_through(const at::Tensor& x, const at::Tensor& quantized, double grad_clip) {
