@@ -9,7 +9,7 @@ set -euo pipefail
 usage() {
   cat <<END
 usage: launch/setup.sh [--dev] [--cuda] [--no-packages]
-  --dev          also clang-format and clang-tidy, which .ci/run uses
+  --dev          also clang-format and clang-tidy 19, which .ci/run uses
   --cuda         LibTorch whole, with NVIDIA's libraries (also: QAT_WITH_CUDA=ON); without it the CPU half
   --no-packages  install no system packages and look for none (also: QAT_SKIP_PACKAGES=1)
 environment: QAT_CACHE (where CMake and LibTorch are kept), QAT_LIBTORCH (a LibTorch $qat_torch_version of your own: the
@@ -30,7 +30,7 @@ skip_packages=${QAT_SKIP_PACKAGES:-0}
 case ${QAT_WITH_CUDA:-OFF} in ON | on | 1 | YES | yes | TRUE | true) half=whole ;; esac
 for arg in "$@"; do
   case $arg in
-    --dev) packages+=(clang-format:clang-format clang-tidy:clang-tidy) ;;
+    --dev) packages+=(clang-format:clang-format clang-tidy-19:clang-tidy-19) ;;
     --cuda) half=whole ;;
     --no-packages) skip_packages=1 ;;
     -h | --help) usage; exit 0 ;;

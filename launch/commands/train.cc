@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <iostream>
@@ -11,6 +10,7 @@
 #include "launch/failure.h"
 #include "launch/setup_run.h"
 #include "launch/signals.h"
+#include "launch/terminal.h"
 #include "launch/world.h"
 #include "src/base/file.h"
 #include "src/base/run_lock.h"
@@ -91,7 +91,7 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
 
   const std::unique_ptr<RunLock> lock = open_run_folder(world, agreed);
   status.run_dir = config.run.dir;
-  const bool terminal = isatty(STDOUT_FILENO) != 0;
+  const bool terminal = output_is_terminal();
   std::optional<Progress> progress;
   if (world.is_root()) progress.emplace(std::cout, ProgressOptions{.terminal = terminal, .total_steps = config.train.steps});
   LoggerOptions log_options{.dir = std::filesystem::path(config.run.dir) / "logs", .rank = world.rank()};

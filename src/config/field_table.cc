@@ -126,9 +126,6 @@ void add_quantizer(Fields& f, const std::string& section, QuantizerConfig Q::*ro
                   "log only: packed: 2^bits-1 values; seed: 2^(bits+1)-1 values, which take bits+1 bits"));
   f.push_back(key(section + ".granularity", at(&R::quant, role, &C::granularity), one_of(std::move(granularities)), "",
                   granularity_meaning, {"per_channel", "per_channel_quantization"}));
-  f.push_back(key(section + ".range", at(&R::quant, role, &C::range), one_of({"dynamic", "calibrated"}), "",
-                  "dynamic: ranges from the values at hand; calibrated: from the calibration batches",
-                  {"calibration_method"}));
 }
 
 void add_quant(Fields& f) {
@@ -140,6 +137,11 @@ void add_quant(Fields& f) {
   add_quantizer(f, "quant.weight", &Q::weight, {"tensor", "channel"}, "one scale per tensor or per output channel");
   add_quantizer(f, "quant.activation", &Q::activation, {"tensor", "token", "feature"},
                 "one scale per tensor, per token (dynamic ranges only) or per input feature (calibrated ranges only)");
+  // Weights change with every step, so theirs are always dynamic.
+  f.push_back(key("quant.activation.range", at(&R::quant, &Q::activation, &QuantizerConfig::range),
+                  one_of({"dynamic", "calibrated"}), "",
+                  "dynamic: ranges from the values at hand; calibrated: from the calibration batches",
+                  {"calibration_method"}));
   f.push_back(key("quant.stochastic_gradients", at(&R::quant, &Q::stochastic_gradients), any(), "",
                   "round gradients stochastically, else to the nearest code"));
   f.push_back(key("quant.log_grad_clip", at(&R::quant, &Q::log_grad_clip), positive(), "",
@@ -231,6 +233,8 @@ void add_training(Fields& f) {
                   "steps between lines of metrics", {"log_interval", "logging_steps"}));
   f.push_back(key("eval.every", at(&R::eval, &EvalConfig::every), between(0, kMostSteps), "steps",
                   "steps between evaluations; 0: only at the end", {"eval_interval", "eval_every", "eval_steps"}));
+  f.push_back(key("eval.at_start", at(&R::eval, &EvalConfig::at_start), any(), "",
+                  "also evaluate the untrained model, at 32 bits"));
   f.push_back(key("eval.bits", at(&R::eval, &EvalConfig::bits), list(width(), /*empty_allowed=*/true, /*unique=*/true),
                   "bits", "widths to evaluate; empty: every width of quant.widths"));
   f.push_back(key("eval.max_tokens", at(&R::eval, &EvalConfig::max_tokens), from(0), "tokens",

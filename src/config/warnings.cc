@@ -59,7 +59,7 @@ class Warner {
     if (q.weight.method != "log" && q.activation.method != "log")
       unused("quant.log_grad_clip", q.log_grad_clip, standard_.quant.log_grad_clip, "nothing is quantized by log",
              "quant.weight.method");
-    if (q.weight.range != "calibrated" && q.activation.range != "calibrated")
+    if (q.activation.range != "calibrated")
       unused("quant.calibration_batches", q.calibration_batches, standard_.quant.calibration_batches,
              "every range is dynamic", "quant.activation.range");
     if (q.weight.method != "log")

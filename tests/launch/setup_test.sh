@@ -124,12 +124,12 @@ expect "root" 0 "installing 2 packages: libhdf5-dev libpcre2-dev" "to fetch: 7 M
 calls_are "root" "^apt-get .*update$" "--assume-no libhdf5-dev libpcre2-dev$" "--yes libhdf5-dev libpcre2-dev$"
 
 machine
-echo clang-tidy >"$work/missing"
+echo clang-tidy-19 >"$work/missing"
 setup
 expect "without --dev" 0
 calls_are "without --dev"
 setup --dev
-expect "with --dev" 0 "clang-tidy"
+expect "with --dev" 0 "clang-tidy-19"
 
 machine
 echo libhdf5-dev >"$work/missing"

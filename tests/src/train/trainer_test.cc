@@ -51,14 +51,15 @@ class TrainerTest : public ::testing::Test {
   using Prepare = std::function<void(Trainer&)>;
 
   // Runs `options` on `ranks` threads; what rank 0 ends with.
-  End train(const TrainerOptions& options, int ranks, TinyModel spec = {}, const Prepare& prepare = {},
+  End train(const TrainerOptions& options, int ranks, const QuantizerConfig& activation = {.granularity = "token"},
+            const Prepare& prepare = {},
             const std::atomic<int>* signal = nullptr) {
     const TokenSource tokens = test::tiny_tokens(), held_out = test::tiny_tokens(300);
     End end;
     dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
       TinyModel mine;
-      mine.config = spec.config, mine.quant = options.quant, mine.lora = spec.lora;
-      mine.quant.activation = spec.quant.activation;
+      mine.quant = options.quant;
+      mine.quant.activation = activation;
       Gpt2 model(mine.config, mine.lora, mine.quant, StepRunner::padding(comm.size()));
       model.init_random(options.run.seed);
       fs::create_directories(options.run.dir);
@@ -100,7 +101,7 @@ TEST_F(TrainerTest, ARunStoppedAndResumedContinuesBitForBit) {
   TrainerOptions part = options("part", 12);
   part.checkpoint.every = 5;
   std::atomic<int> signal{0};
-  const End stopped = train(part, 2, {}, [&](Trainer& trainer) {
+  const End stopped = train(part, 2, {.granularity = "token"}, [&](Trainer& trainer) {
     trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
       if (step == 6) signal = 15;
     });
@@ -133,7 +134,7 @@ TEST_F(TrainerTest, AResumeOnOtherRanksGivesTheSameRun) {
   const End whole = train(options("whole", 8), 1);
   TrainerOptions part = options("part", 8);
   std::atomic<int> signal{0};
-  train(part, 4, {}, [&](Trainer& trainer) {
+  train(part, 4, {.granularity = "token"}, [&](Trainer& trainer) {
     trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
       if (step == 2) signal = 10;
     });
@@ -154,7 +155,7 @@ TEST_F(TrainerTest, AFinishedRunOnlyShowsItsTableAgain) {
 TEST_F(TrainerTest, NonFiniteStepsAreSkippedCountedAndThenEndTheRunWithACheckpoint) {
   TrainerOptions o = options("run", 20);
   try {
-    train(o, 2, {}, [](Trainer& trainer) {
+    train(o, 2, {.granularity = "token"}, [](Trainer& trainer) {
       trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
         if ((step == 2 || step >= 5) && micro_batch == 1) flat[0] = INFINITY;
       });
@@ -172,17 +173,16 @@ TEST_F(TrainerTest, NonFiniteStepsAreSkippedCountedAndThenEndTheRunWithACheckpoi
 }
 
 TEST_F(TrainerTest, CalibratedRangesAreKeptInTheCheckpoint) {
-  TinyModel spec;
-  spec.quant.activation = {.granularity = "tensor", .range = "calibrated"};
-  const End whole = train(options("whole", 8), 1, spec);
+  const QuantizerConfig calibrated{.granularity = "tensor", .range = "calibrated"};
+  const End whole = train(options("whole", 8), 1, calibrated);
   TrainerOptions part = options("part", 8);
   std::atomic<int> signal{0};
-  train(part, 2, spec, [&](Trainer& trainer) {
+  train(part, 2, calibrated, [&](Trainer& trainer) {
     trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
       if (step == 3) signal = 15;
     });
   }, &signal);
-  const End resumed = train(part, 2, spec);
+  const End resumed = train(part, 2, calibrated);
   EXPECT_EQ(resumed.parameters, whole.parameters);
 }
 
