@@ -5,6 +5,7 @@
 //
 // Prints the median step time of both and their ratio, and a JSON line.
 #include <fmt/format.h>
+#include <malloc.h>
 #include <torch/torch.h>
 
 #include <CLI/CLI.hpp>
@@ -22,7 +23,7 @@ namespace {
 
 struct Setting {
   int threads = 2, steps = 15, bits = 8;
-  std::int64_t layers = 4, heads = 4, width = 128, sequence = 128, micro_batch = 2, batch = 16, rank = 8;
+  std::int64_t layers = 4, heads = 4, width = 128, sequence = 128, micro_batch = 4, batch = 16, rank = 8;
 };
 
 // Symmetric fake quantization, one dynamic scale per row, straight-through gradient.
@@ -107,16 +108,16 @@ void run(const Setting& s) {
   const qat::TokenSource tokens = qat::builtin_text(qat::Split::kTrain);
   const qat::Sampler sampler(tokens, s.sequence, /*seed=*/1);
 
-  const qat::Gpt2Config config{.n_layer = s.layers, .n_head = s.heads, .n_embd = s.width, .n_positions = s.sequence,
-                               .vocab_size = 257};
+  const qat::Gpt2Config config{
+      .n_layer = s.layers, .n_head = s.heads, .n_embd = s.width, .n_positions = s.sequence, .vocab_size = 257};
   const qat::LoraConfig lora{.rank = s.rank, .alpha = 2.0 * static_cast<double>(s.rank)};
   const qat::QuantConfig quant;
   const auto comm = qat::dist::make_single_comm();
   qat::Gpt2 model(config, lora, quant, qat::StepRunner::padding(1));
   model.init_random(1);
-  qat::StepRunner runner(model, sampler, *comm,
-                         {.seed = 1, .sequence_length = s.sequence,
-                          .train = {.batch_size = s.batch, .micro_batch_size = s.micro_batch}});
+  qat::StepRunner runner(
+      model, sampler, *comm,
+      {.seed = 1, .sequence_length = s.sequence, .train = {.batch_size = s.batch, .micro_batch_size = s.micro_batch}});
   const auto precision = qat::PrecisionMap::uniform(config.linears(), s.bits, s.bits, /*gradient=*/8);
 
   EagerGpt2 eager(s);
@@ -127,14 +128,15 @@ void run(const Setting& s) {
   for (int step = 0; step < s.steps + 3; ++step) {  // the first three warm up
     const auto index = static_cast<std::uint64_t>(step);
     const double mine = seconds([&] {
-      runner.run({.step = index, .weight_bits = s.bits, .activation_bits = s.bits, .gradient_bits = 8,
-                  .learning_rate = 1e-3F},
-                 precision, 0);
+      runner.run(
+          {.step = index, .weight_bits = s.bits, .activation_bits = s.bits, .gradient_bits = 8, .learning_rate = 1e-3F},
+          precision, 0);
     });
     const double other = seconds([&] {
       optimizer.zero_grad();
       for (std::int64_t pass = 0; pass < passes; ++pass) {
-        const auto first = index * static_cast<std::uint64_t>(s.batch) + static_cast<std::uint64_t>(pass * s.micro_batch);
+        const auto first =
+            index * static_cast<std::uint64_t>(s.batch) + static_cast<std::uint64_t>(pass * s.micro_batch);
         (eager.loss(qat::sample_batch(sampler, first, s.micro_batch, s.sequence)) / passes).backward();
       }
       torch::nn::utils::clip_grad_norm_(eager.parameters(), 1.0);
@@ -147,9 +149,11 @@ void run(const Setting& s) {
   fmt::print("qat_dist, W8 A8, gradients 8 bit, integer codes:   {:8.1f} ms a step\n", a);
   fmt::print("LibTorch eager, W8 A8 fake quantization:           {:8.1f} ms a step\n", b);
   fmt::print("ratio (eager / qat_dist):                          {:8.2f}\n", b / a);
-  fmt::print("{{\"bench\":\"train_step\",\"layers\":{},\"width\":{},\"sequence\":{},\"batch\":{},\"micro_batch\":{},\"bits\":{},"
-             "\"threads\":{},\"steps\":{},\"qat_ms\":{:.2f},\"eager_ms\":{:.2f},\"ratio\":{:.3f}}}\n",
-             s.layers, s.width, s.sequence, s.batch, s.micro_batch, s.bits, s.threads, s.steps, a, b, b / a);
+  fmt::print(
+      "{{\"bench\":\"train_step\",\"layers\":{},\"width\":{},\"sequence\":{},\"batch\":{},\"micro_batch\":{},\"bits\":{"
+      "},"
+      "\"threads\":{},\"steps\":{},\"qat_ms\":{:.2f},\"eager_ms\":{:.2f},\"ratio\":{:.3f}}}\n",
+      s.layers, s.width, s.sequence, s.batch, s.micro_batch, s.bits, s.threads, s.steps, a, b, b / a);
 }
 
 }  // namespace
@@ -165,6 +169,9 @@ int main(int argc, char** argv) {
   app.add_option("--sequence", s.sequence)->capture_default_str();
   app.add_option("--micro-batch", s.micro_batch)->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  // As the product's main does; for both sides.
+  mallopt(M_MMAP_THRESHOLD, 1 << 28);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
   run(s);
   return 0;
 }

@@ -21,9 +21,10 @@ struct Failure {
 Failure describe(const std::exception& error) {
   if (const auto* known = dynamic_cast<const Error*>(&error)) return {known->exit_code(), known->what()};
   if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr)
-    return {static_cast<int>(ErrorKind::kOutOfMemory),
-            "out of memory: lower train.micro_batch_size, data.sequence_length or the model's sizes, or run fewer ranks "
-            "on this machine"};
+    return {
+        static_cast<int>(ErrorKind::kOutOfMemory),
+        "out of memory: lower train.micro_batch_size, data.sequence_length or the model's sizes, or run fewer ranks "
+        "on this machine"};
   return {static_cast<int>(ErrorKind::kInternal), error.what()};
 }
 
@@ -33,15 +34,20 @@ bool is_plain(int exit_code) {
 }
 
 void print(const Failure& failure, const World* world, const RunStatus& status) {
-  std::string text = fmt::format("qat_dist: {} (exit {}): {}\n", exit_code_meaning(failure.exit_code), failure.exit_code,
-                                 failure.message);
+  std::string text = fmt::format("qat_dist: {} (exit {}): {}\n", exit_code_meaning(failure.exit_code),
+                                 failure.exit_code, failure.message);
   if (world != nullptr && !is_plain(failure.exit_code)) {
-    FailureReport report{.exit_code = failure.exit_code, .what = failure.message, .rank = world->rank(),
-                         .host = world->session().host_name(), .last_step = status.last_step,
+    FailureReport report{.exit_code = failure.exit_code,
+                         .what = failure.message,
+                         .rank = world->rank(),
+                         .host = world->session().host_name(),
+                         .last_step = status.last_step,
                          .checkpoint = status.last_checkpoint};
-    if (!status.last_checkpoint.empty()) report.next_command = "start the same command again to go on from the checkpoint";
+    if (!status.last_checkpoint.empty())
+      report.next_command = "start the same command again to go on from the checkpoint";
     if (!status.run_dir.empty())
-      report.log_file = (std::filesystem::path(status.run_dir) / "logs" / fmt::format("rank_{:03}.log", world->rank())).string();
+      report.log_file =
+          (std::filesystem::path(status.run_dir) / "logs" / fmt::format("rank_{:03}.log", world->rank())).string();
     text = to_text(report);
   }
   std::fflush(stdout);

@@ -16,7 +16,7 @@ namespace qat::launch {
 // The configuration of this rank, checked and equal on all ranks (exit 2 naming the ranks otherwise).
 struct AgreedConfig {
   LoadResult loaded;
-  std::string json;         // effective, as kept in checkpoints
+  std::string json;  // effective, as kept in checkpoints
   std::uint64_t hash = 0;
 };
 AgreedConfig load_agreed_config(World& world, const std::optional<std::string>& file,

@@ -16,8 +16,7 @@ class BitWidth {
   static constexpr int kFull = 32;
 
   explicit BitWidth(int bits) : bits_(static_cast<std::int8_t>(bits)) {
-    if (!is_valid(bits))
-      throw Error(ErrorKind::kConfig, "bit width " + std::to_string(bits) + " is not 2..18 or 32");
+    if (!is_valid(bits)) throw Error(ErrorKind::kConfig, "bit width " + std::to_string(bits) + " is not 2..18 or 32");
   }
   static constexpr bool is_valid(int bits) noexcept { return bits == kFull || (bits >= kMin && bits <= kMax); }
   static BitWidth full() { return BitWidth(kFull); }

@@ -35,7 +35,7 @@ class Error : public std::runtime_error {
 }  // namespace qat
 
 // A check of our own logic, kept in release builds. User errors throw qat::Error with their own words instead.
-#define QAT_CHECK(condition, what)                                            \
-  do {                                                                        \
+#define QAT_CHECK(condition, what)                                                  \
+  do {                                                                              \
     if (!(condition)) ::qat::fail_internal(#condition, (what), __FILE__, __LINE__); \
   } while (false)

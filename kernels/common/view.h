@@ -20,12 +20,16 @@ enum class DType : std::uint8_t { kFloat32, kFloat64, kBFloat16, kInt8, kInt32, 
 constexpr std::size_t size_of(DType dtype) noexcept {
   switch (dtype) {
     case DType::kFloat64:
-    case DType::kInt64: return 8;
+    case DType::kInt64:
+      return 8;
     case DType::kFloat32:
-    case DType::kInt32: return 4;
-    case DType::kBFloat16: return 2;
+    case DType::kInt32:
+      return 4;
+    case DType::kBFloat16:
+      return 2;
     case DType::kInt8:
-    case DType::kUInt8: return 1;
+    case DType::kUInt8:
+      return 1;
   }
   return 0;
 }
@@ -33,11 +37,16 @@ constexpr std::size_t size_of(DType dtype) noexcept {
 template <typename T>
 constexpr DType dtype_of() noexcept {
   using U = std::remove_const_t<T>;
-  if constexpr (std::is_same_v<U, float>) return DType::kFloat32;
-  else if constexpr (std::is_same_v<U, double>) return DType::kFloat64;
-  else if constexpr (std::is_same_v<U, std::int8_t>) return DType::kInt8;
-  else if constexpr (std::is_same_v<U, std::int32_t>) return DType::kInt32;
-  else if constexpr (std::is_same_v<U, std::int64_t>) return DType::kInt64;
+  if constexpr (std::is_same_v<U, float>)
+    return DType::kFloat32;
+  else if constexpr (std::is_same_v<U, double>)
+    return DType::kFloat64;
+  else if constexpr (std::is_same_v<U, std::int8_t>)
+    return DType::kInt8;
+  else if constexpr (std::is_same_v<U, std::int32_t>)
+    return DType::kInt32;
+  else if constexpr (std::is_same_v<U, std::int64_t>)
+    return DType::kInt64;
   else {
     static_assert(std::is_same_v<U, std::uint8_t> || std::is_same_v<U, std::byte>, "no DType for this type");
     return DType::kUInt8;

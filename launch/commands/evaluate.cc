@@ -28,15 +28,18 @@ struct EvalArguments {
 void require_calibrated(Gpt2& model, const QuantConfig& quant, const std::vector<int>& widths) {
   for (const int bits : widths)
     if (needs_calibration(model, evaluation_precision(model, quant, bits)))
-      throw dist::AgreedError(ErrorKind::kConfig,
-                              fmt::format("--bits {}: the checkpoint has no calibrated activation ranges at this width; "
-                                          "choose widths that the run trained or evaluated",
-                                          bits));
+      throw dist::AgreedError(
+          ErrorKind::kConfig,
+          fmt::format("--bits {}: the checkpoint has no calibrated activation ranges at this width; "
+                      "choose widths that the run trained or evaluated",
+                      bits));
 }
 
 int evaluate(World& world, const EvalArguments& arguments) {
   std::unique_ptr<CheckpointReader> reader;
-  on_root(world.comm(), "opening the checkpoint", [&] { reader = std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(arguments.checkpoint))); });
+  on_root(world.comm(), "opening the checkpoint", [&] {
+    reader = std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(arguments.checkpoint)));
+  });
   const TrainState state = load_state(reader.get(), world.comm());
   std::vector<std::string> sets = arguments.sets;
   // How the run was split over ranks is no matter here.
@@ -44,8 +47,7 @@ int evaluate(World& world, const EvalArguments& arguments) {
   sets.push_back(fmt::format("train.batch_size={}", world.size()));
   sets.emplace_back("train.micro_batch_size=1");
   if (!arguments.bits.empty()) sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
-  const AgreedConfig agreed =
-      agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
+  const AgreedConfig agreed = agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
   const RunConfig& config = agreed.loaded.config;
   world.use_threads(config.parallel.threads_per_rank);
 
@@ -54,14 +56,15 @@ int evaluate(World& world, const EvalArguments& arguments) {
   load_model(reader.get(), model, world.comm());
   const std::vector<int> widths = evaluation_widths(config.eval, config.quant);
   require_calibrated(model, config.quant, widths);
-  const auto scores = score_widths(model, tokens, widths, config.quant, config.eval, config.data.sequence_length, world.comm());
+  const auto scores =
+      score_widths(model, tokens, widths, config.quant, config.eval, config.data.sequence_length, world.comm());
   on_root(world.comm(), "writing the report", [&] {
     FinalReport report{.title = "Held-out perplexity by bit width"};
     report.widths = width_results(model, config.lora, config.quant, scores, config.data.sequence_length);
     report.summary = {{"checkpoint", reader->info().folder.string()}, {"step", std::to_string(state.step)}};
     report.details = Value::object({{"checkpoint", reader->info().folder.string()}, {"step", state.step}});
-    const std::string table = arguments.output.empty() ? width_table(report.widths).ascii()
-                                                       : write_final_report(arguments.output, report);
+    const std::string table =
+        arguments.output.empty() ? width_table(report.widths).ascii() : write_final_report(arguments.output, report);
     fmt::print("{}", table);
   });
   return 0;

@@ -1,9 +1,10 @@
+#include "src/config/schema.h"
+
 #include <fmt/format.h>
 
 #include <memory>
 
 #include "launch/command.h"
-#include "src/config/schema.h"
 
 namespace qat::launch {
 

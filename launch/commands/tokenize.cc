@@ -1,9 +1,10 @@
+#include "src/data/tokenize.h"
+
 #include <fmt/format.h>
 
 #include <memory>
 
 #include "launch/command.h"
-#include "src/data/tokenize.h"
 
 namespace qat::launch {
 
@@ -22,14 +23,16 @@ Run add_tokenize(CLI::App& app) {
   app.add_flag("--overwrite", options->overwrite, "replace shards of the same prefix");
   return [options](Invocation) {
     const TokenizeResult result = tokenize_files(*options);
-    fmt::print("{} documents, {} bytes -> {} training and {} held-out tokens (vocabulary {}) in {:.2f} s, {:.1f} MB/s\n",
-               result.documents, result.bytes, result.train_tokens, result.val_tokens, result.vocab_size,
-               result.seconds, result.megabytes_per_second());
+    fmt::print(
+        "{} documents, {} bytes -> {} training and {} held-out tokens (vocabulary {}) in {:.2f} s, {:.1f} MB/s\n",
+        result.documents, result.bytes, result.train_tokens, result.val_tokens, result.vocab_size, result.seconds,
+        result.megabytes_per_second());
     for (const std::string& file : result.train_files) fmt::print("  {}\n", file);
     if (!result.val_file.empty()) fmt::print("  {}\n", result.val_file);
-    fmt::print("In a configuration: \"data\": {{\"train\": [\"{}_train_*.bin\"]{}}}, \"model\": {{\"vocab_size\": {}}}\n",
-               options->output_prefix,
-               result.val_file.empty() ? "" : fmt::format(", \"val\": [\"{}\"]", result.val_file), result.vocab_size);
+    fmt::print(
+        "In a configuration: \"data\": {{\"train\": [\"{}_train_*.bin\"]{}}}, \"model\": {{\"vocab_size\": {}}}\n",
+        options->output_prefix, result.val_file.empty() ? "" : fmt::format(", \"val\": [\"{}\"]", result.val_file),
+        result.vocab_size);
     return 0;
   };
 }

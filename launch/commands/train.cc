@@ -31,9 +31,17 @@ struct TrainArguments {
 
 TrainerOptions trainer_options(const AgreedConfig& agreed) {
   const RunConfig& config = agreed.loaded.config;
-  return {.run = config.run, .train = config.train, .quant = config.quant, .precision = config.precision,
-          .lr = config.lr, .data = config.data, .optim = config.optim, .eval = config.eval,
-          .checkpoint = config.checkpoint, .config_json = agreed.json, .config_hash = agreed.hash};
+  return {.run = config.run,
+          .train = config.train,
+          .quant = config.quant,
+          .precision = config.precision,
+          .lr = config.lr,
+          .data = config.data,
+          .optim = config.optim,
+          .eval = config.eval,
+          .checkpoint = config.checkpoint,
+          .config_json = agreed.json,
+          .config_hash = agreed.hash};
 }
 
 // Folder, lock and effective configuration: rank 0's work, and everybody's failure.
@@ -71,7 +79,9 @@ void initialize(World& world, const Gpt2Config& config, std::uint64_t seed, Gpt2
   model.init_random(seed);
   if (config.init != "checkpoint") return;
   std::unique_ptr<CheckpointReader> reader;
-  on_root(world.comm(), "reading model.init_from", [&] { reader = std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(config.init_from))); });
+  on_root(world.comm(), "reading model.init_from", [&] {
+    reader = std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(config.init_from)));
+  });
   load_model(reader.get(), model, world.comm(), /*base_only=*/true);
   log.info("initial parameters from " + config.init_from);
 }
@@ -93,7 +103,8 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
   status.run_dir = config.run.dir;
   const bool terminal = output_is_terminal();
   std::optional<Progress> progress;
-  if (world.is_root()) progress.emplace(std::cout, ProgressOptions{.terminal = terminal, .total_steps = config.train.steps});
+  if (world.is_root())
+    progress.emplace(std::cout, ProgressOptions{.terminal = terminal, .total_steps = config.train.steps});
   LoggerOptions log_options{.dir = std::filesystem::path(config.run.dir) / "logs", .rank = world.rank()};
   if (progress) log_options.console = [&](std::string_view line) { progress->message(line); };
   Logger log(log_options);
@@ -102,13 +113,18 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(world.size()));
   initialize(world, config.model, config.run.seed, model, log);
   say_what_runs(world, agreed, model, train_tokens, val_tokens, threads, log);
-  Trainer trainer(trainer_options(agreed),
-                  {.model = model, .lora = config.lora, .train_tokens = train_tokens, .val_tokens = val_tokens,
-                   .comm = world.comm(), .log = log, .progress = progress ? &*progress : nullptr,
-                   .signal = &watch_signals(), .on_progress = [&](std::int64_t steps, const std::string& checkpoint) {
-                     status.last_step = steps - 1;
-                     status.last_checkpoint = checkpoint;
-                   }});
+  Trainer trainer(trainer_options(agreed), {.model = model,
+                                            .lora = config.lora,
+                                            .train_tokens = train_tokens,
+                                            .val_tokens = val_tokens,
+                                            .comm = world.comm(),
+                                            .log = log,
+                                            .progress = progress ? &*progress : nullptr,
+                                            .signal = &watch_signals(),
+                                            .on_progress = [&](std::int64_t steps, const std::string& checkpoint) {
+                                              status.last_step = steps - 1;
+                                              status.last_checkpoint = checkpoint;
+                                            }});
   const TrainResult result = trainer.run();
   if (progress) progress->finish();
   if (!result.finished) {

@@ -39,6 +39,9 @@ class H5Handle {
 // reach the disk is flushed and closed by hand; an exit handler could only repeat a write that has already failed.
 void h5_prepare();
 
+// Identifiers of files and what is in them that HDF5 holds open, over the whole process.
+std::int64_t h5_open_objects();
+
 // Throws Error(kCheckpoint) with HDF5's own error stack in words, and clears that stack.
 [[noreturn]] void throw_h5_error(const char* call, const std::filesystem::path& file, const char* source, int line);
 

@@ -17,12 +17,12 @@ namespace qat {
 struct Rule {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
-  bool open_min = false;             // above min, not equal to it
-  bool open_max = false;             // below max, not equal to it
+  bool open_min = false;                  // above min, not equal to it
+  bool open_max = false;                  // below max, not equal to it
   std::vector<int> widths = {};           // integers: one of these, ascending
   std::vector<std::string> choices = {};  // strings: one of these
-  bool empty_allowed = false;        // strings and lists
-  bool unique = false;               // lists: no element twice
+  bool empty_allowed = false;             // strings and lists
+  bool unique = false;                    // lists: no element twice
 };
 
 template <typename T, typename Owner>
@@ -51,15 +51,15 @@ struct Field {
 
 // at(&RunConfig::train, &TrainConfig::steps): the member of the member.
 template <typename Owner, typename T>
-FieldRef<T, Owner> at(T Owner::* member) {
+FieldRef<T, Owner> at(T Owner::*member) {
   return [=](Owner& owner) -> T& { return owner.*member; };
 }
 template <typename Owner, typename A, typename T>
-FieldRef<T, Owner> at(A Owner::* section, T A::* member) {
+FieldRef<T, Owner> at(A Owner::*section, T A::*member) {
   return [=](Owner& owner) -> T& { return (owner.*section).*member; };
 }
 template <typename Owner, typename A, typename B, typename T>
-FieldRef<T, Owner> at(A Owner::* section, B A::* part, T B::* member) {
+FieldRef<T, Owner> at(A Owner::*section, B A::*part, T B::*member) {
   return [=](Owner& owner) -> T& { return ((owner.*section).*part).*member; };
 }
 

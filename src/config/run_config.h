@@ -1,4 +1,5 @@
-// The whole configuration: the sum of the components' structs. Seen by launch/ only; no component sees more than its own.
+// The whole configuration: the sum of the components' structs. Seen by launch/ only; no component sees more than its
+// own.
 #pragma once
 
 #include "src/checkpoint/checkpoint_config.h"

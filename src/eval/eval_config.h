@@ -7,12 +7,12 @@
 namespace qat {
 
 struct EvalConfig {
-  std::int64_t every = 0;              // steps between evaluations at eval.bits; 0: only at the end
-  bool at_start = false;               // also the untrained model's, at 32 bits
-  std::vector<int> bits;               // widths; empty: every width of quant.widths
-  std::int64_t max_tokens = 0;         // of the held-out text; 0: all of it
-  std::int64_t stride = 0;             // tokens between windows; 0: sequence_length (no overlap)
-  std::int64_t batch_size = 8;         // windows a pass
+  std::int64_t every = 0;       // steps between evaluations at eval.bits; 0: only at the end
+  bool at_start = false;        // also the untrained model's, at 32 bits
+  std::vector<int> bits;        // widths; empty: every width of quant.widths
+  std::int64_t max_tokens = 0;  // of the held-out text; 0: all of it
+  std::int64_t stride = 0;      // tokens between windows; 0: sequence_length (no overlap)
+  std::int64_t batch_size = 8;  // windows a pass
 };
 
 }  // namespace qat

@@ -18,8 +18,8 @@ struct HeldOutScore {
   double perplexity() const;
 };
 
-// Collective over `comm`: passes of config.batch_size windows are dealt to the ranks, and summed in order of windows, so
-// that the score has the same bits on any number of ranks. `sequence_length`: tokens a window reads.
+// Collective over `comm`: passes of config.batch_size windows are dealt to the ranks, and summed in order of windows,
+// so that the score has the same bits on any number of ranks. `sequence_length`: tokens a window reads.
 HeldOutScore held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
                             const EvalConfig& config, std::int64_t sequence_length, dist::Communicator& comm);
 

@@ -23,8 +23,8 @@ std::vector<WidthScore> score_widths(const Gpt2& model, const TokenSource& token
                                      dist::Communicator& comm) {
   std::vector<WidthScore> scores;
   for (const int bits : widths)
-    scores.push_back({bits, held_out_score(model, tokens, evaluation_precision(model, quant, bits), config,
-                                           sequence_length, comm)});
+    scores.push_back(
+        {bits, held_out_score(model, tokens, evaluation_precision(model, quant, bits), config, sequence_length, comm)});
   return scores;
 }
 

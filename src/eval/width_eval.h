@@ -14,7 +14,8 @@ struct WidthScore {
   HeldOutScore score;
 };
 
-// The widths to evaluate: config.bits, or every width of quant.widths; descending, so that a table starts with the best.
+// The widths to evaluate: config.bits, or every width of quant.widths; descending, so that a table starts with the
+// best.
 std::vector<int> evaluation_widths(const EvalConfig& config, const QuantConfig& quant);
 
 // Widths of every linear layer when the model runs at `bits`: quant.activation_bits and overrides apply as in training.

@@ -73,7 +73,8 @@ at::Tensor lm_head_token_nll(const at::Tensor& h, const at::Tensor& w, const at:
   for (std::int64_t begin = 0; begin < h.size(0); begin += step) {
     const std::int64_t n = std::min(step, h.size(0) - begin);
     const at::Tensor logits = at::mm(h.narrow(0, begin, n), w.t());
-    parts.push_back((logits.logsumexp(1, true) - logits.gather(1, targets.narrow(0, begin, n).unsqueeze(1))).squeeze(1));
+    parts.push_back(
+        (logits.logsumexp(1, true) - logits.gather(1, targets.narrow(0, begin, n).unsqueeze(1))).squeeze(1));
   }
   return at::cat(parts);
 }

@@ -63,8 +63,11 @@ Gpt2::Norm Gpt2::add_norm(const std::string& name) {
 std::size_t Gpt2::add_linear(const std::string& name, std::int64_t in, std::int64_t out, const QuantConfig& quant,
                              const LoraConfig& lora) {
   const bool train_base = !config_.freeze_base;
-  LinearSpec spec{.name = name, .parameter_prefix = "transformer." + name,
-                  .index = static_cast<std::int64_t>(linears_.size()), .in_features = in, .out_features = out};
+  LinearSpec spec{.name = name,
+                  .parameter_prefix = "transformer." + name,
+                  .index = static_cast<std::int64_t>(linears_.size()),
+                  .in_features = in,
+                  .out_features = out};
   spec.weight = store_.add(spec.parameter_prefix + ".weight", {out, in}, ParameterGroup::kBase, train_base, true);
   spec.bias = store_.add(spec.parameter_prefix + ".bias", {out}, ParameterGroup::kBase, train_base, /*decay=*/false);
   linear_names_.push_back(name);
@@ -78,9 +81,12 @@ void Gpt2::add_head(const QuantConfig& quant, const LoraConfig& lora) {
                                            ParameterGroup::kBase, !config_.freeze_base, true);
   if (!config_.quantize_lm_head) return;
   linear_names_.emplace_back("lm_head");
-  linears_.emplace_back(LinearSpec{.name = "lm_head", .parameter_prefix = "lm_head",
+  linears_.emplace_back(LinearSpec{.name = "lm_head",
+                                   .parameter_prefix = "lm_head",
                                    .index = static_cast<std::int64_t>(linears_.size()),
-                                   .in_features = config_.n_embd, .out_features = config_.vocab_size, .weight = head_},
+                                   .in_features = config_.n_embd,
+                                   .out_features = config_.vocab_size,
+                                   .weight = head_},
                         quant, lora, store_);
 }
 

@@ -61,7 +61,8 @@ class Gpt2 {
                          const LoraConfig& lora);
   void add_head(const QuantConfig& quant, const LoraConfig& lora);
   at::Tensor norm(const at::Tensor& x, const Norm& norm) const;
-  at::Tensor attention(const Block& block, const at::Tensor& x, const ForwardContext& context, std::int64_t layer) const;
+  at::Tensor attention(const Block& block, const at::Tensor& x, const ForwardContext& context,
+                       std::int64_t layer) const;
   at::Tensor mlp(const Block& block, const at::Tensor& x, const ForwardContext& context) const;
   at::Tensor dropout(const at::Tensor& x, double p, const ForwardContext& context, std::uint64_t slot) const;
   const at::Tensor& head_weight() const;

@@ -7,20 +7,20 @@
 namespace qat {
 
 struct Gpt2Config {
-  std::string preset;                // fills the five sizes below unless they are given: see gpt2_preset()
-  std::int64_t n_layer = 12;         // transformer blocks
-  std::int64_t n_head = 12;          // attention heads; divides n_embd
-  std::int64_t n_embd = 768;         // width of the residual stream
-  std::int64_t n_positions = 1024;   // longest sequence, in tokens
-  std::int64_t vocab_size = 50257;   // token ids are 0..vocab_size-1
-  std::string init = "random";       // "random": normal(0, 0.02); "checkpoint": parameters from init_from
-  std::string init_from;             // a checkpoint folder (or a run folder: its newest checkpoint)
-  bool freeze_base = false;          // train only LoRA and layer norms
-  bool tie_lm_head = true;           // the output projection is the token embedding
-  bool quantize_lm_head = false;     // the output projection is a quantized linear with its own adapter
-  double embd_dropout = 0.0;         // after the embeddings
-  double attn_dropout = 0.0;         // on attention probabilities
-  double resid_dropout = 0.0;        // on what attention and MLP add to the residual stream
+  std::string preset;               // fills the five sizes below unless they are given: see gpt2_preset()
+  std::int64_t n_layer = 12;        // transformer blocks
+  std::int64_t n_head = 12;         // attention heads; divides n_embd
+  std::int64_t n_embd = 768;        // width of the residual stream
+  std::int64_t n_positions = 1024;  // longest sequence, in tokens
+  std::int64_t vocab_size = 50257;  // token ids are 0..vocab_size-1
+  std::string init = "random";      // "random": normal(0, 0.02); "checkpoint": parameters from init_from
+  std::string init_from;            // a checkpoint folder (or a run folder: its newest checkpoint)
+  bool freeze_base = false;         // train only LoRA and layer norms
+  bool tie_lm_head = true;          // the output projection is the token embedding
+  bool quantize_lm_head = false;    // the output projection is a quantized linear with its own adapter
+  double embd_dropout = 0.0;        // after the embeddings
+  double attn_dropout = 0.0;        // on attention probabilities
+  double resid_dropout = 0.0;       // on what attention and MLP add to the residual stream
 
   // Number of quantized linear layers: four a block, and the head if it is quantized.
   std::int64_t linears() const { return 4 * n_layer + (quantize_lm_head ? 1 : 0); }
@@ -32,10 +32,10 @@ bool apply_gpt2_preset(const std::string& name, Gpt2Config& config);
 // The known names, comma-separated, for messages.
 std::string gpt2_preset_names();
 
-struct LoraConfig {            // W x + (alpha / rank) B A x, shared by all widths; B starts at zero. Off at 32 bits
-  std::int64_t rank = 16;      // 0: no adapters
-  double alpha = 32.0;         // scaling is alpha / rank
-  bool quantize = true;        // A and B are quantized at the weight width, each with its own scales
+struct LoraConfig {        // W x + (alpha / rank) B A x, shared by all widths; B starts at zero. Off at 32 bits
+  std::int64_t rank = 16;  // 0: no adapters
+  double alpha = 32.0;     // scaling is alpha / rank
+  bool quantize = true;    // A and B are quantized at the weight width, each with its own scales
 };
 
 }  // namespace qat

@@ -14,8 +14,8 @@ namespace qat {
 int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable,
                         bool decay) {
   QAT_CHECK(tensors_.empty(), "parameters are declared before they are allocated");
-  ParameterInfo info{.name = std::move(name), .shape = std::move(shape), .group = group, .trainable = trainable,
-                     .decay = decay};
+  ParameterInfo info{
+      .name = std::move(name), .shape = std::move(shape), .group = group, .trainable = trainable, .decay = decay};
   info.elems = std::accumulate(info.shape.begin(), info.shape.end(), std::int64_t{1}, std::multiplies<>());
   std::int64_t& end = trainable ? trainable_elems_ : frozen_elems_;
   info.offset = end;

@@ -33,7 +33,8 @@ at::Tensor QuantLinear::forward(const at::Tensor& x_in, const ForwardContext& co
   const LayerPrecision& precision = context.precision->at(spec_.index);
   const at::Tensor x = x_in.contiguous();
   switch (choose_gemm_path(*quant_, precision)) {
-    case GemmPath::kPlain: return at::linear(x, store_->tensor(spec_.weight), bias());
+    case GemmPath::kPlain:
+      return at::linear(x, store_->tensor(spec_.weight), bias());
     case GemmPath::kCodes:
       return context.calibrating ? forward_calibrating(x, precision) : forward_codes(x, precision, context);
     case GemmPath::kFakeQuant:
@@ -66,9 +67,9 @@ at::Tensor QuantLinear::forward_codes(const at::Tensor& x, const LayerPrecision&
 
   at::Tensor h;
   if (quantize_lora_) {
-    const at::Tensor a =
-        quantize_gradient_rows(store_->tensor(lora_a_), rounding(precision, context, kLoraAWeight));
-    h = code_linear(x, a, {}, xq, encoded(lora_a_quantizer_, lora_a_, /*role=*/1), rounding(precision, context, kLoraA));
+    const at::Tensor a = quantize_gradient_rows(store_->tensor(lora_a_), rounding(precision, context, kLoraAWeight));
+    h = code_linear(x, a, {}, xq, encoded(lora_a_quantizer_, lora_a_, /*role=*/1),
+                    rounding(precision, context, kLoraA));
   } else {
     const at::Tensor quantized = straight_through(x, activation_.fake_quant(x, precision.activation), 0.0);
     h = float_linear(quantized, adapter_a(precision, context), {}, rounding(precision, context, kLoraA));
@@ -117,7 +118,8 @@ at::Tensor QuantLinear::forward_floats(const at::Tensor& x, const LayerPrecision
 // Calibration: quantized weights, unquantized inputs whose range is observed, no adapter.
 at::Tensor QuantLinear::forward_calibrating(const at::Tensor& x, const LayerPrecision& precision) const {
   const BitWidth width = precision.activation;
-  if (activation_.needs_calibration() && !width.is_full() && !activation_.is_calibrated(width)) activation_.observe(x, width);
+  if (activation_.needs_calibration() && !width.is_full() && !activation_.is_calibrated(width))
+    activation_.observe(x, width);
   return at::linear(x, quantized_weight(precision), bias());
 }
 

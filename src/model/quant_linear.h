@@ -19,9 +19,9 @@
 namespace qat {
 
 struct LinearSpec {
-  std::string name;             // short, for widths and messages: h.0.attn.c_attn
+  std::string name;              // short, for widths and messages: h.0.attn.c_attn
   std::string parameter_prefix;  // of its parameters: transformer.h.0.attn.c_attn
-  std::int64_t index = 0;       // in PrecisionMap
+  std::int64_t index = 0;        // in PrecisionMap
   std::int64_t in_features = 0;
   std::int64_t out_features = 0;
   int weight = -1;  // parameter ids; the weight may be shared with another layer (a tied head)

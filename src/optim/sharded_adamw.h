@@ -19,8 +19,8 @@ struct OptimSegment {
   bool decay = true;
 };
 
-// Elements whose squares are summed as one, in double, for the global norm: shards are cut at multiples of this, so that
-// the norm has the same bits on any number of ranks.
+// Elements whose squares are summed as one, in double, for the global norm: shards are cut at multiples of this, so
+// that the norm has the same bits on any number of ranks.
 constexpr std::int64_t kNormBlock = 1024;
 
 // sqrt(sum of squares over all ranks' shards), the same on every rank. shard: a multiple of kNormBlock elements.

@@ -38,10 +38,11 @@ GradientRounding saved_rounding(AutogradContext* ctx) {
 }
 
 kernels::EncodeOptions gradient_options(const GradientRounding& rounding, Draw draw) {
-  return {.width = rounding.width,
-          .amax_floor = kernels::kGradientAmaxFloor,
-          .rounding = rounding.stochastic ? kernels::Rounding::kStochastic : kernels::Rounding::kNearestEven,
-          .key = {.seed = rounding.key.seed, .stream = rounding.key.stream ^ (static_cast<std::uint64_t>(draw) << 62U)}};
+  return {
+      .width = rounding.width,
+      .amax_floor = kernels::kGradientAmaxFloor,
+      .rounding = rounding.stochastic ? kernels::Rounding::kStochastic : kernels::Rounding::kNearestEven,
+      .key = {.seed = rounding.key.seed, .stream = rounding.key.stream ^ (static_cast<std::uint64_t>(draw) << 62U)}};
 }
 
 at::Tensor rows_of(const at::Tensor& t) { return t.reshape({-1, t.size(-1)}).contiguous(); }
@@ -123,13 +124,15 @@ class CodeLinear : public torch::autograd::Function<CodeLinear> {
     const bool one_scale = sw.numel() == 1;
     at::Tensor codes_g = at::empty(g.sizes(), g.options().dtype(at::kChar));
     at::Tensor scales = at::empty({g.size(0)}, g.options());
-    kernels::encode_scaled_rows(exec_for(g), const_matrix(g),
-                                {.row_factors = {}, .col_factors = one_scale ? std::span<const float>{} : const_span(sw)},
-                                gradient_options(rounding, Draw::kInput), {codes(codes_g), {}}, span_of(scales));
+    kernels::encode_scaled_rows(
+        exec_for(g), const_matrix(g),
+        {.row_factors = {}, .col_factors = one_scale ? std::span<const float>{} : const_span(sw)},
+        gradient_options(rounding, Draw::kInput), {codes(codes_g), {}}, span_of(scales));
     at::Tensor dx = at::empty({g.size(0), qw_t.size(0)}, g.options());
     const at::Tensor one = at::ones({1}, g.options());
     kernels::code_matmul(exec_for(g), const_codes(codes_g), const_codes(qw_t),
-                         {.row_scales = const_span(scales), .col_scales = const_span(one_scale ? sw : one)}, matrix(dx));
+                         {.row_scales = const_span(scales), .col_scales = const_span(one_scale ? sw : one)},
+                         matrix(dx));
     return dx;
   }
 
@@ -139,14 +142,15 @@ class CodeLinear : public torch::autograd::Function<CodeLinear> {
     at::Tensor codes_g = at::empty(g.sizes(), g.options().dtype(at::kChar));
     at::Tensor codes_g_t = at::empty({g.size(1), g.size(0)}, codes_g.options());
     at::Tensor scales = at::empty({g.size(1)}, g.options());
-    kernels::encode_scaled_cols(exec_for(g), const_matrix(g),
-                                {.row_factors = one_scale ? std::span<const float>{} : const_span(sx), .col_factors = {}},
-                                gradient_options(rounding, Draw::kWeight), {codes(codes_g), codes(codes_g_t)},
-                                span_of(scales));
+    kernels::encode_scaled_cols(
+        exec_for(g), const_matrix(g),
+        {.row_factors = one_scale ? std::span<const float>{} : const_span(sx), .col_factors = {}},
+        gradient_options(rounding, Draw::kWeight), {codes(codes_g), codes(codes_g_t)}, span_of(scales));
     at::Tensor dw = at::empty({g.size(1), qx_t.size(0)}, g.options());
     const at::Tensor one = at::ones({1}, g.options());
     kernels::code_matmul(exec_for(g), const_codes(codes_g_t), const_codes(qx_t),
-                         {.row_scales = const_span(scales), .col_scales = const_span(one_scale ? sx : one)}, matrix(dw));
+                         {.row_scales = const_span(scales), .col_scales = const_span(one_scale ? sx : one)},
+                         matrix(dw));
     return dw;
   }
 };

@@ -21,9 +21,12 @@ GemmPath choose_gemm_path(const QuantConfig& config, const LayerPrecision& preci
 
 std::string describe(GemmPath path) {
   switch (path) {
-    case GemmPath::kPlain: return "unquantized fp32";
-    case GemmPath::kCodes: return "int8 codes, int32 sums";
-    case GemmPath::kFakeQuant: return "fake-quantized fp32 (scales do not factor out of an integer product)";
+    case GemmPath::kPlain:
+      return "unquantized fp32";
+    case GemmPath::kCodes:
+      return "int8 codes, int32 sums";
+    case GemmPath::kFakeQuant:
+      return "fake-quantized fp32 (scales do not factor out of an integer product)";
   }
   return "";
 }

@@ -18,10 +18,10 @@ struct QuantizerConfig {
 
 // Widths of the linear layers whose name matches: they replace what the schedule says.
 struct LayerOverride {
-  std::string layers;        // a glob over names such as h.0.attn.c_attn, h.*.mlp.c_proj, lm_head
-  int weight_bits = 0;       // 0: as scheduled
-  int activation_bits = 0;   // 0: as scheduled
-  int gradient_bits = 0;     // 0: as scheduled
+  std::string layers;       // a glob over names such as h.0.attn.c_attn, h.*.mlp.c_proj, lm_head
+  int weight_bits = 0;      // 0: as scheduled
+  int activation_bits = 0;  // 0: as scheduled
+  int gradient_bits = 0;    // 0: as scheduled
 };
 
 struct QuantConfig {
@@ -29,10 +29,10 @@ struct QuantConfig {
   int activation_bits = 0;                              // 0: the weight width of the step; else this width always
   QuantizerConfig weight{.granularity = "channel"};
   QuantizerConfig activation{.granularity = "token"};
-  bool stochastic_gradients = true;                     // gradients are rounded stochastically, else to nearest
-  double log_grad_clip = 10.0;                          // log quantizer: |gradient| is clamped to this (scale-aware)
-  int calibration_batches = 10;                         // micro-batches that calibrated ranges are taken from
-  std::vector<LayerOverride> overrides;                 // applied in order, later ones win
+  bool stochastic_gradients = true;      // gradients are rounded stochastically, else to nearest
+  double log_grad_clip = 10.0;           // log quantizer: |gradient| is clamped to this (scale-aware)
+  int calibration_batches = 10;          // micro-batches that calibrated ranges are taken from
+  std::vector<LayerOverride> overrides;  // applied in order, later ones win
 };
 
 }  // namespace qat

@@ -62,10 +62,11 @@ const CalibratedRange& Quantizer::require_range(BitWidth width) const {
   if (const auto found = ranges_.find(width.bits()); found != ranges_.end()) return found->second;
   std::vector<int> known;
   for (const auto& [bits, range] : ranges_) known.push_back(bits);
-  throw Error(ErrorKind::kInternal,
-              fmt::format("the {} quantizer of {} has no calibrated range at {} bits (calibrated: {}); calibrate this "
-                          "width first, or set quant.activation.range to \"dynamic\"",
-                          role_, layer_, width.bits(), known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
+  throw Error(
+      ErrorKind::kInternal,
+      fmt::format("the {} quantizer of {} has no calibrated range at {} bits (calibrated: {}); calibrate this "
+                  "width first, or set quant.activation.range to \"dynamic\"",
+                  role_, layer_, width.bits(), known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
 }
 
 at::Tensor Quantizer::scales_from(const CalibratedRange& range, BitWidth width, at::Tensor* zero_points) const {
@@ -73,8 +74,8 @@ at::Tensor Quantizer::scales_from(const CalibratedRange& range, BitWidth width, 
   if (zero_points != nullptr) *zero_points = at::empty_like(range.lo);
   const auto lo = const_span(range.lo), hi = const_span(range.hi);
   for (std::size_t g = 0; g < lo.size(); ++g) {
-    const kernels::AffineParams params = symmetric_ ? kernels::symmetric_params(lo[g], hi[g], width)
-                                                    : kernels::affine_params(lo[g], hi[g], width);
+    const kernels::AffineParams params =
+        symmetric_ ? kernels::symmetric_params(lo[g], hi[g], width) : kernels::affine_params(lo[g], hi[g], width);
     span_of(scales)[g] = params.scale;
     if (zero_points != nullptr) span_of(*zero_points)[g] = params.zero_point;
   }
@@ -133,9 +134,10 @@ CalibratedRange& Quantizer::collecting(BitWidth width) { return collecting_[widt
 void Quantizer::observe(const at::Tensor& x, BitWidth width) {
   CalibratedRange batch = range_of(x, width);
   if (!at::isfinite(batch.lo).all().item<bool>() || !at::isfinite(batch.hi).all().item<bool>())
-    throw Error(ErrorKind::kDiverged, fmt::format("calibration of {} ({}) at {} bits saw values that are not finite; the "
-                                                  "model has diverged before this width was calibrated",
-                                                  layer_, role_, width.bits()));
+    throw Error(ErrorKind::kDiverged,
+                fmt::format("calibration of {} ({}) at {} bits saw values that are not finite; the "
+                            "model has diverged before this width was calibrated",
+                            layer_, role_, width.bits()));
   CalibratedRange& all = collecting_[width.bits()];
   if (all.batches == 0) {
     all = std::move(batch);
@@ -151,8 +153,10 @@ void Quantizer::observe(const at::Tensor& x, BitWidth width) {
 CalibratedRange Quantizer::neutral_range(std::int64_t cols, BitWidth width) const {
   QAT_CHECK(axis_ != Axis::kRow, "per-token ranges are dynamic");
   const std::int64_t groups = axis_ == Axis::kTensor ? 1 : cols;
-  CalibratedRange range{.lo = at::full({groups}, INFINITY, at::kFloat), .hi = at::full({groups}, -INFINITY, at::kFloat),
-                        .mean = {}, .batches = 0};
+  CalibratedRange range{.lo = at::full({groups}, INFINITY, at::kFloat),
+                        .hi = at::full({groups}, -INFINITY, at::kFloat),
+                        .mean = {},
+                        .batches = 0};
   if (wants_mean(width)) range.mean = at::zeros({groups}, at::kFloat);
   return range;
 }

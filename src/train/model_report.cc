@@ -23,7 +23,8 @@ std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, con
     const LinearSpec& spec = linear.spec();
     const LayerPrecision& layer = precision.at(spec.index);
     const OperandBits bits{layer.weight.bits(), layer.activation.bits(), layer.gradient.bits()};
-    work.push_back({.macs = count * static_cast<double>(model.macs_per_token(spec.index)), .bits = bits,
+    work.push_back({.macs = count * static_cast<double>(model.macs_per_token(spec.index)),
+                    .bits = bits,
                     .weight_gradient = train_base});
     if (linear.lora_a() < 0 || layer.is_full()) continue;
     const int lora_bits = lora.quantize ? bits.weight : BitWidth::kFull;
@@ -36,7 +37,8 @@ std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, con
   const double attention = count * static_cast<double>(config.n_layer * config.n_embd * (sequence_length + 1));
   work.push_back({.macs = attention});  // scores and weighted sum: 2 products of T/2 * d a token and layer
   if (!config.quantize_lm_head)
-    work.push_back({.macs = count * static_cast<double>(config.n_embd * config.vocab_size), .weight_gradient = train_base});
+    work.push_back(
+        {.macs = count * static_cast<double>(config.n_embd * config.vocab_size), .weight_gradient = train_base});
   return work;
 }
 
@@ -77,13 +79,13 @@ std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora
   for (const WidthScore& one : scores) {
     const PrecisionMap precision = evaluation_precision(model, quant, one.bits);
     const bool scheduled = one.bits == BitWidth::kFull || quant.activation_bits == 0;
-    results.push_back({.weight_bits = one.bits,
-                       .activation_bits = scheduled ? one.bits : quant.activation_bits,
-                       .nll = one.score.nll_sum,
-                       .tokens_scored = one.score.tokens,
-                       .size = model_size(model, lora, quant, precision),
-                       .forward_bitops_ratio =
-                           forward_total(layer_work(model, lora, precision, 1, sequence_length)) / full_bitops});
+    results.push_back(
+        {.weight_bits = one.bits,
+         .activation_bits = scheduled ? one.bits : quant.activation_bits,
+         .nll = one.score.nll_sum,
+         .tokens_scored = one.score.tokens,
+         .size = model_size(model, lora, quant, precision),
+         .forward_bitops_ratio = forward_total(layer_work(model, lora, precision, 1, sequence_length)) / full_bitops});
   }
   return results;
 }

@@ -14,7 +14,8 @@
 namespace qat {
 
 // Matrix products of a step over `tokens` tokens in sequences of `sequence_length`: linear layers and adapters at their
-// widths; attention (causal: half of T^2) and an unquantized head at 32 bits. Norms and element-wise work count nothing.
+// widths; attention (causal: half of T^2) and an unquantized head at 32 bits. Norms and element-wise work count
+// nothing.
 std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, const PrecisionMap& precision,
                                   std::int64_t tokens, std::int64_t sequence_length);
 

@@ -14,11 +14,12 @@ namespace {
 
 // They decide which tensors there are and what shape they have.
 constexpr std::array<std::string_view, 9> kShapeKeys = {
-    "model.n_layer",     "model.n_head",          "model.n_embd",      "model.n_positions", "model.vocab_size",
+    "model.n_layer",     "model.n_head",           "model.n_embd",      "model.n_positions", "model.vocab_size",
     "model.tie_lm_head", "model.quantize_lm_head", "model.freeze_base", "lora.rank"};
 
 bool ignored(std::string_view key) {
-  return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "model.preset" || key.starts_with("model.init");
+  return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "model.preset" ||
+         key.starts_with("model.init");
 }
 
 void flatten(const Value& value, const std::string& path, std::map<std::string, std::string>& out) {
@@ -45,7 +46,8 @@ std::vector<ConfigChange> config_changes(const std::string& checkpoint_json, con
   const auto compare = [&](const std::string& key) {
     if (ignored(key)) return;
     const auto old = before.find(key), now = after.find(key);
-    const std::string old_text = old == before.end() ? "" : old->second, now_text = now == after.end() ? "" : now->second;
+    const std::string old_text = old == before.end() ? "" : old->second,
+                      now_text = now == after.end() ? "" : now->second;
     if (old_text == now_text) return;
     const bool fatal = std::find(kShapeKeys.begin(), kShapeKeys.end(), key) != kShapeKeys.end();
     changes.push_back({.key = key, .before = old_text, .after = now_text, .fatal = fatal});
@@ -61,7 +63,8 @@ std::vector<std::string> check_resume(const std::string& checkpoint_json, const 
   std::string fatal;
   for (const ConfigChange& change : config_changes(checkpoint_json, current_json)) {
     const auto shown = [](const std::string& text) { return text.empty() ? std::string("(not there)") : text; };
-    const std::string line = fmt::format("{}: {} in the checkpoint, {} now", change.key, shown(change.before), shown(change.after));
+    const std::string line =
+        fmt::format("{}: {} in the checkpoint, {} now", change.key, shown(change.before), shown(change.after));
     if (change.fatal) {
       fatal += "\n  " + line;
     } else {

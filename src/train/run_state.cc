@@ -89,7 +89,8 @@ std::vector<RangeHeader> range_headers(const CheckpointReader& reader, const Qua
   for (int bits = BitWidth::kMin; bits <= BitWidth::kMax; ++bits) {
     const std::string lo = range_name(quantizer, bits, "lo");
     if (!reader.has_tensor(lo)) continue;
-    headers.push_back({.bits = bits, .groups = element_count(reader.tensor_info(lo).shape),
+    headers.push_back({.bits = bits,
+                       .groups = element_count(reader.tensor_info(lo).shape),
                        .batches = reader.attribute<std::int64_t>(lo, "batches"),
                        .has_mean = reader.has_tensor(range_name(quantizer, bits, "mean")) ? 1 : 0});
   }
@@ -183,12 +184,19 @@ TrainState load_state(const CheckpointReader* reader, dist::Communicator& comm) 
     std::int64_t step, world_size, samples, tokens, skips_row, skips;
     std::uint64_t seed, hash;
     double bitops, bitops_at_full;
-  } s{state.step, state.world_size, state.consumed_samples, state.consumed_tokens, state.skips_in_row,
-      state.skips_total, state.seed, state.config_hash, state.bitops, state.bitops_at_full};
+  } s{state.step,        state.world_size, state.consumed_samples, state.consumed_tokens, state.skips_in_row,
+      state.skips_total, state.seed,       state.config_hash,      state.bitops,          state.bitops_at_full};
   broadcast_value(s, comm);
-  return {.step = s.step, .seed = s.seed, .config_hash = s.hash, .config_json = config_json,
-          .world_size = s.world_size, .consumed_samples = s.samples, .consumed_tokens = s.tokens,
-          .skips_in_row = s.skips_row, .skips_total = s.skips, .bitops = s.bitops,
+  return {.step = s.step,
+          .seed = s.seed,
+          .config_hash = s.hash,
+          .config_json = config_json,
+          .world_size = s.world_size,
+          .consumed_samples = s.samples,
+          .consumed_tokens = s.tokens,
+          .skips_in_row = s.skips_row,
+          .skips_total = s.skips,
+          .bitops = s.bitops,
           .bitops_at_full = s.bitops_at_full};
 }
 

@@ -45,8 +45,8 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
             "the flat buffer is padded for this number of ranks");
 }
 
-double StepRunner::forward_backward(const dist::StepPlan& plan, const PrecisionMap& precision,
-                                    std::int64_t micro_batch, std::vector<bool>& produced) {
+double StepRunner::forward_backward(const dist::StepPlan& plan, const PrecisionMap& precision, std::int64_t micro_batch,
+                                    std::vector<bool>& produced) {
   const std::int64_t rows = options_.train.micro_batch_size;
   const auto first = plan.step * static_cast<std::uint64_t>(options_.train.batch_size) +
                      static_cast<std::uint64_t>(micro_batch * rows);
@@ -98,8 +98,8 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   const std::span<float> gradient = accumulator_.result();
   reducer_.reduce_scatter(gradient);
   const dist::ShardRange shard = reducer_.shard();
-  const std::span<const float> mine = gradient.subspan(static_cast<std::size_t>(shard.begin),
-                                                       static_cast<std::size_t>(shard.end - shard.begin));
+  const std::span<const float> mine =
+      gradient.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.end - shard.begin));
   const kernels::Exec exec = exec_for(model_.parameters().tensor(0));
   const double mean = 1.0 / static_cast<double>(micro_batches_);
   outcome.grad_norm = global_norm(comm_, exec, mine) * mean;

@@ -14,18 +14,18 @@ struct RunSection {
 };
 
 struct TrainConfig {
-  std::int64_t steps = 1000;           // optimizer steps
-  std::int64_t batch_size = 32;        // sequences a step, over all ranks
-  std::int64_t micro_batch_size = 4;   // sequences a forward/backward pass; batch_size / (micro_batch_size * ranks)
-                                       // passes are accumulated
-  int max_skips = 10;                  // stop (exit 8, after a checkpoint) after so many non-finite steps in a row
-  std::int64_t log_every = 1;          // steps between metrics lines
+  std::int64_t steps = 1000;          // optimizer steps
+  std::int64_t batch_size = 32;       // sequences a step, over all ranks
+  std::int64_t micro_batch_size = 4;  // sequences a forward/backward pass; batch_size / (micro_batch_size * ranks)
+                                      // passes are accumulated
+  int max_skips = 10;                 // stop (exit 8, after a checkpoint) after so many non-finite steps in a row
+  std::int64_t log_every = 1;         // steps between metrics lines
 };
 
 struct ParallelConfig {
-  int data = 0;               // data-parallel ranks; 0: the world size / pipeline
-  int pipeline = 1;           // pipeline stages; more than one needs a build that has them
-  int threads_per_rank = 0;   // CPU threads; 0: this node's cores / its ranks, at least 1
+  int data = 0;              // data-parallel ranks; 0: the world size / pipeline
+  int pipeline = 1;          // pipeline stages; more than one needs a build that has them
+  int threads_per_rank = 0;  // CPU threads; 0: this node's cores / its ranks, at least 1
 };
 
 }  // namespace qat

@@ -64,16 +64,18 @@ TrainResult Trainer::run() {
 std::unique_ptr<CheckpointReader> Trainer::find_checkpoint() {
   const std::filesystem::path root = std::filesystem::path(options_.run.dir) / "checkpoints";
   const std::string& mode = options_.run.resume;
-  for (const auto& folder : sweep_leftovers(root)) parts_.log.info("cleared up after an interrupted save: " + folder.string());
+  for (const auto& folder : sweep_leftovers(root))
+    parts_.log.info("cleared up after an interrupted save: " + folder.string());
   if (mode == "auto") {
     auto newest = open_newest_valid(root, [this](const std::string& text) { parts_.log.warning(text); });
     return newest ? std::make_unique<CheckpointReader>(std::move(*newest)) : nullptr;
   }
   if (mode == "never") {
     if (const auto all = list_checkpoints(root); !all.empty())
-      throw Error(ErrorKind::kConfig, fmt::format("run.resume is \"never\", but {} holds a run up to step {}: give another "
-                                                  "run.dir, remove that folder, or set run.resume to \"auto\"",
-                                                  options_.run.dir, all.back().step));
+      throw Error(ErrorKind::kConfig,
+                  fmt::format("run.resume is \"never\", but {} holds a run up to step {}: give another "
+                              "run.dir, remove that folder, or set run.resume to \"auto\"",
+                              options_.run.dir, all.back().step));
     return nullptr;
   }
   return std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(mode)));
@@ -97,7 +99,8 @@ void Trainer::load(const CheckpointReader* reader) {
   const std::vector<std::string> changes = check_resume(state_.config_json, options_.config_json);
   for (const std::string& change : changes) parts_.log.warning(change);
   if (state_.world_size != parts_.comm.size())
-    parts_.log.info(fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
+    parts_.log.info(
+        fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
   load_model(reader, parts_.model, parts_.comm);
   load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.comm);
   bitops_ = {.spent = state_.bitops, .at_full = state_.bitops_at_full, .steps = state_.step};
@@ -110,7 +113,8 @@ std::string Trainer::existing_report() {
   std::string text;
   if (is_root() && std::filesystem::exists(file)) text = read_file(file, ErrorKind::kConfig);
   text = dist::broadcast_string(parts_.comm, text);
-  if (!text.empty()) parts_.log.info(fmt::format("this run is finished: step {} of {}", state_.step, options_.train.steps));
+  if (!text.empty())
+    parts_.log.info(fmt::format("this run is finished: step {} of {}", state_.step, options_.train.steps));
   return text;
 }
 
@@ -142,24 +146,34 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
   state_.skips_in_row = outcome.skipped ? state_.skips_in_row + 1 : 0;
   state_.skips_total += outcome.skipped ? 1 : 0;
   if (outcome.skipped)
-    parts_.log.warning(fmt::format("step {}: loss {} and gradient norm {} are not both finite; all ranks skip the update "
-                                   "({} in a row, train.max_skips {})",
-                                   plan.step, outcome.loss, outcome.grad_norm, state_.skips_in_row,
-                                   options_.train.max_skips));
+    parts_.log.warning(
+        fmt::format("step {}: loss {} and gradient norm {} are not both finite; all ranks skip the update "
+                    "({} in a row, train.max_skips {})",
+                    plan.step, outcome.loss, outcome.grad_norm, state_.skips_in_row, options_.train.max_skips));
   if (parts_.on_progress) parts_.on_progress(state_.step, checkpoint_);
   if (!is_root()) return;
   const double tokens_per_s = static_cast<double>(tokens) / seconds;
   const bool last = state_.step == options_.train.steps;
   if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
-    metrics_->write({.step = static_cast<std::int64_t>(plan.step), .loss = outcome.loss, .lr = plan.learning_rate,
-                     .weight_bits = plan.weight_bits, .act_bits = plan.activation_bits, .grad_bits = plan.gradient_bits,
-                     .grad_norm = outcome.grad_norm, .clipped = outcome.clipped, .tokens = tokens,
-                     .tokens_per_s = tokens_per_s, .step_ms = seconds * 1e3, .bitops = step_bitops(work).total(),
-                     .bitops_ratio = bitops_.ratio(), .skipped = outcome.skipped,
-                     .skips_in_a_row = static_cast<int>(state_.skips_in_row), .time = {}});
+    metrics_->write({.step = static_cast<std::int64_t>(plan.step),
+                     .loss = outcome.loss,
+                     .lr = plan.learning_rate,
+                     .weight_bits = plan.weight_bits,
+                     .act_bits = plan.activation_bits,
+                     .grad_bits = plan.gradient_bits,
+                     .grad_norm = outcome.grad_norm,
+                     .clipped = outcome.clipped,
+                     .tokens = tokens,
+                     .tokens_per_s = tokens_per_s,
+                     .step_ms = seconds * 1e3,
+                     .bitops = step_bitops(work).total(),
+                     .bitops_ratio = bitops_.ratio(),
+                     .skipped = outcome.skipped,
+                     .skips_in_a_row = static_cast<int>(state_.skips_in_row),
+                     .time = {}});
   if (parts_.progress != nullptr)
-    parts_.progress->update({.steps_done = state_.step, .loss = outcome.loss, .bits = plan.weight_bits,
-                             .tokens_per_s = tokens_per_s});
+    parts_.progress->update(
+        {.steps_done = state_.step, .loss = outcome.loss, .bits = plan.weight_bits, .tokens_per_s = tokens_per_s});
 }
 
 void Trainer::stop_if_diverged() {
@@ -167,18 +181,21 @@ void Trainer::stop_if_diverged() {
   save();
   throw dist::AgreedError(
       ErrorKind::kDiverged,
-      fmt::format("{} steps in a row had a loss or gradient that is not finite (train.max_skips): training has diverged. "
-                  "Lower lr.peak, lengthen lr.warmup_steps, or raise precision.min_bits, and start from a checkpoint "
-                  "before the divergence (run.resume)",
-                  state_.skips_in_row));
+      fmt::format(
+          "{} steps in a row had a loss or gradient that is not finite (train.max_skips): training has diverged. "
+          "Lower lr.peak, lengthen lr.warmup_steps, or raise precision.min_bits, and start from a checkpoint "
+          "before the divergence (run.resume)",
+          state_.skips_in_row));
 }
 
 void Trainer::calibrate_for(const PrecisionMap& precision) {
   if (!needs_calibration(parts_.model, precision)) return;
   parts_.log.info(fmt::format("calibrating activation ranges at step {}", state_.step));
   calibrate(parts_.model, precision, sampler_, parts_.comm,
-            {.seed = options_.run.seed, .batches = options_.quant.calibration_batches,
-             .micro_batch_size = options_.train.micro_batch_size, .sequence_length = options_.data.sequence_length});
+            {.seed = options_.run.seed,
+             .batches = options_.quant.calibration_batches,
+             .micro_batch_size = options_.train.micro_batch_size,
+             .sequence_length = options_.data.sequence_length});
 }
 
 std::vector<WidthScore> Trainer::evaluate(const std::vector<int>& widths) {
@@ -189,8 +206,11 @@ std::vector<WidthScore> Trainer::evaluate(const std::vector<int>& widths) {
     parts_.log.info(fmt::format("held-out perplexity after step {} at {} bits: {:.3f}", state_.step, one.bits,
                                 one.score.perplexity()));
     if (is_root())
-      evaluations_->append(Value::object({{"step", state_.step}, {"bits", one.bits}, {"nll", one.score.mean_nll()},
-                                          {"perplexity", one.score.perplexity()}, {"tokens", one.score.tokens}}));
+      evaluations_->append(Value::object({{"step", state_.step},
+                                          {"bits", one.bits},
+                                          {"nll", one.score.mean_nll()},
+                                          {"perplexity", one.score.perplexity()},
+                                          {"tokens", one.score.tokens}}));
   }
   return scores;
 }
@@ -204,7 +224,8 @@ void Trainer::save() {
   state_.bitops_at_full = bitops_.at_full;
   const std::filesystem::path root = std::filesystem::path(options_.run.dir) / "checkpoints";
   const auto folder = save_run(root, state_, parts_.model, runner_.optimizer(), parts_.comm);
-  on_root(parts_.comm, "removing old checkpoints", [&] { apply_retention(root, options_.checkpoint.keep, state_.step); });
+  on_root(parts_.comm, "removing old checkpoints",
+          [&] { apply_retention(root, options_.checkpoint.keep, state_.step); });
   saved_step_ = state_.step;
   checkpoint_ = folder.string();
   parts_.log.info("checkpoint complete: " + checkpoint_);
@@ -222,9 +243,12 @@ std::string Trainer::write_report() {
                       {"steps skipped (not finite)", std::to_string(state_.skips_total)},
                       {"training BitOps relative to 32 bits", fmt::format("{:.4f}", bitops_.ratio())},
                       {"checkpoint", checkpoint_}};
-    report.details = Value::object({{"step", state_.step}, {"tokens", state_.consumed_tokens},
-                                    {"skips", state_.skips_total}, {"bitops", bitops_.spent},
-                                    {"bitops_ratio", bitops_.ratio()}, {"checkpoint", checkpoint_}});
+    report.details = Value::object({{"step", state_.step},
+                                    {"tokens", state_.consumed_tokens},
+                                    {"skips", state_.skips_total},
+                                    {"bitops", bitops_.spent},
+                                    {"bitops_ratio", bitops_.ratio()},
+                                    {"checkpoint", checkpoint_}});
     table = write_final_report(options_.run.dir, report);
   });
   return table;

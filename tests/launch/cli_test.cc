@@ -67,8 +67,8 @@ class Cli : public ::testing::Test {
   }
   // The tiny configuration with its own run folder.
   std::string tiny(const std::string& dir, const std::string& more = "") const {
-    return " --config " + quote(source_ + "/configs/tiny_cpu.json") + " --set run.dir=" + quote((root_ / dir).string()) + " " +
-           more;
+    return " --config " + quote(source_ + "/configs/tiny_cpu.json") +
+           " --set run.dir=" + quote((root_ / dir).string()) + " " + more;
   }
   std::string write(const std::string& name, const std::string& text) const {
     std::ofstream(root_ / name, std::ios::binary) << text;
@@ -94,7 +94,8 @@ class Cli : public ::testing::Test {
 TEST_F(Cli, TrainsOnFourRanksAndTheCheckpointReproducesTheTable) {
   const Outcome run = shell(on_ranks(4) + tiny("run"));
   ASSERT_EQ(run.exit_code, 0) << run.text;
-  for (const char* file : {"config.json", "metrics.jsonl", "report.md", "report.json", "logs/rank_000.log", "logs/rank_003.log"})
+  for (const char* file :
+       {"config.json", "metrics.jsonl", "report.md", "report.json", "logs/rank_000.log", "logs/rank_003.log"})
     EXPECT_TRUE(fs::exists(root_ / "run" / file)) << file;
   EXPECT_EQ(count(run.text, "Perplexity"), 1U) << "one table, from one rank:\n" << run.text;
   const Outcome eval = shell(program() + " eval --checkpoint " + quote((root_ / "run").string()));
@@ -110,25 +111,38 @@ TEST_F(Cli, TrainsOnFourRanksAndTheCheckpointReproducesTheTable) {
   EXPECT_THAT(again.text, HasSubstr("finished"));
 }
 
-TEST_F(Cli, TheCurveDoesNotDependOnRanksThreadsUmaskOrLocale) {
-  ASSERT_EQ(shell(program() + tiny("one")).exit_code, 0);
+TEST_F(Cli, TheCurveDoesNotDependOnRanksUmaskOrLocale) {
+  ASSERT_EQ(shell(program() + tiny("one", "--set parallel.threads_per_rank=1")).exit_code, 0);
   const auto expected = losses("one");
   ASSERT_GE(expected.size(), 10U);
-  const Outcome two = shell("umask 077; OMP_NUM_THREADS=64 LC_ALL=de_DE.UTF-8 " + on_ranks(2) + tiny("two"));
+  const Outcome two = shell("umask 077; OMP_NUM_THREADS=64 LC_ALL=de_DE.UTF-8 " + on_ranks(2) +
+                            tiny("two", "--set parallel.threads_per_rank=1"));
   ASSERT_EQ(two.exit_code, 0) << two.text;
   EXPECT_EQ(losses("two"), expected);
-  const Outcome eight = shell("OMP_NUM_THREADS=1 " + on_ranks(8) + tiny("eight"));
+  const Outcome eight = shell("OMP_NUM_THREADS=1 " + on_ranks(8) + tiny("eight", "--set parallel.threads_per_rank=1"));
   ASSERT_EQ(eight.exit_code, 0) << eight.text;
   EXPECT_EQ(losses("eight"), expected);
 }
 
+// Other numbers of threads may round LibTorch's own sums otherwise, no more.
+TEST_F(Cli, TheCurveDependsOnThreadsInTheLastBitsOnly) {
+  ASSERT_EQ(shell(program() + tiny("one", "--set parallel.threads_per_rank=1")).exit_code, 0);
+  ASSERT_EQ(shell(program() + tiny("two", "--set parallel.threads_per_rank=2")).exit_code, 0);
+  const auto one = losses("one"), two = losses("two");
+  ASSERT_EQ(one.size(), two.size());
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    const double a = std::atof(one[i].c_str() + 7), b = std::atof(two[i].c_str() + 7);
+    EXPECT_NEAR(b / a, 1.0, 1e-5) << "step " << i;
+  }
+}
+
 TEST_F(Cli, ATerminatedRunSavesAndGoesOnAsIfNothingHadHappened) {
-  ASSERT_EQ(shell(on_ranks(2) + tiny("whole", "--set train.steps=400 --set lr.warmup_steps=4")).exit_code, 0);
-  const std::string part = on_ranks(2) + tiny("part", "--set train.steps=400 --set lr.warmup_steps=4");
+  ASSERT_EQ(shell(on_ranks(2) + tiny("whole", "--set train.steps=120")).exit_code, 0);
+  const std::string part = on_ranks(2) + tiny("part", "--set train.steps=120");
   Outcome stopped{};
   std::thread runner([&] { stopped = shell(part); });
   const fs::path metrics = root_ / "part/metrics.jsonl";
-  for (int i = 0; i < 600 && !(fs::exists(metrics) && losses("part").size() > 20); ++i)
+  for (int i = 0; i < 600 && !(fs::exists(metrics) && losses("part").size() > 10); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   // To one rank alone: the lock names rank 0's process.
   std::ifstream lock(root_ / "part/run.lock");
@@ -138,7 +152,7 @@ TEST_F(Cli, ATerminatedRunSavesAndGoesOnAsIfNothingHadHappened) {
   kill(std::atoi(text.c_str() + at + 6), SIGTERM);
   runner.join();
   EXPECT_EQ(stopped.exit_code, 75) << stopped.text;
-  ASSERT_LT(losses("part").size(), 400U);
+  ASSERT_LT(losses("part").size(), 120U);
   const Outcome resumed = shell(part);
   ASSERT_EQ(resumed.exit_code, 0) << resumed.text;
   EXPECT_EQ(losses("part"), losses("whole"));
@@ -151,9 +165,9 @@ TEST_F(Cli, TokenizedTextOfOnesOwnTrains) {
   const std::string prefix = (root_ / "tok").string();
   const Outcome made = shell(program() + " tokenize " + quote(input) + " --output " + quote(prefix));
   ASSERT_EQ(made.exit_code, 0) << made.text;
-  const Outcome run = shell(program() + tiny("own", "--set train.steps=3 --set lr.warmup_steps=1 --set data.train=" +
-                                                        quote("[\"" + prefix + "_train_*.bin\"]") + " --set data.val=" +
-                                                        quote("[\"" + prefix + "_val.bin\"]")));
+  const Outcome run = shell(program() + tiny("own", "--set train.steps=4 --set precision.cycles=1 --set data.train=" +
+                                                        quote("[\"" + prefix + "_train_*.bin\"]") +
+                                                        " --set data.val=" + quote("[\"" + prefix + "_val.bin\"]")));
   EXPECT_EQ(run.exit_code, 0) << run.text;
 }
 
@@ -207,10 +221,10 @@ TEST_F(Cli, SeparateProcessesOfALauncherWithoutMpiAreRefused) {
 
 TEST_F(Cli, RanksWithDifferentConfigurationsAreNamed) {
   const std::string a = tiny("run"), b = tiny("run", "--set run.seed=99");
-  const Outcome run = shell("mpirun --allow-run-as-root --oversubscribe --bind-to none -np 2 " + program() + a + " : -np 1 " +
-                            program() + b);
+  const Outcome run = shell("mpirun --allow-run-as-root --oversubscribe --bind-to none -np 1 " + program() + a +
+                            " : -np 1 " + program() + b);
   EXPECT_EQ(run.exit_code, 2) << run.text;
-  EXPECT_THAT(run.text, AllOf(HasSubstr("configuration"), HasSubstr("rank 2")));
+  EXPECT_THAT(run.text, AllOf(HasSubstr("configuration"), HasSubstr("rank 1")));
 }
 
 TEST_F(Cli, BadTokenFilesAreNamedWithWhatWasExpected) {
@@ -235,7 +249,8 @@ TEST_F(Cli, BadTokenFilesAreNamedWithWhatWasExpected) {
   const Outcome beyond =
       with(write("beyond.bin", bytes + std::string(reinterpret_cast<const char*>(tokens.data()), 1000)));
   EXPECT_EQ(beyond.exit_code, 3);
-  EXPECT_THAT(beyond.text, AllOf(HasSubstr("beyond.bin"), HasSubstr("60000"), HasSubstr(std::to_string(1024 + 2 * 321))));
+  EXPECT_THAT(beyond.text,
+              AllOf(HasSubstr("beyond.bin"), HasSubstr("60000"), HasSubstr(std::to_string(1024 + 2 * 321))));
   EXPECT_FALSE(fs::exists(root_ / "run/metrics.jsonl"));
 }
 
@@ -260,7 +275,7 @@ TEST_F(Cli, TwoJobsOnOneRunFolderAreRefusedAndAStaleLockIsNot) {
   EXPECT_THAT(second.text, HasSubstr(std::to_string(pid)));
   kill(pid, SIGKILL);
   runner.join();
-  const Outcome third = shell(program() + tiny("run", "--set train.steps=3 --set lr.warmup_steps=1"));
+  const Outcome third = shell(program() + tiny("run", "--set train.steps=4 --set precision.cycles=1"));
   EXPECT_EQ(third.exit_code, 0) << third.text;
 }
 
@@ -268,7 +283,7 @@ TEST_F(Cli, ACheckpointThatIsNotThereOrDamagedIsSaid) {
   const Outcome none = shell(program() + " eval --checkpoint " + quote((root_ / "nothing").string()));
   EXPECT_EQ(none.exit_code, 4) << none.text;
   EXPECT_THAT(none.text, HasSubstr("nothing"));
-  ASSERT_EQ(shell(program() + tiny("run", "--set train.steps=3 --set lr.warmup_steps=1")).exit_code, 0);
+  ASSERT_EQ(shell(program() + tiny("run", "--set train.steps=4 --set precision.cycles=1")).exit_code, 0);
   fs::path file;
   for (const auto& entry : fs::recursive_directory_iterator(root_ / "run/checkpoints"))
     if (entry.path().filename() == "checkpoint.h5") file = entry.path();

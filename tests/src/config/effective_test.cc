@@ -25,7 +25,7 @@ constexpr const char* kAllChanged = R"({
             "embd_dropout": 0.1, "attn_dropout": 0.2, "resid_dropout": 0.3},
   "lora": {"rank": 3, "alpha": 0.1, "quantize": false},
   "quant": {"widths": [8, 3, 17], "activation_bits": 9,
-            "weight": {"method": "log", "log_codebook": "seed", "granularity": "tensor", "range": "calibrated"},
+            "weight": {"method": "log", "log_codebook": "seed", "granularity": "tensor"},
             "activation": {"symmetric": false, "granularity": "feature", "range": "calibrated"},
             "stochastic_gradients": false, "log_grad_clip": 3.5, "calibration_batches": 2,
             "overrides": [{"layers": "lm_head", "weight_bits": 8, "activation_bits": 8, "gradient_bits": 4}]},
@@ -35,7 +35,7 @@ constexpr const char* kAllChanged = R"({
   "data": {"train": ["a", "b"], "val": ["c"], "sequence_length": 64},
   "optim": {"beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0},
   "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5},
-  "eval": {"every": 3, "bits": [32, 3], "max_tokens": 100, "stride": 32, "batch_size": 2},
+  "eval": {"every": 3, "at_start": true, "bits": [32, 3], "max_tokens": 100, "stride": 32, "batch_size": 2},
   "checkpoint": {"every": 5, "keep": 1},
   "parallel": {"data": 2, "threads_per_rank": 3}
 })";

@@ -16,7 +16,8 @@ using test::TinyModel;
 HeldOutScore score(TinyModel& tiny, const TokenSource& tokens, const EvalConfig& config, int bits = 8,
                    std::int64_t length = 12) {
   const auto comm = dist::make_single_comm();
-  return held_out_score(*tiny.model, tokens, evaluation_precision(*tiny.model, tiny.quant, bits), config, length, *comm);
+  return held_out_score(*tiny.model, tokens, evaluation_precision(*tiny.model, tiny.quant, bits), config, length,
+                        *comm);
 }
 
 TEST(HeldOutScore, ScoresEveryTokenAfterTheFirstOnce) {

@@ -136,8 +136,7 @@ TEST(CptModel, AdapterFactorsHaveScalesOfTheirOwn) {
   tiny.randomize();
   {
     const at::NoGradGuard no_grad;
-    for (const QuantLinear& linear : tiny.model->linears())
-      tiny.model->parameters().tensor(linear.lora_b()).mul_(1e-3);
+    for (const QuantLinear& linear : tiny.model->linears()) tiny.model->parameters().tensor(linear.lora_b()).mul_(1e-3);
   }
   const at::Tensor tokens = tiny.tokens(2, 9);
   const at::Tensor with = logits(tiny, tokens, 8, 8);
@@ -163,12 +162,11 @@ TEST(CptModel, EveryGemmPathTrains) {
       {"affine activations", [](TinyModel& t) { t.quant.activation.symmetric = false; }},
       {"float adapters", [](TinyModel& t) { t.lora.quantize = false; }},
       {"no adapters", [](TinyModel& t) { t.lora.rank = 0; }},
-      {"whole-tensor scales", [](TinyModel& t) { t.quant.weight.granularity = t.quant.activation.granularity = "tensor"; }},
+      {"whole-tensor scales",
+       [](TinyModel& t) { t.quant.weight.granularity = t.quant.activation.granularity = "tensor"; }},
       {"quantized tied head", [](TinyModel& t) { t.config.quantize_lm_head = true; }},
       {"own head", [](TinyModel& t) { t.config.quantize_lm_head = true, t.config.tie_lm_head = false; }},
-      {"dropout", [](TinyModel& t) {
-         t.config.embd_dropout = t.config.attn_dropout = t.config.resid_dropout = 0.1;
-       }}};
+      {"dropout", [](TinyModel& t) { t.config.embd_dropout = t.config.attn_dropout = t.config.resid_dropout = 0.1; }}};
   for (const Variant& variant : variants) {
     for (const int bits : {3, 8, 11}) {
       TinyModel tiny;
@@ -185,7 +183,8 @@ TEST(CptModel, EveryGemmPathTrains) {
         const at::Tensor grad = tiny.model->parameters().tensor(id).grad();
         ASSERT_TRUE(grad.defined()) << variant.name << ": " << tiny.model->parameters().info(id).name;
         EXPECT_TRUE(at::isfinite(grad).all().item<bool>()) << variant.name;
-        EXPECT_GT(grad.abs().max().item<double>(), 0.0) << variant.name << ": " << tiny.model->parameters().info(id).name;
+        EXPECT_GT(grad.abs().max().item<double>(), 0.0)
+            << variant.name << ": " << tiny.model->parameters().info(id).name;
       }
     }
   }

@@ -18,7 +18,8 @@ at::Tensor decode(const Coded& coded) {
 }
 
 struct Linear {
-  explicit Linear(int bits, const QuantizerConfig& act = kPerRow, const QuantizerConfig& weight = kPerRow) : width(bits) {
+  explicit Linear(int bits, const QuantizerConfig& act = kPerRow, const QuantizerConfig& weight = kPerRow)
+      : width(bits) {
     torch::manual_seed(17);
     x = at::randn({7, 33}).requires_grad_(true);
     w = at::randn({12, 33}).requires_grad_(true);
@@ -93,8 +94,8 @@ TEST(CodeLinear, StochasticGradientsAreUnbiasedAndRepeatable) {
   const Linear l(8);
   const auto gradient = [&](std::uint64_t step) {
     l.x.mutable_grad().reset();
-    const GradientRounding rounding{.width = BitWidth(4), .stochastic = true,
-                                    .key = rng_key(1, RngPurpose::kGradientRounding, step, 0, 0)};
+    const GradientRounding rounding{
+        .width = BitWidth(4), .stochastic = true, .key = rng_key(1, RngPurpose::kGradientRounding, step, 0, 0)};
     code_linear(l.x, l.w, l.bias, l.xq, l.wq, rounding).backward(l.g);
     return l.x.grad().clone();
   };

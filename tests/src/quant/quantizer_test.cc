@@ -38,8 +38,11 @@ TEST_P(AnyQuantizer, IsIdempotentWithItsRangeHeld) {
 }
 
 TEST_P(AnyQuantizer, IsMonotone) {
-  Quantizer q("layer", "weight", {.method = GetParam().config.method, .symmetric = GetParam().config.symmetric,
-                                  .log_codebook = GetParam().config.log_codebook, .granularity = "tensor"});
+  Quantizer q("layer", "weight",
+              {.method = GetParam().config.method,
+               .symmetric = GetParam().config.symmetric,
+               .log_codebook = GetParam().config.log_codebook,
+               .granularity = "tensor"});
   const at::Tensor sorted = std::get<0>(at::sort(input().reshape({1, -1})));
   const at::Tensor y = q.fake_quant(sorted, width());
   EXPECT_TRUE((y.diff() >= 0).all().item<bool>());
@@ -58,8 +61,7 @@ TEST_P(AnyQuantizer, KeepsTheLargestMagnitudeOfEachGroup) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Methods, AnyQuantizer,
-    ::testing::ValuesIn([] {
+    Methods, AnyQuantizer, ::testing::ValuesIn([] {
       std::vector<Case> cases;
       for (const int bits : {2, 3, 4, 5, 6, 7, 8, 12, 18}) {
         const std::string suffix = std::to_string(bits);
@@ -67,8 +69,10 @@ INSTANTIATE_TEST_SUITE_P(
         cases.push_back({"SymmetricFeature" + suffix, {.granularity = "feature"}, bits});
         cases.push_back({"AffineTensor" + suffix, {.symmetric = false, .granularity = "tensor"}, bits});
         if (bits <= 8) {
-          cases.push_back({"LogPacked" + suffix, {.method = "log", .log_codebook = "packed", .granularity = "tensor"}, bits});
-          cases.push_back({"LogSeed" + suffix, {.method = "log", .log_codebook = "seed", .granularity = "tensor"}, bits});
+          cases.push_back(
+              {"LogPacked" + suffix, {.method = "log", .log_codebook = "packed", .granularity = "tensor"}, bits});
+          cases.push_back(
+              {"LogSeed" + suffix, {.method = "log", .log_codebook = "seed", .granularity = "tensor"}, bits});
         }
       }
       return cases;
@@ -159,8 +163,9 @@ TEST(GemmPath, CodesNeedScalesThatFactorOut) {
 TEST(PrecisionMap, OverridesReplaceTheScheduledWidthsOfMatchingLayers) {
   const std::vector<std::string> names = {"h.0.attn.c_attn", "h.0.mlp.c_fc", "h.1.attn.c_attn"};
   const LayerPrecision base{BitWidth(4), BitWidth(4), BitWidth(8)};
-  const auto map = PrecisionMap::make(names, base, {{.layers = "h.*.attn.c_attn", .weight_bits = 8},
-                                                    {.layers = "h.1.*", .activation_bits = 6, .gradient_bits = 32}});
+  const auto map = PrecisionMap::make(names, base,
+                                      {{.layers = "h.*.attn.c_attn", .weight_bits = 8},
+                                       {.layers = "h.1.*", .activation_bits = 6, .gradient_bits = 32}});
   EXPECT_EQ(map.at(0), (LayerPrecision{BitWidth(8), BitWidth(4), BitWidth(8)}));
   EXPECT_EQ(map.at(1), base);
   EXPECT_EQ(map.at(2), (LayerPrecision{BitWidth(8), BitWidth(6), BitWidth(32)}));

@@ -23,8 +23,11 @@ TEST(ResumeCheck, TheSameConfigurationElsewhereIsNoChange) {
 }
 
 TEST(ResumeCheck, AChangeThatFitsIsAllowedAndSaid) {
-  EXPECT_THAT(check_resume(kBefore, R"({"run": {"seed": 1, "dir": "a"}, "model": {"n_layer": 2, "n_head": 2}, "train": {"steps": 20}, "lora": {"rank": 4}})"),
-              ElementsAre(AllOf(HasSubstr("train.steps"), HasSubstr("10 in the checkpoint"), HasSubstr("20 now"))));
+  EXPECT_THAT(
+      check_resume(
+          kBefore,
+          R"({"run": {"seed": 1, "dir": "a"}, "model": {"n_layer": 2, "n_head": 2}, "train": {"steps": 20}, "lora": {"rank": 4}})"),
+      ElementsAre(AllOf(HasSubstr("train.steps"), HasSubstr("10 in the checkpoint"), HasSubstr("20 now"))));
 }
 
 TEST(ResumeCheck, ChangesOfShapeAreRefusedAllAtOnce) {

@@ -52,8 +52,7 @@ class TrainerTest : public ::testing::Test {
 
   // Runs `options` on `ranks` threads; what rank 0 ends with.
   End train(const TrainerOptions& options, int ranks, const QuantizerConfig& activation = {.granularity = "token"},
-            const Prepare& prepare = {},
-            const std::atomic<int>* signal = nullptr) {
+            const Prepare& prepare = {}, const std::atomic<int>* signal = nullptr) {
     const TokenSource tokens = test::tiny_tokens(), held_out = test::tiny_tokens(300);
     End end;
     dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
@@ -66,8 +65,13 @@ class TrainerTest : public ::testing::Test {
       Logger log({.dir = fs::path(options.run.dir) / "logs", .rank = comm.rank()});
       TrainerOptions own = options;
       own.quant = mine.quant;
-      Trainer trainer(own, {.model = model, .lora = mine.lora, .train_tokens = tokens, .val_tokens = held_out,
-                            .comm = comm, .log = log, .signal = signal});
+      Trainer trainer(own, {.model = model,
+                            .lora = mine.lora,
+                            .train_tokens = tokens,
+                            .val_tokens = held_out,
+                            .comm = comm,
+                            .log = log,
+                            .signal = signal});
       if (prepare) prepare(trainer);
       TrainResult result = trainer.run();
       if (comm.rank() != 0) return;
@@ -83,14 +87,13 @@ class TrainerTest : public ::testing::Test {
     std::vector<std::string> lines;
     for (std::string line; std::getline(in, line);) {
       const Value value = parse_json(line, "metrics");
-      lines.push_back(to_json(value.at("step")) + " " + to_json(value.at("loss")) + " " + to_json(value.at("grad_norm")) +
-                      " " + to_json(value.at("weight_bits")) + " " + to_json(value.at("bitops_ratio")));
+      lines.push_back(to_json(value.at("step")) + " " + to_json(value.at("loss")) + " " +
+                      to_json(value.at("grad_norm")) + " " + to_json(value.at("weight_bits")) + " " +
+                      to_json(value.at("bitops_ratio")));
     }
     return lines;
   }
-  std::string read(const std::string& dir, const std::string& file) const {
-    return read_file(root_ / dir / file);
-  }
+  std::string read(const std::string& dir, const std::string& file) const { return read_file(root_ / dir / file); }
 
   fs::path root_;
 };
@@ -101,11 +104,14 @@ TEST_F(TrainerTest, ARunStoppedAndResumedContinuesBitForBit) {
   TrainerOptions part = options("part", 12);
   part.checkpoint.every = 5;
   std::atomic<int> signal{0};
-  const End stopped = train(part, 2, {.granularity = "token"}, [&](Trainer& trainer) {
-    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
-      if (step == 6) signal = 15;
-    });
-  }, &signal);
+  const End stopped = train(
+      part, 2, {.granularity = "token"},
+      [&](Trainer& trainer) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+          if (step == 6) signal = 15;
+        });
+      },
+      &signal);
   EXPECT_FALSE(stopped.result.finished);
   EXPECT_EQ(stopped.result.signal, 15);
   EXPECT_LT(stopped.state.step, 12);
@@ -134,11 +140,14 @@ TEST_F(TrainerTest, AResumeOnOtherRanksGivesTheSameRun) {
   const End whole = train(options("whole", 8), 1);
   TrainerOptions part = options("part", 8);
   std::atomic<int> signal{0};
-  train(part, 4, {.granularity = "token"}, [&](Trainer& trainer) {
-    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
-      if (step == 2) signal = 10;
-    });
-  }, &signal);
+  train(
+      part, 4, {.granularity = "token"},
+      [&](Trainer& trainer) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+          if (step == 2) signal = 10;
+        });
+      },
+      &signal);
   EXPECT_EQ(train(part, 2).parameters, whole.parameters);
 }
 
@@ -177,11 +186,14 @@ TEST_F(TrainerTest, CalibratedRangesAreKeptInTheCheckpoint) {
   const End whole = train(options("whole", 8), 1, calibrated);
   TrainerOptions part = options("part", 8);
   std::atomic<int> signal{0};
-  train(part, 2, calibrated, [&](Trainer& trainer) {
-    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
-      if (step == 3) signal = 15;
-    });
-  }, &signal);
+  train(
+      part, 2, calibrated,
+      [&](Trainer& trainer) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+          if (step == 3) signal = 15;
+        });
+      },
+      &signal);
   const End resumed = train(part, 2, calibrated);
   EXPECT_EQ(resumed.parameters, whole.parameters);
 }
@@ -203,7 +215,8 @@ TEST_F(TrainerTest, TheReportHoldsEveryWidthOnce) {
   train(options("run", 6), 2);
   const Value report = parse_json(read("run", "report.json"), "report.json");
   EXPECT_EQ(report.at("widths").as_array().size(), 3U);
-  for (const Value& width : report.at("widths").as_array()) EXPECT_GT(width.at("perplexity").at("held_out").as_double(), 1.0);
+  for (const Value& width : report.at("widths").as_array())
+    EXPECT_GT(width.at("perplexity").at("held_out").as_double(), 1.0);
 }
 
 }  // namespace
