@@ -17,6 +17,8 @@ Field<Owner> key(std::string path, FieldRef<T, Owner> ref, Rule rule, std::strin
   return {std::move(path), std::move(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
 }
 
+constexpr double kMostOfAny = 1e6;  // batches, ranks, threads, files: a bound that says "this is a slip"
+
 Rule any() { return {}; }
 Rule from(double min) { return {.min = min}; }
 Rule between(double min, double max) { return {.min = min, .max = max}; }
@@ -119,7 +121,7 @@ void add_quantizer(Fields& f, const std::string& section, QuantizerConfig Q::*ro
                    std::vector<std::string> granularities, const std::string& granularity_meaning) {
   using C = QuantizerConfig;
   f.push_back(key(section + ".method", at(&R::quant, role, &C::method), one_of({"minmax", "log"}), "",
-                  "minmax: uniform steps; log: powers of two", {"quantizer_type", "quantizer"}));
+                  "minmax: even steps; log: even steps of the magnitude's logarithm", {"quantizer_type", "quantizer"}));
   f.push_back(key(section + ".symmetric", at(&R::quant, role, &C::symmetric), any(), "",
                   "minmax only: true: codes -q..q, q = 2^(bits-1)-1; false: affine codes 0..2^bits-1"));
   f.push_back(key(section + ".log_codebook", at(&R::quant, role, &C::log_codebook), one_of({"packed", "seed"}), "",
@@ -146,8 +148,9 @@ void add_quant(Fields& f) {
                   "round gradients stochastically, else to the nearest code"));
   f.push_back(key("quant.log_grad_clip", at(&R::quant, &Q::log_grad_clip), positive(), "",
                   "log quantizer: gradients through it are clamped to this magnitude"));
-  f.push_back(key("quant.calibration_batches", at(&R::quant, &Q::calibration_batches), from(1), "micro-batches",
-                  "batches that calibrated ranges are taken from", {"warm_up_batches", "calibration_steps"}));
+  f.push_back(key("quant.calibration_batches", at(&R::quant, &Q::calibration_batches), between(1, kMostOfAny),
+                  "micro-batches", "batches that calibrated ranges are taken from",
+                  {"warm_up_batches", "calibration_steps"}));
   f.push_back(key("quant.overrides", at(&R::quant, &Q::overrides), maybe_empty(), "",
                   "widths of single layers, in place of the schedule's; applied in order, later ones win",
                   {"layer_specific_bits", "layer_bits"}));
@@ -227,7 +230,7 @@ void add_training(Fields& f) {
       key("train.micro_batch_size", at(&R::train, &T::micro_batch_size), between(1, kMostSequences), "sequences",
           "sequences a forward and backward pass; batch_size / (micro_batch_size * ranks) passes are accumulated",
           {"gradient_accumulation_steps", "accumulation_steps", "per_device_batch_size"}));
-  f.push_back(key("train.max_skips", at(&R::train, &T::max_skips), from(1), "steps",
+  f.push_back(key("train.max_skips", at(&R::train, &T::max_skips), between(1, kMostOfAny), "steps",
                   "stop with exit code 8, after a checkpoint, after so many non-finite steps in a row"));
   f.push_back(key("train.log_every", at(&R::train, &T::log_every), between(1, kMostSteps), "steps",
                   "steps between lines of metrics", {"log_interval", "logging_steps"}));
@@ -246,13 +249,14 @@ void add_training(Fields& f) {
   f.push_back(key("checkpoint.every", at(&R::checkpoint, &CheckpointConfig::every), between(0, kMostSteps), "steps",
                   "steps between checkpoints; 0: only at the end",
                   {"save_interval", "save_every", "checkpoint_every", "save_steps"}));
-  f.push_back(key("checkpoint.keep", at(&R::checkpoint, &CheckpointConfig::keep), from(0), "",
+  f.push_back(key("checkpoint.keep", at(&R::checkpoint, &CheckpointConfig::keep), between(0, kMostOfAny), "",
                   "newest checkpoints kept; 0: all", {"save_total_limit"}));
-  f.push_back(key("parallel.data", at(&R::parallel, &ParallelConfig::data), from(0), "ranks",
+  f.push_back(key("parallel.data", at(&R::parallel, &ParallelConfig::data), between(0, kMostOfAny), "ranks",
                   "data-parallel ranks; 0: all ranks / parallel.pipeline", {"dp", "data_parallel", "dp_size"}));
-  f.push_back(key("parallel.pipeline", at(&R::parallel, &ParallelConfig::pipeline), from(1), "stages",
+  f.push_back(key("parallel.pipeline", at(&R::parallel, &ParallelConfig::pipeline), between(1, kMostOfAny), "stages",
                   "pipeline stages", {"pp", "pipeline_parallel", "pp_size"}));
-  f.push_back(key("parallel.threads_per_rank", at(&R::parallel, &ParallelConfig::threads_per_rank), from(0), "threads",
+  f.push_back(key("parallel.threads_per_rank", at(&R::parallel, &ParallelConfig::threads_per_rank),
+                  between(0, kMostOfAny), "threads",
                   "CPU threads of a rank; 0: the node's cores / its ranks, at least 1",
                   {"num_threads", "omp_num_threads", "threads"}));
 }

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <stdexcept>
 #include <string>
 
 #include "tests/dist/communicator_cases.h"
@@ -95,6 +96,16 @@ void unwind(int* argc, char*** argv) {
   world->barrier();
 }
 
+// A test that fails on rank 1 alone: the whole program must fail, and nobody may hang.
+void fail_a_test(const MpiSession& session, Communicator& world, const std::string& fault) {
+  if (session.rank() == 1) {
+    EXPECT_TRUE(fault != "expect") << "on purpose";
+    ASSERT_TRUE(fault != "assert") << "on purpose";
+    if (fault == "test-throws") throw std::runtime_error("on purpose");
+  }
+  world.barrier();
+}
+
 int run(int argc, char** argv) {
   const std::string fault = argc == 3 && std::strcmp(argv[1], "--fault") == 0 ? argv[2] : "";
   if (fault == "unwind") {
@@ -107,6 +118,11 @@ int run(int argc, char** argv) {
     }
   }
   MpiSession session(&argc, &argv);
+  if (fault == "expect" || fault == "assert" || fault == "test-throws") {
+    return testing::run_rank_tests(session, &argc, argv, [&](Communicator& world) {
+      register_test("Fault", "FailsOnRank1", [&] { fail_a_test(session, world, fault); });
+    });
+  }
   if (!fault.empty()) return misbehave(session, fault);
   const std::unique_ptr<Communicator> pieces = make_mpi_world(session, {.small_bytes = 16, .segment_bytes = 6000});
   return testing::run_rank_tests(session, &argc, argv, [&](Communicator& world) {

@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <stdexcept>
 #include <string>
 
 namespace qat::dist {
@@ -80,6 +82,16 @@ TEST(RankFault, AnAgreedErrorIsPrintedOnceAndIsTheExitCode) {
   const Outcome outcome = run_fault("agreed");
   EXPECT_EQ(outcome.exit_code, 3);
   EXPECT_EQ(outcome.output, "rank 1 only: no data\n");
+}
+
+TEST(RankFault, ATestThatFailsOnOneRankFailsTheProgramAndNamesTheRank) {
+  for (const char* fault : {"expect", "assert", "test-throws"}) {
+    const Outcome outcome = run_fault(fault);
+    EXPECT_EQ(outcome.exit_code, 1) << fault << "\n" << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr("rank 1 of 4: ")) << fault;
+    EXPECT_THAT(outcome.output, HasSubstr("on purpose")) << fault;
+    EXPECT_LT(outcome.seconds, 20.0) << fault;
+  }
 }
 
 TEST(RunLocal, PassesArgumentsAndTheExitCodeFromAPathWithSpaces) {

@@ -20,15 +20,16 @@ class RankFailures : public ::testing::EmptyTestEventListener {
   explicit RankFailures(const MpiSession& session) : session_(session) {}
 
  private:
+  void OnTestStart(const ::testing::TestInfo& test) override { test_ = test.name(); }
+  void OnTestEnd(const ::testing::TestInfo&) override { test_ = "set-up"; }
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    const ::testing::TestInfo* const test = ::testing::UnitTest::GetInstance()->current_test_info();
-    std::fprintf(stderr, "rank %d of %d: %s failed at %s:%d\n%s\n", session_.rank(), session_.size(),
-                 test == nullptr ? "set-up" : test->name(), result.file_name() == nullptr ? "?" : result.file_name(),
-                 result.line_number(), result.message());
+    std::fprintf(stderr, "rank %d of %d: %s failed at %s:%d\n%s\n", session_.rank(), session_.size(), test_.c_str(),
+                 result.file_name() == nullptr ? "?" : result.file_name(), result.line_number(), result.message());
     if (result.fatally_failed()) session_.abort(1);
   }
   const MpiSession& session_;
+  std::string test_ = "set-up";  // GoogleTest holds its lock while it reports, so it cannot be asked then
 };
 
 // register_tests(world) may add tests with testing::RegisterTest.

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "kernels/quant/encode_cpu.h"
+#include "kernels/quant/row_coder.h"
 #include "kernels/quant/transpose_bytes.h"
 #include "tests/support/kernel_data.h"
 #include "tests/support/threads_parallel_for.h"
@@ -197,6 +198,18 @@ TEST(StochasticRounding, IsUnbiasedAndUsesOnlyTheTwoNeighbours) {
 TEST(StochasticRounding, NeverMovesAWholeNumber) {
   for (const float value : {0.0F, 1.0F, 64.0F, -127.0F, 127.0F})
     for (const std::int8_t code : stochastic_codes(value, 1 << 14, {3, 4})) EXPECT_EQ(code, value);
+}
+
+TEST(StochasticRounding, GoesUpExactlyWhenTheDrawIsBelowTheFraction) {
+  const std::vector<float> x{3.0F, 0.5F, 0.5F, -2.25F, -2.25F, 127.0F, -127.0F};
+  const std::vector<float> draws{0.0F, 0.5F, 0.5F - 0x1p-24F, 0.75F, 0.75F - 0x1p-24F, 0.0F, 0.0F};
+  const float inverse = 1.0F;
+  for (const CpuIsa isa : {CpuIsa::kPortable, best_cpu_isa()}) {
+    std::vector<std::int8_t> codes(x.size());
+    code_row({x.data(), static_cast<std::int64_t>(x.size()), /*row_factor=*/1.0F, /*col_factors=*/nullptr},
+             {&inverse, /*per_column=*/false, draws.data(), /*q_max=*/127.0F}, codes.data(), isa);
+    EXPECT_EQ(codes, (std::vector<std::int8_t>{3, 0, 1, -3, -2, 127, -127}));
+  }
 }
 
 TEST(StochasticRounding, DependsOnSeedAndStream) {

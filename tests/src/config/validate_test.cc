@@ -76,7 +76,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"parallel.pipeline=13"}, "parallel.pipeline = 13: must not exceed model.n_layer"},
         Refused{{"eval.bits=[9]"}, "eval.bits[0] = 9: must be one of quant.widths, or 32"},
         Refused{{"eval.stride=129"}, "eval.stride = 129: must not exceed data.sequence_length"},
-        Refused{{"quant.calibration_batches=0"}, "quant.calibration_batches = 0: must be an integer of at least 1"},
+        Refused{{"quant.calibration_batches=0"}, "quant.calibration_batches = 0: must be an integer from 1 to 1000000"},
         Refused{{"quant.weight.method=log", "quant.weight.symmetric=false"},
                 "quant.weight.symmetric = false: must be true: the log quantizer"},
         Refused{
