@@ -22,6 +22,7 @@ const std::atomic<int>& watch_signals() {
   sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART;  // system calls of MPI and HDF5 go on
   for (const int signal : {SIGTERM, SIGUSR1, SIGINT}) sigaction(signal, &action, nullptr);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then a write error, which says which file
   return received;
 }
 

@@ -141,7 +141,7 @@ TEST(BlockSumSquares, SumsEachBlockInIndexOrderInDouble) {
   EXPECT_EQ(partial, (std::vector<double>{14.0, 1e16 + 1.0 + 1.0, 0.25}));
 
   const std::vector<float> values = test::random_grid(1, 10007, 5).values;
-  for (const std::int64_t block : {1, 7, 64, 1000, 20000}) {
+  for (const std::int64_t block : {1, 7, 64, 1000, 2600, 20000}) {
     std::vector<double> want((10007 + static_cast<std::size_t>(block) - 1) / static_cast<std::size_t>(block));
     for (std::size_t i = 0; i < values.size(); ++i)
       want[i / static_cast<std::size_t>(block)] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
