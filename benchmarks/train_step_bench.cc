@@ -104,7 +104,6 @@ double median(std::vector<double> values) {
 }
 
 void run(const Setting& s) {
-  at::set_num_threads(s.threads);
   const qat::TokenSource tokens = qat::builtin_text(qat::Split::kTrain);
   const qat::Sampler sampler(tokens, s.sequence, /*seed=*/1);
 
@@ -115,9 +114,11 @@ void run(const Setting& s) {
   const auto comm = qat::dist::make_single_comm();
   qat::Gpt2 model(config, lora, quant, qat::StepRunner::padding(1));
   model.init_random(1);
-  qat::StepRunner runner(
-      model, sampler, *comm,
-      {.seed = 1, .sequence_length = s.sequence, .train = {.batch_size = s.batch, .micro_batch_size = s.micro_batch}});
+  qat::StepRunner runner(model, sampler, *comm,
+                         {.seed = 1,
+                          .sequence_length = s.sequence,
+                          .train = {.batch_size = s.batch, .micro_batch_size = s.micro_batch},
+                          .threads = s.threads});
   const auto precision = qat::PrecisionMap::uniform(config.linears(), s.bits, s.bits, /*gradient=*/8);
 
   EagerGpt2 eager(s);
@@ -127,11 +128,13 @@ void run(const Setting& s) {
   std::vector<double> ours, theirs;
   for (int step = 0; step < s.steps + 3; ++step) {  // the first three warm up
     const auto index = static_cast<std::uint64_t>(step);
+    at::set_num_threads(1);  // ours runs micro-batches side by side
     const double mine = seconds([&] {
       runner.run(
           {.step = index, .weight_bits = s.bits, .activation_bits = s.bits, .gradient_bits = 8, .learning_rate = 1e-3F},
           precision, 0);
     });
+    at::set_num_threads(s.threads);
     const double other = seconds([&] {
       optimizer.zero_grad();
       for (std::int64_t pass = 0; pass < passes; ++pass) {

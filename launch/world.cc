@@ -41,7 +41,7 @@ int World::use_threads(int requested) const {
   const int allowed = sched_getaffinity(0, sizeof(mask), &mask) == 0 ? CPU_COUNT(&mask) : 1;
   const int share = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)) / session_.local_size();
   const int threads = std::max(1, std::min(allowed, requested > 0 ? requested : share));
-  at::set_num_threads(threads);
+  at::set_num_threads(1);
   at::set_num_interop_threads(1);
   return threads;
 }

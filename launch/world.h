@@ -22,7 +22,8 @@ class World {
   bool is_root() const { return rank() == 0; }
 
   // CPU threads of one rank: `requested`, or this node's cores divided by the ranks on it, at least one, and never
-  // more than the processor affinity allows. LibTorch is set to use so many.
+  // more than the processor affinity allows. They run whole passes side by side; LibTorch itself is set to one thread,
+  // so that how many there are changes no bit.
   int use_threads(int requested) const;
 
   // The batch system's number of this job; empty: none.

@@ -49,15 +49,15 @@ int evaluate(World& world, const EvalArguments& arguments) {
   if (!arguments.bits.empty()) sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
   const AgreedConfig agreed = agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
   const RunConfig& config = agreed.loaded.config;
-  world.use_threads(config.parallel.threads_per_rank);
+  const int threads = world.use_threads(config.parallel.threads_per_rank);
 
   const TokenSource tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1));
   load_model(reader.get(), model, world.comm());
   const std::vector<int> widths = evaluation_widths(config.eval, config.quant);
   require_calibrated(model, config.quant, widths);
-  const auto scores =
-      score_widths(model, tokens, widths, config.quant, config.eval, config.data.sequence_length, world.comm());
+  const auto scores = score_widths(model, tokens, widths, config.quant, config.eval, config.data.sequence_length,
+                                   threads, world.comm());
   on_root(world.comm(), "writing the report", [&] {
     FinalReport report{.title = "Held-out perplexity by bit width"};
     report.widths = width_results(model, config.lora, config.quant, scores, config.data.sequence_length);

@@ -29,7 +29,7 @@ struct TrainArguments {
   bool print_config = false;
 };
 
-TrainerOptions trainer_options(const AgreedConfig& agreed) {
+TrainerOptions trainer_options(const AgreedConfig& agreed, int threads) {
   const RunConfig& config = agreed.loaded.config;
   return {.run = config.run,
           .train = config.train,
@@ -41,7 +41,8 @@ TrainerOptions trainer_options(const AgreedConfig& agreed) {
           .eval = config.eval,
           .checkpoint = config.checkpoint,
           .config_json = agreed.json,
-          .config_hash = agreed.hash};
+          .config_hash = agreed.hash,
+          .threads = threads};
 }
 
 // Folder, lock and effective configuration: rank 0's work, and everybody's failure.
@@ -113,18 +114,19 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(world.size()));
   initialize(world, config.model, config.run.seed, model, log);
   say_what_runs(world, agreed, model, train_tokens, val_tokens, threads, log);
-  Trainer trainer(trainer_options(agreed), {.model = model,
-                                            .lora = config.lora,
-                                            .train_tokens = train_tokens,
-                                            .val_tokens = val_tokens,
-                                            .comm = world.comm(),
-                                            .log = log,
-                                            .progress = progress ? &*progress : nullptr,
-                                            .signal = &watch_signals(),
-                                            .on_progress = [&](std::int64_t steps, const std::string& checkpoint) {
-                                              status.last_step = steps - 1;
-                                              status.last_checkpoint = checkpoint;
-                                            }});
+  Trainer trainer(trainer_options(agreed, threads),
+                  {.model = model,
+                   .lora = config.lora,
+                   .train_tokens = train_tokens,
+                   .val_tokens = val_tokens,
+                   .comm = world.comm(),
+                   .log = log,
+                   .progress = progress ? &*progress : nullptr,
+                   .signal = &watch_signals(),
+                   .on_progress = [&](std::int64_t steps, const std::string& checkpoint) {
+                     status.last_step = steps - 1;
+                     status.last_checkpoint = checkpoint;
+                   }});
   const TrainResult result = trainer.run();
   if (progress) progress->finish();
   if (!result.finished) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/common/error.h"
+#include "src/base/parallel.h"
 #include "src/data/eval_windows.h"
 
 namespace qat {
@@ -62,7 +63,8 @@ double HeldOutScore::mean_nll() const { return tokens > 0 ? nll_sum / static_cas
 double HeldOutScore::perplexity() const { return std::exp(mean_nll()); }
 
 HeldOutScore held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
-                            const EvalConfig& config, std::int64_t sequence_length, dist::Communicator& comm) {
+                            const EvalConfig& config, std::int64_t sequence_length, int threads,
+                            dist::Communicator& comm) {
   const std::int64_t total =
       config.max_tokens > 0 ? std::min(config.max_tokens, tokens.total_tokens()) : tokens.total_tokens();
   const auto windows = eval_windows(total, sequence_length, config.stride > 0 ? config.stride : sequence_length);
@@ -76,10 +78,11 @@ HeldOutScore held_out_score(const Gpt2& model, const TokenSource& tokens, const 
   std::vector<double> mine(share), all(share * ranks);
   WeightCache cache;
   const ForwardContext context{.precision = &precision, .weight_cache = &cache};
-  for (std::size_t i = 0; i < share; ++i) {
-    const std::size_t pass = i * ranks + me;
-    if (pass < passes.size()) mine[i] = score_pass(model, tokens, windows, passes[pass], context);
-  }
+  run_parallel(static_cast<std::int64_t>(share), threads, [&](std::int64_t i) {
+    const std::size_t pass = static_cast<std::size_t>(i) * ranks + me;
+    if (pass < passes.size())
+      mine[static_cast<std::size_t>(i)] = score_pass(model, tokens, windows, passes[pass], context);
+  });
   comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
   HeldOutScore score;
   for (std::size_t pass = 0; pass < passes.size(); ++pass) score.nll_sum += all[(pass % ranks) * share + pass / ranks];

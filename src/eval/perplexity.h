@@ -19,8 +19,10 @@ struct HeldOutScore {
 };
 
 // Collective over `comm`: passes of config.batch_size windows are dealt to the ranks, and summed in order of windows,
-// so that the score has the same bits on any number of ranks. `sequence_length`: tokens a window reads.
+// so that the score has the same bits on any number of ranks. `sequence_length`: tokens a window reads; `threads`:
+// passes of this rank at the same time.
 HeldOutScore held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
-                            const EvalConfig& config, std::int64_t sequence_length, dist::Communicator& comm);
+                            const EvalConfig& config, std::int64_t sequence_length, int threads,
+                            dist::Communicator& comm);
 
 }  // namespace qat

@@ -20,11 +20,11 @@ PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, i
 
 std::vector<WidthScore> score_widths(const Gpt2& model, const TokenSource& tokens, const std::vector<int>& widths,
                                      const QuantConfig& quant, const EvalConfig& config, std::int64_t sequence_length,
-                                     dist::Communicator& comm) {
+                                     int threads, dist::Communicator& comm) {
   std::vector<WidthScore> scores;
   for (const int bits : widths)
-    scores.push_back(
-        {bits, held_out_score(model, tokens, evaluation_precision(model, quant, bits), config, sequence_length, comm)});
+    scores.push_back({bits, held_out_score(model, tokens, evaluation_precision(model, quant, bits), config,
+                                           sequence_length, threads, comm)});
   return scores;
 }
 

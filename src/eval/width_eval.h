@@ -24,6 +24,6 @@ PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, i
 // Collective.
 std::vector<WidthScore> score_widths(const Gpt2& model, const TokenSource& tokens, const std::vector<int>& widths,
                                      const QuantConfig& quant, const EvalConfig& config, std::int64_t sequence_length,
-                                     dist::Communicator& comm);
+                                     int threads, dist::Communicator& comm);
 
 }  // namespace qat

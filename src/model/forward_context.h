@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <mutex>
 
 #include "src/base/rng.h"
 #include "src/quant/precision_map.h"
@@ -10,7 +11,8 @@
 
 namespace qat {
 
-// Codes of the weights for as long as the weights do not change: the micro-batches of one step, one evaluation.
+// Codes of the weights for as long as the weights do not change: the micro-batches of one step, one evaluation. Passes
+// of several threads may share it.
 class WeightCache {
  public:
   struct Key {
@@ -23,11 +25,13 @@ class WeightCache {
   void clear() { codes_.clear(); }
   template <typename Encode>
   const Coded& get(const Key& key, Encode&& encode) {
+    const std::lock_guard lock(mutex_);
     const auto found = codes_.find(key);
     return found != codes_.end() ? found->second : codes_.emplace(key, encode()).first->second;
   }
 
  private:
+  std::mutex mutex_;
   std::map<Key, Coded> codes_;
 };
 

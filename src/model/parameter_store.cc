@@ -32,6 +32,10 @@ void ParameterStore::allocate(std::int64_t pad_to) {
     const at::Tensor& buffer = info.trainable ? trainable_ : frozen_;
     at::Tensor leaf = buffer.narrow(0, info.offset, info.elems).view(info.shape);
     leaf.set_requires_grad(info.trainable);
+    if (info.trainable) {
+      trainable_tensors_.push_back(leaf);
+      trainable_offsets_.push_back(info.offset);
+    }
     tensors_.push_back(std::move(leaf));
   }
 }
@@ -44,15 +48,15 @@ std::span<float> ParameterStore::values(int id) {
   return buffer.subspan(static_cast<std::size_t>(one.offset), static_cast<std::size_t>(one.elems));
 }
 
-void ParameterStore::collect_gradients(std::span<float> flat, std::vector<bool>& produced) {
-  produced.resize(infos_.size(), false);
-  for (std::size_t id = 0; id < infos_.size(); ++id) {
-    at::Tensor& grad = tensors_[id].mutable_grad();
-    if (!grad.defined()) continue;
-    const at::Tensor dense = grad.contiguous();
-    std::memcpy(flat.data() + infos_[id].offset, dense.const_data_ptr<float>(), sizeof(float) * dense.numel());
-    produced[id] = true;
-    grad.reset();
+void ParameterStore::scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
+                                       std::vector<bool>& produced) const {
+  QAT_CHECK(gradients.size() == trainable_tensors_.size(), "one gradient for each trainable parameter");
+  produced.resize(gradients.size(), false);
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    if (!gradients[i].defined()) continue;
+    const at::Tensor dense = gradients[i].contiguous();
+    std::memcpy(flat.data() + trainable_offsets_[i], dense.const_data_ptr<float>(), sizeof(float) * dense.numel());
+    produced[i] = true;
   }
 }
 

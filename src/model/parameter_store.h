@@ -43,13 +43,17 @@ class ParameterStore {
   std::span<float> trainable_flat();  // padded
   std::span<float> values(int id);
 
-  // Moves the gradients that backward left in the leaves into `flat` (same layout as trainable_flat(); parameters
-  // without one are not touched) and removes them. produced[id] becomes true for each that had one.
-  void collect_gradients(std::span<float> flat, std::vector<bool>& produced);
+  // The trainable tensors, in order of declaration: what gradients are taken of.
+  const std::vector<at::Tensor>& trainable_tensors() const { return trainable_tensors_; }
+  // Copies gradients (one for each trainable tensor; undefined: none) into `flat`, which has trainable_flat()'s layout;
+  // parameters without one are not touched. produced[i] becomes true for each that had one.
+  void scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
+                         std::vector<bool>& produced) const;
 
  private:
   std::vector<ParameterInfo> infos_;
-  std::vector<at::Tensor> tensors_;
+  std::vector<at::Tensor> tensors_, trainable_tensors_;
+  std::vector<std::int64_t> trainable_offsets_;
   at::Tensor trainable_, frozen_;
   std::int64_t trainable_elems_ = 0, frozen_elems_ = 0;
 };

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "kernels/common/error.h"
+#include "src/base/parallel.h"
 #include "src/quant/torch_view.h"
 #include "src/train/batch.h"
 
@@ -17,14 +18,6 @@ std::vector<OptimSegment> segments_of(const ParameterStore& store) {
   for (const ParameterInfo& info : store.infos())
     if (info.trainable) segments.push_back({.offset = info.offset, .elems = info.elems, .decay = info.decay});
   return segments;
-}
-
-// Flags per parameter -> flags per optimizer segment (trainable parameters in order).
-std::vector<bool> trainable_flags(const ParameterStore& store, const std::vector<bool>& produced) {
-  std::vector<bool> flags;
-  for (int id = 0; id < store.count(); ++id)
-    if (store.info(id).trainable) flags.push_back(produced[static_cast<std::size_t>(id)]);
-  return flags;
 }
 
 }  // namespace
@@ -45,8 +38,8 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
             "the flat buffer is padded for this number of ranks");
 }
 
-double StepRunner::forward_backward(const dist::StepPlan& plan, const PrecisionMap& precision, std::int64_t micro_batch,
-                                    std::vector<bool>& produced) {
+StepRunner::Pass StepRunner::forward_backward(const dist::StepPlan& plan, const PrecisionMap& precision,
+                                              std::int64_t micro_batch) {
   const std::int64_t rows = options_.train.micro_batch_size;
   const auto first = plan.step * static_cast<std::uint64_t>(options_.train.batch_size) +
                      static_cast<std::uint64_t>(micro_batch * rows);
@@ -59,12 +52,33 @@ double StepRunner::forward_backward(const dist::StepPlan& plan, const PrecisionM
                                .step = plan.step,
                                .micro_batch = static_cast<std::uint64_t>(micro_batch)};
   const at::Tensor loss = model_.loss(batch.inputs, batch.targets, context);
-  loss.backward();
-  const std::span<float> leaf = accumulator_.next();
-  model_.parameters().collect_gradients(leaf, produced);
-  if (gradient_hook_) gradient_hook_(static_cast<std::int64_t>(plan.step), micro_batch, leaf);
-  accumulator_.commit();
-  return loss.item<double>();
+  // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
+  return {.loss = loss.item<double>(),
+          .gradients = torch::autograd::grad({loss}, model_.parameters().trainable_tensors(), /*grad_outputs=*/{},
+                                             /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true)};
+}
+
+std::vector<double> StepRunner::run_micro_batches(const dist::StepPlan& plan, const PrecisionMap& precision,
+                                                  std::vector<bool>& produced) {
+  const std::int64_t first = comm_.rank() * local_micro_batches_;
+  std::vector<double> losses;
+  // Rounds of as many passes as there are threads; gradients join the sum in order, so threads change no bit.
+  for (std::int64_t begin = 0; begin < local_micro_batches_; begin += options_.threads) {
+    std::vector<Pass> round(
+        static_cast<std::size_t>(std::min<std::int64_t>(options_.threads, local_micro_batches_ - begin)));
+    run_parallel(static_cast<std::int64_t>(round.size()), options_.threads, [&](std::int64_t i) {
+      round[static_cast<std::size_t>(i)] = forward_backward(plan, precision, first + begin + i);
+    });
+    for (std::size_t i = 0; i < round.size(); ++i) {
+      const std::span<float> leaf = accumulator_.next();
+      model_.parameters().scatter_gradients(round[i].gradients, leaf, produced);
+      const std::int64_t micro_batch = first + begin + static_cast<std::int64_t>(i);
+      if (gradient_hook_) gradient_hook_(static_cast<std::int64_t>(plan.step), micro_batch, leaf);
+      accumulator_.commit();
+      losses.push_back(round[i].loss);
+    }
+  }
+  return losses;
 }
 
 void StepRunner::agree_on_loss(const std::vector<double>& losses, int local_signal, StepOutcome& outcome) {
@@ -88,11 +102,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   weight_cache_.clear();  // the weights have changed since the last step
   accumulator_.reset();
   std::vector<bool> produced;
-  std::vector<double> losses;
-  const std::int64_t first = comm_.rank() * local_micro_batches_;
-  for (std::int64_t i = 0; i < local_micro_batches_; ++i)
-    losses.push_back(forward_backward(plan, precision, first + i, produced));
-
+  const std::vector<double> losses = run_micro_batches(plan, precision, produced);
   StepOutcome outcome;
   agree_on_loss(losses, local_signal, outcome);
   const std::span<float> gradient = accumulator_.result();
@@ -111,7 +121,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   outcome.clipped = options_.optim.clip_norm > 0.0 && outcome.grad_norm > options_.optim.clip_norm;
   if (outcome.clipped) scale *= options_.optim.clip_norm / outcome.grad_norm;
   const std::span<float> params = model_.parameters().trainable_flat();
-  optimizer_.step(exec, params, gradient, trainable_flags(model_.parameters(), produced), plan.learning_rate, scale);
+  optimizer_.step(exec, params, gradient, produced, plan.learning_rate, scale);
   reducer_.all_gather(params);
   return outcome;
 }

@@ -37,6 +37,7 @@ struct StepRunnerOptions {
   TrainConfig train;
   OptimConfig optim;
   bool stochastic_gradients = true;
+  int threads = 1;  // micro-batches of this rank that are computed at the same time, each on one thread
 };
 
 class StepRunner {
@@ -56,8 +57,14 @@ class StepRunner {
   static std::int64_t padding(int ranks) { return kNormBlock * ranks; }
 
  private:
-  double forward_backward(const dist::StepPlan& plan, const PrecisionMap& precision, std::int64_t micro_batch,
-                          std::vector<bool>& produced);
+  struct Pass {
+    double loss = 0.0;
+    std::vector<at::Tensor> gradients;  // of the trainable tensors; undefined: not produced
+  };
+  Pass forward_backward(const dist::StepPlan& plan, const PrecisionMap& precision, std::int64_t micro_batch);
+  // All of this rank's micro-batches, their gradients added up in order. Returns their losses.
+  std::vector<double> run_micro_batches(const dist::StepPlan& plan, const PrecisionMap& precision,
+                                        std::vector<bool>& produced);
   // Mean loss over the global batch in order of micro-batches, and the largest signal.
   void agree_on_loss(const std::vector<double>& losses, int local_signal, StepOutcome& outcome);
 

@@ -33,7 +33,8 @@ StepRunnerOptions runner_options(const TrainerOptions& options) {
           .sequence_length = options.data.sequence_length,
           .train = options.train,
           .optim = options.optim,
-          .stochastic_gradients = options.quant.stochastic_gradients};
+          .stochastic_gradients = options.quant.stochastic_gradients,
+          .threads = options.threads};
 }
 
 }  // namespace
@@ -201,7 +202,7 @@ void Trainer::calibrate_for(const PrecisionMap& precision) {
 std::vector<WidthScore> Trainer::evaluate(const std::vector<int>& widths) {
   for (const int bits : widths) calibrate_for(evaluation_precision(parts_.model, options_.quant, bits));
   const auto scores = score_widths(parts_.model, parts_.val_tokens, widths, options_.quant, options_.eval,
-                                   options_.data.sequence_length, parts_.comm);
+                                   options_.data.sequence_length, options_.threads, parts_.comm);
   for (const WidthScore& one : scores) {
     parts_.log.info(fmt::format("held-out perplexity after step {} at {} bits: {:.3f}", state_.step, one.bits,
                                 one.score.perplexity()));

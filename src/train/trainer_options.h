@@ -26,6 +26,7 @@ struct TrainerOptions {
   CheckpointConfig checkpoint;
   std::string config_json;        // the effective configuration, kept in checkpoints
   std::uint64_t config_hash = 0;  // of it; equal on all ranks
+  int threads = 1;                // CPU threads of this rank
 };
 
 }  // namespace qat

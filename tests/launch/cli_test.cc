@@ -102,7 +102,9 @@ TEST_F(Cli, TrainsOnFourRanksAndTheCheckpointReproducesTheTable) {
   ASSERT_EQ(eval.exit_code, 0) << eval.text;
   std::istringstream lines(eval.text);
   for (std::string line; std::getline(lines, line);)
-    if (line.starts_with("|")) EXPECT_THAT(run.text, HasSubstr(line));
+    if (line.starts_with("|")) {
+      EXPECT_THAT(run.text, HasSubstr(line));
+    }
   EXPECT_GE(count(eval.text, "\n|"), 3U);
 
   // The second start costs nothing and shows the same table.
@@ -111,29 +113,17 @@ TEST_F(Cli, TrainsOnFourRanksAndTheCheckpointReproducesTheTable) {
   EXPECT_THAT(again.text, HasSubstr("finished"));
 }
 
-TEST_F(Cli, TheCurveDoesNotDependOnRanksUmaskOrLocale) {
+TEST_F(Cli, TheCurveDoesNotDependOnRanksThreadsUmaskOrLocale) {
   ASSERT_EQ(shell(program() + tiny("one", "--set parallel.threads_per_rank=1")).exit_code, 0);
   const auto expected = losses("one");
   ASSERT_GE(expected.size(), 10U);
   const Outcome two = shell("umask 077; OMP_NUM_THREADS=64 LC_ALL=de_DE.UTF-8 " + on_ranks(2) +
-                            tiny("two", "--set parallel.threads_per_rank=1"));
+                            tiny("two", "--set parallel.threads_per_rank=2"));
   ASSERT_EQ(two.exit_code, 0) << two.text;
   EXPECT_EQ(losses("two"), expected);
-  const Outcome eight = shell("OMP_NUM_THREADS=1 " + on_ranks(8) + tiny("eight", "--set parallel.threads_per_rank=1"));
+  const Outcome eight = shell("OMP_NUM_THREADS=1 " + on_ranks(8) + tiny("eight"));
   ASSERT_EQ(eight.exit_code, 0) << eight.text;
   EXPECT_EQ(losses("eight"), expected);
-}
-
-// Other numbers of threads may round LibTorch's own sums otherwise, no more.
-TEST_F(Cli, TheCurveDependsOnThreadsInTheLastBitsOnly) {
-  ASSERT_EQ(shell(program() + tiny("one", "--set parallel.threads_per_rank=1")).exit_code, 0);
-  ASSERT_EQ(shell(program() + tiny("two", "--set parallel.threads_per_rank=2")).exit_code, 0);
-  const auto one = losses("one"), two = losses("two");
-  ASSERT_EQ(one.size(), two.size());
-  for (std::size_t i = 0; i < one.size(); ++i) {
-    const double a = std::atof(one[i].c_str() + 7), b = std::atof(two[i].c_str() + 7);
-    EXPECT_NEAR(b / a, 1.0, 1e-5) << "step " << i;
-  }
 }
 
 TEST_F(Cli, ATerminatedRunSavesAndGoesOnAsIfNothingHadHappened) {

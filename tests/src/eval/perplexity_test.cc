@@ -17,7 +17,7 @@ HeldOutScore score(TinyModel& tiny, const TokenSource& tokens, const EvalConfig&
                    std::int64_t length = 12) {
   const auto comm = dist::make_single_comm();
   return held_out_score(*tiny.model, tokens, evaluation_precision(*tiny.model, tiny.quant, bits), config, length,
-                        *comm);
+                        /*threads=*/2, *comm);
 }
 
 TEST(HeldOutScore, ScoresEveryTokenAfterTheFirstOnce) {
@@ -61,7 +61,7 @@ TEST(HeldOutScore, HasTheSameBitsOnAnyNumberOfRanks) {
       TinyModel tiny;
       tiny.build();
       const double sum = held_out_score(*tiny.model, tokens, evaluation_precision(*tiny.model, tiny.quant, 4),
-                                        {.batch_size = 4}, 12, comm)
+                                        {.batch_size = 4}, 12, /*threads=*/ranks, comm)
                              .nll_sum;
       const std::lock_guard lock(mutex);
       if (ranks == 1) one = sum;

@@ -71,6 +71,22 @@ TEST(StepRunner, TwoRunsAreTheSameAndOtherGradientBitsAreNot) {
   EXPECT_NE(train(2, 4, 32).parameters, first.parameters);
 }
 
+TEST(StepRunner, ThreadsChangeNoBit) {
+  at::set_num_threads(1);
+  const TokenSource tokens = test::tiny_tokens();
+  const auto comm = dist::make_single_comm();
+  std::vector<float> expected;
+  for (const int threads : {1, 2, 3, 8, 20}) {
+    TinyModel spec;
+    StepRunnerOptions options = test::tiny_options();
+    options.threads = threads;
+    TinyRank rank(spec, tokens, *comm, options);
+    for (int step = 0; step < 5; ++step) rank.step(static_cast<std::uint64_t>(step), width_of(step), 8);
+    if (expected.empty()) expected = rank.parameters();
+    EXPECT_EQ(rank.parameters(), expected) << threads << " threads";
+  }
+}
+
 TEST(StepRunner, ParametersWithoutGradientAreNotTouched) {
   const TokenSource tokens = test::tiny_tokens();
   const auto comm = dist::make_single_comm();
