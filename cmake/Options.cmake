@@ -33,11 +33,18 @@ endif()
 if(QAT_WITH_NCCL AND NOT QAT_WITH_CUDA)
   message(FATAL_ERROR "QAT_WITH_NCCL is ON and QAT_WITH_CUDA is OFF: NCCL moves GPU memory, so it needs both or neither")
 endif()
-file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu ${PROJECT_SOURCE_DIR}/dist/*.cu)
-if(QAT_WITH_CUDA AND cuda_sources)
+if(QAT_WITH_CUDA)
   set(CMAKE_CUDA_COMPILER ${QAT_NVCC})
   set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # LibTorch's: two copies in one process would not see each other's state
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 90a)
+  endif()
   enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  # As on the CPU: no contraction, so that a kernel and its CPU twin round alike.
+  add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--expt-relaxed-constexpr;--extended-lambda>")
+  set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 endif()
 
 set(QAT_SANITIZE "" CACHE STRING "Sanitizers for our own code, e.g. address,undefined")
@@ -53,10 +60,12 @@ if(QAT_CCACHE)
   # content, which gcc only names in the preprocessed text when asked to.
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${QAT_CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
     add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
   endif()
 endif()
 
 add_library(qat_warnings INTERFACE)
-target_compile_options(qat_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers -Wno-restrict>)
+target_compile_options(qat_warnings INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>
+                       $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers -Wno-restrict>)

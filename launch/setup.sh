@@ -3,6 +3,7 @@
 #   Debian or Ubuntu packages   apt-get, as root or through sudo
 #   CMake                       PyPI's, when the system's is too old          } kept in QAT_CACHE
 #   LibTorch                    PyPI's torch wheel, unpacked (no Python used) } (default ~/.cache/qat_dist)
+#   CUTLASS                     PyPI's headers, where there is nvcc           }
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/toolchain.sh"
 
@@ -58,7 +59,16 @@ else
     *) need_torch=1 ;;
   esac
 fi
-if [ $need_cmake = 1 ] || [ $need_torch = 1 ]; then
+
+# GPU code is compiled where there is nvcc, unless QAT_WITH_CUDA=OFF.
+need_cutlass=0
+if [ $half = whole ] || command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+  case ${QAT_WITH_CUDA:-} in OFF | off | 0 | NO | no | FALSE | false) ;; *)
+    [ -n "${QAT_CUTLASS:-}" ] || [ -e "$qat_cutlass_home/include/cutlass/cutlass.h" ] || need_cutlass=1 ;;
+  esac
+fi
+need_pip=$((need_cmake + need_torch + need_cutlass))
+if [ $need_pip != 0 ]; then
   python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 fi
 
@@ -150,6 +160,13 @@ fill_cmake() {
   "$1/cmake/data/bin/cmake" --version >/dev/null || die "the fetched CMake does not run"
 }
 
+fill_cutlass() {
+  local target=$1
+  pip_into "$target" --no-deps "nvidia-cutlass==$qat_cutlass_version" || die "CUTLASS could not be fetched (see above)"
+  mv "$target/cutlass_library/source/include" "$target/include"
+  find "$target" -mindepth 1 -maxdepth 1 ! -name include ! -name '*.dist-info' -exec rm -rf {} +
+}
+
 fill_torch() {
   local target=$1 metadata missing
   local -a companions
@@ -177,7 +194,7 @@ fill_torch() {
 }
 
 [ "$skip_packages" = 1 ] || install_packages
-if [ $need_cmake = 1 ] || [ $need_torch = 1 ]; then
+if [ $need_pip != 0 ]; then
   python3 -m pip --version >/dev/null 2>&1 || die "python3 with pip is needed to fetch from PyPI: install python3-pip" 2
   mkdir -p "$qat_cache"
   exec 9>"$qat_cache/.lock"
@@ -188,6 +205,11 @@ if [ $need_cmake = 1 ] && ! cmake=$(qat_find_cmake); then
   say "fetching CMake $cmake_version from PyPI: 30 MB, 90 MB on disk, into $qat_cmake_home"
   fetch "$qat_cmake_home" fill_cmake
   cmake=$(qat_find_cmake)
+fi
+if [ $need_cutlass = 1 ] && [ ! -e "$qat_cutlass_home/include/cutlass/cutlass.h" ]; then
+  need_space 100
+  say "fetching CUTLASS $qat_cutlass_version (headers) from PyPI: 6 MB, 27 MB on disk, into $qat_cutlass_home"
+  fetch "$qat_cutlass_home" fill_cutlass
 fi
 if [ $need_torch = 1 ] && ! grep -qsx "torch $qat_torch_version \($half\|whole\)" "$marker"; then
   if [ $half = cpu ]; then

@@ -6,6 +6,8 @@ qat_cache=${QAT_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set: set it, or QAT_CACH
 qat_torch_version=$(sed -n 's/^set(QAT_TORCH_VERSION \(.*\))$/\1/p' "$qat_root/cmake/FindLibTorch.cmake")
 qat_cmake_minimum=$(sed -n 's/^cmake_minimum_required(VERSION \([0-9.]*\).*/\1/p' "$qat_root/CMakeLists.txt")
 qat_torch_home=$qat_cache/libtorch-$qat_torch_version  # holds torch/ and nvidia/, as unpacked wheels do
+qat_cutlass_version=$(sed -n 's/^set(QAT_CUTLASS_VERSION \(.*\))$/\1/p' "$qat_root/cmake/Dependencies.cmake")
+qat_cutlass_home=$qat_cache/cutlass-$qat_cutlass_version
 qat_cmake_home=$qat_cache/cmake
 qat_cores=$(nproc)
 

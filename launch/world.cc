@@ -7,8 +7,14 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <span>
+#include <vector>
 
+#include "dist/comm/agree.h"
+#include "dist/comm/device_assignment.h"
 #include "dist/comm/mpi_comm.h"
+#include "dist/comm/nccl_comm.h"
+#include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
 
 namespace qat::launch {
@@ -44,6 +50,28 @@ int World::use_threads(int requested) const {
   at::set_num_threads(1);
   at::set_num_interop_threads(1);
   return threads;
+}
+
+ComputeMode World::use_device(const ComputeConfig& config) {
+  // All ranks must go the same way, whatever each of them sees.
+  std::vector<std::int32_t> fewest = {config.device == "cpu" ? 0 : cuda_device_count()};
+  comm_->all_reduce(view(std::span(fewest)), dist::ReduceOp::kMin);
+  const bool cuda = config.device == "cuda" || (config.device == "auto" && fewest[0] > 0);
+  if (cuda && fewest[0] == 0)
+    throw dist::AgreedError(ErrorKind::kConfig,
+                            "compute.device is \"cuda\", but a rank sees no GPU (no driver, no device, or a program "
+                            "built without CUDA): use compute.device \"cpu\", or start it where there are GPUs");
+  const int index = cuda ? dist::assign_local_devices(*comm_) : 0;
+  ComputeMode mode;
+  dist::RankReport report;
+  try {
+    mode = make_compute_mode(cuda ? "cuda" : "cpu", config.dtype, config.attention, index);
+  } catch (const Error& error) {
+    report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
+  }
+  dist::agree(*comm_, report, "compute device");
+  if (cuda) comm_ = dist::make_nccl_world(std::move(comm_));
+  return mode;
 }
 
 std::string World::job_id() {

@@ -6,6 +6,8 @@
 
 #include "dist/comm/communicator.h"
 #include "dist/comm/mpi_session.h"
+#include "src/model/compute_config.h"
+#include "src/quant/torch_device.h"
 
 namespace qat::launch {
 
@@ -25,6 +27,10 @@ class World {
   // more than the processor affinity allows. They run whole passes side by side; LibTorch itself is set to one thread,
   // so that how many there are changes no bit.
   int use_threads(int requested) const;
+
+  // Where this run computes. With GPUs, every rank gets one of its own (Error(kConfig) on all ranks if there are too
+  // few), and from then on comm() also moves GPU memory. Collective; once, before any tensor is made.
+  ComputeMode use_device(const ComputeConfig& config);
 
   // The batch system's number of this job; empty: none.
   static std::string job_id();

@@ -9,8 +9,8 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 }  // namespace
 
-GradReducer::GradReducer(Communicator& group, std::int64_t elems, std::int64_t block)
-    : group_(group), elems_(elems), shard_elems_(0) {
+GradReducer::GradReducer(Communicator& group, std::int64_t elems, std::int64_t block, Device device, StreamRef stream)
+    : group_(group), elems_(elems), shard_elems_(0), device_(device), stream_(stream) {
   QAT_CHECK(elems >= 0 && block >= 1, "a shard is a whole number of blocks");
   shard_elems_ = ceil_div(ceil_div(elems, block), group.size()) * block;
 }
@@ -20,14 +20,18 @@ std::span<float> GradReducer::own_part(std::span<float> full) const {
   return full.subspan(static_cast<std::size_t>(shard().begin), static_cast<std::size_t>(shard_elems_));
 }
 
+BufferView GradReducer::buffer(std::span<float> values) const {
+  return {values.data(), static_cast<std::int64_t>(values.size()), DType::kFloat32, device_};
+}
+
 void GradReducer::reduce_scatter(std::span<float> full) {
   const std::span<float> own = own_part(full);
-  if (group_.size() > 1) group_.reduce_scatter(view(full), view(own), ReduceOp::kSum);
+  if (group_.size() > 1) group_.reduce_scatter(buffer(full), buffer(own), ReduceOp::kSum, stream_);
 }
 
 void GradReducer::all_gather(std::span<float> full) {
   const std::span<float> own = own_part(full);
-  if (group_.size() > 1) group_.all_gather(view(own), view(full));
+  if (group_.size() > 1) group_.all_gather(buffer(own), buffer(full), stream_);
 }
 
 }  // namespace qat::dist

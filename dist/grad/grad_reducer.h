@@ -18,8 +18,10 @@ struct ShardRange {
 class GradReducer {
  public:
   // Pads `elems` until every rank's shard is the same multiple of `block` elements (of what shares one scale, say).
-  // The group must outlive the reducer.
-  GradReducer(Communicator& group, std::int64_t elems, std::int64_t block);
+  // The group must outlive the reducer. Buffers are in the memory of `device`; on a GPU the calls below are ordered on
+  // `stream` and return before they are done.
+  GradReducer(Communicator& group, std::int64_t elems, std::int64_t block, Device device = Device::kCpu,
+              StreamRef stream = {});
 
   std::int64_t elems() const noexcept { return elems_; }
   std::int64_t padded_elems() const noexcept { return shard_elems_ * group_.size(); }
@@ -33,10 +35,13 @@ class GradReducer {
 
  private:
   std::span<float> own_part(std::span<float> full) const;
+  BufferView buffer(std::span<float> values) const;
 
   Communicator& group_;
   std::int64_t elems_;
   std::int64_t shard_elems_;
+  Device device_;
+  StreamRef stream_;
 };
 
 }  // namespace qat::dist

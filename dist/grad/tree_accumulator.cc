@@ -1,23 +1,26 @@
 #include "dist/grad/tree_accumulator.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "kernels/common/error.h"
 
 namespace qat::dist {
 
-TreeAccumulator::TreeAccumulator(std::int64_t elems) : elems_(elems) {
+TreeAccumulator::TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory)
+    : elems_(elems), memory_(std::move(memory)) {
   QAT_CHECK(elems >= 0, "a negative number of elements");
+  QAT_CHECK(memory_ != nullptr, "an accumulator without memory");
 }
 
-std::span<float> TreeAccumulator::next() {
+std::span<float> TreeAccumulator::next(bool zeroed) {
   QAT_CHECK(!filling_, "next() before commit() of the previous leaf");
   QAT_CHECK(!finished_, "result() closes the tree: reset() before the next leaf");
-  if (depth_ == partials_.size()) partials_.emplace_back();
-  std::vector<float>& leaf = partials_[depth_].sum;
-  leaf.assign(static_cast<std::size_t>(elems_), 0.0F);
+  if (depth_ == partials_.size())
+    partials_.push_back({.sum = memory_->allocate(elems_), .leaves = 0});
+  else if (zeroed)
+    memory_->zero(values(partials_[depth_]));
   filling_ = true;
-  return leaf;
+  return values(partials_[depth_]);
 }
 
 void TreeAccumulator::commit() {
@@ -39,7 +42,7 @@ std::span<float> TreeAccumulator::result() {
   // The partial sums hold ever smaller powers of two; from the small end, this is the tree that splits off the largest
   // power of two first: 7 leaves are 4 + (2 + 1).
   while (depth_ >= 2) add_top();
-  return partials_[0].sum;
+  return values(partials_[0]);
 }
 
 void TreeAccumulator::reset() {
@@ -52,9 +55,7 @@ void TreeAccumulator::reset() {
 void TreeAccumulator::add_top() {
   Partial& left = partials_[depth_ - 2];
   const Partial& right = partials_[depth_ - 1];
-  float* const to = left.sum.data();
-  const float* const from = right.sum.data();
-  for (std::int64_t i = 0; i < elems_; ++i) to[i] += from[i];
+  memory_->add(values(left), values(right));
   left.leaves += right.leaves;
   --depth_;
 }

@@ -6,17 +6,22 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
+
+#include "dist/grad/flat_memory.h"
 
 namespace qat::dist {
 
 class TreeAccumulator {
  public:
-  explicit TreeAccumulator(std::int64_t elems);
+  // All buffers are `memory`'s. On a GPU the caller fills leaves on the stream that `memory` works on.
+  explicit TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory = host_flat_memory());
 
-  // The buffer for the next leaf: [elems], zeroed. Valid until commit().
-  std::span<float> next();
+  // The buffer for the next leaf: [elems], zeroed unless the caller is going to overwrite all of it. Valid until
+  // commit().
+  std::span<float> next(bool zeroed = true);
   // What stands in that buffer is the leaf.
   void commit();
   // The sum of all leaves, zeros if there is none. Valid until reset(), which must come before another next(); until
@@ -30,12 +35,16 @@ class TreeAccumulator {
 
  private:
   struct Partial {
-    std::vector<float> sum;
+    std::shared_ptr<float> sum;
     std::int64_t leaves = 0;
   };
+  std::span<float> values(const Partial& partial) const {
+    return {partial.sum.get(), static_cast<std::size_t>(elems_)};
+  }
   void add_top();  // the two topmost partial sums become one
 
   std::int64_t elems_;
+  std::shared_ptr<FlatMemory> memory_;
   std::int64_t leaves_ = 0;
   std::vector<Partial> partials_;  // the first `depth_` hold sums of ever fewer leaves; the rest are spare buffers
   std::size_t depth_ = 0;

@@ -1,5 +1,5 @@
-// Counter-based random numbers (Philox4x32-10, Salmon et al., SC'11): a pure function of (key, counter), the same on
-// a CPU and on a GPU, so that a draw depends on what is drawn for and never on how many ranks or threads draw.
+// Counter-based random numbers (Philox4x32, Salmon et al., SC'11): a pure function of (key, counter), the same on a CPU
+// and on a GPU, so that a draw depends on what is drawn for and never on how many ranks or threads draw.
 #pragma once
 
 #include <array>
@@ -23,13 +23,18 @@ struct Philox4 {
   std::uint32_t v[4];
 };
 
+// Ten rounds are the authors' default; seven are the fewest that pass BigCrush (their table 2).
+constexpr int kPhiloxRounds = 10;
+constexpr int kRoundingPhiloxRounds = 7;
+
+template <int kRounds = kPhiloxRounds>
 QAT_HOST_DEVICE constexpr Philox4 philox(RngKey key, std::uint64_t counter) {
   constexpr std::uint32_t kMul0 = 0xD2511F53U, kMul1 = 0xCD9E8D57U;
   constexpr std::uint32_t kWeyl0 = 0x9E3779B9U, kWeyl1 = 0xBB67AE85U;
   std::uint32_t c0 = static_cast<std::uint32_t>(counter), c1 = static_cast<std::uint32_t>(counter >> 32);
   std::uint32_t c2 = static_cast<std::uint32_t>(key.stream), c3 = static_cast<std::uint32_t>(key.stream >> 32);
   std::uint32_t k0 = static_cast<std::uint32_t>(key.seed), k1 = static_cast<std::uint32_t>(key.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < kRounds; ++round) {
     const std::uint64_t p0 = static_cast<std::uint64_t>(kMul0) * c0;
     const std::uint64_t p1 = static_cast<std::uint64_t>(kMul1) * c2;
     const std::uint32_t n0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
@@ -50,6 +55,23 @@ QAT_HOST_DEVICE constexpr float uniform01(std::uint32_t bits) { return static_ca
 // The draw for element `index` of a stream: word index % 4 of block index / 4.
 QAT_HOST_DEVICE constexpr float uniform_at(RngKey key, std::uint64_t index) {
   return uniform01(philox(key, index / 4).v[index % 4]);
+}
+
+// The draw of stochastic rounding for element `index`, made to be cheap (one is needed per element of every gradient):
+// seven rounds, sixteen bits, eight draws a block. Block index / 8, word (index % 8) / 2, its low half for an even
+// index:
+//   u = (half + 1/2) 2^-16: in (0, 1), of mean exactly 1/2, exact in fp32; u < f has the probability f to within 2^-17.
+QAT_HOST_DEVICE constexpr Philox4 rounding_block(RngKey key, std::uint64_t block) {
+  return philox<kRoundingPhiloxRounds>(key, block);
+}
+QAT_HOST_DEVICE constexpr float rounding_uniform(std::uint32_t half) {
+  return (static_cast<float>(half) + 0.5F) * 0x1p-16F;
+}
+QAT_HOST_DEVICE constexpr float rounding_uniform_at(RngKey key, std::uint64_t index) {
+  const Philox4 block = rounding_block(key, index / 8);
+  const std::uint64_t w = index % 8 / 2;  // selected, not indexed: on a GPU an index would put the block into memory
+  const std::uint32_t word = w == 0 ? block.v[0] : w == 1 ? block.v[1] : w == 2 ? block.v[2] : block.v[3];
+  return rounding_uniform(index % 2 == 0 ? word & 0xFFFFU : word >> 16);
 }
 
 }  // namespace qat::kernels

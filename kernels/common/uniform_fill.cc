@@ -7,11 +7,29 @@
 namespace qat::kernels {
 namespace {
 
-// out[4 * i + w] = word w of block `block + i`.
+// How one block becomes draws.
+struct Words {  // uniform_at
+  static constexpr int kRounds = kPhiloxRounds;
+  static constexpr int kDraws = 4;
+  static float at(RngKey key, std::uint64_t index) { return uniform_at(key, index); }
+  static float of(const Philox4& block, int i) { return uniform01(block.v[i]); }
+};
+struct Halves {  // rounding_uniform_at
+  static constexpr int kRounds = kRoundingPhiloxRounds;
+  static constexpr int kDraws = 8;
+  static float at(RngKey key, std::uint64_t index) { return rounding_uniform_at(key, index); }
+  static float of(const Philox4& block, int i) {
+    const std::uint32_t word = block.v[i / 2];
+    return rounding_uniform(i % 2 == 0 ? word & 0xFFFFU : word >> 16);
+  }
+};
+
+// out[kDraws * i + d] = draw d of block `block + i`.
+template <typename Kind>
 void fill_blocks_portable(RngKey key, std::uint64_t block, std::int64_t blocks, float* out) {
   for (std::int64_t i = 0; i < blocks; ++i) {
-    const Philox4 words = philox(key, block + static_cast<std::uint64_t>(i));
-    for (int w = 0; w < 4; ++w) out[4 * i + w] = uniform01(words.v[w]);
+    const Philox4 words = philox<Kind::kRounds>(key, block + static_cast<std::uint64_t>(i));
+    for (int d = 0; d < Kind::kDraws; ++d) out[Kind::kDraws * i + d] = Kind::of(words, d);
   }
 }
 
@@ -26,21 +44,41 @@ struct FourBlocks {
   __m256i c0, c1, c2, c3;
 };
 
-QAT_TARGET_AVX2 QAT_ALWAYS_INLINE void store_uniform(const FourBlocks& words, float* out) {
+// Blocks 0 and 1, then 2 and 3, each as its four words in order.
+struct BlockPairs {
+  __m256i first, second;
+};
+
+QAT_TARGET_AVX2 QAT_ALWAYS_INLINE BlockPairs in_order(const FourBlocks& words) {
   const __m256i low = _mm256_set1_epi64x(0xFFFFFFFF);
-  const __m256 unit = _mm256_set1_ps(0x1p-24F);
   const __m256i w01 = _mm256_or_si256(_mm256_and_si256(words.c0, low), _mm256_slli_epi64(words.c1, 32));
   const __m256i w23 = _mm256_or_si256(_mm256_and_si256(words.c2, low), _mm256_slli_epi64(words.c3, 32));
   const __m256i blocks02 = _mm256_unpacklo_epi64(w01, w23), blocks13 = _mm256_unpackhi_epi64(w01, w23);
-  const __m256i first = _mm256_permute2x128_si256(blocks02, blocks13, 0x20);
-  const __m256i second = _mm256_permute2x128_si256(blocks02, blocks13, 0x31);
-  _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(first, 8)), unit));
-  _mm256_storeu_ps(out + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(second, 8)), unit));
+  return {_mm256_permute2x128_si256(blocks02, blocks13, 0x20), _mm256_permute2x128_si256(blocks02, blocks13, 0x31)};
+}
+
+QAT_TARGET_AVX2 QAT_ALWAYS_INLINE void store_draws(Words /*kind*/, const BlockPairs& pairs, float* out) {
+  const __m256 unit = _mm256_set1_ps(0x1p-24F);
+  _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(pairs.first, 8)), unit));
+  _mm256_storeu_ps(out + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(pairs.second, 8)), unit));
+}
+
+QAT_TARGET_AVX2 QAT_ALWAYS_INLINE void store_halves(__m128i block, float* out) {
+  const __m256 half = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(block));
+  _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_add_ps(half, _mm256_set1_ps(0.5F)), _mm256_set1_ps(0x1p-16F)));
+}
+
+QAT_TARGET_AVX2 QAT_ALWAYS_INLINE void store_draws(Halves /*kind*/, const BlockPairs& pairs, float* out) {
+  store_halves(_mm256_castsi256_si128(pairs.first), out);
+  store_halves(_mm256_extracti128_si256(pairs.first, 1), out + 8);
+  store_halves(_mm256_castsi256_si128(pairs.second), out + 16);
+  store_halves(_mm256_extracti128_si256(pairs.second, 1), out + 24);
 }
 
 // blocks: a multiple of kStep.
+template <typename Kind>
 QAT_TARGET_AVX2 void fill_blocks_avx2(RngKey key, std::uint64_t block, std::int64_t blocks, float* out) {
-  constexpr int kRounds = 10;
+  constexpr int kRounds = Kind::kRounds;
   __m256i round_keys[kRounds][2];
   std::uint32_t k0 = static_cast<std::uint32_t>(key.seed), k1 = static_cast<std::uint32_t>(key.seed >> 32);
   for (auto& round_key : round_keys) {
@@ -72,34 +110,44 @@ QAT_TARGET_AVX2 void fill_blocks_avx2(RngKey key, std::uint64_t block, std::int6
       }
 #pragma GCC unroll 2
     for (const FourBlocks& s : state) {
-      store_uniform(s, out);
-      out += 4 * kVectorBlocks;
+      store_draws(Kind{}, in_order(s), out);
+      out += Kind::kDraws * kVectorBlocks;
     }
   }
 }
 #endif
 
+template <typename Kind>
 void fill_blocks(RngKey key, std::uint64_t block, std::int64_t blocks, float* out, CpuIsa isa) {
   std::int64_t done = 0;
 #if QAT_X86_SIMD
   if (isa == CpuIsa::kAvx2) {
     done = blocks / kStep * kStep;
-    fill_blocks_avx2(key, block, done, out);
+    fill_blocks_avx2<Kind>(key, block, done, out);
   }
 #else
   (void)isa;
 #endif
-  fill_blocks_portable(key, block + static_cast<std::uint64_t>(done), blocks - done, out + 4 * done);
+  fill_blocks_portable<Kind>(key, block + static_cast<std::uint64_t>(done), blocks - done, out + Kind::kDraws * done);
+}
+
+template <typename Kind>
+void fill(RngKey key, std::uint64_t first, std::span<float> out, CpuIsa isa) {
+  std::size_t i = 0;
+  for (; i < out.size() && (first + i) % Kind::kDraws != 0; ++i) out[i] = Kind::at(key, first + i);
+  const std::size_t whole = (out.size() - i) / Kind::kDraws;
+  fill_blocks<Kind>(key, (first + i) / Kind::kDraws, static_cast<std::int64_t>(whole), out.data() + i, isa);
+  for (i += Kind::kDraws * whole; i < out.size(); ++i) out[i] = Kind::at(key, first + i);
 }
 
 }  // namespace
 
 void fill_uniform(RngKey key, std::uint64_t first, std::span<float> out, CpuIsa isa) {
-  std::size_t i = 0;
-  for (; i < out.size() && (first + i) % 4 != 0; ++i) out[i] = uniform_at(key, first + i);
-  const std::size_t whole = (out.size() - i) / 4;
-  fill_blocks(key, (first + i) / 4, static_cast<std::int64_t>(whole), out.data() + i, isa);
-  for (i += 4 * whole; i < out.size(); ++i) out[i] = uniform_at(key, first + i);
+  fill<Words>(key, first, out, isa);
+}
+
+void fill_rounding_uniform(RngKey key, std::uint64_t first, std::span<float> out, CpuIsa isa) {
+  fill<Halves>(key, first, out, isa);
 }
 
 }  // namespace qat::kernels

@@ -12,4 +12,7 @@ namespace qat::kernels {
 // out[i] = uniform_at(key, first + i), on the CPU, four draws for the price of one block.
 void fill_uniform(RngKey key, std::uint64_t first, std::span<float> out, CpuIsa isa = best_cpu_isa());
 
+// out[i] = rounding_uniform_at(key, first + i), eight draws for the price of one block.
+void fill_rounding_uniform(RngKey key, std::uint64_t first, std::span<float> out, CpuIsa isa = best_cpu_isa());
+
 }  // namespace qat::kernels

@@ -64,8 +64,57 @@ struct Matrix {
   constexpr bool empty() const noexcept { return data == nullptr || size() == 0; }
   constexpr T* row(std::int64_t r) const noexcept { return data + r * cols; }
   constexpr T& at(std::int64_t r, std::int64_t c) const noexcept { return data[r * cols + c]; }
-  constexpr operator Matrix<const T>() const noexcept requires(!std::is_const_v<T>) { return {data, rows, cols}; }
+  template <typename U>
+  constexpr operator Matrix<U>() const noexcept requires(std::is_same_v<U, const T> && !std::is_const_v<T>) {
+    return {data, rows, cols};
+  }
 };
+
+// A row-major matrix of fp32 or bf16, chosen at run time: what activations are on a GPU (CPUs compute in fp32). Rows may
+// have gaps: row r starts `stride` elements after row r - 1.
+struct ConstFloatMatrix {
+  const void* data = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t stride = 0;
+  DType dtype = DType::kFloat32;
+
+  ConstFloatMatrix() = default;
+  ConstFloatMatrix(const void* data_in, std::int64_t rows_in, std::int64_t cols_in, std::int64_t stride_in, DType type)
+      : data(data_in), rows(rows_in), cols(cols_in), stride(stride_in), dtype(type) {}
+  ConstFloatMatrix(Matrix<const float> m)  // NOLINT(google-explicit-constructor): the fp32 case of the same thing
+      : data(m.data), rows(m.rows), cols(m.cols), stride(m.cols) {}
+  ConstFloatMatrix(Matrix<float> m) : ConstFloatMatrix(Matrix<const float>(m)) {}  // NOLINT(google-explicit-constructor)
+
+  std::int64_t size() const noexcept { return rows * cols; }
+  bool empty() const noexcept { return data == nullptr || size() == 0; }
+  bool is_dense() const noexcept { return stride == cols; }
+};
+
+struct FloatMatrix {
+  void* data = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t stride = 0;
+  DType dtype = DType::kFloat32;
+
+  FloatMatrix() = default;
+  FloatMatrix(void* data_in, std::int64_t rows_in, std::int64_t cols_in, std::int64_t stride_in, DType type)
+      : data(data_in), rows(rows_in), cols(cols_in), stride(stride_in), dtype(type) {}
+  FloatMatrix(Matrix<float> m)  // NOLINT(google-explicit-constructor): the fp32 case of the same thing
+      : data(m.data), rows(m.rows), cols(m.cols), stride(m.cols) {}
+
+  std::int64_t size() const noexcept { return rows * cols; }
+  bool empty() const noexcept { return data == nullptr || size() == 0; }
+  bool is_dense() const noexcept { return stride == cols; }
+  operator ConstFloatMatrix() const noexcept {  // NOLINT(google-explicit-constructor): as a pointer converts to const
+    return {data, rows, cols, stride, dtype};
+  }
+};
+
+// The fp32 matrix that CPU kernels work on. Throws Error(kInternal) for bf16 or rows with gaps.
+Matrix<const float> require_fp32(const ConstFloatMatrix& m);
+Matrix<float> require_fp32(const FloatMatrix& m);
 
 // A flat typed buffer on some device: what collectives move.
 struct BufferView {

@@ -4,6 +4,7 @@
 
 #include "kernels/common/dispatch.h"
 #include "kernels/optim/adamw_flat_cpu.h"
+#include "kernels/optim/adamw_flat_cuda.h"
 
 namespace qat::kernels {
 
@@ -13,7 +14,15 @@ void adamw_flat(const Exec& exec, std::span<float> p, std::span<const float> g, 
             "AdamW on " + std::to_string(p.size()) + " parameters got " + std::to_string(g.size()) + " gradients, " +
                 std::to_string(m.size()) + " and " + std::to_string(v.size()) + " moments");
   QAT_CHECK(step.step >= 1, "AdamW counts steps from 1, not " + std::to_string(step.step));
-  dispatch(exec, "adamw_flat", [&] { adamw_flat_cpu(exec, {p, g, m, v}, step, best_cpu_isa()); });
+  if (p.empty()) return;
+  dispatch(
+      exec, "adamw_flat",
+      [&] {
+        adamw_flat_cpu(exec, {p, g, m, v}, step, best_cpu_isa());
+      },
+      [&] {
+        adamw_flat_cuda(exec, {p, g, m, v}, step);
+      });
 }
 
 void block_sum_squares(const Exec& exec, std::span<const float> x, std::int64_t block, std::span<double> partial) {
@@ -22,7 +31,10 @@ void block_sum_squares(const Exec& exec, std::span<const float> x, std::int64_t 
   QAT_CHECK(static_cast<std::int64_t>(partial.size()) == (n + block - 1) / block,
             std::to_string(partial.size()) + " sums for " + std::to_string(n) + " elements in blocks of " +
                 std::to_string(block));
-  dispatch(exec, "block_sum_squares", [&] { block_sum_squares_cpu(exec, x, block, partial); });
+  if (x.empty()) return;
+  dispatch(
+      exec, "block_sum_squares", [&] { block_sum_squares_cpu(exec, x, block, partial); },
+      [&] { block_sum_squares_cuda(exec, x, block, partial); });
 }
 
 }  // namespace qat::kernels

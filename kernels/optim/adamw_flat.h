@@ -23,12 +23,14 @@ struct AdamWStep {
 // In fp32, each operation rounded, in this order (u = 1/(1-b^t) and 1-b computed in double and rounded once):
 //   g' = g * gradient_scale;  m = b1*m + (1-b1)*g';  v = b2*v + (1-b2)*(g'*g')
 //   p = p - lr * ((m*u1) / (sqrt(v*u2) + eps) + wd*p)
-// Element-wise: any cut of the range gives the same bits.
+// Element-wise: any cut of the range gives the same bits, on any device.
 void adamw_flat(const Exec& exec, std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
                 const AdamWStep& step);
 
-// partial[i] = sum of x^2 over block i of `block` elements (the last one may be short), summed in double in index
-// order: any cut of the range at multiples of `block` gives the same bits.   partial: [ceil(n / block)].
+// partial[i] = sum of x^2 over block i of `block` elements (the last one may be short), in double: element j of a block
+// is added, in index order, to one of 128 sums, that of j mod 128, and these are added as a balanced binary tree,
+// ((s0+s1)+(s2+s3))+... That order is one a GPU's warp can keep too. Any cut of the range at multiples of `block` gives
+// the same bits.   partial: [ceil(n / block)], on exec's device.
 void block_sum_squares(const Exec& exec, std::span<const float> x, std::int64_t block, std::span<double> partial);
 
 }  // namespace qat::kernels

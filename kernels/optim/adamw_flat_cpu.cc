@@ -9,36 +9,14 @@ namespace {
 
 constexpr std::int64_t kGrainElems = 16384;
 
-// The step's constants, rounded to fp32 once.
-struct Constants {
-  float gradient_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
-  float unbias1, unbias2;  // 1 / (1 - beta^t)
-  float eps, learning_rate, weight_decay;
-};
-
-Constants constants_of(const AdamWStep& step) {
-  // In double: 1 - 0.999^1 in fp32 would lose four of its digits.
-  const double beta1 = step.beta1, beta2 = step.beta2, t = static_cast<double>(step.step);
-  return {step.gradient_scale,
-          step.beta1,
-          static_cast<float>(1.0 - beta1),
-          step.beta2,
-          static_cast<float>(1.0 - beta2),
-          static_cast<float>(1.0 / (1.0 - std::pow(beta1, t))),
-          static_cast<float>(1.0 / (1.0 - std::pow(beta2, t))),
-          step.eps,
-          step.learning_rate,
-          step.weight_decay};
-}
-
 // The order of adamw_flat.h, every operation rounded to fp32.
-QAT_ALWAYS_INLINE void adamw_body(std::int64_t n, const Constants& k, float* p_out, const float* g_in, float* m_out,
-                                  float* v_out) {
+QAT_ALWAYS_INLINE void adamw_body(std::int64_t n, const AdamWConstants& k, float* p_out, const float* g_in,
+                                  float* m_out, float* v_out) {
   float* __restrict p = p_out;
   const float* __restrict g = g_in;
   float* __restrict m = m_out;
   float* __restrict v = v_out;
-  const Constants c = k;
+  const AdamWConstants c = k;
   for (std::int64_t i = 0; i < n; ++i) {
     const float gradient = g[i] * c.gradient_scale;
     const float m_new = c.beta1 * m[i] + c.one_minus_beta1 * gradient;
@@ -50,27 +28,37 @@ QAT_ALWAYS_INLINE void adamw_body(std::int64_t n, const Constants& k, float* p_o
   }
 }
 
-double sum_squares(const float* x, std::int64_t n) {
-  double sum = 0.0;
-  for (std::int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  return sum;
-}
+constexpr std::int64_t kSums = 128;  // of one block, side by side
+constexpr std::int64_t kLanes = 16;  // sums that fit into vector registers at once
 
-// Each block keeps its own order; four whole blocks at once hide the latency of the additions.
-void sum_squares_of_four(const float* x, std::int64_t block, double* out) {
-  std::array<double, 4> sum{};
-  for (std::int64_t i = 0; i < block; ++i)
-    for (std::size_t b = 0; b < 4; ++b) {
-      const double value = x[static_cast<std::int64_t>(b) * block + i];
-      sum[b] += value * value;
+// The order of adamw_flat.h.
+double sum_squares(const float* x, std::int64_t n) {
+  std::array<double, kSums> sums{};
+  const std::int64_t rows = n / kSums;
+  for (std::int64_t first = 0; first < kSums; first += kLanes) {
+    std::array<double, kLanes> lanes{};
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const float* const at = x + row * kSums + first;
+      for (std::size_t l = 0; l < lanes.size(); ++l) {
+        const double value = at[l];
+        lanes[l] += value * value;
+      }
     }
-  std::copy(sum.begin(), sum.end(), out);
+    std::copy(lanes.begin(), lanes.end(), sums.begin() + first);
+  }
+  for (std::int64_t i = rows * kSums; i < n; ++i) {
+    const double value = x[i];
+    sums[static_cast<std::size_t>(i % kSums)] += value * value;
+  }
+  for (std::size_t width = kSums / 2; width >= 1; width /= 2)
+    for (std::size_t k = 0; k < width; ++k) sums[k] = sums[2 * k] + sums[2 * k + 1];
+  return sums[0];
 }
 
 }  // namespace
 
 void adamw_flat_cpu(const Exec& exec, const AdamWState& state, const AdamWStep& step, CpuIsa isa) {
-  const Constants constants = constants_of(step);
+  const AdamWConstants constants = constants_of(step);
   const auto body = IsaClones<adamw_body>::pick(isa);
   exec.for_ranges(static_cast<std::int64_t>(state.p.size()), kGrainElems, [&](std::int64_t begin, std::int64_t end) {
     body(end - begin, constants, state.p.data() + begin, state.g.data() + begin, state.m.data() + begin,
@@ -78,14 +66,21 @@ void adamw_flat_cpu(const Exec& exec, const AdamWState& state, const AdamWStep& 
   });
 }
 
+void adamw_segments_cpu(const Exec& exec, const AdamWState& state, std::span<const AdamWSegment> segments, CpuIsa isa) {
+  for (const AdamWSegment& segment : segments) {
+    const auto at = static_cast<std::size_t>(segment.offset), count = static_cast<std::size_t>(segment.elems);
+    adamw_flat_cpu(exec,
+                   {state.p.subspan(at, count), state.g.subspan(at, count), state.m.subspan(at, count),
+                    state.v.subspan(at, count)},
+                   segment.step, isa);
+  }
+}
+
 void block_sum_squares_cpu(const Exec& exec, std::span<const float> x, std::int64_t block, std::span<double> partial) {
-  const std::int64_t n = static_cast<std::int64_t>(x.size());
+  const auto n = static_cast<std::int64_t>(x.size());
   const std::int64_t grain = std::max<std::int64_t>(1, kGrainElems / block);
   exec.for_ranges(static_cast<std::int64_t>(partial.size()), grain, [&](std::int64_t begin, std::int64_t end) {
-    std::int64_t i = begin;
-    for (; i + 4 <= end && (i + 4) * block <= n; i += 4)
-      sum_squares_of_four(x.data() + i * block, block, partial.data() + i);
-    for (; i < end; ++i)
+    for (std::int64_t i = begin; i < end; ++i)
       partial[static_cast<std::size_t>(i)] = sum_squares(x.data() + i * block, std::min(block, n - i * block));
   });
 }

@@ -28,8 +28,8 @@ constexpr float kGradientAmaxFloor = 1e-30F;  // gradients are small numbers by 
 
 enum class Rounding : std::uint8_t {
   kNearestEven,
-  // With v = clamp(x * (1/s), -q_max, q_max), f = floor(v) and u uniform in [0,1) from (key, row * cols + col): f + 1
-  // if u < v - f, else f. Unbiased, as floor(v + u) is, but exact in fp32: whole numbers never move.
+  // With v = clamp(x * (1/s), -q_max, q_max), f = floor(v) and u = rounding_uniform_at(key, row * cols + col), uniform
+  // in (0,1) with 16 bits: f + 1 if u < v - f, else f. Unbiased to 2^-17 of a step; whole numbers never move.
   kStochastic,
 };
 
@@ -46,20 +46,23 @@ struct CodesOut {
   Matrix<std::int8_t> codes_transposed;  // [cols, rows]
 };
 
+// In all of these x is dense: fp32 on a CPU, fp32 or bf16 on a GPU (where every span and matrix is device memory).
+// Arithmetic is fp32, so bf16 is coded as the fp32 numbers it stands for.
+//
 // Dynamic scales, one per row of x.   x: [rows, cols]; scales: [rows], written.
-void encode_rows(const Exec& exec, Matrix<const float> x, const EncodeOptions& options, const CodesOut& out,
+void encode_rows(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, const CodesOut& out,
                  std::span<float> scales);
 
 // Dynamic scales, one per column of x.   scales: [cols], written.
-void encode_cols(const Exec& exec, Matrix<const float> x, const EncodeOptions& options, const CodesOut& out,
+void encode_cols(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, const CodesOut& out,
                  std::span<float> scales);
 
 // Given scales, all finite and > 0.   scales: [1] (whole tensor) or [rows].
-void encode_with_scales(const Exec& exec, Matrix<const float> x, std::span<const float> scales,
+void encode_with_scales(const Exec& exec, ConstFloatMatrix x, std::span<const float> scales,
                         const EncodeOptions& options, const CodesOut& out);
 
-// x^ = k * s.   scales: [1] or [rows].
-void decode_rows(const Exec& exec, Matrix<const std::int8_t> codes, std::span<const float> scales, Matrix<float> x);
+// x^ = k * s, rounded to x's dtype (dense, fp32; on a GPU also bf16).   scales: [1] or [rows].
+void decode_rows(const Exec& exec, Matrix<const std::int8_t> codes, std::span<const float> scales, FloatMatrix x);
 
 // Backward's operand: the same, of y[r,c] = (x[r,c] * row_factors[r]) * col_factors[c], each product rounded in fp32,
 // with the factors per row ([rows]) and per column ([cols]) folded in before the scale is taken; an empty span is a
@@ -68,9 +71,9 @@ struct Factors {
   std::span<const float> row_factors;
   std::span<const float> col_factors;
 };
-void encode_scaled_rows(const Exec& exec, Matrix<const float> x, const Factors& factors, const EncodeOptions& options,
+void encode_scaled_rows(const Exec& exec, ConstFloatMatrix x, const Factors& factors, const EncodeOptions& options,
                         const CodesOut& out, std::span<float> scales);
-void encode_scaled_cols(const Exec& exec, Matrix<const float> x, const Factors& factors, const EncodeOptions& options,
+void encode_scaled_cols(const Exec& exec, ConstFloatMatrix x, const Factors& factors, const EncodeOptions& options,
                         const CodesOut& out, std::span<float> scales);
 
 }  // namespace qat::kernels

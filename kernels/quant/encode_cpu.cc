@@ -49,8 +49,8 @@ class BlockCoder {
       for (std::int64_t i = 0; i < rows; ++i) {
         const std::int64_t r = begin + i;
         if (stochastic)
-          fill_uniform(job_.options.key, static_cast<std::uint64_t>(r * cols + c),
-                       std::span(uniform_).first(static_cast<std::size_t>(n)), isa_);
+          fill_rounding_uniform(job_.options.key, static_cast<std::uint64_t>(r * cols + c),
+                                std::span(uniform_).first(static_cast<std::size_t>(n)), isa_);
         rule.inverse = inverses + (per_column ? c : i);
         std::int8_t* codes = transposed ? tile_.get() + i * kTileCols : job_.out.codes.row(r) + c;
         code_row(scaled_row(job_, r, c, n), rule, codes, isa_);

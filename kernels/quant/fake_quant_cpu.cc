@@ -75,8 +75,8 @@ void fake_quant_uniform_cpu(const Exec& exec, Matrix<const float> x, Axis axis, 
       for (std::int64_t c = 0; c < x.cols; c += kTileCols) {
         const std::int64_t n = std::min(kTileCols, x.cols - c);
         if (grid.stochastic)
-          fill_uniform(grid.key, static_cast<std::uint64_t>(r * x.cols + c),
-                       std::span(uniform).first(static_cast<std::size_t>(n)), isa);
+          fill_rounding_uniform(grid.key, static_cast<std::uint64_t>(r * x.cols + c),
+                                std::span(uniform).first(static_cast<std::size_t>(n)), isa);
         const std::int64_t g = per_column ? c : axis == Axis::kRow ? r : 0;
         snap_row(x.row(r) + c, n,
                  {grid.scales.data() + g, tables.inverse.data() + g, tables.lo.data() + g, tables.hi.data() + g,

@@ -5,6 +5,7 @@
 #include "kernels/common/dispatch.h"
 #include "kernels/common/shape_text.h"
 #include "kernels/quant/range_cpu.h"
+#include "kernels/quant/range_cuda.h"
 
 namespace qat::kernels {
 namespace {
@@ -33,7 +34,9 @@ std::int64_t groups_of(const Matrix<const float>& x, Axis axis) {
 void min_max(const Exec& exec, Matrix<const float> x, Axis axis, std::span<float> mins, std::span<float> maxs) {
   check_groups(x, axis, mins);
   check_groups(x, axis, maxs);
-  dispatch(exec, "min_max", [&] { min_max_cpu(exec, x, axis, mins, maxs, best_cpu_isa()); });
+  dispatch(
+      exec, "min_max", [&] { min_max_cpu(exec, x, axis, mins, maxs, best_cpu_isa()); },
+      [&] { min_max_cuda(exec, x, axis, mins, maxs); });
 }
 
 void log_range(const Exec& exec, Matrix<const float> x, Axis axis, float eps, bool masked, std::span<float> log_mins,
@@ -41,13 +44,22 @@ void log_range(const Exec& exec, Matrix<const float> x, Axis axis, float eps, bo
   check_groups(x, axis, log_mins);
   check_groups(x, axis, log_maxs);
   QAT_CHECK(eps > 0.0F, "log2 needs a floor above zero");
-  dispatch(exec, "log_range", [&] { log_range_cpu(exec, x, axis, {eps, masked}, log_mins, log_maxs, best_cpu_isa()); });
+  dispatch(
+      exec, "log_range",
+      [&] {
+        log_range_cpu(exec, x, axis, {eps, masked}, log_mins, log_maxs, best_cpu_isa());
+      },
+      [&] {
+        log_range_cuda(exec, x, axis, {eps, masked}, log_mins, log_maxs);
+      });
 }
 
 void log_mean(const Exec& exec, Matrix<const float> x, Axis axis, float eps, std::span<float> means) {
   check_groups(x, axis, means);
   QAT_CHECK(eps > 0.0F, "log2 needs a floor above zero");
-  dispatch(exec, "log_mean", [&] { log_mean_cpu(exec, x, axis, eps, means); });
+  dispatch(
+      exec, "log_mean", [&] { log_mean_cpu(exec, x, axis, eps, means); },
+      [&] { log_mean_cuda(exec, x, axis, eps, means); });
 }
 
 }  // namespace qat::kernels

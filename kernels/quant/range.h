@@ -1,4 +1,5 @@
-// Ranges of a matrix: what calibration accumulates and what dynamic quantizers recompute.
+// Ranges of a matrix: what calibration accumulates and what dynamic quantizers recompute. On a GPU x and the results
+// are device memory; min_max is the CPU's bit for bit, logarithms may differ in the last bits.
 #pragma once
 
 #include <cstdint>

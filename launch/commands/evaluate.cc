@@ -49,10 +49,11 @@ int evaluate(World& world, const EvalArguments& arguments) {
   if (!arguments.bits.empty()) sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
   const AgreedConfig agreed = agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
   const RunConfig& config = agreed.loaded.config;
-  const int threads = world.use_threads(config.parallel.threads_per_rank);
+  const ComputeMode mode = world.use_device(config.compute);
+  const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
 
   const TokenSource tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
-  Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1));
+  Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1), mode);
   load_model(reader.get(), model, world.comm());
   const std::vector<int> widths = evaluation_widths(config.eval, config.quant);
   require_calibrated(model, config.quant, widths);

@@ -12,6 +12,7 @@
 #include "launch/signals.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
+#include "kernels/common/cuda_device.h"
 #include "src/base/file.h"
 #include "src/base/run_lock.h"
 #include "src/checkpoint/reader.h"
@@ -64,6 +65,11 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
   const ParameterStore& store = model.parameters();
   log.info(fmt::format("{} rank{} ({}), {} thread{} each; run folder {}", world.size(), world.size() == 1 ? "" : "s",
                        world.comm().backend(), threads, threads == 1 ? "" : "s", config.run.dir));
+  if (model.mode().is_cuda()) {
+    const CudaDeviceInfo gpu = cuda_device_info(model.mode().device.index());
+    log.info(fmt::format("{} on rank 0, {} GiB; activations in {}", gpu.name, gpu.total_bytes >> 30,
+                         model.mode().dtype == at::kBFloat16 ? "bf16" : model.mode().tf32 ? "tf32" : "fp32"));
+  }
   log.info(fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained",
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,
                        store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
@@ -96,7 +102,9 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
     if (world.is_root()) fmt::print("{}", print_config(config, agreed.loaded.origins));
     return 0;
   }
-  const int threads = world.use_threads(config.parallel.threads_per_rank);
+  const ComputeMode mode = world.use_device(config.compute);
+  // A GPU takes one pass at a time.
+  const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
   const TokenSource train_tokens = open_agreed_tokens(world, config.data.train, Split::kTrain, config.model.vocab_size);
   const TokenSource val_tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
 
@@ -111,7 +119,7 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
   Logger log(log_options);
   if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
 
-  Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(world.size()));
+  Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode);
   initialize(world, config.model, config.run.seed, model, log);
   say_what_runs(world, agreed, model, train_tokens, val_tokens, threads, log);
   Trainer trainer(trainer_options(agreed, threads),

@@ -261,6 +261,19 @@ void add_training(Fields& f) {
                   {"num_threads", "omp_num_threads", "threads"}));
 }
 
+void add_compute(Fields& f) {
+  using C = ComputeConfig;
+  f.push_back(key("compute.device", at(&R::compute, &C::device), one_of({"auto", "cpu", "cuda"}), "",
+                  "auto: a GPU a rank where there are GPUs, else CPUs; cpu; cuda: refuse to run without", {"device"}));
+  f.push_back(key("compute.dtype", at(&R::compute, &C::dtype), one_of({"auto", "bf16", "tf32", "fp32"}), "",
+                  "activations and unquantized products: auto: bf16 on GPUs, fp32 on CPUs; tf32: fp32 whose products "
+                  "run on tensor cores",
+                  {"dtype", "precision_mode", "mixed_precision", "amp", "use_amp", "bf16", "fp16"}));
+  f.push_back(key("compute.attention", at(&R::compute, &C::attention), one_of({"fastest", "repeatable"}), "",
+                  "fastest: cuDNN's kernels in bf16; repeatable: kernels whose backward gives the same bits every time",
+                  {"deterministic", "attention_backend"}));
+}
+
 }  // namespace
 
 const std::vector<Field<RunConfig>>& run_fields() {
@@ -273,6 +286,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_schedules(f);
     add_data(f);
     add_training(f);
+    add_compute(f);
     return f;
   }();
   return fields;
@@ -306,7 +320,8 @@ const std::vector<Section>& config_sections() {
       {"train", "the training loop"},
       {"eval", "held-out perplexity"},
       {"checkpoint", "checkpoints during a run; there is always one at its end"},
-      {"parallel", "how the ranks are used"}};
+      {"parallel", "how the ranks are used"},
+      {"compute", "where, and in which arithmetic, the work runs that is not on integer codes"}};
   return sections;
 }
 

@@ -5,6 +5,7 @@
 #include "src/checkpoint/checkpoint_config.h"
 #include "src/data/data_config.h"
 #include "src/eval/eval_config.h"
+#include "src/model/compute_config.h"
 #include "src/model/gpt2_config.h"
 #include "src/optim/optim_config.h"
 #include "src/quant/quant_config.h"
@@ -26,6 +27,7 @@ struct RunConfig {
   EvalConfig eval;
   CheckpointConfig checkpoint;
   ParallelConfig parallel;
+  ComputeConfig compute;
 };
 
 }  // namespace qat

@@ -44,9 +44,10 @@ double score_pass(const Gpt2& model, const TokenSource& tokens, const std::vecto
     tokens.copy(windows[pass.first + static_cast<std::size_t>(row)].begin,
                 std::span(out, static_cast<std::size_t>(length + 1)));
   }
-  const at::Tensor ids = text.to(at::kLong);
+  const at::Tensor ids = text.to(model.mode().device, at::kLong);
   const at::Tensor nll =
       model.token_nll(ids.narrow(1, 0, length).contiguous(), ids.narrow(1, 1, length).contiguous(), context)
+          .to(at::kCPU)
           .contiguous();
   double sum = 0.0;
   for (std::int64_t row = 0; row < rows; ++row) {

@@ -3,16 +3,18 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 
 #include "src/base/rng.h"
+#include "src/model/prepared_linear.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/quantizer.h"
 
 namespace qat {
 
-// Codes of the weights for as long as the weights do not change: the micro-batches of one step, one evaluation. Passes
-// of several threads may share it.
+// What is made of the weights for as long as they do not change: the micro-batches of one step, one evaluation. Passes of
+// several threads may share it.
 class WeightCache {
  public:
   struct Key {
@@ -22,17 +24,33 @@ class WeightCache {
     bool transposed;
     friend auto operator<=>(const Key&, const Key&) = default;
   };
-  void clear() { codes_.clear(); }
+  void clear() { codes_.clear(), prepared_.clear(), heads_.clear(); }
   template <typename Encode>
   const Coded& get(const Key& key, Encode&& encode) {
-    const std::lock_guard lock(mutex_);
-    const auto found = codes_.find(key);
-    return found != codes_.end() ? found->second : codes_.emplace(key, encode()).first->second;
+    return get_or_make(codes_, key, encode);
+  }
+  template <typename Prepare>
+  std::shared_ptr<const PreparedLinear> prepared(const Key& key, Prepare&& prepare) {
+    return get_or_make(prepared_, key, prepare);
+  }
+  // An unquantized matrix in the activations' dtype (the output projection).
+  template <typename Convert>
+  at::Tensor converted(const Key& key, Convert&& convert) {
+    return get_or_make(heads_, key, convert);
   }
 
  private:
+  template <typename Value, typename Make>
+  const Value& get_or_make(std::map<Key, Value>& map, const Key& key, Make&& make) {
+    const std::lock_guard lock(mutex_);
+    const auto found = map.find(key);
+    return found != map.end() ? found->second : map.emplace(key, make()).first->second;
+  }
+
   std::mutex mutex_;
   std::map<Key, Coded> codes_;
+  std::map<Key, std::shared_ptr<const PreparedLinear>> prepared_;
+  std::map<Key, at::Tensor> heads_;
 };
 
 struct ForwardContext {

@@ -2,10 +2,12 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/common/error.h"
 #include "src/loss/lm_head_loss.h"
+#include "src/model/token_embedding.h"
 #include "src/quant/torch_view.h"
 
 // Shape suffixes: B sequences, T tokens, D width, H heads, V vocabulary.
@@ -31,8 +33,9 @@ bool ends_with(const std::string& text, const std::string& suffix) {
 
 }  // namespace
 
-Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to)
-    : config_(config) {
+Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to,
+           const ComputeMode& mode)
+    : config_(config), mode_(mode) {
   const std::int64_t d = config_.n_embd;
   const bool train_base = !config_.freeze_base;
   linears_.reserve(static_cast<std::size_t>(config_.linears()));
@@ -51,7 +54,7 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   }
   ln_f_ = add_norm("ln_f");
   add_head(quant, lora);
-  store_.allocate(pad_to);
+  store_.allocate(pad_to, mode_.device);
 }
 
 Gpt2::Norm Gpt2::add_norm(const std::string& name) {
@@ -94,7 +97,7 @@ void Gpt2::init_random(std::uint64_t seed) {
   const auto residual = static_cast<float>(0.02 / std::sqrt(2.0 * static_cast<double>(config_.n_layer)));
   for (int id = 0; id < store_.count(); ++id) {
     const ParameterInfo& info = store_.info(id);
-    const std::span<float> values = store_.values(id);
+    std::vector<float> values(static_cast<std::size_t>(info.elems));
     const kernels::RngKey key = rng_key(seed, RngPurpose::kInit, 0, 0, name_slot(info.name));
     const bool is_norm = info.name.find(".ln_") != std::string::npos;
     if (ends_with(info.name, ".bias") || ends_with(info.name, ".lora_B.weight")) {
@@ -107,54 +110,103 @@ void Gpt2::init_random(std::uint64_t seed) {
     } else {
       fill_normal(key, ends_with(info.name, ".c_proj.weight") ? residual : 0.02F, values);
     }
+    store_.set_values(id, values);
   }
 }
 
+FusedNorm Gpt2::fused_norm_of(const Norm& norm) const {
+  return {.weight = store_.tensor(norm.weight), .bias = store_.tensor(norm.bias)};
+}
+
 at::Tensor Gpt2::norm(const at::Tensor& x, const Norm& norm) const {
+  if (mode_.is_cuda()) {
+    const at::Tensor rows = x.reshape({-1, config_.n_embd});
+    return fused_norm({.residual = rows, .delta = {}}, fused_norm_of(norm)).view(x.sizes());
+  }
   return at::layer_norm(x, {config_.n_embd}, store_.tensor(norm.weight), store_.tensor(norm.bias), kNormEps);
 }
 
 // Inverted dropout with a mask from the counter-based generator: the same for any number of ranks, and after a resume.
 at::Tensor Gpt2::dropout(const at::Tensor& x, double p, const ForwardContext& context, std::uint64_t slot) const {
   if (!context.training || p <= 0.0) return x;
-  at::Tensor mask = at::empty(x.sizes(), x.options().requires_grad(false));
+  at::Tensor mask = at::empty(x.sizes(), at::kFloat);
   const std::span<float> values = span_of(mask);
   fill_uniform(context.rng(RngPurpose::kDropout, slot), 0.0F, 1.0F, values);
   const auto scale = static_cast<float>(1.0 / (1.0 - p));
   for (float& value : values) value = value < static_cast<float>(p) ? 0.0F : scale;
-  return x * mask;
+  return x * mask.to(x.options());
 }
 
-at::Tensor Gpt2::attention(const Block& block, const at::Tensor& x_btd, const ForwardContext& context,
-                           std::int64_t layer) const {
-  const std::int64_t batch = x_btd.size(0), tokens = x_btd.size(1), heads = config_.n_head;
-  const at::Tensor qkv = linears_[block.c_attn].forward(x_btd, context);
-  const auto parts = qkv.split(config_.n_embd, /*dim=*/2);
+at::Tensor Gpt2::attend(const at::Tensor& q_btd, const at::Tensor& k_btd, const at::Tensor& v_btd,
+                        const ForwardContext& context, std::int64_t layer) const {
+  const std::int64_t batch = q_btd.size(0), tokens = q_btd.size(1), heads = config_.n_head;
   const auto by_head = [&](const at::Tensor& t) { return t.view({batch, tokens, heads, -1}).transpose(1, 2); };
-  const at::Tensor q = by_head(parts[0]), k = by_head(parts[1]), v = by_head(parts[2]);  // [B, H, T, D/H]
+  const at::Tensor q = by_head(q_btd), k = by_head(k_btd), v = by_head(v_btd);  // [B, H, T, D/H]
+  const std::int64_t head_dim = q.size(-1);
   at::Tensor out;
   if (context.training && config_.attn_dropout > 0.0) {
-    const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
+    const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
     const at::Tensor future = at::ones({tokens, tokens}, q.options().dtype(at::kBool)).triu(1);
     const at::Tensor scores = (at::matmul(q, k.transpose(-2, -1)) * scale).masked_fill(future, -INFINITY);
     const auto slot = static_cast<std::uint64_t>(layer) * kSlots + kAttention;
     out = at::matmul(dropout(at::softmax(scores, -1), config_.attn_dropout, context, slot), v);
+  } else if (mode_.is_cuda() && mode_.dtype == at::kBFloat16 && !mode_.repeatable_attention && head_dim % 8 == 0 &&
+             head_dim <= 128) {
+    // LibTorch's own choice prefers flash attention, which is 1.5 times slower here.
+    out = std::get<0>(at::_scaled_dot_product_cudnn_attention(q, k, v, /*attn_bias=*/{}, at::GradMode::is_enabled(),
+                                                              /*dropout_p=*/0.0, /*is_causal=*/true));
   } else {
     out = at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true);
   }
-  return linears_[block.attn_proj].forward(out.transpose(1, 2).reshape({batch, tokens, config_.n_embd}), context);
+  return out.transpose(1, 2).reshape({batch, tokens, config_.n_embd});
+}
+
+at::Tensor Gpt2::attention(const Block& block, const at::Tensor& x_btd, const ForwardContext& context,
+                           std::int64_t layer) const {
+  const at::Tensor qkv = linears_[block.c_attn].forward(x_btd, context);
+  const auto parts = qkv.split(config_.n_embd, /*dim=*/2);
+  return linears_[block.attn_proj].forward(attend(parts[0], parts[1], parts[2], context, layer), context);
 }
 
 at::Tensor Gpt2::mlp(const Block& block, const at::Tensor& x, const ForwardContext& context) const {
   return linears_[block.mlp_proj].forward(at::gelu(linears_[block.c_fc].forward(x, context), "tanh"), context);
 }
 
+at::Tensor Gpt2::embed(const at::Tensor& tokens) const {
+  const std::int64_t length = tokens.size(1);
+  if (mode_.is_cuda()) return token_embedding(tokens, store_.tensor(wte_), store_.tensor(wpe_), mode_.dtype);
+  return at::embedding(store_.tensor(wte_), tokens) + store_.tensor(wpe_).narrow(0, 0, length);
+}
+
+bool Gpt2::fuses(const ForwardContext& context) const {
+  const bool dropout =
+      context.training && (config_.embd_dropout > 0.0 || config_.attn_dropout > 0.0 || config_.resid_dropout > 0.0);
+  return mode_.is_cuda() && !dropout &&
+         std::all_of(linears_.begin(), linears_.begin() + static_cast<std::ptrdiff_t>(4 * blocks_.size()),
+                     [&](const QuantLinear& linear) { return linear.can_fuse(context); });
+}
+
+at::Tensor Gpt2::hidden_fused(const at::Tensor& x_btd, const ForwardContext& context, std::int64_t batch) const {
+  const auto linear = [&](std::size_t index) { return linears_[index].fused(context, mode_.dtype); };
+  const auto by_sequence = [&](const at::Tensor& t) { return t.unflatten(0, {batch, -1}); };
+  ResidualPair x{.residual = x_btd.reshape({-1, config_.n_embd}), .delta = {}};
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const Block& block = blocks_[i];
+    const FirstHalf first = fused_first_half(x, fused_norm_of(block.ln_1), linear(block.c_attn));
+    const at::Tensor attended = attend(by_sequence(first.q), by_sequence(first.k), by_sequence(first.v), context,
+                                       static_cast<std::int64_t>(i) + 1);
+    x = fused_second_half(first.residual, attended.view({-1, config_.n_embd}), linear(block.attn_proj),
+                          fused_norm_of(block.ln_2), linear(block.c_fc), linear(block.mlp_proj));
+  }
+  return fused_norm(x, fused_norm_of(ln_f_)).view(x_btd.sizes());
+}
+
 at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context) const {
   QAT_CHECK(context.precision != nullptr && context.precision->size() == static_cast<std::int64_t>(linears_.size()),
             "a pass needs the width of every linear layer");
-  const std::int64_t length = tokens.size(1);
-  QAT_CHECK(length <= config_.n_positions, "sequence longer than n_positions");
-  at::Tensor x = at::embedding(store_.tensor(wte_), tokens) + store_.tensor(wpe_).narrow(0, 0, length);
+  QAT_CHECK(tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
+  at::Tensor x = embed(tokens);
+  if (fuses(context)) return hidden_fused(x, context, tokens.size(0));
   // Slot numbers of blocks start at kSlots; the embeddings have block 0's unused one.
   x = dropout(x, config_.embd_dropout, context, kEmbedding);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
@@ -170,16 +222,26 @@ at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context)
 
 const at::Tensor& Gpt2::head_weight() const { return store_.tensor(head_); }
 
+// The output projection in the activations' dtype, with rows of zeros up to what the matrix units like.
+at::Tensor Gpt2::converted_head(const ForwardContext& context) const {
+  const auto convert = [&] { return padded_head(head_weight().detach(), mode_.dtype); };
+  if (!mode_.is_cuda()) return head_weight().detach();
+  if (context.weight_cache == nullptr) return convert();
+  return context.weight_cache->converted({.linear = -1, .role = 0, .bits = BitWidth::kFull, .transposed = false},
+                                         convert);
+}
+
 at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
-  return config_.quantize_lm_head ? linears_.back().forward(hidden, context) : at::linear(hidden, head_weight());
+  return config_.quantize_lm_head ? linears_.back().forward(hidden, context)
+                                  : at::linear(hidden, head_weight().to(hidden.scalar_type()));
 }
 
 at::Tensor Gpt2::loss(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
   const at::Tensor x = hidden(tokens, context);
   const at::Tensor flat_targets = targets.reshape({-1});
   if (config_.quantize_lm_head)
-    return cross_entropy(logits(x, context).reshape({-1, config_.vocab_size}), flat_targets);
-  return lm_head_cross_entropy(x.reshape({-1, config_.n_embd}), head_weight(), flat_targets);
+    return cross_entropy(logits(x, context).reshape({-1, config_.vocab_size}).to(at::kFloat), flat_targets);
+  return lm_head_cross_entropy(x.reshape({-1, config_.n_embd}), head_weight(), converted_head(context), flat_targets);
 }
 
 at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
@@ -188,10 +250,10 @@ at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, 
   const at::Tensor flat_targets = targets.reshape({-1});
   at::Tensor nll;
   if (config_.quantize_lm_head) {
-    const at::Tensor all = logits(x, context).reshape({-1, config_.vocab_size});
+    const at::Tensor all = logits(x, context).reshape({-1, config_.vocab_size}).to(at::kFloat);
     nll = at::nll_loss(at::log_softmax(all, 1), flat_targets, /*weight=*/{}, at::Reduction::None);
   } else {
-    nll = lm_head_token_nll(x.reshape({-1, config_.n_embd}), head_weight(), flat_targets);
+    nll = lm_head_token_nll(x.reshape({-1, config_.n_embd}), converted_head(context), config_.vocab_size, flat_targets);
   }
   return nll.view(tokens.sizes());
 }

@@ -14,6 +14,7 @@
 #include "src/model/gpt2_config.h"
 #include "src/model/parameter_store.h"
 #include "src/model/quant_linear.h"
+#include "src/quant/torch_device.h"
 
 namespace qat {
 
@@ -21,7 +22,9 @@ class Gpt2 {
  public:
   // Declares and allocates all parameters; `pad_to` is ParameterStore::allocate's. Values are zero until
   // init_random() or a checkpoint fills them. The configs must outlive the model.
-  Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to);
+  // `mode` says where the parameters live and in which dtype activations are.
+  Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to,
+       const ComputeMode& mode = {});
   Gpt2(const Gpt2&) = delete;
   Gpt2& operator=(const Gpt2&) = delete;
 
@@ -35,6 +38,9 @@ class Gpt2 {
   at::Tensor logits(const at::Tensor& hidden, const ForwardContext& context) const;
   // Mean cross-entropy over all B * T targets (int64 [B, T]).
   at::Tensor loss(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const;
+  // Whether a pass takes the fused blocks (fused_block.h) or goes operator by operator.
+  bool fuses(const ForwardContext& context) const;
+  const ComputeMode& mode() const { return mode_; }
   // Per-token negative log-likelihood, no gradient: fp32 [B, T].
   at::Tensor token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const;
 
@@ -61,13 +67,21 @@ class Gpt2 {
                          const LoraConfig& lora);
   void add_head(const QuantConfig& quant, const LoraConfig& lora);
   at::Tensor norm(const at::Tensor& x, const Norm& norm) const;
+  FusedNorm fused_norm_of(const Norm& norm) const;
+  at::Tensor embed(const at::Tensor& tokens) const;
+  at::Tensor hidden_fused(const at::Tensor& x, const ForwardContext& context, std::int64_t batch) const;
+  // q, k, v: [B, T, d] -> [B, T, d].
+  at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context,
+                    std::int64_t layer) const;
   at::Tensor attention(const Block& block, const at::Tensor& x, const ForwardContext& context,
                        std::int64_t layer) const;
   at::Tensor mlp(const Block& block, const at::Tensor& x, const ForwardContext& context) const;
   at::Tensor dropout(const at::Tensor& x, double p, const ForwardContext& context, std::uint64_t slot) const;
   const at::Tensor& head_weight() const;
+  at::Tensor converted_head(const ForwardContext& context) const;
 
   Gpt2Config config_;
+  ComputeMode mode_;
   ParameterStore store_;
   std::vector<QuantLinear> linears_;
   std::vector<std::string> linear_names_;

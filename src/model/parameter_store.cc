@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "kernels/common/error.h"
@@ -24,10 +23,11 @@ int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, Param
   return static_cast<int>(infos_.size()) - 1;
 }
 
-void ParameterStore::allocate(std::int64_t pad_to) {
+void ParameterStore::allocate(std::int64_t pad_to, at::Device device) {
   const std::int64_t padded = (trainable_elems_ + pad_to - 1) / pad_to * pad_to;
-  trainable_ = at::zeros({padded}, at::kFloat);
-  frozen_ = at::zeros({frozen_elems_}, at::kFloat);
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
+  trainable_ = at::zeros({padded}, options);
+  frozen_ = at::zeros({frozen_elems_}, options);
   for (const ParameterInfo& info : infos_) {
     const at::Tensor& buffer = info.trainable ? trainable_ : frozen_;
     at::Tensor leaf = buffer.narrow(0, info.offset, info.elems).view(info.shape);
@@ -42,22 +42,35 @@ void ParameterStore::allocate(std::int64_t pad_to) {
 
 std::span<float> ParameterStore::trainable_flat() { return span_of(trainable_); }
 
-std::span<float> ParameterStore::values(int id) {
+std::vector<float> ParameterStore::host_values(int id) const {
+  const at::Tensor host = tensor(id).detach().to(at::kCPU).contiguous();
+  const std::span<const float> values = const_span(host);
+  return {values.begin(), values.end()};
+}
+
+void ParameterStore::set_values(int id, std::span<const float> values) {
   const ParameterInfo& one = info(id);
-  const std::span<float> buffer = span_of(one.trainable ? trainable_ : frozen_);
-  return buffer.subspan(static_cast<std::size_t>(one.offset), static_cast<std::size_t>(one.elems));
+  QAT_CHECK(static_cast<std::int64_t>(values.size()) == one.elems, "one value for each element of " + one.name);
+  const at::NoGradGuard no_grad;
+  const at::Tensor host =
+      at::from_blob(const_cast<float*>(values.data()), one.shape, at::TensorOptions().dtype(at::kFloat));
+  tensors_.at(static_cast<std::size_t>(id)).copy_(host);
 }
 
 void ParameterStore::scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
                                        std::vector<bool>& produced) const {
   QAT_CHECK(gradients.size() == trainable_tensors_.size(), "one gradient for each trainable parameter");
   produced.resize(gradients.size(), false);
+  std::vector<at::Tensor> from, to;
+  const at::Tensor buffer = at::from_blob(flat.data(), {static_cast<std::int64_t>(flat.size())}, trainable_.options());
   for (std::size_t i = 0; i < gradients.size(); ++i) {
     if (!gradients[i].defined()) continue;
-    const at::Tensor dense = gradients[i].contiguous();
-    std::memcpy(flat.data() + trainable_offsets_[i], dense.const_data_ptr<float>(), sizeof(float) * dense.numel());
+    from.push_back(gradients[i]);
+    to.push_back(buffer.narrow(0, trainable_offsets_[i], gradients[i].numel()).view(gradients[i].sizes()));
     produced[i] = true;
   }
+  const at::NoGradGuard no_grad;
+  if (!to.empty()) at::_foreach_copy_(to, from);
 }
 
 }  // namespace qat

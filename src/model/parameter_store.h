@@ -31,7 +31,7 @@ class ParameterStore {
   int add(std::string name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable, bool decay);
   // Makes the buffers, zeroed. Trainable parameters come first to last in order of declaration; the flat buffer is
   // padded to a multiple of `pad_to` elements.
-  void allocate(std::int64_t pad_to);
+  void allocate(std::int64_t pad_to, at::Device device = at::kCPU);
 
   std::int64_t count() const { return static_cast<std::int64_t>(infos_.size()); }
   const ParameterInfo& info(int id) const { return infos_.at(static_cast<std::size_t>(id)); }
@@ -40,13 +40,16 @@ class ParameterStore {
 
   std::int64_t trainable_elems() const { return trainable_elems_; }  // without padding
   std::int64_t frozen_elems() const { return frozen_elems_; }
-  std::span<float> trainable_flat();  // padded
-  std::span<float> values(int id);
+  at::Device device() const { return trainable_.device(); }
+  std::span<float> trainable_flat();  // padded; on device()
+  // One parameter's values through host memory: for files, initial values and tests.
+  std::vector<float> host_values(int id) const;
+  void set_values(int id, std::span<const float> values);
 
   // The trainable tensors, in order of declaration: what gradients are taken of.
   const std::vector<at::Tensor>& trainable_tensors() const { return trainable_tensors_; }
-  // Copies gradients (one for each trainable tensor; undefined: none) into `flat`, which has trainable_flat()'s layout;
-  // parameters without one are not touched. produced[i] becomes true for each that had one.
+  // Copies gradients (one for each trainable tensor; undefined: none) into `flat` on device(), which has
+  // trainable_flat()'s layout; parameters without one are not touched. produced[i] becomes true for each that had one.
   void scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
                          std::vector<bool>& produced) const;
 

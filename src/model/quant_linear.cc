@@ -7,6 +7,11 @@
 namespace qat {
 namespace {
 
+// A parameter in the activations' dtype: itself where they are fp32.
+at::Tensor cast(const at::Tensor& parameter, const at::Tensor& x) {
+  return parameter.defined() ? parameter.to(x.scalar_type()) : parameter;
+}
+
 // Products of one layer whose gradients are rounded: each draws from a stream of its own.
 enum Product : int { kBase = 0, kLoraA = 1, kLoraB = 2, kLoraAWeight = 3, kLoraBWeight = 4, kProducts = 5 };
 
@@ -34,7 +39,7 @@ at::Tensor QuantLinear::forward(const at::Tensor& x_in, const ForwardContext& co
   const at::Tensor x = x_in.contiguous();
   switch (choose_gemm_path(*quant_, precision)) {
     case GemmPath::kPlain:
-      return at::linear(x, store_->tensor(spec_.weight), bias());
+      return at::linear(x, cast(store_->tensor(spec_.weight), x), cast(bias(), x));
     case GemmPath::kCodes:
       return context.calibrating ? forward_calibrating(x, precision) : forward_codes(x, precision, context);
     case GemmPath::kFakeQuant:
@@ -72,9 +77,62 @@ at::Tensor QuantLinear::forward_codes(const at::Tensor& x, const LayerPrecision&
                     rounding(precision, context, kLoraA));
   } else {
     const at::Tensor quantized = straight_through(x, activation_.fake_quant(x, precision.activation), 0.0);
-    h = float_linear(quantized, adapter_a(precision, context), {}, rounding(precision, context, kLoraA));
+    h = float_linear(quantized, cast(adapter_a(precision, context), x), {}, rounding(precision, context, kLoraA));
   }
   return y + adapter_out(h, precision, context);
+}
+
+bool QuantLinear::can_fuse(const ForwardContext& context) const {
+  if (context.calibrating || spec_.bias < 0) return false;
+  const LayerPrecision& precision = context.precision->at(spec_.index);
+  const GemmPath path = choose_gemm_path(*quant_, precision);
+  if (path == GemmPath::kPlain) return true;
+  const bool dynamic = quant_->weight.range == "dynamic" && quant_->weight.granularity == "channel" &&
+                       quant_->activation.range == "dynamic" && quant_->activation.granularity == "token";
+  const bool gradients = !at::GradMode::is_enabled() || precision.gradient.bits() <= 8;
+  const bool adapter = lora_a_ < 0 || (quantize_lora_ && store_->info(lora_a_).shape[0] % 8 == 0);
+  return path == GemmPath::kCodes && dynamic && gradients && adapter;
+}
+
+PreparedLinear QuantLinear::prepare(const LayerPrecision& precision, bool transposed, at::ScalarType dtype) const {
+  const at::NoGradGuard no_grad;
+  PreparedLinear out;
+  const at::Tensor weight = store_->tensor(spec_.weight).detach();
+  if (spec_.bias >= 0) out.bias = store_->tensor(spec_.bias).detach();
+  out.on_codes = choose_gemm_path(*quant_, precision) == GemmPath::kCodes;
+  if (!out.on_codes) {
+    out.plain = weight.to(dtype);
+    return out;
+  }
+  out.weight = weight_.encode(weight, precision.weight, transposed);
+  if (lora_a_ < 0) return out;
+  out.lora_scaling = lora_scaling_;
+  out.lora_a = lora_a_quantizer_.encode(store_->tensor(lora_a_).detach(), precision.weight, transposed);
+  out.lora_b =
+      lora_b_quantizer_.fake_quant(store_->tensor(lora_b_).detach(), precision.weight).mul(lora_scaling_).to(dtype);
+  return out;
+}
+
+FusedLinear QuantLinear::fused(const ForwardContext& context, at::ScalarType dtype) const {
+  const LayerPrecision& precision = context.precision->at(spec_.index);
+  const bool transposed = at::GradMode::is_enabled();
+  const auto make = [&] { return std::make_shared<const PreparedLinear>(prepare(precision, transposed, dtype)); };
+  FusedLinear out;
+  out.prepared = context.weight_cache == nullptr
+                     ? make()
+                     : context.weight_cache->prepared(
+                           {spec_.index, /*role=*/0, precision.weight.bits(), transposed}, make);
+  out.rounding = {.base = rounding(precision, context, kBase),
+                  .lora_a = rounding(precision, context, kLoraA),
+                  .lora_a_weight = rounding(precision, context, kLoraAWeight),
+                  .lora_b_weight = rounding(precision, context, kLoraBWeight)};
+  out.activation = precision.activation;
+  out.parameters = {store_->tensor(spec_.weight), store_->tensor(spec_.bias)};
+  if (out.prepared->has_lora()) {
+    out.parameters.push_back(store_->tensor(lora_a_));
+    out.parameters.push_back(store_->tensor(lora_b_));
+  }
+  return out;
 }
 
 at::Tensor QuantLinear::quantized_weight(const LayerPrecision& precision) const {
@@ -99,7 +157,7 @@ at::Tensor QuantLinear::adapter_out(const at::Tensor& h, const LayerPrecision& p
     b = straight_through(b, lora_b_quantizer_.fake_quant(b.detach(), precision.weight), clip);
   }
   // The product itself stays in fp32 both ways (r is small); what is quantized is B and the gradient it receives.
-  return at::linear(h, b * lora_scaling_);
+  return at::linear(h, cast(b * lora_scaling_, h));
 }
 
 at::Tensor QuantLinear::forward_floats(const at::Tensor& x, const LayerPrecision& precision,
@@ -109,9 +167,9 @@ at::Tensor QuantLinear::forward_floats(const at::Tensor& x, const LayerPrecision
     const double clip = quant_->activation.method == "log" ? quant_->log_grad_clip : 0.0;
     xq = straight_through(x, activation_.fake_quant(x.detach(), precision.activation), clip);
   }
-  const at::Tensor y = float_linear(xq, quantized_weight(precision), bias(), rounding(precision, context, kBase));
+  const at::Tensor y = float_linear(xq, cast(quantized_weight(precision), xq), cast(bias(), xq), rounding(precision, context, kBase));
   if (lora_a_ < 0) return y;
-  const at::Tensor h = float_linear(xq, adapter_a(precision, context), {}, rounding(precision, context, kLoraA));
+  const at::Tensor h = float_linear(xq, cast(adapter_a(precision, context), xq), {}, rounding(precision, context, kLoraA));
   return y + adapter_out(h, precision, context);
 }
 
@@ -120,7 +178,7 @@ at::Tensor QuantLinear::forward_calibrating(const at::Tensor& x, const LayerPrec
   const BitWidth width = precision.activation;
   if (activation_.needs_calibration() && !width.is_full() && !activation_.is_calibrated(width))
     activation_.observe(x, width);
-  return at::linear(x, quantized_weight(precision), bias());
+  return at::linear(x, cast(quantized_weight(precision), x), cast(bias(), x));
 }
 
 }  // namespace qat

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "src/model/forward_context.h"
+#include "src/model/fused_block.h"
 #include "src/model/gpt2_config.h"
 #include "src/model/parameter_store.h"
 #include "src/quant/autograd_ops.h"
@@ -33,6 +34,12 @@ class QuantLinear {
   // Declares the adapter in `store`; weight and bias are declared by the caller.
   QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraConfig& lora, ParameterStore& store);
 
+  // Whether the fused blocks can run this layer in this pass: unquantized, or codes with dynamic scales per channel and
+  // token, gradients on codes, and an adapter whose rank the integer product takes.
+  bool can_fuse(const ForwardContext& context) const;
+  // The layer as the fused blocks want it; weights are prepared once for as long as context's cache lives.
+  FusedLinear fused(const ForwardContext& context, at::ScalarType dtype) const;
+
   // x: [..., in] -> [..., out].
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
 
@@ -49,6 +56,7 @@ class QuantLinear {
   // (alpha / r) h B^^T, h = x^ A^^T: [..., r].
   at::Tensor adapter_out(const at::Tensor& h, const LayerPrecision& precision, const ForwardContext& context) const;
   at::Tensor adapter_a(const LayerPrecision& precision, const ForwardContext& context) const;
+  PreparedLinear prepare(const LayerPrecision& precision, bool transposed, at::ScalarType dtype) const;
   GradientRounding rounding(const LayerPrecision& precision, const ForwardContext& context, int product) const;
   at::Tensor quantized_weight(const LayerPrecision& precision) const;
   at::Tensor bias() const { return spec_.bias >= 0 ? store_->tensor(spec_.bias) : at::Tensor(); }

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
-#include "kernels/optim/adamw_flat.h"
+#include "kernels/optim/adamw_segments.h"
 
 namespace qat {
 
@@ -12,7 +13,14 @@ double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::spa
   QAT_CHECK(shard.size() % kNormBlock == 0, "shards are cut at multiples of kNormBlock");
   const std::size_t blocks = shard.size() / kNormBlock;
   std::vector<double> mine(blocks);
-  kernels::block_sum_squares(exec, shard, kNormBlock, mine);
+  if (exec.device == Device::kCuda) {
+    const auto free_memory = [](void* data) { cuda_free(data); };
+    const std::unique_ptr<void, decltype(free_memory)> partial(cuda_allocate(blocks * sizeof(double)), free_memory);
+    kernels::block_sum_squares(exec, shard, kNormBlock, {static_cast<double*>(partial.get()), blocks});
+    cuda_copy_to_host(mine.data(), partial.get(), blocks * sizeof(double), exec.stream);
+  } else {
+    kernels::block_sum_squares(exec, shard, kNormBlock, mine);
+  }
   std::vector<double> all(blocks * static_cast<std::size_t>(comm.size()));
   comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
   double sum = 0.0;
@@ -20,17 +28,20 @@ double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::spa
   return std::sqrt(sum);
 }
 
-ShardedAdamW::ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange shard, const OptimConfig& config)
+ShardedAdamW::ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange shard, const OptimConfig& config,
+                           dist::FlatMemory& memory)
     : segments_(std::move(segments)),
       shard_(shard),
       config_(config),
-      exp_avg_(static_cast<std::size_t>(shard.end - shard.begin)),
-      exp_avg_sq_(exp_avg_.size()),
+      exp_avg_(memory.allocate(shard.size())),
+      exp_avg_sq_(memory.allocate(shard.size())),
       steps_(segments_.size()) {}
 
 void ShardedAdamW::step(const kernels::Exec& exec, std::span<float> params, std::span<const float> grads,
                         const std::vector<bool>& produced, double learning_rate, double gradient_scale) {
   QAT_CHECK(produced.size() == segments_.size(), "one flag per segment");
+  // The kernel sees this rank's shard: offsets count from its beginning.
+  std::vector<kernels::AdamWSegment> mine;
   for (std::size_t i = 0; i < segments_.size(); ++i) {
     if (!produced[i]) continue;
     const OptimSegment& segment = segments_[i];
@@ -38,18 +49,18 @@ void ShardedAdamW::step(const kernels::Exec& exec, std::span<float> params, std:
     const std::int64_t begin = std::max(segment.offset, shard_.begin);
     const std::int64_t end = std::min(segment.offset + segment.elems, shard_.end);
     if (begin >= end) continue;
-    const auto at = static_cast<std::size_t>(begin), count = static_cast<std::size_t>(end - begin);
-    const auto local = static_cast<std::size_t>(begin - shard_.begin);
-    kernels::adamw_flat(exec, params.subspan(at, count), grads.subspan(at, count),
-                        std::span(exp_avg_).subspan(local, count), std::span(exp_avg_sq_).subspan(local, count),
-                        {.learning_rate = static_cast<float>(learning_rate),
-                         .beta1 = static_cast<float>(config_.beta1),
-                         .beta2 = static_cast<float>(config_.beta2),
-                         .eps = static_cast<float>(config_.eps),
-                         .weight_decay = segment.decay ? static_cast<float>(config_.weight_decay) : 0.0F,
-                         .gradient_scale = static_cast<float>(gradient_scale),
-                         .step = steps_[i]});
+    mine.push_back({.offset = begin - shard_.begin,
+                    .elems = end - begin,
+                    .step = {.learning_rate = static_cast<float>(learning_rate),
+                             .beta1 = static_cast<float>(config_.beta1),
+                             .beta2 = static_cast<float>(config_.beta2),
+                             .eps = static_cast<float>(config_.eps),
+                             .weight_decay = segment.decay ? static_cast<float>(config_.weight_decay) : 0.0F,
+                             .gradient_scale = static_cast<float>(gradient_scale),
+                             .step = steps_[i]}});
   }
+  const auto at = static_cast<std::size_t>(shard_.begin), count = static_cast<std::size_t>(shard_.size());
+  kernels::adamw_segments(exec, params.subspan(at, count), grads.subspan(at, count), exp_avg(), exp_avg_sq(), mine);
 }
 
 }  // namespace qat

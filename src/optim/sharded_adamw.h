@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "dist/comm/communicator.h"
+#include "dist/grad/flat_memory.h"
 #include "dist/grad/grad_reducer.h"
 #include "kernels/common/exec.h"
 #include "src/optim/optim_config.h"
@@ -23,12 +25,15 @@ struct OptimSegment {
 // that the norm has the same bits on any number of ranks.
 constexpr std::int64_t kNormBlock = 1024;
 
-// sqrt(sum of squares over all ranks' shards), the same on every rank. shard: a multiple of kNormBlock elements.
+// sqrt(sum of squares over all ranks' shards), the same on every rank. shard: a multiple of kNormBlock elements, on exec's
+// device.
 double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard);
 
 class ShardedAdamW {
  public:
-  ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange shard, const OptimConfig& config);
+  // `memory`: where the state lives, the device of the flat buffers.
+  ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange shard, const OptimConfig& config,
+               dist::FlatMemory& memory = *dist::host_flat_memory());
 
   // Updates this rank's shard of `params` from the same shard of `grads` (both whole flat buffers). A segment with
   // produced[i] false is not touched: no moment decay, no weight decay, no step count.
@@ -37,16 +42,20 @@ class ShardedAdamW {
 
   const dist::ShardRange& shard() const { return shard_; }
   const std::vector<OptimSegment>& segments() const { return segments_; }
-  // State, for checkpoints. exp_avg, exp_avg_sq: [shard elements]; steps: updates each segment has had.
-  std::span<float> exp_avg() { return exp_avg_; }
-  std::span<float> exp_avg_sq() { return exp_avg_sq_; }
+  // State, for checkpoints. exp_avg, exp_avg_sq: [shard elements], where `memory` is; steps: updates each segment has had.
+  std::span<float> exp_avg() { return shard_span(exp_avg_); }
+  std::span<float> exp_avg_sq() { return shard_span(exp_avg_sq_); }
   std::vector<std::int64_t>& steps() { return steps_; }
 
  private:
   std::vector<OptimSegment> segments_;
   dist::ShardRange shard_;
   OptimConfig config_;
-  std::vector<float> exp_avg_, exp_avg_sq_;
+  std::span<float> shard_span(const std::shared_ptr<float>& data) const {
+    return {data.get(), static_cast<std::size_t>(shard_.size())};
+  }
+
+  std::shared_ptr<float> exp_avg_, exp_avg_sq_;
   std::vector<std::int64_t> steps_;
 };
 

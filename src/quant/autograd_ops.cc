@@ -20,9 +20,6 @@ using OptionalTensor = std::optional<at::Tensor>;
 
 OptionalTensor optional(const at::Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
 
-// Streams of one layer's key; the top bits of the stream are free for this (src/base/rng.h mixes all 64).
-enum class Draw : std::uint64_t { kInput = 1, kWeight = 2 };
-
 void save_rounding(AutogradContext* ctx, const GradientRounding& rounding) {
   ctx->saved_data["bits"] = static_cast<std::int64_t>(rounding.width.bits());
   ctx->saved_data["stochastic"] = rounding.stochastic;
@@ -37,37 +34,14 @@ GradientRounding saved_rounding(AutogradContext* ctx) {
                   .stream = static_cast<std::uint64_t>(ctx->saved_data["stream"].toInt())}};
 }
 
-kernels::EncodeOptions gradient_options(const GradientRounding& rounding, Draw draw) {
-  return {
-      .width = rounding.width,
-      .amax_floor = kernels::kGradientAmaxFloor,
-      .rounding = rounding.stochastic ? kernels::Rounding::kStochastic : kernels::Rounding::kNearestEven,
-      .key = {.seed = rounding.key.seed, .stream = rounding.key.stream ^ (static_cast<std::uint64_t>(draw) << 62U)}};
-}
+// Scales, weight and bias gradients are fp32 whatever the activations are.
+at::TensorOptions scales_options(const at::Tensor& g) { return g.options().dtype(at::kFloat); }
 
 at::Tensor rows_of(const at::Tensor& t) { return t.reshape({-1, t.size(-1)}).contiguous(); }
 
-// Quantized per row (dx) or per column (dw), as floats: what products that are not on codes consume.
-at::Tensor fake_quant_gradient(const at::Tensor& g, const GradientRounding& rounding, Draw draw) {
-  const kernels::Axis axis = draw == Draw::kInput ? kernels::Axis::kRow : kernels::Axis::kCol;
-  const auto groups = kernels::groups_of(const_matrix(g), axis);
-  at::Tensor lo = at::empty({groups}, g.options()), hi = at::empty({groups}, g.options());
-  kernels::min_max(exec_for(g), const_matrix(g), axis, span_of(lo), span_of(hi));
-  for (std::int64_t i = 0; i < groups; ++i) {
-    float& scale = span_of(lo)[static_cast<std::size_t>(i)];
-    scale = kernels::symmetric_params(scale, span_of(hi)[static_cast<std::size_t>(i)], rounding.width,
-                                      kernels::kGradientAmaxFloor)
-                .scale;
-  }
-  at::Tensor y = at::empty_like(g);
-  kernels::fake_quant_symmetric(exec_for(g), const_matrix(g), axis, const_span(lo), gradient_options(rounding, draw),
-                                matrix(y));
-  return y;
-}
-
-at::Tensor decode(const at::Tensor& codes_tensor, const at::Tensor& scales) {
-  at::Tensor values = at::empty(codes_tensor.sizes(), scales.options());
-  kernels::decode_rows(exec_for(values), const_codes(codes_tensor), const_span(scales), matrix(values));
+at::Tensor decode(const at::Tensor& codes_tensor, const at::Tensor& scales, at::ScalarType dtype) {
+  at::Tensor values = at::empty(codes_tensor.sizes(), scales.options().dtype(dtype));
+  kernels::decode_rows(exec_for(values), const_codes(codes_tensor), const_span(scales), float_matrix(values));
   return values;
 }
 
@@ -82,7 +56,7 @@ class CodeLinear : public torch::autograd::Function<CodeLinear> {
                          {.row_scales = const_span(xq.scales),
                           .col_scales = const_span(wq.scales),
                           .bias = bias ? const_span(*bias) : std::span<const float>{}},
-                         matrix(y));
+                         float_matrix(y));
     save_rounding(ctx, rounding);
     ctx->saved_data["has_bias"] = bias.has_value();
     const bool on_codes = backward_on_codes(rounding);
@@ -106,15 +80,15 @@ class CodeLinear : public torch::autograd::Function<CodeLinear> {
     if (ctx->needs_input_grad(0)) {
       dx = on_codes ? input_gradient_codes(g, saved[2], saved[3], rounding)
                     : at::mm(rounding.width.is_full() ? g : fake_quant_gradient(g, rounding, Draw::kInput),
-                             decode(saved[2], saved[3]));
+                             decode(saved[2], saved[3], g.scalar_type()));
       dx = dx.reshape(ctx->saved_data["x_shape"].toIntVector());
     }
     if (ctx->needs_input_grad(1)) {
       dw = on_codes ? weight_gradient_codes(g, saved[0], saved[1], rounding)
                     : at::mm((rounding.width.is_full() ? g : fake_quant_gradient(g, rounding, Draw::kWeight)).t(),
-                             decode(saved[0], saved[1]));
+                             decode(saved[0], saved[1], g.scalar_type()));
     }
-    if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) db = g.sum(0);
+    if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) db = g.sum(0, /*keepdim=*/false, at::kFloat);
     return {dx, dw, db, {}, {}, {}};
   }
 
@@ -123,16 +97,16 @@ class CodeLinear : public torch::autograd::Function<CodeLinear> {
                                          const GradientRounding& rounding) {
     const bool one_scale = sw.numel() == 1;
     at::Tensor codes_g = at::empty(g.sizes(), g.options().dtype(at::kChar));
-    at::Tensor scales = at::empty({g.size(0)}, g.options());
+    at::Tensor scales = at::empty({g.size(0)}, scales_options(g));
     kernels::encode_scaled_rows(
-        exec_for(g), const_matrix(g),
+        exec_for(g), const_float_matrix(g),
         {.row_factors = {}, .col_factors = one_scale ? std::span<const float>{} : const_span(sw)},
         gradient_options(rounding, Draw::kInput), {codes(codes_g), {}}, span_of(scales));
     at::Tensor dx = at::empty({g.size(0), qw_t.size(0)}, g.options());
-    const at::Tensor one = at::ones({1}, g.options());
+    const at::Tensor one = at::ones({1}, scales_options(g));
     kernels::code_matmul(exec_for(g), const_codes(codes_g), const_codes(qw_t),
                          {.row_scales = const_span(scales), .col_scales = const_span(one_scale ? sw : one)},
-                         matrix(dx));
+                         float_matrix(dx));
     return dx;
   }
 
@@ -141,16 +115,16 @@ class CodeLinear : public torch::autograd::Function<CodeLinear> {
     const bool one_scale = sx.numel() == 1;
     at::Tensor codes_g = at::empty(g.sizes(), g.options().dtype(at::kChar));
     at::Tensor codes_g_t = at::empty({g.size(1), g.size(0)}, codes_g.options());
-    at::Tensor scales = at::empty({g.size(1)}, g.options());
+    at::Tensor scales = at::empty({g.size(1)}, scales_options(g));
     kernels::encode_scaled_cols(
-        exec_for(g), const_matrix(g),
+        exec_for(g), const_float_matrix(g),
         {.row_factors = one_scale ? std::span<const float>{} : const_span(sx), .col_factors = {}},
         gradient_options(rounding, Draw::kWeight), {codes(codes_g), codes(codes_g_t)}, span_of(scales));
-    at::Tensor dw = at::empty({g.size(1), qx_t.size(0)}, g.options());
-    const at::Tensor one = at::ones({1}, g.options());
+    at::Tensor dw = at::empty({g.size(1), qx_t.size(0)}, scales_options(g));
+    const at::Tensor one = at::ones({1}, scales_options(g));
     kernels::code_matmul(exec_for(g), const_codes(codes_g_t), const_codes(qx_t),
                          {.row_scales = const_span(scales), .col_scales = const_span(one_scale ? sx : one)},
-                         matrix(dw));
+                         float_matrix(dw));
     return dw;
   }
 };
@@ -204,6 +178,21 @@ class QuantizeGradientRows : public torch::autograd::Function<QuantizeGradientRo
 };
 
 }  // namespace
+
+at::Tensor fake_quant_gradient(const at::Tensor& gradient, const GradientRounding& rounding, Draw draw) {
+  const at::Tensor g = gradient.to(at::kFloat);
+  const kernels::Axis axis = draw == Draw::kInput ? kernels::Axis::kRow : kernels::Axis::kCol;
+  const auto groups = kernels::groups_of(const_matrix(g), axis);
+  at::Tensor lo = at::empty({groups}, g.options()), hi = at::empty({groups}, g.options());
+  kernels::min_max(exec_for(g), const_matrix(g), axis, span_of(lo), span_of(hi));
+  at::Tensor scales = at::empty_like(lo);
+  kernels::symmetric_scales(exec_for(g), const_span(lo), const_span(hi), rounding.width, kernels::kGradientAmaxFloor,
+                            span_of(scales));
+  at::Tensor y = at::empty_like(g);
+  kernels::fake_quant_symmetric(exec_for(g), const_matrix(g), axis, const_span(scales), gradient_options(rounding, draw),
+                                matrix(y));
+  return y.to(gradient.scalar_type());
+}
 
 at::Tensor code_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, const Coded& xq,
                        const Coded& wq, const GradientRounding& rounding) {

@@ -11,18 +11,11 @@
 
 #include <cstdint>
 
-#include "kernels/common/philox.h"
+#include "src/quant/gradient_rounding.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/quantizer.h"
 
 namespace qat {
-
-// How backward of one product quantizes its incoming gradient.
-struct GradientRounding {
-  BitWidth width = BitWidth::full();
-  bool stochastic = false;
-  kernels::RngKey key{};  // of this layer's product in this micro-batch; dx and dw draw from different streams of it
-};
 
 // y[..., n] = x^ w^T (+ bias). x: [..., K] and w: [N, K] carry the gradient; `xq` and `wq` are their codes, with
 // transposed copies if gradients are wanted at up to 8 bits.
@@ -39,7 +32,8 @@ at::Tensor straight_through(const at::Tensor& x, const at::Tensor& quantized, do
 // Identity; its backward rounds the gradient to `width` bits with one dynamic scale per row (LoRA's A and B).
 at::Tensor quantize_gradient_rows(const at::Tensor& x, const GradientRounding& rounding);
 
-// Whether backward at this width wants transposed code copies from forward.
-inline bool backward_on_codes(const GradientRounding& rounding) { return rounding.width.bits() <= 8; }
+// A gradient's values rounded to `rounding`'s width, one dynamic scale per row (dx) or per column (dw), as floats of g's
+// dtype.   g: [M, N].
+at::Tensor fake_quant_gradient(const at::Tensor& g, const GradientRounding& rounding, Draw draw);
 
 }  // namespace qat

@@ -23,7 +23,7 @@ Axis axis_of(const std::string& granularity) {
 }
 
 at::Tensor groups_like(const at::Tensor& x, Axis axis) {
-  return at::empty({kernels::groups_of(const_matrix(x), axis)}, x.options());
+  return at::empty({kernels::groups_of(const_matrix(x), axis)}, x.options().dtype(at::kFloat));
 }
 
 }  // namespace
@@ -42,7 +42,8 @@ bool Quantizer::wants_mean(BitWidth width) const {
   return log_ && codebook_ == kernels::LogCodebook::kPacked && width.q_max() == 1;
 }
 
-CalibratedRange Quantizer::range_of(const at::Tensor& x, BitWidth width) const {
+CalibratedRange Quantizer::range_of(const at::Tensor& values, BitWidth width) const {
+  const at::Tensor x = values.to(at::kFloat);  // the same tensor if it is fp32
   const kernels::Exec exec = exec_for(x);
   CalibratedRange range{.lo = groups_like(x, axis_), .hi = groups_like(x, axis_), .mean = {}, .batches = 1};
   if (!log_) {
@@ -71,28 +72,29 @@ const CalibratedRange& Quantizer::require_range(BitWidth width) const {
 
 at::Tensor Quantizer::scales_from(const CalibratedRange& range, BitWidth width, at::Tensor* zero_points) const {
   at::Tensor scales = at::empty_like(range.lo);
-  if (zero_points != nullptr) *zero_points = at::empty_like(range.lo);
-  const auto lo = const_span(range.lo), hi = const_span(range.hi);
-  for (std::size_t g = 0; g < lo.size(); ++g) {
-    const kernels::AffineParams params =
-        symmetric_ ? kernels::symmetric_params(lo[g], hi[g], width) : kernels::affine_params(lo[g], hi[g], width);
-    span_of(scales)[g] = params.scale;
-    if (zero_points != nullptr) span_of(*zero_points)[g] = params.zero_point;
+  const kernels::Exec exec = exec_for(scales);
+  if (symmetric_) {
+    kernels::symmetric_scales(exec, const_span(range.lo), const_span(range.hi), width, kernels::kWeightAmaxFloor,
+                              span_of(scales));
+    return scales;
   }
+  at::Tensor zeros = at::empty_like(range.lo);
+  kernels::affine_scales(exec, const_span(range.lo), const_span(range.hi), width, span_of(scales), span_of(zeros));
+  if (zero_points != nullptr) *zero_points = zeros;
   return scales;
 }
 
 Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transposed) const {
   QAT_CHECK(!log_ && symmetric_ && axis_ != Axis::kCol && width.bits() <= 8, "these scales do not factor out");
   const kernels::Exec exec = exec_for(x);
-  const Matrix<const float> view = const_matrix(x);
+  const ConstFloatMatrix view = const_float_matrix(x);
   Coded out;
   out.codes = at::empty({view.rows, view.cols}, x.options().dtype(at::kChar));
   if (with_transposed) out.codes_transposed = at::empty({view.cols, view.rows}, x.options().dtype(at::kChar));
   const kernels::CodesOut target{codes(out.codes), codes(out.codes_transposed)};
   const kernels::EncodeOptions options{.width = width};
   if (!calibrated_mode_ && axis_ == Axis::kRow) {
-    out.scales = at::empty({view.rows}, x.options());
+    out.scales = at::empty({view.rows}, x.options().dtype(at::kFloat));
     kernels::encode_rows(exec, view, options, target, span_of(out.scales));
     return out;
   }
@@ -101,9 +103,13 @@ Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transpose
   return out;
 }
 
-at::Tensor Quantizer::fake_quant(const at::Tensor& x, BitWidth width) const {
-  if (width.is_full()) return x;
-  if (log_) return fake_quant_log(x, width);
+at::Tensor Quantizer::fake_quant(const at::Tensor& values, BitWidth width) const {
+  if (width.is_full()) return values;
+  const at::Tensor x = values.to(at::kFloat);
+  return (log_ ? fake_quant_log(x, width) : fake_quant_linear(x, width)).to(values.scalar_type());
+}
+
+at::Tensor Quantizer::fake_quant_linear(const at::Tensor& x, BitWidth width) const {
   const CalibratedRange range = calibrated_mode_ ? require_range(width) : range_of(x, width);
   at::Tensor y = at::empty_like(x);
   if (symmetric_) {
@@ -150,14 +156,15 @@ void Quantizer::observe(const at::Tensor& x, BitWidth width) {
   ++all.batches;
 }
 
-CalibratedRange Quantizer::neutral_range(std::int64_t cols, BitWidth width) const {
+CalibratedRange Quantizer::neutral_range(std::int64_t cols, BitWidth width, at::Device device) const {
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
   QAT_CHECK(axis_ != Axis::kRow, "per-token ranges are dynamic");
   const std::int64_t groups = axis_ == Axis::kTensor ? 1 : cols;
-  CalibratedRange range{.lo = at::full({groups}, INFINITY, at::kFloat),
-                        .hi = at::full({groups}, -INFINITY, at::kFloat),
+  CalibratedRange range{.lo = at::full({groups}, INFINITY, options),
+                        .hi = at::full({groups}, -INFINITY, options),
                         .mean = {},
                         .batches = 0};
-  if (wants_mean(width)) range.mean = at::zeros({groups}, at::kFloat);
+  if (wants_mean(width)) range.mean = at::zeros({groups}, options);
   return range;
 }
 

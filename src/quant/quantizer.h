@@ -38,7 +38,7 @@ class Quantizer {
   const std::string& layer() const { return layer_; }
   const std::string& role() const { return role_; }
 
-  // x: fp32 [..., cols], contiguous. Only for min-max symmetric quantizers of at most 8 bits without per-feature
+  // x: [..., cols] of fp32 or bf16, contiguous. Only for min-max symmetric quantizers of at most 8 bits without per-feature
   // scales (choose_gemm_path). Throws Error(kInternal) naming layer, role and widths if it needs calibration.
   Coded encode(const at::Tensor& x, BitWidth width, bool with_transposed) const;
   // The values that quantization at `width` leaves, same shape as x. Widths of 32 return x.
@@ -49,7 +49,7 @@ class Quantizer {
   // What collection has so far; merged over ranks by the caller, then finish() makes it the range in force.
   CalibratedRange& collecting(BitWidth width);
   // What a rank that saw no batch contributes: neutral to min and max.   cols: last dimension of x.
-  CalibratedRange neutral_range(std::int64_t cols, BitWidth width) const;
+  CalibratedRange neutral_range(std::int64_t cols, BitWidth width, at::Device device = at::kCPU) const;
   void finish_calibration(BitWidth width);
   void restore(BitWidth width, CalibratedRange range) { ranges_[width.bits()] = std::move(range); }
   const std::map<int, CalibratedRange>& ranges() const { return ranges_; }
@@ -58,6 +58,7 @@ class Quantizer {
   const CalibratedRange& require_range(BitWidth width) const;
   CalibratedRange range_of(const at::Tensor& x, BitWidth width) const;
   at::Tensor scales_from(const CalibratedRange& range, BitWidth width, at::Tensor* zero_points) const;
+  at::Tensor fake_quant_linear(const at::Tensor& x, BitWidth width) const;
   at::Tensor fake_quant_log(const at::Tensor& x, BitWidth width) const;
   bool wants_mean(BitWidth width) const;
 

@@ -27,12 +27,31 @@ Matrix<T> view_as(const at::Tensor& t) {
 
 kernels::Exec exec_for(const at::Tensor& t) {
   static const TorchParallelFor kParallel;  // stateless
-  QAT_CHECK(t.device().is_cpu(), "this build computes on CPUs");
+  // GPU work goes to LibTorch's current stream, which is the default one: this program makes no other.
+  if (t.device().is_cuda()) return {.device = Device::kCuda};
+  QAT_CHECK(t.device().is_cpu(), "tensors are on a CPU or on a CUDA device");
   return {.device = Device::kCpu, .stream = {}, .parallel = &kParallel};
 }
 
 Matrix<const float> const_matrix(const at::Tensor& t) { return view_as<const float>(t); }
 Matrix<float> matrix(const at::Tensor& t) { return view_as<float>(t); }
+FloatMatrix float_matrix(const at::Tensor& t) {
+  if (!t.defined()) return {};
+  QAT_CHECK(t.dim() >= 1 && (t.size(-1) <= 1 || t.stride(-1) == 1), "a kernel needs rows without gaps inside");
+  const DType dtype = t.scalar_type() == at::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
+  QAT_CHECK(dtype == DType::kBFloat16 || t.scalar_type() == at::kFloat, "activations are fp32 or bf16");
+  const std::int64_t cols = t.size(-1), rows = cols == 0 ? 0 : t.numel() / cols;
+  std::int64_t stride = cols;
+  for (std::int64_t i = t.dim() - 2, step = 0; i >= 0; --i) {
+    if (t.size(i) == 1) continue;
+    if (step == 0) stride = t.stride(i);
+    QAT_CHECK(step == 0 || t.stride(i) == step, "a kernel needs rows at one distance");
+    step = t.stride(i) * t.size(i);
+  }
+  return {t.data_ptr(), rows, cols, stride, dtype};
+}
+ConstFloatMatrix const_float_matrix(const at::Tensor& t) { return float_matrix(t); }
+
 Matrix<const std::int8_t> const_codes(const at::Tensor& t) { return view_as<const std::int8_t>(t); }
 Matrix<std::int8_t> codes(const at::Tensor& t) { return t.defined() ? view_as<std::int8_t>(t) : Matrix<std::int8_t>{}; }
 

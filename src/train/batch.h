@@ -14,7 +14,8 @@ struct Batch {
   at::Tensor targets;  // int64 [B, T]: inputs shifted by one
 };
 
-// Samples first .. first + rows - 1 of the run.
-Batch sample_batch(const Sampler& sampler, std::uint64_t first, std::int64_t rows, std::int64_t sequence_length);
+// Samples first .. first + rows - 1 of the run, on `device`.
+Batch sample_batch(const Sampler& sampler, std::uint64_t first, std::int64_t rows, std::int64_t sequence_length,
+                   at::Device device = at::kCPU);
 
 }  // namespace qat

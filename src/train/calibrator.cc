@@ -13,6 +13,13 @@ constexpr std::uint64_t kFirstSample = std::uint64_t{1} << 40U;
 
 // Ranges of one layer over all ranks.
 void reduce_over_ranks(CalibratedRange& range, dist::Communicator& comm) {
+  // A handful of numbers: through host memory, wherever they were collected.
+  const at::Device device = range.lo.device();
+  const auto move = [&](const at::Device& to) {
+    for (at::Tensor* t : {&range.lo, &range.hi, &range.mean})
+      if (t->defined()) *t = t->to(to);
+  };
+  move(at::kCPU);
   comm.all_reduce(view(span_of(range.lo)), dist::ReduceOp::kMin);
   comm.all_reduce(view(span_of(range.hi)), dist::ReduceOp::kMax);
   std::vector<std::int64_t> batches = {range.batches};
@@ -23,6 +30,7 @@ void reduce_over_ranks(CalibratedRange& range, dist::Communicator& comm) {
   comm.all_reduce(view(std::span(batches)), dist::ReduceOp::kSum);
   range.batches = batches[0];
   if (range.mean.defined()) range.mean.div_(static_cast<double>(range.batches));
+  move(device);
 }
 
 template <typename Body>
@@ -48,14 +56,14 @@ void calibrate(Gpt2& model, const PrecisionMap& precision, const Sampler& sample
   const ForwardContext context{.precision = &precision, .calibrating = true, .seed = options.seed};
   for (std::int64_t batch = comm.rank(); batch < options.batches; batch += comm.size()) {
     const auto first = kFirstSample + static_cast<std::uint64_t>(batch * options.micro_batch_size);
-    const Batch data = sample_batch(sampler, first, options.micro_batch_size, options.sequence_length);
+    const Batch data = sample_batch(sampler, first, options.micro_batch_size, options.sequence_length, model.mode().device);
     const at::Tensor hidden = model.hidden(data.inputs, context);
     if (model.config().quantize_lm_head) (void)model.logits(hidden, context);
   }
   for_each_uncalibrated(model.linears(), precision, [&](QuantLinear& linear, BitWidth width) {
     Quantizer& quantizer = linear.activation_quantizer();
     CalibratedRange& range = quantizer.collecting(width);
-    if (range.batches == 0) range = quantizer.neutral_range(linear.spec().in_features, width);
+    if (range.batches == 0) range = quantizer.neutral_range(linear.spec().in_features, width, model.mode().device);
     reduce_over_ranks(range, comm);
     quantizer.finish_calibration(width);
   });

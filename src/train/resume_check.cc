@@ -18,7 +18,7 @@ constexpr std::array<std::string_view, 9> kShapeKeys = {
     "model.tie_lm_head", "model.quantize_lm_head", "model.freeze_base", "lora.rank"};
 
 bool ignored(std::string_view key) {
-  return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "model.preset" ||
+  return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "compute.device" || key == "model.preset" ||
          key.starts_with("model.init");
 }
 

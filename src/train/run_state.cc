@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
 #include "src/checkpoint/writer.h"
 #include "src/quant/torch_view.h"
@@ -20,11 +21,26 @@ std::vector<std::int64_t> trainable_ids(const Gpt2& model) {
   return ids;
 }
 
-// One optimizer moment of all parameters, gathered from the shards.
-std::vector<float> gather_moment(std::span<const float> shard, dist::Communicator& comm) {
+// One optimizer moment of all parameters, gathered from the shards into host memory.
+std::vector<float> gather_moment(std::span<const float> shard, at::Device device, dist::Communicator& comm) {
+  std::vector<float> mine(shard.size());
+  if (device.is_cuda()) {
+    cuda_copy_to_host(mine.data(), shard.data(), shard.size_bytes());
+  } else {
+    std::copy(shard.begin(), shard.end(), mine.begin());
+  }
   std::vector<float> whole(shard.size() * static_cast<std::size_t>(comm.size()));
-  comm.all_gather(view(shard), view(std::span(whole)));
+  comm.all_gather(view(std::span<const float>(mine)), view(std::span(whole)));
   return whole;
+}
+
+// Host values into part of a shard.
+void put_moment(std::span<const float> from, std::span<float> to, at::Device device) {
+  if (device.is_cuda()) {
+    cuda_copy_to_device(to.data(), from.data(), from.size_bytes());
+  } else {
+    std::copy(from.begin(), from.end(), to.begin());
+  }
 }
 
 std::string moment_name(const char* moment, const ParameterInfo& info) {
@@ -40,7 +56,7 @@ void write_ranges(CheckpointWriter& writer, const Gpt2& model) {
     const Quantizer& quantizer = linear.activation_quantizer();
     for (const auto& [bits, range] : quantizer.ranges()) {
       const auto put = [&](const char* part, const at::Tensor& t) {
-        if (t.defined()) writer.write_tensor(range_name(quantizer, bits, part), {t.numel()}, const_span(t));
+        if (t.defined()) writer.write_tensor(range_name(quantizer, bits, part), {t.numel()}, const_span(t.to(at::kCPU)));
       };
       put("lo", range.lo), put("hi", range.hi), put("mean", range.mean);
       writer.set_attribute(range_name(quantizer, bits, "lo"), "batches", range.batches);
@@ -55,7 +71,7 @@ void write_all(CheckpointWriter& writer, const TrainState& state, Gpt2& model, c
   for (int id = 0; id < model.parameters().count(); ++id) {
     const ParameterInfo& info = model.parameters().info(id);
     const std::string name = "/model/" + info.name;
-    writer.write_tensor(name, info.shape, std::span<const float>(model.parameters().values(id)));
+    writer.write_tensor(name, info.shape, std::span<const float>(model.parameters().host_values(id)));
     if (info.shape.size() == 2) writer.set_attribute(name, "layout", std::string("[out, in]"));
   }
   const auto ids = trainable_ids(model);
@@ -97,7 +113,7 @@ std::vector<RangeHeader> range_headers(const CheckpointReader& reader, const Qua
   return headers;
 }
 
-void load_ranges(const CheckpointReader* reader, Quantizer& quantizer, dist::Communicator& comm) {
+void load_ranges(const CheckpointReader* reader, Quantizer& quantizer, at::Device device, dist::Communicator& comm) {
   std::vector<RangeHeader> headers;
   if (reader != nullptr) headers = range_headers(*reader, quantizer);
   std::int64_t count = static_cast<std::int64_t>(headers.size());
@@ -110,7 +126,7 @@ void load_ranges(const CheckpointReader* reader, Quantizer& quantizer, dist::Com
       if (reader != nullptr)
         reader->read_tensor(range_name(quantizer, static_cast<int>(header.bits), part), {header.groups}, span_of(t));
       comm.broadcast(view(span_of(t)), 0);
-      return t;
+      return t.to(device);
     };
     CalibratedRange range{.lo = get("lo"), .hi = get("hi"), .mean = {}, .batches = header.batches};
     if (header.has_mean != 0) range.mean = get("mean");
@@ -122,8 +138,9 @@ void load_ranges(const CheckpointReader* reader, Quantizer& quantizer, dist::Com
 
 std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, Gpt2& model,
                                ShardedAdamW& optimizer, dist::Communicator& comm) {
-  const std::vector<float> exp_avg = gather_moment(optimizer.exp_avg(), comm);
-  const std::vector<float> exp_avg_sq = gather_moment(optimizer.exp_avg_sq(), comm);
+  const at::Device device = model.parameters().device();
+  const std::vector<float> exp_avg = gather_moment(optimizer.exp_avg(), device, comm);
+  const std::vector<float> exp_avg_sq = gather_moment(optimizer.exp_avg_sq(), device, comm);
   std::filesystem::path folder = root / step_folder_name(state.step);
   on_root(comm, "saving a checkpoint", [&] {
     const auto bytes = static_cast<std::int64_t>(sizeof(float)) *
@@ -137,22 +154,25 @@ std::filesystem::path save_run(const std::filesystem::path& root, const TrainSta
 
 void load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm, bool base_only) {
   ParameterStore& store = model.parameters();
-  on_root(comm, "loading a checkpoint", [&] {
-    for (int id = 0; id < store.count(); ++id) {
-      const ParameterInfo& info = store.info(id);
+  for (int id = 0; id < store.count(); ++id) {
+    const ParameterInfo& info = store.info(id);
+    std::vector<float> values = store.host_values(id);
+    on_root(comm, "loading a checkpoint", [&] {
       const std::string name = "/model/" + info.name;
-      if (base_only && info.name.find(".lora_") != std::string::npos && !reader->has_tensor(name)) continue;
-      reader->read_tensor(name, info.shape, store.values(id));
-    }
-  });
-  for (int id = 0; id < store.count(); ++id) comm.broadcast(view(store.values(id)), /*root=*/0);
+      if (base_only && info.name.find(".lora_") != std::string::npos && !reader->has_tensor(name)) return;
+      reader->read_tensor(name, info.shape, std::span(values));
+    });
+    comm.broadcast(view(std::span(values)), /*root=*/0);
+    store.set_values(id, values);
+  }
   for (QuantLinear& linear : model.linears())
-    if (linear.activation_quantizer().needs_calibration()) load_ranges(reader, linear.activation_quantizer(), comm);
+    if (linear.activation_quantizer().needs_calibration()) load_ranges(reader, linear.activation_quantizer(), store.device(), comm);
 }
 
 void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAdamW& optimizer,
                     dist::Communicator& comm) {
   const auto ids = trainable_ids(model);
+  const at::Device device = model.parameters().device();
   const dist::ShardRange shard = optimizer.shard();
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const ParameterInfo& info = model.parameters().info(static_cast<int>(ids[i]));
@@ -168,11 +188,11 @@ void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAd
     broadcast_value(optimizer.steps()[i], comm);
     const std::int64_t begin = std::max(segment.offset, shard.begin);
     const std::int64_t end = std::min(segment.offset + segment.elems, shard.end);
-    for (std::int64_t at = begin; at < end; ++at) {
-      const auto from = static_cast<std::size_t>(at - segment.offset), to = static_cast<std::size_t>(at - shard.begin);
-      optimizer.exp_avg()[to] = avg[from];
-      optimizer.exp_avg_sq()[to] = avg_sq[from];
-    }
+    if (begin >= end) continue;
+    const auto from = static_cast<std::size_t>(begin - segment.offset), count = static_cast<std::size_t>(end - begin);
+    const auto to = static_cast<std::size_t>(begin - shard.begin);
+    put_moment(std::span(avg).subspan(from, count), optimizer.exp_avg().subspan(to, count), device);
+    put_moment(std::span(avg_sq).subspan(from, count), optimizer.exp_avg_sq().subspan(to, count), device);
   }
 }
 

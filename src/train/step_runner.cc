@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "dist/grad/cuda_flat_memory.h"
 #include "kernels/common/error.h"
 #include "src/base/parallel.h"
 #include "src/quant/torch_view.h"
@@ -20,6 +21,10 @@ std::vector<OptimSegment> segments_of(const ParameterStore& store) {
   return segments;
 }
 
+std::shared_ptr<dist::FlatMemory> memory_of(const Gpt2& model) {
+  return model.mode().is_cuda() ? dist::cuda_flat_memory() : dist::host_flat_memory();
+}
+
 }  // namespace
 
 StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options)
@@ -29,9 +34,10 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
       options_(options),
       micro_batches_(options.train.batch_size / options.train.micro_batch_size),
       local_micro_batches_(micro_batches_ / comm.size()),
-      reducer_(comm, model.parameters().trainable_elems(), kNormBlock),
-      accumulator_(reducer_.padded_elems()),
-      optimizer_(segments_of(model.parameters()), reducer_.shard(), options.optim) {
+      reducer_(comm, model.parameters().trainable_elems(), kNormBlock,
+               model.mode().is_cuda() ? Device::kCuda : Device::kCpu),
+      accumulator_(reducer_.padded_elems(), memory_of(model)),
+      optimizer_(segments_of(model.parameters()), reducer_.shard(), options.optim, *memory_of(model)) {
   QAT_CHECK(local_micro_batches_ * comm.size() * options.train.micro_batch_size == options.train.batch_size,
             "the global batch divides into equal micro-batches on every rank");
   QAT_CHECK(static_cast<std::int64_t>(model.parameters().trainable_flat().size()) == reducer_.padded_elems(),
@@ -43,7 +49,7 @@ StepRunner::Pass StepRunner::forward_backward(const dist::StepPlan& plan, const 
   const std::int64_t rows = options_.train.micro_batch_size;
   const auto first = plan.step * static_cast<std::uint64_t>(options_.train.batch_size) +
                      static_cast<std::uint64_t>(micro_batch * rows);
-  const Batch batch = sample_batch(sampler_, first, rows, options_.sequence_length);
+  const Batch batch = sample_batch(sampler_, first, rows, options_.sequence_length, model_.mode().device);
   const ForwardContext context{.precision = &precision,
                                .training = true,
                                .stochastic_gradients = options_.stochastic_gradients,
@@ -53,7 +59,7 @@ StepRunner::Pass StepRunner::forward_backward(const dist::StepPlan& plan, const 
                                .micro_batch = static_cast<std::uint64_t>(micro_batch)};
   const at::Tensor loss = model_.loss(batch.inputs, batch.targets, context);
   // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
-  return {.loss = loss.item<double>(),
+  return {.loss = loss.detach(),
           .gradients = torch::autograd::grad({loss}, model_.parameters().trainable_tensors(), /*grad_outputs=*/{},
                                              /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true)};
 }
@@ -61,7 +67,7 @@ StepRunner::Pass StepRunner::forward_backward(const dist::StepPlan& plan, const 
 std::vector<double> StepRunner::run_micro_batches(const dist::StepPlan& plan, const PrecisionMap& precision,
                                                   std::vector<bool>& produced) {
   const std::int64_t first = comm_.rank() * local_micro_batches_;
-  std::vector<double> losses;
+  std::vector<at::Tensor> losses;
   // Rounds of as many passes as there are threads; gradients join the sum in order, so threads change no bit.
   for (std::int64_t begin = 0; begin < local_micro_batches_; begin += options_.threads) {
     std::vector<Pass> round(
@@ -70,6 +76,7 @@ std::vector<double> StepRunner::run_micro_batches(const dist::StepPlan& plan, co
       round[static_cast<std::size_t>(i)] = forward_backward(plan, precision, first + begin + i);
     });
     for (std::size_t i = 0; i < round.size(); ++i) {
+      // Every trainable element is in some tensor; those without a gradient must read as zeros.
       const std::span<float> leaf = accumulator_.next();
       model_.parameters().scatter_gradients(round[i].gradients, leaf, produced);
       const std::int64_t micro_batch = first + begin + static_cast<std::int64_t>(i);
@@ -78,7 +85,9 @@ std::vector<double> StepRunner::run_micro_batches(const dist::StepPlan& plan, co
       losses.push_back(round[i].loss);
     }
   }
-  return losses;
+  std::vector<double> values;
+  for (const at::Tensor& loss : losses) values.push_back(loss.item<double>());
+  return values;
 }
 
 void StepRunner::agree_on_loss(const std::vector<double>& losses, int local_signal, StepOutcome& outcome) {

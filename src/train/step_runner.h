@@ -42,7 +42,8 @@ struct StepRunnerOptions {
 
 class StepRunner {
  public:
-  // Optional hooks, called on this rank: after the gradient of one micro-batch is in the flat buffer.
+  // Optional hooks, called on this rank: after the gradient of one micro-batch is in the flat buffer (on the model's
+  // device).
   using GradientHook = std::function<void(std::int64_t step, std::int64_t micro_batch, std::span<float> flat)>;
 
   StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
@@ -58,7 +59,7 @@ class StepRunner {
 
  private:
   struct Pass {
-    double loss = 0.0;
+    at::Tensor loss;                    // on the model's device: reading it would wait for the pass
     std::vector<at::Tensor> gradients;  // of the trainable tensors; undefined: not produced
   };
   Pass forward_backward(const dist::StepPlan& plan, const PrecisionMap& precision, std::int64_t micro_batch);

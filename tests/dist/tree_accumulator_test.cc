@@ -71,6 +71,51 @@ TEST(TreeAccumulator, NoLeafIsASumOfZero) {
   EXPECT_EQ(to_vector(accumulator.result()), std::vector<float>(3, 0.0F));
 }
 
+// Host memory that counts what is asked of it.
+class CountingMemory final : public FlatMemory {
+ public:
+  std::shared_ptr<float> allocate(std::int64_t elems) override {
+    ++allocations;
+    return host_->allocate(elems);
+  }
+  void zero(std::span<float> values) override {
+    ++zeroings;
+    host_->zero(values);
+  }
+  void add(std::span<float> a, std::span<const float> b) override {
+    ++additions;
+    host_->add(a, b);
+  }
+  int allocations = 0;
+  int zeroings = 0;
+  int additions = 0;
+
+ private:
+  std::shared_ptr<FlatMemory> host_ = host_flat_memory();
+};
+
+TEST(TreeAccumulator, ZeroesOnlyWhenAskedAndWorksInTheMemoryItIsGiven) {
+  const auto memory = std::make_shared<CountingMemory>();
+  TreeAccumulator accumulator(kElems, memory);
+  for (int turn = 0; turn < 2; ++turn) {
+    accumulator.reset();
+    for (int leaf = 0; leaf < 4; ++leaf) {
+      const std::vector<float> values = testing::random_leaf(leaf, kElems);
+      std::copy(values.begin(), values.end(), accumulator.next(/*zeroed=*/false).begin());
+      accumulator.commit();
+    }
+    std::vector<float> expected;
+    for (std::int64_t i = 0; i < kElems; ++i) expected.push_back(testing::tree_of_random(0, 4, i));
+    EXPECT_EQ(testing::compare_bits(to_vector(accumulator.result()), expected), "equal") << turn;
+  }
+  EXPECT_EQ(memory->allocations, 3);
+  EXPECT_EQ(memory->zeroings, 0);
+  EXPECT_EQ(memory->additions, 2 * 3);
+  accumulator.reset();
+  accumulator.next();
+  EXPECT_EQ(memory->zeroings, 1) << "a used buffer";
+}
+
 TEST(TreeAccumulator, RefusesCallsOutOfOrder) {
   TreeAccumulator accumulator(3);
   EXPECT_THROW(accumulator.commit(), Error) << "nothing to commit";

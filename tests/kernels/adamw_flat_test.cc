@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/optim/adamw_flat_cpu.h"
+#include "kernels/optim/adamw_segments.h"
 #include "tests/support/kernel_data.h"
 #include "tests/support/threads_parallel_for.h"
 
@@ -133,20 +135,67 @@ TEST(AdamW, RefusesLengthsThatDifferAndStepZero) {
   EXPECT_THAT(test::error_of(ErrorKind::kInternal, [&] { state.step({.step = 0}); }), HasSubstr("from 1, not 0"));
 }
 
-TEST(BlockSumSquares, SumsEachBlockInIndexOrderInDouble) {
-  // 1e8 squared swallows 1 when added first and one at a time in fp32; in double nothing is lost.
-  const std::vector<float> x{1.0F, 2.0F, 3.0F, 1e8F, 1.0F, 1.0F, 0.5F};
+TEST(AdamWSegments, AreAsManyCallsOfAdamWAndTouchNothingElse) {
+  State together(1000, 9), apart(1000, 9);
+  const std::vector<AdamWSegment> segments{
+      {.offset = 3, .elems = 200, .step = {.learning_rate = 0.1F, .weight_decay = 0.1F, .step = 2}},
+      {.offset = 203, .elems = 0, .step = {}},
+      {.offset = 203, .elems = 1, .step = {.learning_rate = 0.2F, .step = 7}},
+      {.offset = 500, .elems = 500, .step = {.learning_rate = 0.3F, .gradient_scale = 0.5F, .step = 1}}};
+  adamw_segments(Exec{}, together.p, together.g, together.m, together.v, segments);
+  for (const AdamWSegment& segment : segments) {
+    const auto at = static_cast<std::size_t>(segment.offset), count = static_cast<std::size_t>(segment.elems);
+    adamw_flat(Exec{}, std::span(apart.p).subspan(at, count), std::span(apart.g).subspan(at, count),
+               std::span(apart.m).subspan(at, count), std::span(apart.v).subspan(at, count), segment.step);
+  }
+  EXPECT_TRUE(together.equals(apart));
+  const State untouched(1000, 9);
+  for (const std::size_t i : {0UL, 2UL, 204UL, 499UL}) EXPECT_EQ(together.p[i], untouched.p[i]) << i;
+  EXPECT_NE(together.p[203], untouched.p[203]);
+}
+
+TEST(AdamWSegments, RefusesWhatOverlapsFallsOrEndsOutside) {
+  State state(10);
+  const auto refusal = [&](std::vector<AdamWSegment> segments) {
+    return test::error_of(ErrorKind::kInternal,
+                          [&] { adamw_segments(Exec{}, state.p, state.g, state.m, state.v, segments); });
+  };
+  EXPECT_THAT(refusal({{.offset = 0, .elems = 4, .step = {}}, {.offset = 3, .elems = 1, .step = {}}}),
+              HasSubstr("1 elements at 3: segments rise"));
+  EXPECT_THAT(refusal({{.offset = 8, .elems = 3, .step = {}}}), HasSubstr("3 elements at 8"));
+  EXPECT_THAT(refusal({{.offset = 0, .elems = 1, .step = {.step = 0}}}), HasSubstr("from 1, not 0"));
+  adamw_segments(Exec{}, state.p, state.g, state.m, state.v, {});
+  EXPECT_TRUE(state.equals(State(10)));
+}
+
+// The order of adamw_flat.h, written down naively.
+double sum_squares_by_hand(std::span<const float> x) {
+  std::vector<double> sums(128);
+  for (std::size_t i = 0; i < x.size(); ++i) sums[i % 128] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  while (sums.size() > 1) {
+    std::vector<double> pairs;
+    for (std::size_t i = 0; i < sums.size(); i += 2) pairs.push_back(sums[i] + sums[i + 1]);
+    sums = pairs;
+  }
+  return sums[0];
+}
+
+TEST(BlockSumSquares, SumsEachBlockInDouble) {
+  // 1e6 squared swallows 1 when added in fp32; in double nothing is lost.
+  const std::vector<float> x{1.0F, 2.0F, 3.0F, 1e6F, 1.0F, 1.0F, 0.5F};
   std::vector<double> partial(3);
   block_sum_squares(Exec{}, x, 3, partial);
-  EXPECT_EQ(partial, (std::vector<double>{14.0, 1e16 + 1.0 + 1.0, 0.25}));
+  EXPECT_EQ(partial, (std::vector<double>{14.0, 1e12 + 2.0, 0.25}));
+}
 
+TEST(BlockSumSquares, KeepsThePromisedOrderToTheBit) {
   const std::vector<float> values = test::random_grid(1, 10007, 5).values;
-  for (const std::int64_t block : {1, 7, 64, 1000, 2600, 20000}) {
-    std::vector<double> want((10007 + static_cast<std::size_t>(block) - 1) / static_cast<std::size_t>(block));
-    for (std::size_t i = 0; i < values.size(); ++i)
-      want[i / static_cast<std::size_t>(block)] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+  for (const std::size_t block : {1, 7, 64, 128, 1000, 1024, 2600, 20000}) {
+    std::vector<double> want;
+    for (std::size_t at = 0; at < values.size(); at += block)
+      want.push_back(sum_squares_by_hand(std::span(values).subspan(at, std::min(block, values.size() - at))));
     std::vector<double> got(want.size(), -1.0);
-    block_sum_squares(Exec{}, values, block, got);
+    block_sum_squares(Exec{}, values, static_cast<std::int64_t>(block), got);
     EXPECT_EQ(got, want) << block;
   }
 }

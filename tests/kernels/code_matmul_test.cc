@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "kernels/gemm/code_matmul_cpu.h"
+#include "kernels/gemm/matmul_plan.h"
 #include "kernels/quant/encode.h"
 #include "tests/support/kernel_data.h"
 #include "tests/support/threads_parallel_for.h"
@@ -173,7 +174,7 @@ TEST(CodeMatmul, LeavesAnOutputWithoutElementsAlone) {
   const std::vector<float> one{1.0F};
   Grid<float> y(0, 2);
   code_matmul(Exec{}, a.view(), b.view(), {one, one, {}, false}, y.view());
-  code_matmul(Exec{}, b.view(), a.view(), {one, one, {}, true}, {y.values.data(), 2, 0});
+  code_matmul(Exec{}, b.view(), a.view(), {one, one, {}, true}, Matrix<float>{y.values.data(), 2, 0});
 }
 
 TEST(CodeMatmul, RefusesWhatItsContractExcludes) {
@@ -192,6 +193,74 @@ TEST(CodeMatmul, RefusesWhatItsContractExcludes) {
   EXPECT_THAT(message(a, b, {one, {}, {}, false}, y.view()), HasSubstr("0 column scales for 4"));
   EXPECT_THAT(message(a, b, {one, one, two, false}, y.view()), HasSubstr("2 biases for 4"));
   EXPECT_THAT(message(deep, deep, plain, single.view()), HasSubstr("may leave int32"));
+}
+
+TEST(CodeMatmul, OnACpuWritesDenseFp32Only) {
+  const Codes a(3, 8), b(4, 8);
+  const std::vector<float> one{1.0F};
+  Grid<float> y(3, 8);
+  const auto message = [&](const FloatMatrix& out) {
+    return test::error_of(ErrorKind::kInternal, [&] {
+      code_matmul(Exec{}, a.view(), b.view(), {one, one, {}, false}, out);
+    });
+  };
+  EXPECT_THAT(message({y.values.data(), 3, 4, 4, DType::kBFloat16}), HasSubstr("dense fp32"));
+  EXPECT_THAT(message({y.values.data(), 3, 4, 8, DType::kFloat32}), HasSubstr("dense fp32"));
+  EXPECT_THAT(message({y.values.data(), 3, 4, 3, DType::kFloat32}), HasSubstr("overlap"));
+  EXPECT_THAT(message({y.values.data(), 3, 4, 4, DType::kInt32}), HasSubstr("neither fp32 nor bf16"));
+}
+
+MatmulProblem hopper_problem() {
+  return {.m = 65536, .n = 768, .k = 3072, .out = DType::kBFloat16, .out_stride = 768, .capability = 90};
+}
+
+TEST(MatmulPlan, GivesWhatTmaCanAddressToCutlass) {
+  MatmulProblem problem = hopper_problem();
+  EXPECT_EQ(to_text(problem, plan_code_matmul(problem)),
+            "65536 x 768 x 3072 to bf16 on sm_90: cutlass (shape and addresses fit TMA)");
+  for (const DType out : {DType::kFloat32, DType::kBFloat16})
+    for (const bool accumulate : {false, true})
+      for (const std::int64_t m : {1, 3, 16, 65536})
+        for (const std::int64_t n : {8, 16, 768, 6400})
+          for (const std::int64_t k : {16, 64, 1600, 65536}) {
+            problem = {.m = m, .n = n, .k = k, .out = out, .out_stride = n, .accumulate = accumulate, .capability = 90};
+            const MatmulPlan plan = plan_code_matmul(problem);
+            EXPECT_EQ(plan.path, MatmulPath::kCutlass) << to_text(problem, plan);
+          }
+}
+
+TEST(MatmulPlan, SaysWhatTheFasterPathsLack) {
+  const auto planned = [](const auto& change) {
+    MatmulProblem problem = hopper_problem();
+    change(problem);
+    const MatmulPlan plan = plan_code_matmul(problem);
+    EXPECT_EQ(obstacle_of(plan.path, problem), nullptr);
+    return std::string(name_of(plan.path)) + ": " + plan.why;
+  };
+  const auto depth = [](std::int64_t k) { return [k](MatmulProblem& p) { p.k = k; }; };
+  EXPECT_EQ(planned([](MatmulProblem& p) { p.capability = 80; }), "cublaslt: not an sm_90 device");
+  EXPECT_EQ(planned([](MatmulProblem& p) { p.capability = 100; }), "cublaslt: not an sm_90 device");
+  EXPECT_EQ(planned([](MatmulProblem& p) { p.capability = 70; }), "simple: no int8 tensor cores");
+  EXPECT_EQ(planned(depth(24)), "cublaslt: K is not a multiple of 16");
+  EXPECT_EQ(planned(depth(18)), "simple: K is not a multiple of 4");
+  EXPECT_EQ(planned(depth(0)), "simple: an empty sum");
+  EXPECT_EQ(planned([](MatmulProblem& p) { p.n = 772; }), "cublaslt: N is not a multiple of 8");
+  EXPECT_EQ(planned([](MatmulProblem& p) { p.n = 50257; }), "simple: N is not a multiple of 4");
+  EXPECT_EQ(planned([](MatmulProblem& p) { p.operand_alignment = 8; }), "simple: the codes are not 16-byte aligned");
+  EXPECT_EQ(planned([](MatmulProblem& p) { p.out_alignment = 8; }), "cublaslt: y is not 16-byte aligned");
+  EXPECT_EQ(planned([](MatmulProblem& p) { p.out_stride = 772; }), "cublaslt: the rows of y are not 16-byte aligned");
+  EXPECT_EQ(planned([](MatmulProblem& p) { p.out = DType::kInt32; }), "cublaslt: bare sums have no scaling epilogue");
+}
+
+TEST(MatmulPlan, TuningIsWhatWasSetLast) {
+  const MatmulTuning before = matmul_tuning();
+  EXPECT_FALSE(before.path.has_value());
+  set_matmul_tuning({.pick = MatmulTuning::Pick::kFirst, .path = MatmulPath::kSimple, .tile = 2});
+  const MatmulTuning set = matmul_tuning();
+  set_matmul_tuning(before);
+  EXPECT_EQ(set.pick, MatmulTuning::Pick::kFirst);
+  EXPECT_EQ(set.path, MatmulPath::kSimple);
+  EXPECT_EQ(set.tile, 2);
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ Result by_the_formula(const Grid<float>& x, const Factors& factors, const Encode
       float code = std::nearbyint(v);
       if (options.rounding == Rounding::kStochastic) {
         code = std::floor(v);
-        if (uniform_at(options.key, static_cast<std::uint64_t>(r * x.cols + c)) < v - code) code += 1.0F;
+        if (rounding_uniform_at(options.key, static_cast<std::uint64_t>(r * x.cols + c)) < v - code) code += 1.0F;
       }
       codes.at(r, c) = static_cast<std::int8_t>(code);
     }

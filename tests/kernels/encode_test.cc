@@ -193,16 +193,33 @@ TEST(Encode, RefusesWhatItsContractExcludes) {
               HasSubstr("2 scales for 3 rows"));
 }
 
-TEST(Encode, OnACudaDeviceSaysThatThisBuildHasNoCuda) {
-  const Grid<float> x(3, 5);
-  Grid<std::int8_t> codes(3, 5);
-  std::vector<float> scales(3);
-  const Exec cuda{.device = Device::kCuda};
-  EXPECT_THAT(test::error_of(ErrorKind::kConfig,
+TEST(Encode, TakesBfloat16AndGapsOnAGpuOnly) {
+  const Grid<float> x(4, 8);
+  Grid<std::int8_t> codes(4, 4), whole(4, 8);
+  std::vector<float> scales(4);
+  const ConstFloatMatrix gaps(x.values.data(), 4, 4, 8, DType::kFloat32);
+  const ConstFloatMatrix halves(x.values.data(), 4, 8, 8, DType::kBFloat16);
+  EXPECT_THAT(test::error_of(ErrorKind::kInternal,
                              [&] {
-                               encode_rows(cuda, x.view(), {}, {codes.view(), {}}, scales);
+                               encode_rows(Exec{}, gaps, {}, {codes.view(), {}}, scales);
                              }),
-              HasSubstr("without CUDA"));
+              HasSubstr("dense"));
+  EXPECT_THAT(test::error_of(ErrorKind::kInternal,
+                             [&] {
+                               encode_rows(Exec{}, halves, {}, {whole.view(), {}}, scales);
+                             }),
+              HasSubstr("fp32"));
+}
+
+TEST(Encode, OnACudaDeviceABuildWithoutCudaSaysSo) {
+  const Grid<float> none(0, 5);  // which a build with CUDA accepts without a device
+  std::vector<float> scales;
+  try {
+    encode_rows(Exec{.device = Device::kCuda}, none.view(), {}, {}, scales);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kConfig);
+    EXPECT_THAT(error.what(), HasSubstr("without CUDA"));
+  }
 }
 
 }  // namespace

@@ -300,6 +300,26 @@ TEST(FakeQuant, AffineZeroPointsAreAlwaysLevels) {
     }
 }
 
+TEST(FakeQuant, ScalesOfManyRangesAreThoseOfEach) {
+  const std::vector<float> lo{-1.0F, 0.0F, -3.0F, kNaN, 0.2F, -1e-9F}, hi{0.5F, 0.0F, 1e-3F, 1.0F, 7.0F, 1e-9F};
+  std::vector<float> symmetric(6), scales(6), zeros(6);
+  for (const int bits : {2, 4, 8, 18}) {
+    symmetric_scales(Exec{}, lo, hi, BitWidth(bits), kWeightAmaxFloor, symmetric);
+    affine_scales(Exec{}, lo, hi, BitWidth(bits), scales, zeros);
+    for (std::size_t g = 0; g < 6; ++g) {
+      const AffineParams want = affine_params(lo[g], hi[g], BitWidth(bits));
+      const std::vector<float> got{symmetric[g], scales[g], zeros[g]};
+      EXPECT_TRUE(test::same_bits(
+          got, std::vector<float>{symmetric_params(lo[g], hi[g], BitWidth(bits)).scale, want.scale, want.zero_point}))
+          << "group " << g << ", " << bits << " bits";
+    }
+  }
+  std::vector<float> five(5);
+  EXPECT_THAT(test::error_of(ErrorKind::kInternal,
+                             [&] { symmetric_scales(Exec{}, lo, hi, BitWidth(4), kWeightAmaxFloor, five); }),
+              HasSubstr("5 results for ranges of 6 minima"));
+}
+
 TEST(FakeQuant, RefusesWhatItsContractExcludes) {
   const Grid<float> x(3, 5);
   Grid<float> y(3, 5), wrong(5, 3);

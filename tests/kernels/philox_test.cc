@@ -25,6 +25,31 @@ TEST(Philox, GivesTheKnownAnswersOfItsAuthors) {
             (std::vector<std::uint32_t>{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
+// The same file's vectors for seven rounds.
+TEST(Philox, GivesTheKnownAnswersOfSevenRounds) {
+  const auto seven = [](RngKey key, std::uint64_t counter) {
+    const Philox4 block = rounding_block(key, counter);
+    return std::vector<std::uint32_t>{block.v, block.v + 4};
+  };
+  EXPECT_EQ(seven({.seed = 0, .stream = 0}, 0),
+            (std::vector<std::uint32_t>{0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48}));
+  EXPECT_EQ(seven({.seed = ~0ULL, .stream = ~0ULL}, ~0ULL),
+            (std::vector<std::uint32_t>{0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662}));
+  EXPECT_EQ(seven({.seed = 0x299f31d0a4093822ULL, .stream = 0x0370734413198a2eULL}, 0x85a308d3243f6a88ULL),
+            (std::vector<std::uint32_t>{0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a}));
+}
+
+TEST(Philox, RoundingDrawsAreTheHalvesOfTheirBlock) {
+  const RngKey key{7, 9};
+  for (std::uint64_t i = 0; i < 24; ++i) {
+    const std::uint32_t word = rounding_block(key, i / 8).v[i % 8 / 2];
+    const std::uint32_t half = i % 2 == 0 ? word & 0xFFFFU : word >> 16;
+    EXPECT_EQ(rounding_uniform_at(key, i), (static_cast<float>(half) + 0.5F) / 65536.0F);
+  }
+  EXPECT_EQ(rounding_uniform(0), 0x1p-17F);
+  EXPECT_EQ(rounding_uniform(0xFFFFU), 1.0F - 0x1p-17F);
+}
+
 TEST(Philox, UniformDrawsLieInZeroToOneWithoutOne) {
   EXPECT_EQ(uniform01(0), 0.0F);
   EXPECT_EQ(uniform01(0xFFU), 0.0F);
@@ -52,20 +77,37 @@ TEST_P(FillUniform, EqualsTheSingleDrawsForAnyStartAndLength) {
     }
 }
 
+TEST_P(FillUniform, OfRoundingEqualsTheSingleDrawsForAnyStartAndLength) {
+  if (GetParam() == CpuIsa::kAvx2 && best_cpu_isa() != CpuIsa::kAvx2) GTEST_SKIP() << "no AVX2 on this processor";
+  const RngKey key{0x123456789ABCDEF0ULL, 0x0FEDCBA987654321ULL};
+  for (const std::uint64_t first : {0ULL, 1ULL, 5ULL, 7ULL, 1000003ULL, (8ULL << 32) - 43ULL})
+    for (const std::size_t n : {0UL, 1UL, 7UL, 8UL, 9UL, 63UL, 64UL, 65UL, 130UL, 300UL}) {
+      std::vector<float> draws(n + 1, -1.0F), want(n + 1, -1.0F);  // one beyond the end, to be left alone
+      for (std::size_t i = 0; i < n; ++i) want[i] = rounding_uniform_at(key, first + i);
+      fill_rounding_uniform(key, first, std::span(draws).first(n), GetParam());
+      EXPECT_EQ(draws, want) << "first " << first << ", n " << n;
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, FillUniform, ::testing::Values(CpuIsa::kPortable, CpuIsa::kAvx2),
                          [](const auto& test_case) { return test_case.param == CpuIsa::kAvx2 ? "Avx2" : "Portable"; });
 
 TEST(Philox, DrawsHaveTheMeanAndVarianceOfAUniform) {
+  const auto check = [](const std::vector<float>& draws) {
+    double sum = 0.0, squares = 0.0;
+    for (const float u : draws) {
+      sum += u;
+      squares += static_cast<double>(u) * u;
+    }
+    const double n = static_cast<double>(draws.size()), mean = sum / n;
+    EXPECT_NEAR(mean, 0.5, 5 * 0.28868 / 256);  // five standard errors
+    EXPECT_NEAR(squares / n - mean * mean, 1.0 / 12, 0.002);
+  };
   std::vector<float> draws(1 << 16);
   fill_uniform({42, 1}, 0, draws);
-  double sum = 0.0, squares = 0.0;
-  for (const float u : draws) {
-    sum += u;
-    squares += static_cast<double>(u) * u;
-  }
-  const double n = static_cast<double>(draws.size()), mean = sum / n;
-  EXPECT_NEAR(mean, 0.5, 5 * 0.28868 / 256);  // five standard errors
-  EXPECT_NEAR(squares / n - mean * mean, 1.0 / 12, 0.002);
+  check(draws);
+  fill_rounding_uniform({42, 1}, 0, draws);
+  check(draws);
 }
 
 }  // namespace

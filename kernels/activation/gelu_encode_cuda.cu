@@ -1,0 +1,164 @@
+#include "kernels/common/float_vectors.cuh"
+#include "kernels/activation/gelu_cuda.h"
+#include "kernels/activation/gelu_math.cuh"
+#include "kernels/common/row_codes.cuh"
+
+namespace qat::kernels {
+namespace {
+
+constexpr int kMaxVectors = 5;
+constexpr int kCtaWarps = 16;
+constexpr int kAnyWarps = 8;  // of the kernel for any width
+
+template <typename T>
+struct GeluEncodeArgs {
+  const T* x;
+  std::int8_t* codes;             // null: not wanted
+  std::int8_t* codes_transposed;  // null: not wanted
+  float* scales;
+  std::int64_t rows;
+  int cols;
+  float amax_floor, q_max;
+  int warps;      // a row
+  int tile_rows;  // a CTA
+  int pitch;
+};
+
+// A group of warps holds a row as gelu(x) in the matrix's dtype while it reads the next one.
+template <typename T, int kVectors>
+__global__ __launch_bounds__(kCtaWarps * 32, sizeof(T) == 2 ? 2 : 1) void gelu_encode_kernel(GeluEncodeArgs<T> args) {
+  extern __shared__ __align__(128) unsigned char tile_bytes[];
+  __shared__ unsigned slots[RowGroup<kCtaWarps>::kSlots];
+  RowGroup<kCtaWarps> group(slots, args.warps);
+  const CodeTile tile{tile_bytes, args.pitch, args.tile_rows == 64 ? 2 : 1};
+  const int cols = args.cols;
+  const std::int64_t row0 = static_cast<std::int64_t>(blockIdx.x) * args.tile_rows;
+  const int tile_rows = static_cast<int>(min(static_cast<std::int64_t>(args.tile_rows), args.rows - row0));
+
+  Raw8<T> next[kVectors];
+  const auto read = [&](int i) {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      next[v] = {};
+      if (i < tile_rows && group.column(v) < cols) next[v] = load8(args.x + (row0 + i) * cols + group.column(v));
+    }
+  };
+  read(group.index());
+  for (int i = group.index(); i < tile_rows; i += group.count()) {
+    const std::int64_t row = row0 + i;
+    Raw8<T> held[kVectors];
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) held[v] = next[v];
+    read(i + group.count());
+    unsigned largest = 0;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {  // lanes past the row hold zeros, which gelu leaves
+      float y[8];
+      unpack8(held[v], y);
+#pragma unroll
+      for (int e = 0; e < 8; ++e) y[e] = gelu_value(y[e]);
+      held[v] = pack8<T>(y);
+      unpack8(held[v], y);
+#pragma unroll
+      for (int e = 0; e < 8; ++e) largest = max(largest, magnitude_bits(y[e]));
+    }
+    const RowCode code(group.max(largest), args.amax_floor, args.q_max);
+    if (group.lane() == 0) args.scales[row] = code.scale;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int c = group.column(v);
+      if (c >= cols) continue;
+      float y[8];
+      unpack8(held[v], y);
+      const uint2 codes = code.eight(y);
+      if (args.codes != nullptr) *reinterpret_cast<uint2*>(args.codes + row * cols + c) = codes;
+      if (args.codes_transposed != nullptr) tile.put(i, c, codes);
+    }
+  }
+  if (args.codes_transposed == nullptr) return;
+  __syncthreads();
+  tile.write_transposed(args.codes_transposed, args.rows, row0, tile_rows, cols);
+}
+
+// Any width and alignment: a CTA a row, which it reads twice.
+template <typename T>
+__global__ __launch_bounds__(kAnyWarps * 32) void gelu_encode_any_kernel(GeluEncodeArgs<T> args) {
+  __shared__ unsigned slots[RowGroup<kAnyWarps>::kSlots];
+  RowGroup<kAnyWarps> cta(slots, kAnyWarps);
+  const int first = static_cast<int>(threadIdx.x);
+  const int step = static_cast<int>(blockDim.x);
+  const std::int64_t row = blockIdx.x;
+  const std::int64_t base = row * args.cols;
+  const auto value = [&](int c) { return to_float(from_float<T>(gelu_value(to_float(args.x[base + c])))); };
+  unsigned largest = 0;
+  for (int c = first; c < args.cols; c += step) largest = max(largest, magnitude_bits(value(c)));
+  const RowCode code(cta.max(largest), args.amax_floor, args.q_max);
+  if (first == 0) args.scales[row] = code.scale;
+  for (int c = first; c < args.cols; c += step) {
+    const auto k = static_cast<std::int8_t>(code.one(value(c)));
+    if (args.codes != nullptr) args.codes[base + c] = k;
+    if (args.codes_transposed != nullptr) args.codes_transposed[c * args.rows + row] = k;
+  }
+}
+
+template <typename T, int kVectors>
+void launch(const Exec& exec, const GeluEncodeArgs<T>& args) {
+  const int bytes = args.codes_transposed == nullptr ? 0 : args.tile_rows * args.pitch;
+  const auto kernel = gelu_encode_kernel<T, kVectors>;
+  allow_shared_memory(kernel, bytes);
+  const auto ctas = static_cast<unsigned>((args.rows + args.tile_rows - 1) / args.tile_rows);
+  const int threads = kCtaWarps / args.warps * args.warps * 32;
+  kernel<<<ctas, threads, bytes, cuda_stream(exec)>>>(args);
+  QAT_CUDA_CHECK(cudaGetLastError());
+}
+
+template <typename T>
+void run(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, const CodesOut& out,
+         std::span<float> scales) {
+  const auto given = [](const auto& m) { return m.empty() ? nullptr : m.data; };
+  const RowShape shape = row_shape(x.cols, kMaxVectors);
+  const bool transposed = !out.codes_transposed.empty();
+  const GeluEncodeArgs<T> args{static_cast<const T*>(x.data),
+                               given(out.codes),
+                               given(out.codes_transposed),
+                               scales.data(),
+                               x.rows,
+                               static_cast<int>(x.cols),
+                               options.amax_floor,
+                               static_cast<float>(options.width.q_max()),
+                               shape.warps,
+                               transposed ? CodeTile::rows_for(x.rows, x.cols) : 32,
+                               CodeTile::pitch_of(x.cols)};
+  const bool vectors = fits_vectors(x.data, x.cols) && fits_vectors(args.codes, x.cols) && shape.warps > 0 &&
+                       (!transposed || 32 * args.pitch <= CodeTile::kMaxBytes);
+  if (!vectors) {
+    gelu_encode_any_kernel<T><<<static_cast<unsigned>(x.rows), kAnyWarps * 32, 0, cuda_stream(exec)>>>(args);
+    QAT_CUDA_CHECK(cudaGetLastError());
+    return;
+  }
+  switch (shape.vectors) {
+    case 1:
+      return launch<T, 1>(exec, args);
+    case 2:
+      return launch<T, 2>(exec, args);
+    case 3:
+      return launch<T, 3>(exec, args);
+    case 4:
+      return launch<T, 4>(exec, args);
+    default:
+      return launch<T, 5>(exec, args);
+  }
+}
+
+}  // namespace
+
+void gelu_encode_cuda(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, const CodesOut& out,
+                      std::span<float> scales) {
+  if (x.size() == 0) return;
+  if (x.dtype == DType::kBFloat16)
+    run<__nv_bfloat16>(exec, x, options, out, scales);
+  else
+    run<float>(exec, x, options, out, scales);
+}
+
+}  // namespace qat::kernels

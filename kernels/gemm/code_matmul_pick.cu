@@ -1,0 +1,176 @@
+// Which CUTLASS tile serves a shape: each is timed at the shape's first call, and the fastest is kept.
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels/common/device_scratch.h"
+#include "kernels/common/error.h"
+#include "kernels/gemm/code_matmul_cuda.h"
+#include "kernels/gemm/code_matmul_sm90.h"
+
+namespace qat::kernels {
+namespace {
+
+constexpr int kTimedRuns = 3;                      // after one that is not timed
+constexpr std::int64_t kScratchBytes = 256 << 20;  // of output to time into; a part of the rows is as telling
+
+struct ShapeKey {
+  int device;
+  DType out;
+  bool accumulate;
+  std::int64_t m, n, k;
+  bool operator<(const ShapeKey& other) const { return tied() < other.tied(); }
+  std::tuple<int, DType, bool, std::int64_t, std::int64_t, std::int64_t> tied() const {
+    return {device, out, accumulate, m, n, k};
+  }
+};
+
+struct Picks {
+  std::mutex mutex;
+  std::map<ShapeKey, int> tiles;
+};
+
+Picks& picks() {
+  static Picks shared;
+  return shared;
+}
+
+std::span<const Sm90Tile> tiles_for(DType out, bool accumulate) {
+  if (out == DType::kBFloat16) return accumulate ? sm90_tiles_bf16_add() : sm90_tiles_bf16();
+  return accumulate ? sm90_tiles_fp32_add() : sm90_tiles_fp32();
+}
+
+ShapeKey key_of(int device, const MatmulProblem& p) { return {device, p.out, p.accumulate, p.m, p.n, p.k}; }
+
+int current_device() {
+  int device = 0;
+  QAT_CUDA_CHECK(cudaGetDevice(&device));
+  return device;
+}
+
+class Event {
+ public:
+  Event() { QAT_CUDA_CHECK(cudaEventCreate(&event_)); }
+  ~Event() { (void)cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+Sm90Call sm90_call(const CudaMatmul& call, int device) {
+  const CodeMatmulEpilogue& e = call.epilogue;
+  int sm_count = 0;
+  QAT_CUDA_CHECK(cudaDeviceGetAttribute(&sm_count, cudaDevAttrMultiProcessorCount, device));
+  return {.a = call.a.data,
+          .b = call.b.data,
+          .m = call.a.rows,
+          .n = call.b.rows,
+          .k = call.a.cols,
+          .row_scales = e.row_scales.data(),
+          .col_scales = e.col_scales.data(),
+          .per_row = e.row_scales.size() > 1,
+          .per_col = e.col_scales.size() > 1,
+          .bias = e.bias.empty() ? nullptr : e.bias.data(),
+          .c = e.accumulate ? call.y.data : nullptr,
+          .y = call.y.data,
+          .stride = call.y.stride,
+          .sm_count = sm_count};
+}
+
+// Milliseconds of the best of a few runs, or infinity if the tile cannot run the call.
+float time_tile(const Exec& exec, const Sm90Tile& tile, const Sm90Call& call) {
+  float best = std::numeric_limits<float>::infinity();
+  if (!tile.launch(exec, call)) return best;
+  const Event begin, end;
+  for (int run = 0; run < kTimedRuns; ++run) {
+    QAT_CUDA_CHECK(cudaEventRecord(begin.get(), cuda_stream(exec)));
+    tile.launch(exec, call);
+    QAT_CUDA_CHECK(cudaEventRecord(end.get(), cuda_stream(exec)));
+    QAT_CUDA_CHECK(cudaEventSynchronize(end.get()));
+    float ms = 0.0F;
+    QAT_CUDA_CHECK(cudaEventElapsedTime(&ms, begin.get(), end.get()));
+    best = std::min(best, ms);
+  }
+  return best;
+}
+
+// The tile that `call` is fastest with. y is overwritten, unless it is added to: then the runs write to scratch memory.
+int fastest_tile(const Exec& exec, std::span<const Sm90Tile> tiles, Sm90Call call, std::int64_t elem_bytes) {
+  std::int64_t scratch_bytes = 0;
+  if (call.c != nullptr) {
+    const std::int64_t row_bytes = call.stride * elem_bytes;
+    call.m = std::min(call.m, std::max<std::int64_t>(256, kScratchBytes / row_bytes / 256 * 256));
+    scratch_bytes = call.m * row_bytes;
+  }
+  const DeviceScratch<std::uint8_t> scratch(exec, scratch_bytes);
+  if (call.c != nullptr) call.y = scratch.get();
+  std::vector<float> times;
+  for (const Sm90Tile& tile : tiles) times.push_back(time_tile(exec, tile, call));
+  const auto best = std::min_element(times.begin(), times.end());
+  QAT_CHECK(*best < std::numeric_limits<float>::infinity(), "no tile can run a product that the plan gave to CUTLASS");
+  return static_cast<int>(best - times.begin());
+}
+
+// Timing waits for the stream, which a stream under capture refuses.
+bool may_wait(const Exec& exec) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  QAT_CUDA_CHECK(cudaStreamIsCapturing(cuda_stream(exec), &status));
+  return status == cudaStreamCaptureStatusNone;
+}
+
+}  // namespace
+
+int cutlass_tile_count(DType out, bool accumulate) { return static_cast<int>(tiles_for(out, accumulate).size()); }
+
+const char* cutlass_tile_name(DType out, bool accumulate, int tile) {
+  return tiles_for(out, accumulate)[static_cast<std::size_t>(tile)].name;
+}
+
+const char* picked_tile_name(const MatmulProblem& problem) {
+  const std::lock_guard lock(picks().mutex);
+  const auto found = picks().tiles.find(key_of(current_device(), problem));
+  if (found == picks().tiles.end()) return nullptr;
+  return cutlass_tile_name(problem.out, problem.accumulate, found->second);
+}
+
+void matmul_cutlass(const Exec& exec, const CudaMatmul& call, const MatmulTuning& tuning) {
+  const MatmulProblem problem = problem_of(call);
+  const std::span<const Sm90Tile> tiles = tiles_for(problem.out, problem.accumulate);
+  const int device = current_device();
+  const Sm90Call launch = sm90_call(call, device);
+  if (tuning.tile.has_value()) {
+    const auto tile = static_cast<std::size_t>(*tuning.tile);
+    QAT_CHECK(tile < tiles.size(), "tile " + std::to_string(tile) + " of " + std::to_string(tiles.size()));
+    QAT_CHECK(tiles[tile].launch(exec, launch), std::string(tiles[tile].name) + " cannot run this shape");
+    return;
+  }
+  if (tuning.pick == MatmulTuning::Pick::kTimed) {
+    const ShapeKey key = key_of(device, problem);
+    // Held while timing: a second thread would time the first one's kernels with its own.
+    std::unique_lock lock(picks().mutex);
+    auto found = picks().tiles.find(key);
+    if (found == picks().tiles.end() && may_wait(exec))
+      found =
+          picks()
+              .tiles.emplace(key, fastest_tile(exec, tiles, launch, static_cast<std::int64_t>(size_of(problem.out))))
+              .first;
+    if (found != picks().tiles.end()) {
+      const Sm90Tile& tile = tiles[static_cast<std::size_t>(found->second)];
+      lock.unlock();
+      QAT_CHECK(tile.launch(exec, launch), std::string(tile.name) + " ran this shape before and cannot now");
+      return;
+    }
+  }
+  for (const Sm90Tile& tile : tiles)
+    if (tile.launch(exec, launch)) return;
+  QAT_CHECK(false, "no tile can run a product that the plan gave to CUTLASS");
+}
+
+}  // namespace qat::kernels

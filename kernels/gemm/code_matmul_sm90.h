@@ -1,0 +1,40 @@
+// The CUTLASS kernels as plain functions: one table for each kind of output, so that each kind compiles by itself.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/common/exec.h"
+
+namespace qat::kernels {
+
+// y[m,n] = round(c[m,n] + ((row_scales[m] col_scales[n]) sum_k a[m,k] b[n,k] + bias[n])); c may be y. Kernels of the
+// tables without `add` know no c.
+struct Sm90Call {
+  const std::int8_t* a = nullptr;
+  const std::int8_t* b = nullptr;
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+  const float* row_scales = nullptr;
+  const float* col_scales = nullptr;
+  bool per_row = false;  // else row_scales[0] serves all
+  bool per_col = false;
+  const float* bias = nullptr;  // may be null
+  const void* c = nullptr;
+  void* y = nullptr;
+  std::int64_t stride = 0;  // elements, of c and y
+  int sm_count = 0;
+};
+
+struct Sm90Tile {
+  const char* name;
+  bool (*launch)(const Exec& exec, const Sm90Call& call);  // false, and nothing enqueued: the shape does not fit
+};
+
+std::span<const Sm90Tile> sm90_tiles_bf16();
+std::span<const Sm90Tile> sm90_tiles_bf16_add();
+std::span<const Sm90Tile> sm90_tiles_fp32();
+std::span<const Sm90Tile> sm90_tiles_fp32_add();
+
+}  // namespace qat::kernels

@@ -1,0 +1,24 @@
+// See code_matmul_sm90.cuh. Activations and their gradients; the narrow tile is for adapters, whose rank is 16 to 64.
+#include "kernels/gemm/code_matmul_sm90.cuh"
+
+namespace qat::kernels {
+namespace {
+
+template <class Tile, class Cluster, class Schedule>
+using Gemm = sm90::Gemm<cutlass::bfloat16_t, /*kAdd=*/false, Tile, Cluster, Schedule>;
+
+using Wide = Gemm<sm90::TileOf<128, 256>, sm90::PairOfRows, sm90::Cooperative>;
+using Tall = Gemm<sm90::TileOf<256, 128>, sm90::PairOfRows, sm90::Cooperative>;
+using Square = Gemm<sm90::TileOf<128, 128>, sm90::PairOfRows, sm90::Pingpong>;
+using Narrow = Gemm<sm90::TileOf<128, 64>, sm90::Alone, sm90::Pingpong>;
+
+constexpr Sm90Tile kTiles[] = {{"128x256 cooperative", Wide::whole},
+                               {"256x128 cooperative", Tall::whole},
+                               {"128x128 pingpong", Square::whole},
+                               {"128x64 pingpong", Narrow::whole}};
+
+}  // namespace
+
+std::span<const Sm90Tile> sm90_tiles_bf16() { return kTiles; }
+
+}  // namespace qat::kernels

@@ -1,0 +1,98 @@
+#include "kernels/gemm/matmul_plan.h"
+
+#include <mutex>
+
+namespace qat::kernels {
+namespace {
+
+constexpr int kWholeVector = 16;  // TMA addresses and strides are multiples of 16 bytes
+
+const char* cutlass_obstacle(const MatmulProblem& p) noexcept {
+  const std::int64_t vector_elems = kWholeVector / static_cast<std::int64_t>(size_of(p.out));
+  if (p.out == DType::kInt32) return "bare sums have no scaling epilogue";
+  if (p.capability != 90) return "not an sm_90 device";
+  if (p.k == 0) return "an empty sum";
+  if (p.k % 16 != 0) return "K is not a multiple of 16";
+  if (p.n % 8 != 0) return "N is not a multiple of 8";
+  if (p.operand_alignment < kWholeVector) return "the codes are not 16-byte aligned";
+  if (p.out_alignment < kWholeVector) return "y is not 16-byte aligned";
+  if (p.out_stride % vector_elems != 0) return "the rows of y are not 16-byte aligned";
+  return nullptr;
+}
+
+const char* cublaslt_obstacle(const MatmulProblem& p) noexcept {
+  if (p.capability < 75) return "no int8 tensor cores";
+  if (p.k == 0) return "an empty sum";
+  if (p.k % 4 != 0) return "K is not a multiple of 4";
+  if (p.n % 4 != 0) return "N is not a multiple of 4";
+  if (p.operand_alignment < kWholeVector) return "the codes are not 16-byte aligned";
+  if (p.out == DType::kInt32 && p.out_alignment < kWholeVector) return "the sums are not 16-byte aligned";
+  return nullptr;
+}
+
+const char* out_name(DType dtype) noexcept {
+  if (dtype == DType::kInt32) return "int32";
+  return dtype == DType::kBFloat16 ? "bf16" : "fp32";
+}
+
+struct SharedTuning {
+  std::mutex mutex;
+  MatmulTuning value;
+};
+
+SharedTuning& shared_tuning() {
+  static SharedTuning tuning;
+  return tuning;
+}
+
+}  // namespace
+
+const char* name_of(MatmulPath path) noexcept {
+  switch (path) {
+    case MatmulPath::kCutlass:
+      return "cutlass";
+    case MatmulPath::kCublasLt:
+      return "cublaslt";
+    case MatmulPath::kSimple:
+      return "simple";
+  }
+  return "?";
+}
+
+const char* obstacle_of(MatmulPath path, const MatmulProblem& problem) noexcept {
+  switch (path) {
+    case MatmulPath::kCutlass:
+      return cutlass_obstacle(problem);
+    case MatmulPath::kCublasLt:
+      return cublaslt_obstacle(problem);
+    case MatmulPath::kSimple:
+      return nullptr;
+  }
+  return "no such path";
+}
+
+MatmulPlan plan_code_matmul(const MatmulProblem& problem) {
+  const char* no_cutlass = cutlass_obstacle(problem);
+  if (no_cutlass == nullptr) return {MatmulPath::kCutlass, "shape and addresses fit TMA"};
+  const char* no_cublaslt = cublaslt_obstacle(problem);
+  if (no_cublaslt == nullptr) return {MatmulPath::kCublasLt, no_cutlass};
+  return {MatmulPath::kSimple, no_cublaslt};
+}
+
+std::string to_text(const MatmulProblem& problem, const MatmulPlan& plan) {
+  return std::to_string(problem.m) + " x " + std::to_string(problem.n) + " x " + std::to_string(problem.k) +
+         (problem.accumulate ? " added to " : " to ") + out_name(problem.out) + " on sm_" +
+         std::to_string(problem.capability) + ": " + name_of(plan.path) + " (" + plan.why + ")";
+}
+
+void set_matmul_tuning(const MatmulTuning& tuning) {
+  const std::lock_guard lock(shared_tuning().mutex);
+  shared_tuning().value = tuning;
+}
+
+MatmulTuning matmul_tuning() {
+  const std::lock_guard lock(shared_tuning().mutex);
+  return shared_tuning().value;
+}
+
+}  // namespace qat::kernels

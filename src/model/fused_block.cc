@@ -1,0 +1,267 @@
+#include "src/model/fused_block.h"
+
+#include <torch/torch.h>
+
+#include <optional>
+
+#include "kernels/activation/gelu.h"
+#include "kernels/common/error.h"
+#include "kernels/norm/residual_norm.h"
+#include "src/quant/torch_view.h"
+
+namespace qat {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::tensor_list;
+using torch::autograd::Variable;
+using OptionalTensor = std::optional<at::Tensor>;
+
+OptionalTensor optional(const at::Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
+
+struct NormSaved {
+  at::Tensor residual, mean, rstd, weight;
+};
+
+// What a function keeps for backward. It is taken out there, so that its memory is free as soon as it is used.
+template <typename T>
+struct Holder : torch::CustomClassHolder {
+  explicit Holder(T value_in) : value(std::move(value_in)) {}
+  T value;
+};
+
+template <typename T>
+void keep(AutogradContext* ctx, T value) {
+  ctx->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Holder<T>>(std::move(value)));
+}
+
+template <typename T>
+T take(AutogradContext* ctx) {
+  const auto holder = c10::static_intrusive_pointer_cast<Holder<T>>(ctx->saved_data["kept"].toCapsule());
+  return std::move(holder->value);
+}
+
+Coded empty_codes(std::int64_t rows, std::int64_t cols, bool transposed, const at::Tensor& like) {
+  const auto bytes = like.options().dtype(at::kChar);
+  return {.codes = at::empty({rows, cols}, bytes),
+          .codes_transposed = transposed ? at::empty({cols, rows}, bytes) : at::Tensor(),
+          .scales = at::empty({rows}, like.options().dtype(at::kFloat))};
+}
+
+kernels::CodesOut codes_out(const Coded& coded) { return {codes(coded.codes), codes(coded.codes_transposed)}; }
+
+// Norm of x + delta as the input of `next`, or as values if next is null. sum: x + delta, undefined without a delta.
+LinearInput norm_forward(const at::Tensor& x, const at::Tensor& delta, const FusedNorm& norm, const FusedLinear* next,
+                         bool train, at::Tensor& sum, NormSaved& saved) {
+  const std::int64_t rows = x.size(0), cols = x.size(1);
+  const auto floats = x.options().dtype(at::kFloat);
+  saved.mean = at::empty({rows}, floats), saved.rstd = at::empty({rows}, floats);
+  LinearInput out;
+  kernels::EncodeOptions options;
+  const bool on_codes = next != nullptr && next->prepared->on_codes;
+  if (on_codes) {
+    out.codes = empty_codes(rows, cols, train, x);
+    options.width = next->activation;
+  } else {
+    out.values = at::empty_like(x);
+  }
+  if (delta.defined()) sum = at::empty_like(x);
+  kernels::residual_norm(exec_for(x), const_float_matrix(x), const_float_matrix(delta),
+                         {.weight = const_span(norm.weight), .bias = const_span(norm.bias)}, options,
+                         {.residual = float_matrix(sum),
+                          .normed = float_matrix(out.values),
+                          .codes = on_codes ? codes_out(out.codes) : kernels::CodesOut{},
+                          .code_scales = span_of(out.codes.scales),
+                          .mean = span_of(saved.mean),
+                          .rstd = span_of(saved.rstd)});
+  // Not the output itself: a function that keeps its own output keeps itself alive.
+  saved.residual = delta.defined() ? sum.detach() : x;
+  saved.weight = norm.weight;
+  return out;
+}
+
+struct NormGradients {
+  at::Tensor residual, weight, bias;
+};
+
+NormGradients norm_backward(const NormSaved& saved, const at::Tensor& dy, const at::Tensor& past) {
+  NormGradients out{at::empty_like(saved.residual), at::empty_like(saved.weight), at::empty_like(saved.weight)};
+  kernels::residual_norm_backward(exec_for(dy), const_float_matrix(dy),
+                                  {.residual = const_float_matrix(saved.residual),
+                                   .mean = const_span(saved.mean),
+                                   .rstd = const_span(saved.rstd),
+                                   .weight = const_span(saved.weight)},
+                                  const_float_matrix(past), float_matrix(out.residual), span_of(out.weight),
+                                  span_of(out.bias));
+  return out;
+}
+
+LinearInput encode_input(const at::Tensor& x, const FusedLinear& next, bool train) {
+  if (!next.prepared->on_codes) return {.codes = {}, .values = x};
+  LinearInput out{.codes = empty_codes(x.size(0), x.size(1), train, x), .values = {}};
+  kernels::encode_rows(exec_for(x), const_float_matrix(x), {.width = next.activation}, codes_out(out.codes),
+                       span_of(out.codes.scales));
+  return out;
+}
+
+LinearInput gelu_input(const at::Tensor& x, const FusedLinear& next, bool train) {
+  if (!next.prepared->on_codes) {
+    LinearInput out{.codes = {}, .values = at::empty_like(x)};
+    kernels::gelu(exec_for(x), const_float_matrix(x), float_matrix(out.values));
+    return out;
+  }
+  LinearInput out{.codes = empty_codes(x.size(0), x.size(1), train, x), .values = {}};
+  kernels::gelu_encode(exec_for(x), const_float_matrix(x), {.width = next.activation}, codes_out(out.codes),
+                       span_of(out.codes.scales));
+  return out;
+}
+
+// Which of a layer's parameters want a gradient; they stand at `first` among the function's inputs.
+LinearNeeds needs_of(AutogradContext* ctx, std::size_t first, const FusedLinear& linear) {
+  return {.weight = ctx->needs_input_grad(first),
+          .bias = ctx->needs_input_grad(first + 1),
+          .lora = linear.prepared->has_lora()};
+}
+
+void append(tensor_list& out, const FusedLinear& linear, const LinearGradients& gradients) {
+  out.push_back(gradients.weight);
+  out.push_back(gradients.bias);
+  if (linear.parameters.size() > 2) out.push_back(gradients.lora_a), out.push_back(gradients.lora_b);
+}
+
+struct FirstSaved {
+  FusedLinear c_attn;
+  NormSaved norm;
+  LinearSaved linear;
+  bool has_delta = false;
+};
+
+class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
+ public:
+  static tensor_list forward(AutogradContext* ctx, const Variable& x, const OptionalTensor& delta,
+                             const Variable& norm_weight, const Variable& norm_bias, at::TensorList /*parameters*/,
+                             const FusedLinear& c_attn, bool train) {
+    FirstSaved saved{.c_attn = c_attn, .has_delta = delta.has_value()};
+    at::Tensor sum;
+    const LinearInput input = norm_forward(x, delta ? *delta : at::Tensor(), {norm_weight, norm_bias}, &c_attn, train,
+                                           sum, saved.norm);
+    const at::Tensor qkv = linear_forward(*c_attn.prepared, input, x.scalar_type(), train ? &saved.linear : nullptr);
+    if (train) keep(ctx, std::move(saved));
+    const std::int64_t d = x.size(1);
+    tensor_list out = {qkv.narrow(1, 0, d), qkv.narrow(1, d, d), qkv.narrow(1, 2 * d, d)};
+    if (delta) out.push_back(sum);
+    return out;
+  }
+
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    const FirstSaved saved = take<FirstSaved>(ctx);
+    const std::size_t first = saved.has_delta ? 4 : 3;  // inputs before the layer's parameters
+    const LinearGradients linear =
+        linear_backward(*saved.c_attn.prepared, saved.linear, {.parts = {grads[0], grads[1], grads[2]}, .gelu_input = {}},
+                        saved.c_attn.rounding, needs_of(ctx, first, saved.c_attn));
+    const NormGradients norm = norm_backward(saved.norm, linear.input, saved.has_delta ? grads[3] : at::Tensor());
+    tensor_list out = {norm.residual, saved.has_delta ? norm.residual : at::Tensor(), norm.weight, norm.bias};
+    append(out, saved.c_attn, linear);
+    out.insert(out.end(), 2, at::Tensor());
+    return out;
+  }
+};
+
+struct SecondSaved {
+  FusedLinear attn_proj, c_fc, mlp_proj;
+  LinearSaved proj_saved, fc_saved, mlp_saved;
+  NormSaved norm;
+  at::Tensor before_gelu;
+};
+
+class SecondHalfFunction : public torch::autograd::Function<SecondHalfFunction> {
+ public:
+  static tensor_list forward(AutogradContext* ctx, const Variable& residual, const Variable& attended,
+                             const Variable& norm_weight, const Variable& norm_bias, at::TensorList /*parameters*/,
+                             const FusedLinear& attn_proj, const FusedLinear& c_fc, const FusedLinear& mlp_proj,
+                             bool train) {
+    SecondSaved saved{.attn_proj = attn_proj, .c_fc = c_fc, .mlp_proj = mlp_proj};
+    const auto keep_in = [&](LinearSaved& where) { return train ? &where : nullptr; };
+    const at::ScalarType dtype = residual.scalar_type();
+    const at::Tensor added = linear_forward(*attn_proj.prepared, encode_input(attended, attn_proj, train), dtype,
+                                            keep_in(saved.proj_saved));
+    at::Tensor sum;
+    const LinearInput normed =
+        norm_forward(residual, added, {norm_weight, norm_bias}, &c_fc, train, sum, saved.norm);
+    saved.before_gelu = linear_forward(*c_fc.prepared, normed, dtype, keep_in(saved.fc_saved));
+    const at::Tensor delta = linear_forward(*mlp_proj.prepared, gelu_input(saved.before_gelu, mlp_proj, train), dtype,
+                                            keep_in(saved.mlp_saved));
+    if (train) keep(ctx, std::move(saved));
+    return {sum, delta};
+  }
+
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    SecondSaved saved = take<SecondSaved>(ctx);
+    constexpr std::size_t kFirst = 4;  // inputs before the layers' parameters
+    const std::size_t fc_at = kFirst + saved.attn_proj.parameters.size();
+    const std::size_t mlp_at = fc_at + saved.c_fc.parameters.size();
+    const LinearGradients mlp =
+        linear_backward(*saved.mlp_proj.prepared, saved.mlp_saved, {.parts = {grads[1]}, .gelu_input = {}},
+                        saved.mlp_proj.rounding, needs_of(ctx, mlp_at, saved.mlp_proj));
+    saved.mlp_saved = {};
+    const LinearGradients fc =
+        linear_backward(*saved.c_fc.prepared, saved.fc_saved, {.parts = {mlp.input}, .gelu_input = saved.before_gelu},
+                        saved.c_fc.rounding, needs_of(ctx, fc_at, saved.c_fc));
+    saved.before_gelu.reset(), saved.fc_saved = {};
+    const NormGradients norm = norm_backward(saved.norm, fc.input, grads[0]);
+    const LinearGradients proj =
+        linear_backward(*saved.attn_proj.prepared, saved.proj_saved, {.parts = {norm.residual}, .gelu_input = {}},
+                        saved.attn_proj.rounding, needs_of(ctx, kFirst, saved.attn_proj));
+    tensor_list out = {norm.residual, proj.input, norm.weight, norm.bias};
+    append(out, saved.attn_proj, proj);
+    append(out, saved.c_fc, fc);
+    append(out, saved.mlp_proj, mlp);
+    out.insert(out.end(), 4, at::Tensor());
+    return out;
+  }
+};
+
+class NormFunction : public torch::autograd::Function<NormFunction> {
+ public:
+  static Variable forward(AutogradContext* ctx, const Variable& x, const OptionalTensor& delta, const Variable& weight,
+                          const Variable& bias, bool train) {
+    NormSaved saved;
+    at::Tensor sum;
+    const LinearInput out =
+        norm_forward(x, delta ? *delta : at::Tensor(), {weight, bias}, /*next=*/nullptr, train, sum, saved);
+    ctx->saved_data["has_delta"] = delta.has_value();
+    if (train) keep(ctx, std::move(saved));
+    return out.values;
+  }
+
+  static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
+    const NormGradients norm = norm_backward(take<NormSaved>(ctx), grads[0].contiguous(), {});
+    const bool has_delta = ctx->saved_data["has_delta"].toBool();
+    return {norm.residual, has_delta ? norm.residual : at::Tensor(), norm.weight, norm.bias, {}};
+  }
+};
+
+}  // namespace
+
+FirstHalf fused_first_half(const ResidualPair& x, const FusedNorm& norm, const FusedLinear& c_attn) {
+  const tensor_list out = FirstHalfFunction::apply(x.residual, optional(x.delta), norm.weight, norm.bias,
+                                                   at::TensorList(c_attn.parameters), c_attn, at::GradMode::is_enabled());
+  return {x.delta.defined() ? out[3] : x.residual, out[0], out[1], out[2]};
+}
+
+ResidualPair fused_second_half(const at::Tensor& residual, const at::Tensor& attended, const FusedLinear& attn_proj,
+                               const FusedNorm& norm, const FusedLinear& c_fc, const FusedLinear& mlp_proj) {
+  std::vector<at::Tensor> parameters = attn_proj.parameters;
+  parameters.insert(parameters.end(), c_fc.parameters.begin(), c_fc.parameters.end());
+  parameters.insert(parameters.end(), mlp_proj.parameters.begin(), mlp_proj.parameters.end());
+  const tensor_list out =
+      SecondHalfFunction::apply(residual, attended, norm.weight, norm.bias, at::TensorList(parameters), attn_proj, c_fc,
+                                mlp_proj, at::GradMode::is_enabled());
+  return {out[0], out[1]};
+}
+
+at::Tensor fused_norm(const ResidualPair& x, const FusedNorm& norm) {
+  return NormFunction::apply(x.residual, optional(x.delta), norm.weight, norm.bias, at::GradMode::is_enabled());
+}
+
+}  // namespace qat

@@ -1,0 +1,188 @@
+#include "src/model/prepared_linear.h"
+
+#include <ATen/ATen.h>
+
+#include "kernels/activation/gelu.h"
+#include "kernels/common/error.h"
+#include "kernels/gemm/code_matmul.h"
+#include "kernels/quant/encode_gradient.h"
+#include "src/quant/autograd_ops.h"
+#include "src/quant/torch_view.h"
+
+// Shape letters: M tokens, N outputs, K inputs, r rank of the adapter.
+
+namespace qat {
+namespace {
+
+struct Product {
+  const at::Tensor& a;           // codes [M, K]
+  const at::Tensor& b;           // codes [N, K]
+  const at::Tensor& row_scales;  // [M] or [1]
+  const at::Tensor& col_scales;  // [N] or [1]
+};
+
+void multiply(const Product& product, const at::Tensor& bias, bool accumulate, const at::Tensor& y) {
+  kernels::code_matmul(exec_for(y), const_codes(product.a), const_codes(product.b),
+                       {.row_scales = const_span(product.row_scales),
+                        .col_scales = const_span(product.col_scales),
+                        .bias = const_span(bias),
+                        .accumulate = accumulate},
+                       float_matrix(y));
+}
+
+struct GradientCodesOfOutput {
+  at::Tensor rows, row_scales;             // for the input gradient
+  at::Tensor cols_transposed, col_scales;  // for the weight gradient
+  at::Tensor sums;                         // the bias gradient
+};
+
+kernels::GradientColumns columns_of(const std::vector<at::Tensor>& parts) {
+  kernels::GradientColumns columns;
+  QAT_CHECK(parts.size() <= columns.parts.size(), "an output gradient comes in at most three parts");
+  for (const at::Tensor& part : parts)
+    columns.parts[static_cast<std::size_t>(columns.count++)] = const_float_matrix(part);
+  return columns;
+}
+
+std::int64_t total_columns(const std::vector<at::Tensor>& parts) {
+  std::int64_t columns = 0;
+  for (const at::Tensor& part : parts) columns += part.size(-1);
+  return columns;
+}
+
+// Codes of the output gradient with the other operands' scales folded in. Replaces a GELU pair by the gradient itself.
+GradientCodesOfOutput encode_output_gradient(OutputGradient& gradient, const at::Tensor& weight_scales,
+                                             const at::Tensor& input_scales, const GradientRounding& rounding,
+                                             bool want_weight, bool want_bias) {
+  const at::Tensor& first = gradient.parts.front();
+  const std::int64_t columns = total_columns(gradient.parts), rows = first.numel() / first.size(-1);
+  const auto bytes = first.options().dtype(at::kChar), floats = first.options().dtype(at::kFloat);
+  GradientCodesOfOutput out{.rows = at::empty({rows, columns}, bytes), .row_scales = at::empty({rows}, floats)};
+  if (want_weight) {
+    out.cols_transposed = at::empty({columns, rows}, bytes);
+    out.col_scales = at::empty({columns}, floats);
+  }
+  if (want_bias) out.sums = at::empty({columns}, floats);
+  const kernels::GradientEncoding encoding{.col_factors = const_span(weight_scales),
+                                           .row_factors = const_span(input_scales),
+                                           .row_options = gradient_options(rounding, Draw::kInput),
+                                           .col_options = gradient_options(rounding, Draw::kWeight)};
+  const kernels::GradientCodes codes_out{
+      codes(out.rows), span_of(out.row_scales), codes(out.cols_transposed), span_of(out.col_scales), span_of(out.sums)};
+  const kernels::Exec exec = exec_for(first);
+  if (gradient.gelu_input.defined()) {
+    const at::Tensor g = first;  // in place
+    kernels::encode_gelu_gradient(exec, const_float_matrix(first), const_float_matrix(gradient.gelu_input),
+                                  float_matrix(g), encoding, codes_out);
+    gradient.gelu_input.reset();
+  } else {
+    kernels::encode_gradient(exec, columns_of(gradient.parts), encoding, codes_out);
+  }
+  return out;
+}
+
+at::Tensor ones_like_scale(const at::Tensor& t) { return at::ones({1}, t.options().dtype(at::kFloat)); }
+
+// g (s B^), summed over the parts of g, each of which meets its own rows of B.
+at::Tensor times_lora_b(const std::vector<at::Tensor>& parts, const at::Tensor& lora_b) {
+  at::Tensor dh;
+  std::int64_t row = 0;
+  for (const at::Tensor& part : parts) {
+    const at::Tensor b = lora_b.narrow(0, row, part.size(-1));
+    dh = dh.defined() ? at::addmm(dh, part, b) : at::mm(part, b);
+    row += part.size(-1);
+  }
+  return dh;
+}
+
+// scaling * g^T h: fp32 [N, r].
+at::Tensor lora_b_gradient(const std::vector<at::Tensor>& parts, const at::Tensor& h, double scaling) {
+  std::vector<at::Tensor> rows;
+  rows.reserve(parts.size());
+  for (const at::Tensor& part : parts)
+    rows.push_back(part.scalar_type() == at::kFloat ? at::mm(part.t(), h) : at::mm(part.t(), h, at::kFloat));
+  return at::cat(rows).mul_(scaling);
+}
+
+void lora_backward(const PreparedLinear& linear, const LinearSaved& saved, const std::vector<at::Tensor>& parts,
+                   const LinearRounding& rounding, LinearGradients& out) {
+  const at::Tensor db = lora_b_gradient(parts, saved.h, linear.lora_scaling);
+  out.lora_b = fake_quant_gradient(db, rounding.lora_b_weight, Draw::kInput);
+  OutputGradient dh{.parts = {times_lora_b(parts, linear.lora_b)}, .gelu_input = {}};
+  const Coded& x = saved.input.codes;
+  const GradientCodesOfOutput coded =
+      encode_output_gradient(dh, linear.lora_a.scales, x.scales, rounding.lora_a, /*want_weight=*/true, false);
+  const at::Tensor one = ones_like_scale(saved.h);
+  multiply({coded.rows, linear.lora_a.codes_transposed, coded.row_scales, one}, {}, /*accumulate=*/true, out.input);
+  at::Tensor da = at::empty({linear.lora_a.codes.size(0), linear.in_features()}, one.options());
+  multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, one}, {}, /*accumulate=*/false, da);
+  out.lora_a = fake_quant_gradient(da, rounding.lora_a_weight, Draw::kInput);
+}
+
+LinearGradients backward_codes(const PreparedLinear& linear, const LinearSaved& saved, OutputGradient gradient,
+                               const LinearRounding& rounding, const LinearNeeds& needs) {
+  const Coded& x = saved.input.codes;
+  const GradientCodesOfOutput coded =
+      encode_output_gradient(gradient, linear.weight.scales, x.scales, rounding.base, needs.weight, needs.bias);
+  const at::Tensor& g = gradient.parts.front();
+  const at::Tensor one = ones_like_scale(g);
+  LinearGradients out;
+  out.bias = coded.sums;
+  out.input = at::empty({coded.rows.size(0), linear.in_features()}, g.options());
+  multiply({coded.rows, linear.weight.codes_transposed, coded.row_scales, one}, {}, /*accumulate=*/false, out.input);
+  if (needs.weight) {
+    out.weight = at::empty({linear.out_features(), linear.in_features()}, one.options());
+    multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, one}, {}, /*accumulate=*/false, out.weight);
+  }
+  if (linear.has_lora() && needs.lora) lora_backward(linear, saved, gradient.parts, rounding, out);
+  return out;
+}
+
+LinearGradients backward_plain(const PreparedLinear& linear, const LinearSaved& saved, const OutputGradient& gradient,
+                               const LinearNeeds& needs) {
+  const at::Tensor g = gradient.parts.size() == 1 ? gradient.parts.front() : at::cat(gradient.parts, /*dim=*/1);
+  if (gradient.gelu_input.defined())
+    kernels::gelu_backward(exec_for(g), const_float_matrix(g), const_float_matrix(gradient.gelu_input), float_matrix(g));
+  LinearGradients out;
+  out.input = at::mm(g, linear.plain);
+  if (needs.weight) {
+    const at::Tensor& x = saved.input.values;
+    out.weight = g.scalar_type() == at::kFloat ? at::mm(g.t(), x) : at::mm(g.t(), x, at::kFloat);
+  }
+  if (needs.bias) {
+    out.bias = at::empty({g.size(1)}, g.options().dtype(at::kFloat));
+    kernels::column_sums(exec_for(g), columns_of({g}), span_of(out.bias));
+  }
+  return out;
+}
+
+}  // namespace
+
+at::Tensor linear_forward(const PreparedLinear& linear, const LinearInput& x, at::ScalarType dtype,
+                          LinearSaved* saved) {
+  if (!linear.on_codes) {
+    if (saved != nullptr) saved->input.values = x.values;
+    return at::linear(x.values, linear.plain, linear.bias.defined() ? linear.bias.to(dtype) : at::Tensor());
+  }
+  const auto options = x.codes.scales.options().dtype(dtype);
+  at::Tensor y = at::empty({x.codes.codes.size(0), linear.out_features()}, options);
+  if (linear.has_lora()) {
+    at::Tensor h = at::empty({x.codes.codes.size(0), linear.lora_a.codes.size(0)}, options);
+    multiply({x.codes.codes, linear.lora_a.codes, x.codes.scales, linear.lora_a.scales}, {}, /*accumulate=*/false, h);
+    at::mm_out(y, h, linear.lora_b.t());
+    if (saved != nullptr) saved->h = std::move(h);
+  }
+  multiply({x.codes.codes, linear.weight.codes, x.codes.scales, linear.weight.scales}, linear.bias,
+           /*accumulate=*/linear.has_lora(), y);
+  if (saved != nullptr)
+    saved->input.codes = {.codes = {}, .codes_transposed = x.codes.codes_transposed, .scales = x.codes.scales};
+  return y;
+}
+
+LinearGradients linear_backward(const PreparedLinear& linear, const LinearSaved& saved, const OutputGradient& gradient,
+                                const LinearRounding& rounding, const LinearNeeds& needs) {
+  return linear.on_codes ? backward_codes(linear, saved, gradient, rounding, needs)
+                         : backward_plain(linear, saved, gradient, needs);
+}
+
+}  // namespace qat

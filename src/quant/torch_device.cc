@@ -1,0 +1,59 @@
+#include "src/quant/torch_device.h"
+
+#include <ATen/Context.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <dlfcn.h>
+
+#include <filesystem>
+
+#include "kernels/common/cuda_device.h"
+#include "kernels/common/error.h"
+
+namespace qat {
+namespace {
+
+// The folder of the LibTorch that this process runs with.
+std::filesystem::path libtorch_folder() {
+  Dl_info info{};
+  const auto symbol = reinterpret_cast<const void*>(&at::globalContext);  // NOLINT: dladdr takes any address
+  QAT_CHECK(dladdr(symbol, &info) != 0 && info.dli_fname != nullptr, "libtorch_cpu is a shared library");
+  return std::filesystem::path(info.dli_fname).parent_path();
+}
+
+}  // namespace
+
+void use_cuda(int index) {
+  static bool loaded = false;  // the process has one LibTorch
+  if (!loaded) {
+    const std::filesystem::path library = libtorch_folder() / "libtorch_cuda.so";
+    if (!std::filesystem::exists(library))
+      throw Error(ErrorKind::kConfig, "compute.device is \"cuda\", but this LibTorch has no CUDA half (" +
+                                          library.string() +
+                                          " is not there): run `launch/setup.sh --cuda`, or use compute.device \"cpu\"");
+    if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
+      throw Error(ErrorKind::kConfig, std::string("LibTorch's CUDA half does not load: ") + dlerror() +
+                                          "; run `launch/setup.sh --cuda`, or use compute.device \"cpu\"");
+    loaded = true;
+  }
+  set_cuda_device(index);
+  c10::impl::getDeviceGuardImpl(at::kCUDA)->setDevice(at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index)));
+}
+
+ComputeMode make_compute_mode(const std::string& device, const std::string& dtype, const std::string& attention,
+                              int index) {
+  ComputeMode mode;
+  if (device == "cuda") {
+    use_cuda(index);
+    mode.device = at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+    mode.dtype = dtype == "auto" || dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+    mode.tf32 = dtype == "tf32";
+  } else if (dtype != "auto" && dtype != "fp32") {
+    throw Error(ErrorKind::kConfig, "compute.dtype is \"" + dtype +
+                                        "\", but CPUs compute in fp32 here: use \"auto\" or \"fp32\", or a GPU");
+  }
+  mode.repeatable_attention = attention == "repeatable";
+  at::globalContext().setAllowTF32CuBLAS(mode.tf32);
+  return mode;
+}
+
+}  // namespace qat

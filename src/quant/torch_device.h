@@ -1,0 +1,30 @@
+// LibTorch on GPUs: loaded only when a run uses them, so that the same program works where there are none.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+namespace qat {
+
+// The arithmetic of a run: where tensors live, what activations are stored in, and how fp32 products are computed.
+struct ComputeMode {
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kFloat;  // of activations and of their gradients
+  bool tf32 = false;                  // fp32 products may use the tensor cores' tf32
+  bool repeatable_attention = false;  // no attention kernel whose sums depend on timing
+
+  bool is_cuda() const { return device.is_cuda(); }
+  at::TensorOptions activations() const { return at::TensorOptions().device(device).dtype(dtype); }
+};
+
+// Loads libtorch_cuda from beside libtorch_cpu, and makes GPU `index` this process's. Idempotent. Throws Error(kConfig)
+// saying how to get LibTorch's CUDA half if it is not there or does not load.
+void use_cuda(int index);
+
+// The mode for `device` ("cpu" or "cuda", GPU `index` of this process) and `dtype` (auto, bf16, tf32, fp32), in force in
+// LibTorch. Throws Error(kConfig) for what the device cannot do.
+ComputeMode make_compute_mode(const std::string& device, const std::string& dtype, const std::string& attention,
+                              int index = 0);
+
+}  // namespace qat

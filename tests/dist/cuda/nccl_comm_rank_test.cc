@@ -1,0 +1,231 @@
+// The communicator contract over real NCCL: the cases of communicator_cases.h with every buffer on the GPU, the same
+// with host buffers, and large sums against the MPI backend's. Needs a GPU for each rank; with fewer it says so and
+// tests nothing.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+
+#include "dist/comm/device_assignment.h"
+#include "dist/comm/nccl_comm.h"
+#include "dist/grad/cuda_flat_memory.h"
+#include "kernels/common/cuda_device.h"
+#include "tests/dist/communicator_cases.h"
+#include "tests/dist/rank_test_main.h"
+
+namespace qat::dist {
+namespace {
+
+class GpuMemory {
+ public:
+  explicit GpuMemory(std::size_t bytes) : data_(static_cast<std::byte*>(cuda_allocate(bytes + 16))) {
+    const std::vector<std::byte> poison(bytes + 16, std::byte{0xFF});  // NaN, -1: what is not written shows
+    cuda_copy_to_device(data_, poison.data(), poison.size());
+  }
+  GpuMemory(const GpuMemory&) = delete;
+  GpuMemory& operator=(const GpuMemory&) = delete;
+  ~GpuMemory() { cuda_free(data_); }
+  std::byte* get() const { return data_; }
+
+ private:
+  std::byte* data_;
+};
+
+// Passes host buffers through the GPU to a communicator that gets them there, so that the host's cases test it.
+class ThroughGpu final : public Communicator {
+ public:
+  ThroughGpu(Communicator* comm, std::unique_ptr<Communicator> owned) : comm_(comm), owned_(std::move(owned)) {}
+
+  int rank() const noexcept override { return comm_->rank(); }
+  int size() const noexcept override { return comm_->size(); }
+  std::string backend() const override { return comm_->backend(); }
+
+  void all_reduce(BufferView data, ReduceOp op, StreamRef) override {
+    const Uploaded gpu(data);
+    comm_->all_reduce(gpu.view(), op);
+    gpu.download(data);
+  }
+  void reduce_scatter(ConstBufferView in, BufferView out, ReduceOp op, StreamRef) override {
+    const Uploaded whole(in);
+    if (const std::ptrdiff_t at = offset_in(in, out); at >= 0) {
+      const BufferView block = whole.part(at, out);
+      comm_->reduce_scatter(whole.view(), block, op);
+      cuda_copy_to_host(out.data, block.data, out.bytes());
+    } else {
+      const Uploaded block(out);
+      comm_->reduce_scatter(whole.view(), block.view(), op);
+      block.download(out);
+    }
+  }
+  void all_gather(ConstBufferView in, BufferView out, StreamRef) override {
+    const Uploaded whole(out);
+    const std::ptrdiff_t at = offset_in(out, in);
+    const Uploaded apart(in);
+    comm_->all_gather(at >= 0 ? ConstBufferView(whole.part(at, in)) : ConstBufferView(apart.view()), whole.view());
+    whole.download(out);
+  }
+  void broadcast(BufferView data, int root, StreamRef) override {
+    const Uploaded gpu(data);
+    comm_->broadcast(gpu.view(), root);
+    gpu.download(data);
+  }
+  void send(ConstBufferView data, int destination, int tag, StreamRef) override {
+    const Uploaded gpu(data);
+    comm_->send(gpu.view(), destination, tag);
+    cuda_synchronize();  // the memory dies here
+  }
+  void receive(BufferView data, int source, int tag, StreamRef) override {
+    const Uploaded gpu(data);
+    comm_->receive(gpu.view(), source, tag);
+    gpu.download(data);
+  }
+  void barrier() override { comm_->barrier(); }
+  std::unique_ptr<Communicator> split(int color, int key) override {
+    std::unique_ptr<Communicator> part = comm_->split(color, key);
+    Communicator* const raw = part.get();
+    return std::make_unique<ThroughGpu>(raw, std::move(part));
+  }
+
+ private:
+  class Uploaded {
+   public:
+    explicit Uploaded(const ConstBufferView& host) : host_(host), memory_(host.bytes()) {
+      cuda_copy_to_device(memory_.get(), host.data, host.bytes());
+    }
+    BufferView view() const { return {memory_.get(), host_.elems, host_.dtype, Device::kCuda}; }
+    BufferView part(std::ptrdiff_t at, const ConstBufferView& like) const {
+      return {memory_.get() + at, like.elems, like.dtype, Device::kCuda};
+    }
+    void download(const BufferView& host) const { cuda_copy_to_host(host.data, memory_.get(), host.bytes()); }
+
+   private:
+    ConstBufferView host_;
+    GpuMemory memory_;
+  };
+
+  // Where `part` begins inside `whole`, in bytes; -1 if it lies elsewhere.
+  static std::ptrdiff_t offset_in(const ConstBufferView& whole, const ConstBufferView& part) {
+    if (whole.elems == 0 || part.elems == 0) return -1;
+    const auto begin = reinterpret_cast<std::uintptr_t>(whole.data);
+    const auto at = reinterpret_cast<std::uintptr_t>(part.data);
+    return at >= begin && at < begin + whole.bytes() ? static_cast<std::ptrdiff_t>(at - begin) : -1;
+  }
+
+  Communicator* comm_;
+  std::unique_ptr<Communicator> owned_;
+};
+
+class ContractTest : public ::testing::Test {
+ public:
+  explicit ContractTest(std::function<void()> body) : body_(std::move(body)) {}
+  void TestBody() override { body_(); }
+
+ private:
+  std::function<void()> body_;
+};
+
+void register_test(const std::string& suite, const std::string& name, const std::function<void()>& body) {
+  ::testing::RegisterTest(suite.c_str(), name.c_str(), nullptr, nullptr, __FILE__, __LINE__,
+                          [body]() -> ::testing::Test* { return new ContractTest(body); });
+}
+
+void register_contract(const std::string& suite, Communicator& world) {
+  for (const testing::CommunicatorCase& contract : testing::communicator_cases())
+    register_test(suite, contract.name, [&world, contract] { contract.body(world); });
+}
+
+// Sums too large for one piece and not divisible by anything: the same bits as the host's tree.
+void large_sums_equal_those_of_mpi(Communicator& gpu, Communicator& mpi) {
+  for (const std::int64_t elems : {65'537, 300'007}) {
+    const std::vector<float> leaf = testing::random_leaf(gpu.rank(), elems);
+    std::vector<float> got = leaf;
+    std::vector<float> want = leaf;
+    gpu.all_reduce(view(got), ReduceOp::kSum);
+    mpi.all_reduce(view(want), ReduceOp::kSum);
+    EXPECT_EQ(testing::compare_bits(got, want), "equal") << "all_reduce of " << elems;
+
+    const std::int64_t block = elems / gpu.size();
+    const std::vector<float> in(leaf.begin(), leaf.begin() + block * gpu.size());
+    std::vector<float> got_block(static_cast<std::size_t>(block));
+    std::vector<float> want_block = got_block;
+    gpu.reduce_scatter(view(in), view(got_block), ReduceOp::kSum);
+    mpi.reduce_scatter(view(in), view(want_block), ReduceOp::kSum);
+    EXPECT_EQ(testing::compare_bits(got_block, want_block), "equal") << "reduce_scatter of blocks of " << block;
+  }
+}
+
+// As in training: leaves are added up on the GPU, the rest of the tree is summed over the ranks, on the GPU too.
+void leaves_on_the_gpu_continue_the_tree_over_the_ranks(Communicator& world) {
+  constexpr std::int64_t kElems = 5000;
+  const int leaves = 8 / world.size();
+  if (leaves * world.size() != 8) return;
+  GradReducer reducer(world, kElems, /*block=*/256, Device::kCuda);
+  const std::int64_t padded = reducer.padded_elems();
+  TreeAccumulator accumulator(padded, cuda_flat_memory());
+  for (int leaf = 0; leaf < leaves; ++leaf) {
+    const std::vector<float> values = testing::random_leaf(world.rank() * leaves + leaf, padded);
+    cuda_copy_to_device(accumulator.next(/*zeroed=*/false).data(), values.data(), values.size() * sizeof(float));
+    accumulator.commit();
+  }
+  const std::span<float> total = accumulator.result();
+  reducer.reduce_scatter(total);
+  reducer.all_gather(total);
+  std::vector<float> got(static_cast<std::size_t>(padded));
+  cuda_copy_to_host(got.data(), total.data(), got.size() * sizeof(float));
+  std::vector<float> want;
+  for (std::int64_t i = 0; i < padded; ++i) want.push_back(testing::tree_of_random(0, 8, i));
+  EXPECT_EQ(testing::compare_bits(got, want), "equal");
+}
+
+void misuse_is_refused_before_anything_is_sent(Communicator& world) {
+  EXPECT_EQ(world.backend(), "nccl");
+  const GpuMemory memory(64);
+  const BufferView gpu{memory.get(), 4, DType::kFloat32, Device::kCuda};
+  std::vector<float> host(4 * static_cast<std::size_t>(world.size()));
+  EXPECT_THROW(world.all_gather(gpu, view(host)), Error) << "memory of two kinds";
+  EXPECT_THROW(world.send(gpu, world.rank(), 0), Error) << "to itself";
+  EXPECT_THROW(world.broadcast(gpu, world.size()), Error) << "no such root";
+  EXPECT_THROW(world.all_reduce({memory.get(), 4, DType::kBFloat16, Device::kCuda}, ReduceOp::kSum), Error);
+  world.barrier();
+}
+
+int run(int argc, char** argv) {
+  MpiSession session(&argc, &argv);
+  if (cuda_device_count() < session.local_size()) {
+    if (session.rank() == 0)
+      std::printf("skipped: %d ranks on this machine and %d GPUs\n", session.local_size(), cuda_device_count());
+    return 0;
+  }
+  try {
+    std::unique_ptr<Communicator> control = make_mpi_world(session);
+    set_cuda_device(assign_local_devices(*control));
+    const std::unique_ptr<Communicator> nccl = make_nccl_world(std::move(control));
+    // Everything above 64 bytes in shards, everything above 64 KiB in pieces.
+    const std::unique_ptr<Communicator> pieces =
+        make_nccl_world(make_mpi_world(session), {.small_bytes = 64, .scratch_bytes = 65536});
+    ThroughGpu gpu(nccl.get(), nullptr);
+    ThroughGpu gpu_pieces(pieces.get(), nullptr);
+    return testing::run_rank_tests(session, &argc, argv, [&](Communicator& mpi) {
+      register_contract("Nccl", gpu);
+      register_contract("NcclInPieces", gpu_pieces);
+      register_contract("NcclOnHostMemory", *nccl);
+      register_test("Nccl", "LargeSumsEqualThoseOfMpi", [&] { large_sums_equal_those_of_mpi(gpu, mpi); });
+      register_test("NcclInPieces", "LargeSumsEqualThoseOfMpi",
+                    [&] { large_sums_equal_those_of_mpi(gpu_pieces, mpi); });
+      register_test("Nccl", "LeavesOnTheGpuContinueTheTreeOverTheRanks",
+                    [&] { leaves_on_the_gpu_continue_the_tree_over_the_ranks(*nccl); });
+      register_test("Nccl", "MisuseIsRefusedBeforeAnythingIsSent",
+                    [&] { misuse_is_refused_before_anything_is_sent(*nccl); });
+    });
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "rank %d of %d: %s\n", session.rank(), session.size(), error.what());
+    session.abort(1);
+  }
+}
+
+}  // namespace
+}  // namespace qat::dist
+
+int main(int argc, char** argv) { return qat::dist::run(argc, argv); }
