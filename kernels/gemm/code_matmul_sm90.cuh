@@ -24,8 +24,6 @@ using cute::_0;
 using cute::_1;
 using cute::_128;
 using cute::_2;
-using cute::_256;
-using cute::_64;
 
 template <int kM, int kN>
 using TileOf = cute::Shape<cute::Int<kM>, cute::Int<kN>, _128>;
@@ -38,15 +36,11 @@ struct Pingpong {
   using Epilogue = cutlass::epilogue::TmaWarpSpecialized;
   using Scheduler = cutlass::gemm::PersistentScheduler;
 };
-// Two warp groups share one larger tile: fewer bytes for a product.
-struct Cooperative {
+// Two warp groups share one tile, and the summed dimension may be cut across blocks (Osama et al., Stream-K, PPoPP 2023):
+// int32 partial sums are exact, so the cut changes no bit. For few tiles and a deep sum, as weight gradients are.
+struct CooperativeStreamK {
   using Mainloop = cutlass::gemm::KernelTmaWarpSpecializedCooperative;
   using Epilogue = cutlass::epilogue::TmaWarpSpecializedCooperative;
-  using Scheduler = cutlass::gemm::PersistentScheduler;
-};
-// The same, and the summed dimension may be cut across blocks (Osama et al., Stream-K, PPoPP 2023): int32 partial sums
-// are exact, so the cut changes no bit. For few tiles and a deep sum, as weight gradients are.
-struct CooperativeStreamK : Cooperative {
   using Scheduler = cutlass::gemm::StreamKScheduler;
 };
 

@@ -1,4 +1,4 @@
-// See code_matmul_sm90.cuh. An adapter's output onto its layer's.
+// See code_matmul_sm90.cuh. A layer's output onto its adapter's.
 #include "kernels/gemm/code_matmul_sm90.cuh"
 
 namespace qat::kernels {
@@ -7,10 +7,9 @@ namespace {
 template <class Tile, class Cluster, class Schedule>
 using Gemm = sm90::Gemm<cutlass::bfloat16_t, /*kAdd=*/true, Tile, Cluster, Schedule>;
 
-using Tall = Gemm<sm90::TileOf<256, 128>, sm90::PairOfRows, sm90::Cooperative>;
 using Square = Gemm<sm90::TileOf<128, 128>, sm90::PairOfRows, sm90::Pingpong>;
 
-constexpr Sm90Tile kTiles[] = {{"256x128 cooperative", Tall::whole}, {"128x128 pingpong", Square::whole}};
+constexpr Sm90Tile kTiles[] = {{"128x128 pingpong", Square::whole}};
 
 }  // namespace
 

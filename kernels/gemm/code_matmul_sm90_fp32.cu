@@ -1,5 +1,5 @@
-// See code_matmul_sm90.cuh. Weight gradients: few tiles, sums over all tokens of a micro-batch. The lone square tile is
-// for adapters, whose gradients are a single tile high.
+// See code_matmul_sm90.cuh. Weight gradients: few tiles, sums over all tokens of a micro-batch. Wider
+// tiles were slower at every shape of GPT-2, and there are too few of them to go round.
 #include "kernels/gemm/code_matmul_sm90.cuh"
 
 namespace qat::kernels {
@@ -8,13 +8,9 @@ namespace {
 template <class Tile, class Cluster, class Schedule>
 using Gemm = sm90::Gemm<float, /*kAdd=*/false, Tile, Cluster, Schedule>;
 
-using Wide = Gemm<sm90::TileOf<128, 256>, sm90::PairOfRows, sm90::CooperativeStreamK>;
-using Tall = Gemm<sm90::TileOf<256, 128>, sm90::PairOfRows, sm90::CooperativeStreamK>;
 using Square = Gemm<sm90::TileOf<128, 128>, sm90::Alone, sm90::CooperativeStreamK>;
 
-constexpr Sm90Tile kTiles[] = {{"128x256 stream-K", Wide::cut},   {"128x256", Wide::whole},
-                               {"256x128 stream-K", Tall::cut},   {"256x128", Tall::whole},
-                               {"128x128 stream-K", Square::cut}, {"128x128", Square::whole}};
+constexpr Sm90Tile kTiles[] = {{"128x128 stream-K", Square::cut}, {"128x128", Square::whole}};
 
 }  // namespace
 

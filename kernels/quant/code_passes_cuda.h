@@ -36,6 +36,21 @@ void column_statistics_cuda(const Exec& exec, const GradientColumns& x, const Fa
 void finish_columns_cuda(const Exec& exec, std::int64_t cols, const float* partials, std::int64_t strips,
                          const std::uint32_t* max_bits, const ColumnStatistics& out);
 
+// Row codes of a dense matrix of 8, 16, 32 or 64 columns, and the maxima of its columns (encode_narrow_cuda.cu).
+struct NarrowRows {
+  const void* g = nullptr;
+  std::int64_t rows = 0;
+  const float* row_factors = nullptr;  // null: ones
+  const float* col_factors = nullptr;
+  float floor = 1.0F, q_max = 1.0F;
+  RngKey key;
+  std::int8_t* codes = nullptr;
+  float* row_scales = nullptr;
+  std::uint32_t* max_bits = nullptr;  // [cols], zeroed, of g * row_factors; null: not wanted
+};
+bool takes_narrow_rows(std::int64_t cols) noexcept;
+void code_narrow_rows_cuda(const Exec& exec, const NarrowRows& a, std::int64_t cols, DType dtype, bool stochastic);
+
 // Rows of eight-element groups on 16-byte boundaries: what the vector paths need.
 bool has_vector_rows(const GradientColumns& x);
 

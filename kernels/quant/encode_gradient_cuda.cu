@@ -293,6 +293,30 @@ void first_pass(const Exec& exec, const GradientColumns& g, const ConstFloatMatr
     finish_columns_cuda(exec, cols, partials.get(), strips, max_bits.get(), statistics);
 }
 
+// The first read of an adapter's hidden gradient.
+void narrow_pass(const Exec& exec, const ConstFloatMatrix& g, const GradientEncoding& encoding,
+                 const GradientCodes& out, float* inverses) {
+  const ColumnStatistics statistics = statistics_for(encoding, out, inverses);
+  const bool with_columns = !statistics.scales.empty();
+  const DeviceScratch<std::uint32_t> max_bits(exec, with_columns ? g.cols : 0);
+  if (with_columns)
+    QAT_CUDA_CHECK(cudaMemsetAsync(max_bits.get(), 0, static_cast<std::size_t>(g.cols) * sizeof(std::uint32_t),
+                                   cuda_stream(exec)));
+  const EncodeOptions& options = encoding.row_options;
+  const NarrowRows rows{.g = g.data,
+                        .rows = g.rows,
+                        .row_factors = encoding.row_factors.empty() ? nullptr : encoding.row_factors.data(),
+                        .col_factors = encoding.col_factors.empty() ? nullptr : encoding.col_factors.data(),
+                        .floor = options.amax_floor,
+                        .q_max = static_cast<float>(options.width.q_max()),
+                        .key = options.key,
+                        .codes = out.rows.data,
+                        .row_scales = out.row_scales.data(),
+                        .max_bits = max_bits.get()};
+  code_narrow_rows_cuda(exec, rows, g.cols, g.dtype, options.rounding == Rounding::kStochastic);
+  if (with_columns) finish_columns_cuda(exec, g.cols, nullptr, 0, max_bits.get(), statistics);
+}
+
 bool takes_row_pass(const GradientColumns& g, const GradientCodes& out) {
   return has_vector_rows(g) && cols_of(g) <= kMaxThreads * kGroup && is_aligned(out.rows.data, 8) && rows_of(g) > 0 &&
          cols_of(g) > 0;
@@ -311,7 +335,10 @@ void encode_gradient_cuda(const Exec& exec, const GradientColumns& g, const Grad
                           const GradientCodes& out) {
   if (cols_of(g) == 0) return;
   const DeviceScratch<float> inverses(exec, out.cols_transposed.empty() ? 0 : cols_of(g));
-  if (!out.rows.empty() && takes_row_pass(g, out))
+  const bool narrow = g.count == 1 && g.parts[0].is_dense() && takes_narrow_rows(cols_of(g)) && out.column_sums.empty();
+  if (narrow && !out.rows.empty() && takes_row_pass(g, out))
+    narrow_pass(exec, g.parts[0], encoding, out, inverses.get());
+  else if (!out.rows.empty() && takes_row_pass(g, out))
     first_pass(exec, g, {}, {}, encoding, out, inverses.get());
   else
     encode_by_parts(exec, g, encoding, out, inverses.get());

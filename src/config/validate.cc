@@ -188,6 +188,16 @@ class Checker {
             fmt::format("must divide train.batch_size; nearest: {}",
                         either(nearest_divisors(t.batch_size, t.micro_batch_size))),
             {"train.batch_size"});
+    // Of a weight gradient on codes: sums of so many products stay in int32.
+    constexpr std::int64_t kMostTokens = 131072;
+    if (c_.precision.grad_min_bits <= 8 && t.micro_batch_size * c_.data.sequence_length > kMostTokens)
+      error("train.micro_batch_size",
+            fmt::format("times data.sequence_length must not exceed {} tokens with gradients on codes: at most {} "
+                        "sequences here; train.batch_size stays as it is, in more passes",
+                        kMostTokens, kMostTokens / c_.data.sequence_length),
+            {"data.sequence_length", "precision.grad_min_bits"});
+    if (c_.compute.device == "cpu" && (c_.compute.dtype == "bf16" || c_.compute.dtype == "tf32"))
+      error("compute.dtype", "must be \"auto\" or \"fp32\" on CPUs", {"compute.device"});
     if (c_.parallel.pipeline > c_.model.n_layer)
       error("parallel.pipeline", "must not exceed model.n_layer: a stage has at least one block", {"model.n_layer"});
     if (c_.parallel.pipeline > 1) error("parallel.pipeline", "must be 1: this build trains with data parallelism only");

@@ -117,10 +117,8 @@ LinearInput gelu_input(const at::Tensor& x, const FusedLinear& next, bool train)
 }
 
 // Which of a layer's parameters want a gradient; they stand at `first` among the function's inputs.
-LinearNeeds needs_of(AutogradContext* ctx, std::size_t first, const FusedLinear& linear) {
-  return {.weight = ctx->needs_input_grad(first),
-          .bias = ctx->needs_input_grad(first + 1),
-          .lora = linear.prepared->has_lora()};
+LinearNeeds needs_of(AutogradContext* ctx, std::size_t first) {
+  return {.weight = ctx->needs_input_grad(first), .bias = ctx->needs_input_grad(first + 1)};
 }
 
 void append(tensor_list& out, const FusedLinear& linear, const LinearGradients& gradients) {
@@ -158,7 +156,7 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
     const std::size_t first = saved.has_delta ? 4 : 3;  // inputs before the layer's parameters
     const LinearGradients linear =
         linear_backward(*saved.c_attn.prepared, saved.linear, {.parts = {grads[0], grads[1], grads[2]}, .gelu_input = {}},
-                        saved.c_attn.rounding, needs_of(ctx, first, saved.c_attn));
+                        saved.c_attn.rounding, needs_of(ctx, first));
     const NormGradients norm = norm_backward(saved.norm, linear.input, saved.has_delta ? grads[3] : at::Tensor());
     tensor_list out = {norm.residual, saved.has_delta ? norm.residual : at::Tensor(), norm.weight, norm.bias};
     append(out, saved.c_attn, linear);
@@ -202,16 +200,16 @@ class SecondHalfFunction : public torch::autograd::Function<SecondHalfFunction> 
     const std::size_t mlp_at = fc_at + saved.c_fc.parameters.size();
     const LinearGradients mlp =
         linear_backward(*saved.mlp_proj.prepared, saved.mlp_saved, {.parts = {grads[1]}, .gelu_input = {}},
-                        saved.mlp_proj.rounding, needs_of(ctx, mlp_at, saved.mlp_proj));
+                        saved.mlp_proj.rounding, needs_of(ctx, mlp_at));
     saved.mlp_saved = {};
     const LinearGradients fc =
         linear_backward(*saved.c_fc.prepared, saved.fc_saved, {.parts = {mlp.input}, .gelu_input = saved.before_gelu},
-                        saved.c_fc.rounding, needs_of(ctx, fc_at, saved.c_fc));
+                        saved.c_fc.rounding, needs_of(ctx, fc_at));
     saved.before_gelu.reset(), saved.fc_saved = {};
     const NormGradients norm = norm_backward(saved.norm, fc.input, grads[0]);
     const LinearGradients proj =
         linear_backward(*saved.attn_proj.prepared, saved.proj_saved, {.parts = {norm.residual}, .gelu_input = {}},
-                        saved.attn_proj.rounding, needs_of(ctx, kFirst, saved.attn_proj));
+                        saved.attn_proj.rounding, needs_of(ctx, kFirst));
     tensor_list out = {norm.residual, proj.input, norm.weight, norm.bias};
     append(out, saved.attn_proj, proj);
     append(out, saved.c_fc, fc);

@@ -81,8 +81,6 @@ GradientCodesOfOutput encode_output_gradient(OutputGradient& gradient, const at:
   return out;
 }
 
-at::Tensor ones_like_scale(const at::Tensor& t) { return at::ones({1}, t.options().dtype(at::kFloat)); }
-
 // g (s B^), summed over the parts of g, each of which meets its own rows of B.
 at::Tensor times_lora_b(const std::vector<at::Tensor>& parts, const at::Tensor& lora_b) {
   at::Tensor dh;
@@ -104,6 +102,7 @@ at::Tensor lora_b_gradient(const std::vector<at::Tensor>& parts, const at::Tenso
   return at::cat(rows).mul_(scaling);
 }
 
+// The adapter's gradients; overwrites out.input with what reaches x through it.
 void lora_backward(const PreparedLinear& linear, const LinearSaved& saved, const std::vector<at::Tensor>& parts,
                    const LinearRounding& rounding, LinearGradients& out) {
   const at::Tensor db = lora_b_gradient(parts, saved.h, linear.lora_scaling);
@@ -112,10 +111,10 @@ void lora_backward(const PreparedLinear& linear, const LinearSaved& saved, const
   const Coded& x = saved.input.codes;
   const GradientCodesOfOutput coded =
       encode_output_gradient(dh, linear.lora_a.scales, x.scales, rounding.lora_a, /*want_weight=*/true, false);
-  const at::Tensor one = ones_like_scale(saved.h);
-  multiply({coded.rows, linear.lora_a.codes_transposed, coded.row_scales, one}, {}, /*accumulate=*/true, out.input);
-  at::Tensor da = at::empty({linear.lora_a.codes.size(0), linear.in_features()}, one.options());
-  multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, one}, {}, /*accumulate=*/false, da);
+  multiply({coded.rows, linear.lora_a.codes_transposed, coded.row_scales, linear.one}, {}, /*accumulate=*/false,
+           out.input);
+  at::Tensor da = at::empty({linear.lora_a.codes.size(0), linear.in_features()}, linear.one.options());
+  multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, linear.one}, {}, /*accumulate=*/false, da);
   out.lora_a = fake_quant_gradient(da, rounding.lora_a_weight, Draw::kInput);
 }
 
@@ -125,16 +124,18 @@ LinearGradients backward_codes(const PreparedLinear& linear, const LinearSaved& 
   const GradientCodesOfOutput coded =
       encode_output_gradient(gradient, linear.weight.scales, x.scales, rounding.base, needs.weight, needs.bias);
   const at::Tensor& g = gradient.parts.front();
-  const at::Tensor one = ones_like_scale(g);
   LinearGradients out;
   out.bias = coded.sums;
   out.input = at::empty({coded.rows.size(0), linear.in_features()}, g.options());
-  multiply({coded.rows, linear.weight.codes_transposed, coded.row_scales, one}, {}, /*accumulate=*/false, out.input);
+  // The adapter first: the large product then adds to its result while it multiplies, at little cost.
+  if (linear.has_lora()) lora_backward(linear, saved, gradient.parts, rounding, out);
+  multiply({coded.rows, linear.weight.codes_transposed, coded.row_scales, linear.one}, {},
+           /*accumulate=*/linear.has_lora(), out.input);
   if (needs.weight) {
-    out.weight = at::empty({linear.out_features(), linear.in_features()}, one.options());
-    multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, one}, {}, /*accumulate=*/false, out.weight);
+    out.weight = at::empty({linear.out_features(), linear.in_features()}, linear.one.options());
+    multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, linear.one}, {}, /*accumulate=*/false,
+             out.weight);
   }
-  if (linear.has_lora() && needs.lora) lora_backward(linear, saved, gradient.parts, rounding, out);
   return out;
 }
 

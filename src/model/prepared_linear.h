@@ -22,6 +22,7 @@ struct PreparedLinear {
   Coded lora_a;       // codes of A: [r, K]; without an adapter undefined
   at::Tensor lora_b;  // (alpha / r) B^: [N, r] in the activations' dtype
   double lora_scaling = 0.0;
+  at::Tensor one;     // fp32 [1]: the scale of an operand that has none
 
   bool has_lora() const { return lora_b.defined(); }
   std::int64_t out_features() const { return on_codes ? weight.codes.size(0) : plain.size(0); }
@@ -52,7 +53,7 @@ struct OutputGradient {
 };
 
 struct LinearNeeds {
-  bool weight = true, bias = true, lora = true;
+  bool weight = true, bias = true;
 };
 
 struct LinearGradients {

@@ -105,11 +105,12 @@ PreparedLinear QuantLinear::prepare(const LayerPrecision& precision, bool transp
     return out;
   }
   out.weight = weight_.encode(weight, precision.weight, transposed);
+  out.one = at::ones({1}, out.weight.scales.options());
   if (lora_a_ < 0) return out;
   out.lora_scaling = lora_scaling_;
   out.lora_a = lora_a_quantizer_.encode(store_->tensor(lora_a_).detach(), precision.weight, transposed);
-  out.lora_b =
-      lora_b_quantizer_.fake_quant(store_->tensor(lora_b_).detach(), precision.weight).mul(lora_scaling_).to(dtype);
+  const Coded b = lora_b_quantizer_.encode(store_->tensor(lora_b_).detach(), precision.weight, /*transposed=*/false);
+  out.lora_b = decode(b.codes, b.scales * lora_scaling_, dtype);
   return out;
 }
 

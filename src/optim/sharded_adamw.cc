@@ -9,15 +9,15 @@
 
 namespace qat {
 
-double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard) {
+double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard,
+                   std::span<double> scratch) {
   QAT_CHECK(shard.size() % kNormBlock == 0, "shards are cut at multiples of kNormBlock");
   const std::size_t blocks = shard.size() / kNormBlock;
   std::vector<double> mine(blocks);
   if (exec.device == Device::kCuda) {
-    const auto free_memory = [](void* data) { cuda_free(data); };
-    const std::unique_ptr<void, decltype(free_memory)> partial(cuda_allocate(blocks * sizeof(double)), free_memory);
-    kernels::block_sum_squares(exec, shard, kNormBlock, {static_cast<double*>(partial.get()), blocks});
-    cuda_copy_to_host(mine.data(), partial.get(), blocks * sizeof(double), exec.stream);
+    QAT_CHECK(scratch.size() == blocks, "a GPU's partial sums need its memory");
+    kernels::block_sum_squares(exec, shard, kNormBlock, scratch);
+    cuda_copy_to_host(mine.data(), scratch.data(), scratch.size_bytes(), exec.stream);
   } else {
     kernels::block_sum_squares(exec, shard, kNormBlock, mine);
   }
@@ -35,6 +35,7 @@ ShardedAdamW::ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange 
       config_(config),
       exp_avg_(memory.allocate(shard.size())),
       exp_avg_sq_(memory.allocate(shard.size())),
+      norm_scratch_(memory.allocate(shard.size() / kNormBlock * static_cast<std::int64_t>(sizeof(double) / sizeof(float)))),
       steps_(segments_.size()) {}
 
 void ShardedAdamW::step(const kernels::Exec& exec, std::span<float> params, std::span<const float> grads,

@@ -26,8 +26,9 @@ struct OptimSegment {
 constexpr std::int64_t kNormBlock = 1024;
 
 // sqrt(sum of squares over all ranks' shards), the same on every rank. shard: a multiple of kNormBlock elements, on exec's
-// device.
-double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard);
+// device; scratch: [shard / kNormBlock] on a GPU, nothing on a CPU.
+double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard,
+                   std::span<double> scratch = {});
 
 class ShardedAdamW {
  public:
@@ -46,6 +47,10 @@ class ShardedAdamW {
   std::span<float> exp_avg() { return shard_span(exp_avg_); }
   std::span<float> exp_avg_sq() { return shard_span(exp_avg_sq_); }
   std::vector<std::int64_t>& steps() { return steps_; }
+  // For global_norm, where `memory` is.
+  std::span<double> norm_scratch() {
+    return {reinterpret_cast<double*>(norm_scratch_.get()), static_cast<std::size_t>(shard_.size() / kNormBlock)};
+  }
 
  private:
   std::vector<OptimSegment> segments_;
@@ -55,7 +60,7 @@ class ShardedAdamW {
     return {data.get(), static_cast<std::size_t>(shard_.size())};
   }
 
-  std::shared_ptr<float> exp_avg_, exp_avg_sq_;
+  std::shared_ptr<float> exp_avg_, exp_avg_sq_, norm_scratch_;
   std::vector<std::int64_t> steps_;
 };
 

@@ -39,12 +39,6 @@ at::TensorOptions scales_options(const at::Tensor& g) { return g.options().dtype
 
 at::Tensor rows_of(const at::Tensor& t) { return t.reshape({-1, t.size(-1)}).contiguous(); }
 
-at::Tensor decode(const at::Tensor& codes_tensor, const at::Tensor& scales, at::ScalarType dtype) {
-  at::Tensor values = at::empty(codes_tensor.sizes(), scales.options().dtype(dtype));
-  kernels::decode_rows(exec_for(values), const_codes(codes_tensor), const_span(scales), float_matrix(values));
-  return values;
-}
-
 class CodeLinear : public torch::autograd::Function<CodeLinear> {
  public:
   static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& w, const OptionalTensor& bias,
@@ -180,6 +174,13 @@ class QuantizeGradientRows : public torch::autograd::Function<QuantizeGradientRo
 }  // namespace
 
 at::Tensor fake_quant_gradient(const at::Tensor& gradient, const GradientRounding& rounding, Draw draw) {
+  if (draw == Draw::kInput && backward_on_codes(rounding)) {  // the same values by way of codes: fewer passes
+    at::Tensor rows = at::empty(gradient.sizes(), gradient.options().dtype(at::kChar));
+    at::Tensor scales = at::empty({gradient.size(0)}, scales_options(gradient));
+    kernels::encode_rows(exec_for(gradient), const_float_matrix(gradient), gradient_options(rounding, draw),
+                         {codes(rows), {}}, span_of(scales));
+    return decode(rows, scales, gradient.scalar_type());
+  }
   const at::Tensor g = gradient.to(at::kFloat);
   const kernels::Axis axis = draw == Draw::kInput ? kernels::Axis::kRow : kernels::Axis::kCol;
   const auto groups = kernels::groups_of(const_matrix(g), axis);
@@ -192,6 +193,12 @@ at::Tensor fake_quant_gradient(const at::Tensor& gradient, const GradientRoundin
   kernels::fake_quant_symmetric(exec_for(g), const_matrix(g), axis, const_span(scales), gradient_options(rounding, draw),
                                 matrix(y));
   return y.to(gradient.scalar_type());
+}
+
+at::Tensor decode(const at::Tensor& codes, const at::Tensor& scales, at::ScalarType dtype) {
+  at::Tensor values = at::empty(codes.sizes(), scales.options().dtype(dtype));
+  kernels::decode_rows(exec_for(values), const_codes(codes), const_span(scales), float_matrix(values));
+  return values;
 }
 
 at::Tensor code_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, const Coded& xq,

@@ -36,4 +36,7 @@ at::Tensor quantize_gradient_rows(const at::Tensor& x, const GradientRounding& r
 // dtype.   g: [M, N].
 at::Tensor fake_quant_gradient(const at::Tensor& g, const GradientRounding& rounding, Draw draw);
 
+// The values that codes stand for, one scale per row, in `dtype`.
+at::Tensor decode(const at::Tensor& codes, const at::Tensor& scales, at::ScalarType dtype);
+
 }  // namespace qat

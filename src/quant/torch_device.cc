@@ -4,6 +4,7 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "kernels/common/cuda_device.h"
@@ -18,6 +19,16 @@ std::filesystem::path libtorch_folder() {
   const auto symbol = reinterpret_cast<const void*>(&at::globalContext);  // NOLINT: dladdr takes any address
   QAT_CHECK(dladdr(symbol, &info) != 0 && info.dli_fname != nullptr, "libtorch_cpu is a shared library");
   return std::filesystem::path(info.dli_fname).parent_path();
+}
+
+// LibTorch's own switch for kernels whose sums depend on timing. cuBLAS must be told before it starts; memory that is
+// not written is nobody's business and need not be filled.
+void use_repeatable_kernels() {
+  (void)setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*replace=*/0);  // NOLINT(concurrency-mt-unsafe): no threads yet
+  at::Context& context = at::globalContext();
+  context.setSDPUseCuDNN(false);
+  context.setDeterministicAlgorithms(true, /*warn_only=*/false);
+  context.setDeterministicFillUninitializedMemory(false);
 }
 
 }  // namespace
@@ -51,7 +62,8 @@ ComputeMode make_compute_mode(const std::string& device, const std::string& dtyp
     throw Error(ErrorKind::kConfig, "compute.dtype is \"" + dtype +
                                         "\", but CPUs compute in fp32 here: use \"auto\" or \"fp32\", or a GPU");
   }
-  mode.repeatable_attention = attention == "repeatable";
+  mode.repeatable_attention = mode.is_cuda() && attention == "repeatable";
+  if (mode.repeatable_attention) use_repeatable_kernels();
   at::globalContext().setAllowTF32CuBLAS(mode.tf32);
   return mode;
 }

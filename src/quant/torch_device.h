@@ -18,8 +18,9 @@ struct ComputeMode {
   at::TensorOptions activations() const { return at::TensorOptions().device(device).dtype(dtype); }
 };
 
-// Loads libtorch_cuda from beside libtorch_cpu, and makes GPU `index` this process's. Idempotent. Throws Error(kConfig)
-// saying how to get LibTorch's CUDA half if it is not there or does not load.
+// Loads libtorch_cuda from beside libtorch_cpu, and makes GPU `index` this process's. Idempotent. Before any other work
+// with LibTorch, which looks for its CUDA half once. Throws Error(kConfig) saying how to get that half if it is not there
+// or does not load.
 void use_cuda(int index);
 
 // The mode for `device` ("cpu" or "cuda", GPU `index` of this process) and `dtype` (auto, bf16, tf32, fp32), in force in

@@ -121,7 +121,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
       gradient.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.end - shard.begin));
   const kernels::Exec exec = exec_for(model_.parameters().tensor(0));
   const double mean = 1.0 / static_cast<double>(micro_batches_);
-  outcome.grad_norm = global_norm(comm_, exec, mine) * mean;
+  outcome.grad_norm = global_norm(comm_, exec, mine, optimizer_.norm_scratch()) * mean;
   // Both numbers have the same bits on every rank, so every rank takes the same branch.
   outcome.skipped = !std::isfinite(outcome.loss) || !std::isfinite(outcome.grad_norm);
   if (outcome.skipped) return outcome;

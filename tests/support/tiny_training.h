@@ -27,9 +27,10 @@ inline TokenSource tiny_tokens(std::int64_t count = 4000, int vocab = 29) {
 // One rank of a run, driven step by step.
 class TinyRank {
  public:
-  TinyRank(TinyModel& spec, const TokenSource& tokens, dist::Communicator& comm, const StepRunnerOptions& options)
+  TinyRank(TinyModel& spec, const TokenSource& tokens, dist::Communicator& comm, const StepRunnerOptions& options,
+           const ComputeMode& mode = {})
       : comm_(comm),
-        model_(spec.config, spec.lora, spec.quant, StepRunner::padding(comm.size())),
+        model_(spec.config, spec.lora, spec.quant, StepRunner::padding(comm.size()), mode),
         sampler_(tokens, options.sequence_length, options.seed),
         runner_(model_, sampler_, comm, options) {
     model_.init_random(options.seed);
@@ -47,8 +48,12 @@ class TinyRank {
   StepRunner& runner() { return runner_; }
   const Sampler& sampler() const { return sampler_; }
   std::vector<float> parameters() {
-    const auto flat = model_.parameters().trainable_flat();
-    return {flat.begin(), flat.begin() + model_.parameters().trainable_elems()};
+    std::vector<float> all;
+    for (int id = 0; id < model_.parameters().count(); ++id) {
+      const std::vector<float> values = model_.parameters().host_values(id);
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
   }
 
  private:

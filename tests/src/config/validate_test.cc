@@ -66,6 +66,11 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"optim.beta2=1"}, "optim.beta2 = 1: must be a number of at least 0 and below 1"},
         Refused{{"lora.rank=-1"}, "lora.rank = -1: must be an integer from 0"},
         Refused{{"lora.alpha=0"}, "lora.alpha = 0: must be a number above 0"},
+        Refused{{"train.batch_size=2048", "train.micro_batch_size=2048"},
+                "train.micro_batch_size = 2048: times data.sequence_length must not exceed 131072 tokens"},
+        Refused{{"compute.device=cpu", "compute.dtype=bf16"},
+                "compute.dtype = \"bf16\": must be \"auto\" or \"fp32\" on CPUs"},
+        Refused{{"compute.device=gpu"}, "compute.device = \"gpu\": must be one of"},
         Refused{{"train.micro_batch_size=5"},
                 "train.micro_batch_size = 5: must divide train.batch_size; nearest: 4 or 8 (train.batch_size = 32, "
                 "default)"},

@@ -1,0 +1,165 @@
+// Training on a GPU against training on the CPU: the same losses, gradients and curves, and the same bits every time.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "dist/comm/nccl_comm.h"
+#include "src/quant/torch_device.h"
+#include "tests/support/tiny_training.h"
+
+namespace qat {
+namespace {
+
+using test::TinyModel;
+using test::TinyRank;
+
+// LibTorch looks for its CUDA half once, at its first work of any kind.
+class CudaFirst : public ::testing::Environment {
+ public:
+  void SetUp() override { use_cuda(0); }
+};
+const auto* const kCudaFirst = ::testing::AddGlobalTestEnvironment(new CudaFirst);
+
+// Large enough for the tensor-core paths: a width, a rank and a number of tokens that they take.
+TinyModel gpu_model() {
+  TinyModel spec;
+  spec.config = {.preset = "", .n_layer = 2, .n_head = 2, .n_embd = 64, .n_positions = 32, .vocab_size = 131};
+  spec.lora = {.rank = 16, .alpha = 32.0};
+  return spec;
+}
+
+StepRunnerOptions options(bool stochastic) {
+  StepRunnerOptions result{.sequence_length = 32};
+  result.train = {.batch_size = 8, .micro_batch_size = 4};
+  result.stochastic_gradients = stochastic;
+  return result;
+}
+
+struct Gradients {
+  double loss = 0.0;
+  std::vector<std::string> names;
+  std::vector<at::Tensor> tensors;  // on the CPU; undefined: none
+};
+
+Gradients gradients_of(const TinyModel& spec, const ComputeMode& mode, int bits, int gradient_bits) {
+  Gpt2 model(spec.config, spec.lora, spec.quant, /*pad_to=*/1024, mode);
+  model.init_random(3);
+  // LoRA's B is zero at first, and so would be every gradient behind it.
+  torch::manual_seed(9);
+  for (int id = 0; id < model.parameters().count(); ++id) {
+    const ParameterInfo& info = model.parameters().info(id);
+    const at::Tensor values = at::randn(info.shape) * (info.shape.size() == 1 ? 0.1 : 0.05) +
+                              (info.name.find("ln_") != std::string::npos && info.name.ends_with("weight") ? 1.0 : 0.0);
+    model.parameters().set_values(id, {values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+  }
+  const at::Tensor ids = at::randint(spec.config.vocab_size, {4, 33}, at::kLong);
+  const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), bits, bits, gradient_bits);
+  const ForwardContext context{.precision = &map, .training = true, .stochastic_gradients = false, .seed = 1};
+  EXPECT_EQ(model.fuses(context), mode.is_cuda());
+  const at::Tensor loss = model.loss(ids.narrow(1, 0, 32).contiguous().to(mode.device),
+                                     ids.narrow(1, 1, 32).contiguous().to(mode.device), context);
+  Gradients out{.loss = loss.item<double>()};
+  for (const ParameterInfo& info : model.parameters().infos()) out.names.push_back(info.name);
+  for (const at::Tensor& g : torch::autograd::grad({loss}, model.parameters().trainable_tensors(), {}, false, false, true))
+    out.tensors.push_back(g.defined() ? g.to(at::kCPU, at::kFloat) : g);
+  return out;
+}
+
+void expect_close(const Gradients& got, const Gradients& want, double loss_tolerance, double tolerance) {
+  EXPECT_NEAR(got.loss, want.loss, loss_tolerance * want.loss);
+  ASSERT_EQ(got.tensors.size(), want.tensors.size());
+  for (std::size_t i = 0; i < got.tensors.size(); ++i) {
+    ASSERT_EQ(got.tensors[i].defined(), want.tensors[i].defined()) << want.names[i];
+    if (!got.tensors[i].defined()) continue;
+    const double norm = want.tensors[i].norm().item<double>();
+    EXPECT_LT((got.tensors[i] - want.tensors[i]).norm().item<double>(), tolerance * norm + 1e-7) << want.names[i];
+  }
+}
+
+ComputeMode cuda_mode(const std::string& dtype) { return make_compute_mode("cuda", dtype, "fastest"); }
+
+TEST(GpuTraining, UnquantizedGradientsAreTheCpus) {
+  const Gradients cpu = gradients_of(gpu_model(), {}, 32, 32);
+  expect_close(gradients_of(gpu_model(), cuda_mode("fp32"), 32, 32), cpu, 1e-5, 1e-4);
+  expect_close(gradients_of(gpu_model(), cuda_mode("bf16"), 32, 32), cpu, 5e-3, 3e-2);
+}
+
+TEST(GpuTraining, GradientsOnCodesAreTheCpus) {
+  for (const int bits : {8, 4}) {
+    SCOPED_TRACE(bits);
+    const Gradients cpu = gradients_of(gpu_model(), {}, bits, 8);
+    // A value on a rounding boundary may get another code; at 4 bits one code is a large step.
+    expect_close(gradients_of(gpu_model(), cuda_mode("fp32"), bits, 8), cpu, 1e-3, bits == 8 ? 2e-2 : 1e-1);
+    expect_close(gradients_of(gpu_model(), cuda_mode("bf16"), bits, 8), cpu, 1e-2, bits == 8 ? 1e-1 : 4e-1);
+  }
+}
+
+TEST(GpuTraining, AFrozenBaseHasGradientsForAdaptersAndNormsAlone) {
+  TinyModel spec = gpu_model();
+  spec.config.freeze_base = true;
+  const Gradients cpu = gradients_of(spec, {}, 8, 8);
+  expect_close(gradients_of(spec, cuda_mode("fp32"), 8, 8), cpu, 1e-3, 2e-2);
+}
+
+struct Curve {
+  std::vector<double> losses;
+  std::vector<float> parameters;
+};
+
+Curve train(const ComputeMode& mode, int steps, int bits, int gradient_bits, bool stochastic) {
+  TinyModel spec = gpu_model();
+  const TokenSource tokens = test::tiny_tokens(4000, spec.config.vocab_size);
+  const auto comm = mode.is_cuda() ? dist::make_nccl_world(dist::make_single_comm()) : dist::make_single_comm();
+  TinyRank rank(spec, tokens, *comm, options(stochastic), mode);
+  Curve curve;
+  for (int step = 0; step < steps; ++step)
+    curve.losses.push_back(rank.step(static_cast<std::uint64_t>(step), bits, gradient_bits, 2e-3F).loss);
+  curve.parameters = rank.parameters();
+  return curve;
+}
+
+void expect_curve(const Curve& got, const Curve& want, double tolerance) {
+  for (std::size_t i = 0; i < want.losses.size(); ++i)
+    EXPECT_NEAR(got.losses[i], want.losses[i], tolerance * want.losses[i]) << "step " << i;
+}
+
+TEST(GpuTraining, FiftyStepsFollowTheCpusCurve) {
+  expect_curve(train(cuda_mode("fp32"), 50, 32, 32, false), train({}, 50, 32, 32, false), 1e-4);
+  const Curve codes = train({}, 50, 8, 8, true);
+  EXPECT_LT(codes.losses.back(), 0.9 * codes.losses.front());
+  expect_curve(train(cuda_mode("fp32"), 50, 8, 8, true), codes, 1e-2);
+  expect_curve(train(cuda_mode("bf16"), 50, 8, 8, true), codes, 2e-2);
+}
+
+TEST(GpuTraining, TwoRunsHaveTheSameBits) {
+  const ComputeMode mode = make_compute_mode("cuda", "bf16", "repeatable");
+  const Curve first = train(mode, 10, 6, 8, true), second = train(mode, 10, 6, 8, true);
+  EXPECT_EQ(first.losses, second.losses);
+  EXPECT_EQ(first.parameters, second.parameters);
+}
+
+// What has no fused path computes operator by operator.
+TEST(GpuTraining, OtherQuantizersFollowTheCpu) {
+  for (const char* method : {"log", "affine", "feature", "wide"}) {
+    SCOPED_TRACE(method);
+    const std::string name = method;
+    TinyModel spec = gpu_model();
+    if (name == "log") spec.quant.weight.method = spec.quant.activation.method = "log";
+    if (name == "affine") spec.quant.activation.symmetric = false;
+    if (name == "feature") spec.quant.activation.granularity = "feature";
+    const int bits = name == "wide" ? 12 : 6;
+    double losses[2];
+    for (const bool cuda : {false, true}) {
+      const ComputeMode mode = cuda ? cuda_mode("fp32") : ComputeMode{};
+      const TokenSource tokens = test::tiny_tokens(4000, spec.config.vocab_size);
+      const auto comm = cuda ? dist::make_nccl_world(dist::make_single_comm()) : dist::make_single_comm();
+      TinyRank rank(spec, tokens, *comm, options(/*stochastic=*/false), mode);
+      for (int step = 0; step < 5; ++step) losses[cuda ? 1 : 0] = rank.step(static_cast<std::uint64_t>(step), bits, 8).loss;
+    }
+    EXPECT_NEAR(losses[1], losses[0], 1e-2 * losses[0]);
+  }
+}
+
+}  // namespace
+}  // namespace qat
