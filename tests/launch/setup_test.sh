@@ -60,6 +60,8 @@ $(declare -f make_torch)
 case "\$*" in
   *cmake==*) mkdir -p "\$2/cmake/data/bin" && cp "$work/good-cmake" "\$2/cmake/data/bin/cmake" ;;
   *torch==*) make_torch "\$2/torch" $version; mkdir "\$2/nvidia" ;;
+  *nvidia-cutlass==*) mkdir -p "\$2/cutlass_library/source/include/cutlass"
+    : >"\$2/cutlass_library/source/include/cutlass/cutlass.h" ;;
 esac
 [ ! -e "$work/cut" ]
 END
@@ -68,13 +70,13 @@ END
   chmod +x "$work/good-cmake"
   rm -f "$work/cut"
   make_torch "$work/torch" "$version"
-  own_torch=$work/torch prefix_path=
+  own_torch=$work/torch prefix_path= with_cuda=OFF
 }
 
 setup() {
   status=0
   env -i PATH="$bin" HOME="$work/home" QAT_CACHE="$work/cache" QAT_LIBTORCH="$own_torch" \
-    CMAKE_PREFIX_PATH="$prefix_path" "$BASH" "$root/launch/setup.sh" "$@" >"$work/out" 2>&1 </dev/null || status=$?
+    CMAKE_PREFIX_PATH="$prefix_path" QAT_WITH_CUDA="$with_cuda" "$BASH" "$root/launch/setup.sh" "$@" >"$work/out" 2>&1 </dev/null || status=$?
 }
 
 # expect WHAT STATUS [text in the output ...]
@@ -122,6 +124,17 @@ printf '%s\n' libhdf5-dev libpcre2-dev >"$work/missing"
 setup
 expect "root" 0 "installing 2 packages: libhdf5-dev libpcre2-dev" "to fetch: 7 MB"
 calls_are "root" "^apt-get .*update$" "--assume-no libhdf5-dev libpcre2-dev$" "--yes libhdf5-dev libpcre2-dev$"
+
+machine
+fake nvcc <<<'exit 0'
+with_cuda=
+setup
+expect "a machine with nvcc" 0 "fetching CUTLASS"
+calls_are "a machine with nvcc" "nvidia-cutlass=="
+: >"$calls"
+setup
+expect "a machine with nvcc, again" 0 "ready"
+calls_are "a machine with nvcc, again"
 
 machine
 echo clang-tidy-19 >"$work/missing"

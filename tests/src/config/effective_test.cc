@@ -37,7 +37,8 @@ constexpr const char* kAllChanged = R"({
   "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5},
   "eval": {"every": 3, "at_start": true, "bits": [32, 3], "max_tokens": 100, "stride": 32, "batch_size": 2},
   "checkpoint": {"every": 5, "keep": 1},
-  "parallel": {"data": 2, "threads_per_rank": 3}
+  "parallel": {"data": 2, "threads_per_rank": 3},
+  "compute": {"device": "cuda", "dtype": "tf32", "attention": "repeatable"}
 })";
 
 TEST(ConfigToJson, LoadsBackToTheSameConfigurationAndHash) {
