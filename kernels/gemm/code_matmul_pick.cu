@@ -40,8 +40,8 @@ Picks& picks() {
 }
 
 std::span<const Sm90Tile> tiles_for(DType out, bool accumulate) {
-  if (out == DType::kBFloat16) return accumulate ? sm90_tiles_bf16_add() : sm90_tiles_bf16();
-  return accumulate ? std::span<const Sm90Tile>{} : sm90_tiles_fp32();
+  if (accumulate) return {};
+  return out == DType::kBFloat16 ? sm90_tiles_bf16() : sm90_tiles_fp32();
 }
 
 ShapeKey key_of(int device, const MatmulProblem& p) { return {device, p.out, p.accumulate, p.m, p.n, p.k}; }

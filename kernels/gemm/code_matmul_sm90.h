@@ -1,5 +1,5 @@
-// The CUTLASS kernels as plain functions: one table for each kind of output, so that each kind compiles by itself. (fp32
-// outputs that are added to take cuBLASLt: nothing that has to be fast does that.)
+// The CUTLASS kernels as plain functions: one table for each kind of output, so that each kind compiles by itself.
+// (Outputs that are added to take cuBLASLt: nothing that has to be fast does that.)
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,6 @@ struct Sm90Tile {
 };
 
 std::span<const Sm90Tile> sm90_tiles_bf16();
-std::span<const Sm90Tile> sm90_tiles_bf16_add();
 std::span<const Sm90Tile> sm90_tiles_fp32();
 
 }  // namespace qat::kernels

@@ -10,7 +10,7 @@ constexpr int kWholeVector = 16;  // TMA addresses and strides are multiples of 
 const char* cutlass_obstacle(const MatmulProblem& p) noexcept {
   const std::int64_t vector_elems = kWholeVector / static_cast<std::int64_t>(size_of(p.out));
   if (p.out == DType::kInt32) return "bare sums have no scaling epilogue";
-  if (p.out == DType::kFloat32 && p.accumulate) return "fp32 outputs that are added to have no kernel";
+  if (p.accumulate) return "outputs that are added to have no kernel";
   if (p.capability != 90) return "not an sm_90 device";
   if (p.k == 0) return "an empty sum";
   if (p.k % 16 != 0) return "K is not a multiple of 16";

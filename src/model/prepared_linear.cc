@@ -4,7 +4,7 @@
 
 #include "kernels/activation/gelu.h"
 #include "kernels/common/error.h"
-#include "kernels/gemm/code_matmul.h"
+#include "kernels/gemm/code_matmul_adapter.h"
 #include "kernels/quant/encode_gradient.h"
 #include "src/quant/autograd_ops.h"
 #include "src/quant/torch_view.h"
@@ -28,6 +28,16 @@ void multiply(const Product& product, const at::Tensor& bias, bool accumulate, c
                         .bias = const_span(bias),
                         .accumulate = accumulate},
                        float_matrix(y));
+}
+
+// The same with an adapter's term inside the scales.
+void multiply_with_adapter(const Product& product, const at::Tensor& h, const at::Tensor& t, const at::Tensor& bias,
+                           const at::Tensor& y) {
+  kernels::code_matmul_adapter(exec_for(y), const_codes(product.a), const_codes(product.b),
+                               {.row_scales = const_span(product.row_scales),
+                                .col_scales = const_span(product.col_scales),
+                                .bias = const_span(bias)},
+                               {const_float_matrix(h), const_float_matrix(t)}, float_matrix(y));
 }
 
 struct GradientCodesOfOutput {
@@ -102,20 +112,35 @@ at::Tensor lora_b_gradient(const std::vector<at::Tensor>& parts, const at::Tenso
   return at::cat(rows).mul_(scaling);
 }
 
-// The adapter's gradients; overwrites out.input with what reaches x through it.
-void lora_backward(const PreparedLinear& linear, const LinearSaved& saved, const std::vector<at::Tensor>& parts,
-                   const LinearRounding& rounding, LinearGradients& out) {
-  const at::Tensor db = lora_b_gradient(parts, saved.h, linear.lora_scaling);
+// The gradients of A and B. Returns the codes of the gradient of h with A's scales folded in.
+GradientCodesOfOutput lora_backward(const PreparedLinear& linear, const LinearSaved& saved,
+                                    const std::vector<at::Tensor>& parts, const LinearRounding& rounding,
+                                    LinearGradients& out) {
+  const Coded& x = saved.input.codes;
+  const at::Tensor h =
+      linear.fuses_lora() ? at::mul(saved.h, x.scales.unsqueeze(1)).to(saved.h.scalar_type()) : saved.h;
+  const at::Tensor db = lora_b_gradient(parts, h, linear.lora_scaling);
   out.lora_b = fake_quant_gradient(db, rounding.lora_b_weight, Draw::kInput);
   OutputGradient dh{.parts = {times_lora_b(parts, linear.lora_b)}, .gelu_input = {}};
-  const Coded& x = saved.input.codes;
-  const GradientCodesOfOutput coded =
+  GradientCodesOfOutput coded =
       encode_output_gradient(dh, linear.lora_a.scales, x.scales, rounding.lora_a, /*want_weight=*/true, false);
-  multiply({coded.rows, linear.lora_a.codes_transposed, coded.row_scales, linear.one}, {}, /*accumulate=*/false,
-           out.input);
   at::Tensor da = at::empty({linear.lora_a.codes.size(0), linear.in_features()}, linear.one.options());
   multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, linear.one}, {}, /*accumulate=*/false, da);
   out.lora_a = fake_quant_gradient(da, rounding.lora_a_weight, Draw::kInput);
+  return coded;
+}
+
+// dX of the layer and, if it has one, of its adapter.
+void input_gradient(const PreparedLinear& linear, const GradientCodesOfOutput& base, const GradientCodesOfOutput& lora,
+                    const at::Tensor& dx) {
+  const Product layer{base.rows, linear.weight.codes_transposed, base.row_scales, linear.one};
+  if (!linear.has_lora()) return multiply(layer, {}, /*accumulate=*/false, dx);
+  if (linear.fuses_lora()) {
+    const at::Tensor h = decode(lora.rows, lora.row_scales / base.row_scales, dx.scalar_type());
+    return multiply_with_adapter(layer, h, linear.lora_a_values, {}, dx);
+  }
+  multiply({lora.rows, linear.lora_a.codes_transposed, lora.row_scales, linear.one}, {}, /*accumulate=*/false, dx);
+  multiply(layer, {}, /*accumulate=*/true, dx);
 }
 
 LinearGradients backward_codes(const PreparedLinear& linear, const LinearSaved& saved, OutputGradient gradient,
@@ -123,14 +148,12 @@ LinearGradients backward_codes(const PreparedLinear& linear, const LinearSaved& 
   const Coded& x = saved.input.codes;
   const GradientCodesOfOutput coded =
       encode_output_gradient(gradient, linear.weight.scales, x.scales, rounding.base, needs.weight, needs.bias);
-  const at::Tensor& g = gradient.parts.front();
   LinearGradients out;
   out.bias = coded.sums;
-  out.input = at::empty({coded.rows.size(0), linear.in_features()}, g.options());
-  // The adapter first: the large product then adds to its result while it multiplies, at little cost.
-  if (linear.has_lora()) lora_backward(linear, saved, gradient.parts, rounding, out);
-  multiply({coded.rows, linear.weight.codes_transposed, coded.row_scales, linear.one}, {},
-           /*accumulate=*/linear.has_lora(), out.input);
+  out.input = at::empty({coded.rows.size(0), linear.in_features()}, gradient.parts.front().options());
+  GradientCodesOfOutput lora;
+  if (linear.has_lora()) lora = lora_backward(linear, saved, gradient.parts, rounding, out);
+  input_gradient(linear, coded, lora, out.input);
   if (needs.weight) {
     out.weight = at::empty({linear.out_features(), linear.in_features()}, linear.one.options());
     multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, linear.one}, {}, /*accumulate=*/false,
@@ -167,14 +190,21 @@ at::Tensor linear_forward(const PreparedLinear& linear, const LinearInput& x, at
   }
   const auto options = x.codes.scales.options().dtype(dtype);
   at::Tensor y = at::empty({x.codes.codes.size(0), linear.out_features()}, options);
+  const Product layer{x.codes.codes, linear.weight.codes, x.codes.scales, linear.weight.scales};
   if (linear.has_lora()) {
     at::Tensor h = at::empty({x.codes.codes.size(0), linear.lora_a.codes.size(0)}, options);
-    multiply({x.codes.codes, linear.lora_a.codes, x.codes.scales, linear.lora_a.scales}, {}, /*accumulate=*/false, h);
-    at::mm_out(y, h, linear.lora_b.t());
+    const at::Tensor& row_scales = linear.fuses_lora() ? linear.one : x.codes.scales;
+    multiply({x.codes.codes, linear.lora_a.codes, row_scales, linear.lora_a.scales}, {}, /*accumulate=*/false, h);
+    if (linear.fuses_lora()) {
+      multiply_with_adapter(layer, h, linear.lora_b_over_scales, linear.bias, y);
+    } else {
+      at::mm_out(y, h, linear.lora_b.t());
+      multiply(layer, linear.bias, /*accumulate=*/true, y);
+    }
     if (saved != nullptr) saved->h = std::move(h);
+  } else {
+    multiply(layer, linear.bias, /*accumulate=*/false, y);
   }
-  multiply({x.codes.codes, linear.weight.codes, x.codes.scales, linear.weight.scales}, linear.bias,
-           /*accumulate=*/linear.has_lora(), y);
   if (saved != nullptr)
     saved->input.codes = {.codes = {}, .codes_transposed = x.codes.codes_transposed, .scales = x.codes.scales};
   return y;

@@ -21,10 +21,14 @@ struct PreparedLinear {
   at::Tensor bias;    // fp32 [N], or undefined
   Coded lora_a;       // codes of A: [r, K]; without an adapter undefined
   at::Tensor lora_b;  // (alpha / r) B^: [N, r] in the activations' dtype
+  // Where one product serves layer and adapter (kernels/gemm/code_matmul_adapter.h), its operands: B over the weight's
+  // scales, [N, r], and A's codes, [K, r].
+  at::Tensor lora_b_over_scales, lora_a_values;
   double lora_scaling = 0.0;
   at::Tensor one;     // fp32 [1]: the scale of an operand that has none
 
   bool has_lora() const { return lora_b.defined(); }
+  bool fuses_lora() const { return lora_a_values.defined(); }
   std::int64_t out_features() const { return on_codes ? weight.codes.size(0) : plain.size(0); }
   std::int64_t in_features() const { return on_codes ? weight.codes.size(1) : plain.size(1); }
 };
@@ -43,7 +47,7 @@ struct LinearInput {
 // What backward needs besides the prepared weights.
 struct LinearSaved {
   LinearInput input;  // of the codes, only the transposed ones and the scales
-  at::Tensor h;       // x^ A^^T: [M, r]
+  at::Tensor h;       // x^ A^^T: [M, r]; without x's scales if the linear layer fuses its adapter
 };
 
 // The output gradient: up to three matrices side by side, or the gradient of gelu(y) together with y.

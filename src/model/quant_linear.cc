@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "kernels/gemm/code_matmul_adapter.h"
 #include "src/quant/gemm_path.h"
+#include "src/quant/torch_view.h"
 
 namespace qat {
 namespace {
@@ -111,6 +113,14 @@ PreparedLinear QuantLinear::prepare(const LayerPrecision& precision, bool transp
   out.lora_a = lora_a_quantizer_.encode(store_->tensor(lora_a_).detach(), precision.weight, transposed);
   const Coded b = lora_b_quantizer_.encode(store_->tensor(lora_b_).detach(), precision.weight, /*transposed=*/false);
   out.lora_b = decode(b.codes, b.scales * lora_scaling_, dtype);
+  const kernels::Exec exec = exec_for(out.one);
+  const std::int64_t rank = b.codes.size(1);
+  const DType kind = dtype == at::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
+  if (exec.device == Device::kCuda && kernels::takes_adapter(exec, spec_.out_features, spec_.in_features, rank, kind) &&
+      kernels::takes_adapter(exec, spec_.in_features, spec_.out_features, rank, kind)) {
+    out.lora_b_over_scales = decode(b.codes, b.scales * lora_scaling_ / out.weight.scales, dtype);
+    out.lora_a_values = out.lora_a.codes.t().contiguous().to(dtype);
+  }
   return out;
 }
 

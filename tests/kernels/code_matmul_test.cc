@@ -225,8 +225,7 @@ TEST(MatmulPlan, GivesWhatTmaCanAddressToCutlass) {
           for (const std::int64_t k : {16, 64, 1600, 65536}) {
             problem = {.m = m, .n = n, .k = k, .out = out, .out_stride = n, .accumulate = accumulate, .capability = 90};
             const MatmulPlan plan = plan_code_matmul(problem);
-            const bool served = out == DType::kBFloat16 || !accumulate;
-            EXPECT_EQ(plan.path, served ? MatmulPath::kCutlass : MatmulPath::kCublasLt) << to_text(problem, plan);
+            EXPECT_EQ(plan.path, !accumulate ? MatmulPath::kCutlass : MatmulPath::kCublasLt) << to_text(problem, plan);
           }
 }
 
