@@ -66,9 +66,9 @@ void run(const Setting& s) {
   const auto comm = qat::dist::make_nccl_world(qat::dist::make_single_comm());
   qat::Gpt2 model(config, lora, quant, qat::StepRunner::padding(1), mode);
   model.init_random(1);
-  qat::StepRunner runner(model, sampler, *comm,
-                         {.sequence_length = s.sequence,
-                          .train = {.batch_size = s.batch * s.micro_batches, .micro_batch_size = s.batch}});
+  qat::StepRunner runner(
+      model, sampler, *comm,
+      {.sequence_length = s.sequence, .train = {.batch_size = s.batch * s.micro_batches, .micro_batch_size = s.batch}});
   const qat::PrecisionMap map = qat::PrecisionMap::uniform(config.linears(), s.bits, s.bits, s.gradient_bits);
   std::uint64_t step = 0;
   qat::StepOutcome outcome;
@@ -103,15 +103,17 @@ void run(const Setting& s) {
   const double ms = median(times) * 1e3;
   const double rate = static_cast<double>(s.batch * s.micro_batches * s.sequence) / ms * 1e3;
   const double gib = static_cast<double>(gpu.total_bytes - qat::cuda_free_bytes()) / (1 << 30);
-  fmt::print("{}: {} {} bits, gradients {}, rank {}{}, {} x {} tokens: {:.2f} ms a step, {:.0f} tokens/s, {:.1f} GiB, "
-             "loss {:.4f}\n",
-             gpu.name, s.preset, s.bits, s.gradient_bits, s.rank, s.freeze_base ? ", frozen base" : "",
-             s.batch * s.micro_batches, s.sequence, ms, rate, gib, outcome.loss);
-  fmt::print("{{\"bench\":\"gpu_step\",\"gpu\":\"{}\",\"preset\":\"{}\",\"bits\":{},\"gradient_bits\":{},\"rank\":{},"
-             "\"freeze_base\":{},\"batch\":{},\"micro_batches\":{},\"sequence\":{},\"ms\":{:.3f},\"tokens_per_s\":{:.0f},"
-             "\"memory_gib\":{:.2f}}}\n",
-             gpu.name, s.preset, s.bits, s.gradient_bits, s.rank, s.freeze_base, s.batch, s.micro_batches, s.sequence,
-             ms, rate, gib);
+  fmt::print(
+      "{}: {} {} bits, gradients {}, rank {}{}, {} x {} tokens: {:.2f} ms a step, {:.0f} tokens/s, {:.1f} GiB, "
+      "loss {:.4f}\n",
+      gpu.name, s.preset, s.bits, s.gradient_bits, s.rank, s.freeze_base ? ", frozen base" : "",
+      s.batch * s.micro_batches, s.sequence, ms, rate, gib, outcome.loss);
+  fmt::print(
+      "{{\"bench\":\"gpu_step\",\"gpu\":\"{}\",\"preset\":\"{}\",\"bits\":{},\"gradient_bits\":{},\"rank\":{},"
+      "\"freeze_base\":{},\"batch\":{},\"micro_batches\":{},\"sequence\":{},\"ms\":{:.3f},\"tokens_per_s\":{:.0f},"
+      "\"memory_gib\":{:.2f}}}\n",
+      gpu.name, s.preset, s.bits, s.gradient_bits, s.rank, s.freeze_base, s.batch, s.micro_batches, s.sequence, ms,
+      rate, gib);
 }
 
 }  // namespace

@@ -43,7 +43,8 @@ void code_matmul_mnk(benchmark::State& state) {
       col_scales(static_cast<std::size_t>(n), 0.02F);
   std::vector<float> y(static_cast<std::size_t>(m * n));
   for (auto _ : state) {
-    code_matmul(Exec{}, {a.data(), m, k}, {b.data(), n, k}, {row_scales, col_scales, {}, false}, Matrix<float>{y.data(), m, n});
+    code_matmul(Exec{}, {a.data(), m, k}, {b.data(), n, k}, {row_scales, col_scales, {}, false},
+                Matrix<float>{y.data(), m, n});
     benchmark::ClobberMemory();
   }
   count(state, "op", 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k));

@@ -18,7 +18,7 @@ struct Record {
   std::string name;
   std::uint64_t start, end;
 };
-std::mutex mutex;             // CUPTI calls back from a thread of its own
+std::mutex mutex;  // CUPTI calls back from a thread of its own
 std::vector<Record> records;
 
 void check(CUptiResult result, const char* call) {

@@ -17,8 +17,8 @@ struct KernelTime {
 class KernelTrace {
  public:
   KernelTrace();
-  // Waits for the device. By falling time. `busy_ms`: time in which some kernel, copy or memset ran; `span_ms`: from the
-  // first one's start to the last one's end.
+  // Waits for the device. By falling time. `busy_ms`: time in which some kernel, copy or memset ran; `span_ms`: from
+  // the first one's start to the last one's end.
   std::vector<KernelTime> stop(double& busy_ms, double& span_ms);
 };
 

@@ -4,7 +4,8 @@
 
 namespace qat::dist {
 
-std::unique_ptr<Communicator> make_nccl_world(std::unique_ptr<Communicator> control, const NcclCommOptions& /*options*/) {
+std::unique_ptr<Communicator> make_nccl_world(std::unique_ptr<Communicator> control,
+                                              const NcclCommOptions& /*options*/) {
   (void)control;
   throw Error(ErrorKind::kConfig,
               "this program is built without NCCL and cannot use GPUs: build it with -DQAT_WITH_NCCL=ON, or set "

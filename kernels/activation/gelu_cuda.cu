@@ -1,7 +1,7 @@
-#include "kernels/common/float_vectors.cuh"
 #include "kernels/activation/gelu_cuda.h"
 #include "kernels/activation/gelu_math.cuh"
 #include "kernels/common/cuda_check.h"
+#include "kernels/common/float_vectors.cuh"
 
 namespace qat::kernels {
 namespace {

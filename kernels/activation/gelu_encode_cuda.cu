@@ -1,6 +1,6 @@
-#include "kernels/common/float_vectors.cuh"
 #include "kernels/activation/gelu_cuda.h"
 #include "kernels/activation/gelu_math.cuh"
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/common/row_codes.cuh"
 
 namespace qat::kernels {

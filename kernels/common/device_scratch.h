@@ -8,8 +8,8 @@
 
 namespace qat::kernels {
 
-// From the device's memory pool (cudaMallocAsync), which keeps what is given back: after the first step of a run no call
-// reaches the driver. Work already enqueued on the stream may still use the memory when the owner is destroyed.
+// From the device's memory pool (cudaMallocAsync), which keeps what is given back: after the first step of a run no
+// call reaches the driver. Work already enqueued on the stream may still use the memory when the owner is destroyed.
 class DeviceBytes {
  public:
   DeviceBytes(const Exec& exec, std::size_t bytes);

@@ -12,8 +12,8 @@
 
 namespace qat::kernels {
 
-// Runs `cpu` or `cuda` for exec's device. `op` names the operation in the message of a build that has no CUDA half; such
-// a build never instantiates a call of `cuda`, so that what it calls need not exist.
+// Runs `cpu` or `cuda` for exec's device. `op` names the operation in the message of a build that has no CUDA half;
+// such a build never instantiates a call of `cuda`, so that what it calls need not exist.
 template <typename Cpu, typename Cuda>
 void dispatch(const Exec& exec, [[maybe_unused]] const char* op, Cpu&& cpu, [[maybe_unused]] Cuda&& cuda) {
   if (exec.device == Device::kCpu) return cpu();

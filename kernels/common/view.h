@@ -70,8 +70,8 @@ struct Matrix {
   }
 };
 
-// A row-major matrix of fp32 or bf16, chosen at run time: what activations are on a GPU (CPUs compute in fp32). Rows may
-// have gaps: row r starts `stride` elements after row r - 1.
+// A row-major matrix of fp32 or bf16, chosen at run time: what activations are on a GPU (CPUs compute in fp32). Rows
+// may have gaps: row r starts `stride` elements after row r - 1.
 struct ConstFloatMatrix {
   const void* data = nullptr;
   std::int64_t rows = 0;
@@ -84,7 +84,8 @@ struct ConstFloatMatrix {
       : data(data_in), rows(rows_in), cols(cols_in), stride(stride_in), dtype(type) {}
   ConstFloatMatrix(Matrix<const float> m)  // NOLINT(google-explicit-constructor): the fp32 case of the same thing
       : data(m.data), rows(m.rows), cols(m.cols), stride(m.cols) {}
-  ConstFloatMatrix(Matrix<float> m) : ConstFloatMatrix(Matrix<const float>(m)) {}  // NOLINT(google-explicit-constructor)
+  ConstFloatMatrix(Matrix<float> m)
+      : ConstFloatMatrix(Matrix<const float>(m)) {}  // NOLINT(google-explicit-constructor)
 
   std::int64_t size() const noexcept { return rows * cols; }
   bool empty() const noexcept { return data == nullptr || size() == 0; }

@@ -33,7 +33,8 @@ void code_matmul_adapter_cpu(const Exec& exec, Matrix<const std::int8_t> a, Matr
 
 bool takes_adapter(const Exec& exec, std::int64_t n, std::int64_t k, std::int64_t rank, DType out) {
   bool takes = out == DType::kFloat32;
-  dispatch(exec, "takes_adapter", [] {}, [&] { takes = takes_adapter_cuda(n, k, rank, out); });
+  dispatch(
+      exec, "takes_adapter", [] {}, [&] { takes = takes_adapter_cuda(n, k, rank, out); });
   return takes;
 }
 
@@ -46,8 +47,7 @@ void code_matmul_adapter(const Exec& exec, Matrix<const std::int8_t> a, Matrix<c
                 shape_text(adapter.t.rows, adapter.t.cols));
   QAT_CHECK(!epilogue.accumulate, "a product with an adapter overwrites y");
   dispatch(
-      exec, "code_matmul_adapter",
-      [&] { code_matmul_adapter_cpu(exec, a, b, epilogue, adapter, require_fp32(y)); },
+      exec, "code_matmul_adapter", [&] { code_matmul_adapter_cpu(exec, a, b, epilogue, adapter, require_fp32(y)); },
       [&] { code_matmul_adapter_cuda(exec, a, b, epilogue, adapter, y); });
 }
 

@@ -1,7 +1,6 @@
-#include "kernels/gemm/code_matmul_adapter_cuda.h"
-
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/error.h"
+#include "kernels/gemm/code_matmul_adapter_cuda.h"
 
 namespace qat::kernels {
 
@@ -33,7 +32,6 @@ void code_matmul_adapter_cuda(const Exec& exec, Matrix<const std::int8_t> a, Mat
                       .per_row = epilogue.row_scales.size() > 1,
                       .per_col = epilogue.col_scales.size() > 1,
                       .bias = epilogue.bias.empty() ? nullptr : epilogue.bias.data(),
-                      .c = nullptr,
                       .y = y.data,
                       .stride = y.stride,
                       .sm_count = sm_count};

@@ -7,7 +7,7 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels/common/device_scratch.h"
+#include "kernels/common/cuda_check.h"
 #include "kernels/common/error.h"
 #include "kernels/gemm/code_matmul_cuda.h"
 #include "kernels/gemm/code_matmul_sm90.h"
@@ -15,8 +15,7 @@
 namespace qat::kernels {
 namespace {
 
-constexpr int kTimedRuns = 3;                      // after one that is not timed
-constexpr std::int64_t kScratchBytes = 256 << 20;  // of output to time into; a part of the rows is as telling
+constexpr int kTimedRuns = 3;  // after one that is not timed
 
 struct ShapeKey {
   int device;
@@ -78,7 +77,6 @@ Sm90Call sm90_call(const CudaMatmul& call, int device) {
           .per_row = e.row_scales.size() > 1,
           .per_col = e.col_scales.size() > 1,
           .bias = e.bias.empty() ? nullptr : e.bias.data(),
-          .c = e.accumulate ? call.y.data : nullptr,
           .y = call.y.data,
           .stride = call.y.stride,
           .sm_count = sm_count};
@@ -101,16 +99,8 @@ float time_tile(const Exec& exec, const Sm90Tile& tile, const Sm90Call& call) {
   return best;
 }
 
-// The tile that `call` is fastest with. y is overwritten, unless it is added to: then the runs write to scratch memory.
-int fastest_tile(const Exec& exec, std::span<const Sm90Tile> tiles, Sm90Call call, std::int64_t elem_bytes) {
-  std::int64_t scratch_bytes = 0;
-  if (call.c != nullptr) {
-    const std::int64_t row_bytes = call.stride * elem_bytes;
-    call.m = std::min(call.m, std::max<std::int64_t>(256, kScratchBytes / row_bytes / 256 * 256));
-    scratch_bytes = call.m * row_bytes;
-  }
-  const DeviceScratch<std::uint8_t> scratch(exec, scratch_bytes);
-  if (call.c != nullptr) call.y = scratch.get();
+// The tile that `call` is fastest with; y is overwritten by each.
+int fastest_tile(const Exec& exec, std::span<const Sm90Tile> tiles, const Sm90Call& call) {
   std::vector<float> times;
   for (const Sm90Tile& tile : tiles) times.push_back(time_tile(exec, tile, call));
   const auto best = std::min_element(times.begin(), times.end());
@@ -157,10 +147,7 @@ void matmul_cutlass(const Exec& exec, const CudaMatmul& call, const MatmulTuning
     std::unique_lock lock(picks().mutex);
     auto found = picks().tiles.find(key);
     if (found == picks().tiles.end() && may_wait(exec))
-      found =
-          picks()
-              .tiles.emplace(key, fastest_tile(exec, tiles, launch, static_cast<std::int64_t>(size_of(problem.out))))
-              .first;
+      found = picks().tiles.emplace(key, fastest_tile(exec, tiles, launch)).first;
     if (found != picks().tiles.end()) {
       const Sm90Tile& tile = tiles[static_cast<std::size_t>(found->second)];
       lock.unlock();

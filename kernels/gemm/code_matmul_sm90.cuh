@@ -1,5 +1,5 @@
 // int8 GEMMs of Hopper out of CUTLASS 3 parts: TMA loads, warp-specialized wgmma with int32 sums, and an epilogue that
-// applies scales, bias and the old y while a tile is still in registers.
+// applies scales and bias while a tile is still in registers.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -36,16 +36,17 @@ struct Pingpong {
   using Epilogue = cutlass::epilogue::TmaWarpSpecialized;
   using Scheduler = cutlass::gemm::PersistentScheduler;
 };
-// Two warp groups share one tile, and the summed dimension may be cut across blocks (Osama et al., Stream-K, PPoPP 2023):
-// int32 partial sums are exact, so the cut changes no bit. For few tiles and a deep sum, as weight gradients are.
+// Two warp groups share one tile, and the summed dimension may be cut across blocks (Osama et al., Stream-K, PPoPP
+// 2023): int32 partial sums are exact, so the cut changes no bit. For few tiles and a deep sum, as weight gradients
+// are.
 struct CooperativeStreamK {
   using Mainloop = cutlass::gemm::KernelTmaWarpSpecializedCooperative;
   using Epilogue = cutlass::epilogue::TmaWarpSpecializedCooperative;
   using Scheduler = cutlass::gemm::StreamKScheduler;
 };
 
-// value = (row_scale col_scale) float(sum) + bias, then c + value: each step rounded in fp32, as code_matmul_cpu.cc.
-template <class Tile, class Out, bool kAdd>
+// (row_scale col_scale) float(sum) + bias: each step rounded in fp32, as code_matmul_cpu.cc. `Sums` fetches float(sum).
+template <class Tile, class Out, class Sums = cutlass::epilogue::fusion::Sm90AccFetch>
 struct Epilogue {
   template <template <class> class Op, class To>
   using Compute = cutlass::epilogue::fusion::Sm90Compute<Op, To, float, cutlass::FloatRoundStyle::round_to_nearest>;
@@ -56,36 +57,30 @@ struct Epilogue {
   using ColScale = cutlass::epilogue::fusion::Sm90RowBroadcast<0, Tile, float, float, cute::Stride<_0, bool, _0>>;
   using Bias = cutlass::epilogue::fusion::Sm90RowBroadcast<0, Tile, float, float, cute::Stride<_0, _1, _0>>;
   using Scales = Tree<Compute<cutlass::multiplies, float>, RowScale, ColScale>;
-  using Scaled = Tree<Compute<cutlass::multiplies, float>, Scales, cutlass::epilogue::fusion::Sm90AccFetch>;
-  using Value = Tree<Compute<cutlass::plus, std::conditional_t<kAdd, float, Out>>, Scaled, Bias>;
-  using Sum = Tree<Compute<cutlass::plus, Out>, cutlass::epilogue::fusion::Sm90SrcFetch<Out>, Value>;
-  using Type = std::conditional_t<kAdd, Sum, Value>;
+  using Scaled = Tree<Compute<cutlass::multiplies, float>, Scales, Sums>;
+  using Type = Tree<Compute<cutlass::plus, Out>, Scaled, Bias>;
 
   static typename Type::Arguments arguments(const Sm90Call& call) {
     // x + -0 is x for every x, -0 included.
-    const typename Value::Arguments value{
+    return {
         {{{call.row_scales, 0.0F, {call.per_row, _0{}, _0{}}}, {call.col_scales, 0.0F, {_0{}, call.per_col, _0{}}}, {}},
          {},
          {}},
         {call.bias, -0.0F, {}},
         {}};
-    if constexpr (kAdd)
-      return {{}, value, {}};
-    else
-      return value;
   }
 };
 
-template <class Out, bool kAdd, class Tile, class Cluster, class Schedule>
+template <class Out, class Tile, class Cluster, class Schedule>
 struct Gemm {
   static constexpr int kOutAlignment = 16 / static_cast<int>(sizeof(Out));
   static constexpr bool kStreamK = std::is_same_v<typename Schedule::Scheduler, cutlass::gemm::StreamKScheduler>;
-  using Fusion = Epilogue<Tile, Out, kAdd>;
+  using Fusion = Epilogue<Tile, Out>;
   using CollectiveEpilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Tile, Cluster,
-      cutlass::epilogue::collective::EpilogueTileAuto, std::int32_t, float, std::conditional_t<kAdd, Out, void>,
-      cutlass::layout::RowMajor, kOutAlignment, Out, cutlass::layout::RowMajor, kOutAlignment,
-      typename Schedule::Epilogue, typename Fusion::Type>::CollectiveOp;
+      cutlass::epilogue::collective::EpilogueTileAuto, std::int32_t, float, void, cutlass::layout::RowMajor,
+      kOutAlignment, Out, cutlass::layout::RowMajor, kOutAlignment, typename Schedule::Epilogue,
+      typename Fusion::Type>::CollectiveOp;
   using CollectiveMainloop = typename cutlass::gemm::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, std::int8_t, cutlass::layout::RowMajor, 16, std::int8_t,
       cutlass::layout::ColumnMajor, 16, std::int32_t, Tile, Cluster,
@@ -124,7 +119,6 @@ struct Gemm {
                                     {m, n, k, 1},
                                     {call.a, a_stride, call.b, b_stride},
                                     {Fusion::arguments(call), nullptr, c_stride, static_cast<Out*>(call.y), y_stride}};
-    if constexpr (kAdd) args.epilogue.ptr_C = static_cast<const Out*>(call.c);
     args.hw_info.sm_count = call.sm_count;
     args.scheduler = scheduling(cut_sums);
     if (Device::can_implement(args) != cutlass::Status::kSuccess) return false;

@@ -9,8 +9,7 @@
 
 namespace qat::kernels {
 
-// y[m,n] = round(c[m,n] + ((row_scales[m] col_scales[n]) sum_k a[m,k] b[n,k] + bias[n])); c may be y. Kernels of the
-// tables without `add` know no c.
+// y[m,n] = round((row_scales[m] col_scales[n]) sum_k a[m,k] b[n,k] + bias[n]).
 struct Sm90Call {
   const std::int8_t* a = nullptr;
   const std::int8_t* b = nullptr;
@@ -22,9 +21,8 @@ struct Sm90Call {
   bool per_row = false;  // else row_scales[0] serves all
   bool per_col = false;
   const float* bias = nullptr;  // may be null
-  const void* c = nullptr;
   void* y = nullptr;
-  std::int64_t stride = 0;  // elements, of c and y
+  std::int64_t stride = 0;  // elements, of y
   int sm_count = 0;
 };
 

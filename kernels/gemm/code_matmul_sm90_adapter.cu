@@ -7,13 +7,11 @@ namespace {
 
 using Tile = sm90::TileOf<128, 128>;
 using Out = cutlass::bfloat16_t;
-using Parts = sm90::Epilogue<Tile, Out, /*kAdd=*/false>;
-using Scaled = Parts::Tree<Parts::Compute<cutlass::multiplies, float>, Parts::Scales, sm90::FloatSums>;
-using Value = Parts::Tree<Parts::Compute<cutlass::plus, Out>, Scaled, Parts::Bias>;
+using Fusion = sm90::Epilogue<Tile, Out, sm90::FloatSums>;
 using CollectiveEpilogue = cutlass::epilogue::collective::CollectiveBuilder<
     cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, Tile, sm90::PairOfRows,
     cutlass::epilogue::collective::EpilogueTileAuto, std::int32_t, float, void, cutlass::layout::RowMajor, 8, Out,
-    cutlass::layout::RowMajor, 8, sm90::Pingpong::Epilogue, Value>::CollectiveOp;
+    cutlass::layout::RowMajor, 8, sm90::Pingpong::Epilogue, Fusion::Type>::CollectiveOp;
 using Codes = cutlass::gemm::collective::CollectiveBuilder<
     cutlass::arch::Sm90, cutlass::arch::OpClassTensorOp, std::int8_t, cutlass::layout::RowMajor, 16, std::int8_t,
     cutlass::layout::ColumnMajor, 16, std::int32_t, Tile, sm90::PairOfRows,
@@ -43,17 +41,10 @@ void matmul_adapter_sm90(const Exec& exec, const Sm90Call& call, const void* h, 
   mainloop.h = static_cast<const cutlass::bfloat16_t*>(h);
   mainloop.b = static_cast<const cutlass::bfloat16_t*>(b);
   mainloop.rank = rank;
-  const Value::Arguments value{{{{call.row_scales, 0.0F, {call.per_row, cute::_0{}, cute::_0{}}},
-                                 {call.col_scales, 0.0F, {cute::_0{}, call.per_col, cute::_0{}}},
-                                 {}},
-                                {},
-                                {}},
-                               {call.bias, -0.0F, {}},
-                               {}};
   Device::Arguments args{cutlass::gemm::GemmUniversalMode::kGemm,
                          {static_cast<int>(call.m), static_cast<int>(call.n), static_cast<int>(call.k), 1},
                          mainloop,
-                         {value, nullptr, c_stride, static_cast<Out*>(call.y), y_stride}};
+                         {Fusion::arguments(call), nullptr, c_stride, static_cast<Out*>(call.y), y_stride}};
   args.hw_info.sm_count = call.sm_count;
   QAT_CHECK(Device::can_implement(args) == cutlass::Status::kSuccess, "a shape that takes_adapter() refuses");
   const DeviceScratch<std::uint8_t> workspace(exec, static_cast<std::int64_t>(Device::get_workspace_size(args)));

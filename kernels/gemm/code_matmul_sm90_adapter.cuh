@@ -69,7 +69,8 @@ struct AdapterMainloop : Base {
     return Base::load_init(cute::make_shape(m, n, tiles * kTileBytes, l), params);
   }
 
-  // Base's load, with other descriptors for the last tile. Coordinates are (k, row): those of tile 0 serve the adapter's.
+  // Base's load, with other descriptors for the last tile. Coordinates are (k, row): those of tile 0 serve the
+  // adapter's.
   template <class TensorA, class TensorB, class KTiles, class Block>
   CUTLASS_DEVICE void load(const Params& params, MainloopPipeline pipeline, PipelineState write,
                            const cute::tuple<TensorA, TensorB>& inputs, const Block& block, KTiles k_tile, int k_tiles,
@@ -121,8 +122,10 @@ struct AdapterMainloop : Base {
     using Bf16 = cutlass::bfloat16_t;
     using Row = GMMA::Layout_K_SW128_Atom<Bf16>;
     using Columns = Int<kTileBytes / 2>;
-    const auto layout_h = tile_to_shape(Row{}, make_shape(Int<kTileM>{}, Columns{}, Int<kStages>{}), Step<_1, _2, _3>{});
-    const auto layout_b = tile_to_shape(Row{}, make_shape(Int<kTileN>{}, Columns{}, Int<kStages>{}), Step<_1, _2, _3>{});
+    const auto layout_h =
+        tile_to_shape(Row{}, make_shape(Int<kTileM>{}, Columns{}, Int<kStages>{}), Step<_1, _2, _3>{});
+    const auto layout_b =
+        tile_to_shape(Row{}, make_shape(Int<kTileN>{}, Columns{}, Int<kStages>{}), Step<_1, _2, _3>{});
     Tensor sH = make_tensor(make_smem_ptr(reinterpret_cast<Bf16*>(shared.smem_A.data())), layout_h);
     Tensor sB = make_tensor(make_smem_ptr(reinterpret_cast<Bf16*>(shared.smem_B.data())), layout_b);
     using Atom = SM90::GMMA::MMA_64x128x16_F32BF16BF16_SS<GMMA::Major::K, GMMA::Major::K>;

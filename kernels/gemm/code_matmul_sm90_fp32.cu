@@ -6,7 +6,7 @@ namespace qat::kernels {
 namespace {
 
 template <class Tile, class Cluster, class Schedule>
-using Gemm = sm90::Gemm<float, /*kAdd=*/false, Tile, Cluster, Schedule>;
+using Gemm = sm90::Gemm<float, Tile, Cluster, Schedule>;
 
 using Square = Gemm<sm90::TileOf<128, 128>, sm90::Alone, sm90::CooperativeStreamK>;
 

@@ -3,8 +3,8 @@
 // second kernel adds those.
 #include "kernels/common/device_scratch.h"
 #include "kernels/common/float_vectors.cuh"
-#include "kernels/norm/residual_norm_cuda.h"
 #include "kernels/common/row_codes.cuh"
+#include "kernels/norm/residual_norm_cuda.h"
 
 namespace qat::kernels {
 namespace {

@@ -1,6 +1,6 @@
 #include "kernels/common/float_vectors.cuh"
-#include "kernels/norm/residual_norm_cuda.h"
 #include "kernels/common/row_codes.cuh"
+#include "kernels/norm/residual_norm_cuda.h"
 
 namespace qat::kernels {
 namespace {

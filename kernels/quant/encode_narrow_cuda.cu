@@ -1,5 +1,5 @@
-// Row codes and column maxima of narrow gradients: those of an adapter's hidden values, 8 to 64 columns wide. Here a row
-// is a few lanes, so a warp holds several and no barrier is needed.
+// Row codes and column maxima of narrow gradients: those of an adapter's hidden values, 8 to 64 columns wide. Here a
+// row is a few lanes, so a warp holds several and no barrier is needed.
 #include <algorithm>
 
 #include "kernels/common/cuda_check.h"

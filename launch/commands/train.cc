@@ -6,13 +6,13 @@
 #include <optional>
 
 #include "dist/comm/agree.h"
+#include "kernels/common/cuda_device.h"
 #include "launch/command.h"
 #include "launch/failure.h"
 #include "launch/setup_run.h"
 #include "launch/signals.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
-#include "kernels/common/cuda_device.h"
 #include "src/base/file.h"
 #include "src/base/run_lock.h"
 #include "src/checkpoint/reader.h"
@@ -68,7 +68,9 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
   if (model.mode().is_cuda()) {
     const CudaDeviceInfo gpu = cuda_device_info(model.mode().device.index());
     log.info(fmt::format("{} on rank 0, {} GiB; activations in {}", gpu.name, gpu.total_bytes >> 30,
-                         model.mode().dtype == at::kBFloat16 ? "bf16" : model.mode().tf32 ? "tf32" : "fp32"));
+                         model.mode().dtype == at::kBFloat16 ? "bf16"
+                         : model.mode().tf32                 ? "tf32"
+                                                             : "fp32"));
   }
   log.info(fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained",
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,

@@ -51,8 +51,7 @@ at::Tensor token_losses_cuda(const Chunk& chunk, std::int64_t classes, bool with
   kernels::softmax_cross_entropy(
       {.device = Device::kCuda}, {chunk.logits.data_ptr(), chunk.logits.size(0), cols, cols, dtype}, classes,
       {chunk.targets.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(chunk.targets.numel())}, with_gradient,
-      static_cast<float>(gradient_scale),
-      {losses.mutable_data_ptr<float>(), static_cast<std::size_t>(losses.numel())});
+      static_cast<float>(gradient_scale), {losses.mutable_data_ptr<float>(), static_cast<std::size_t>(losses.numel())});
   return losses;
 }
 

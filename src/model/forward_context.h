@@ -13,8 +13,8 @@
 
 namespace qat {
 
-// What is made of the weights for as long as they do not change: the micro-batches of one step, one evaluation. Passes of
-// several threads may share it.
+// What is made of the weights for as long as they do not change: the micro-batches of one step, one evaluation. Passes
+// of several threads may share it.
 class WeightCache {
  public:
   struct Key {

@@ -141,8 +141,8 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
                              const FusedLinear& c_attn, bool train) {
     FirstSaved saved{.c_attn = c_attn, .has_delta = delta.has_value()};
     at::Tensor sum;
-    const LinearInput input = norm_forward(x, delta ? *delta : at::Tensor(), {norm_weight, norm_bias}, &c_attn, train,
-                                           sum, saved.norm);
+    const LinearInput input =
+        norm_forward(x, delta ? *delta : at::Tensor(), {norm_weight, norm_bias}, &c_attn, train, sum, saved.norm);
     const at::Tensor qkv = linear_forward(*c_attn.prepared, input, x.scalar_type(), train ? &saved.linear : nullptr);
     if (train) keep(ctx, std::move(saved));
     const std::int64_t d = x.size(1);
@@ -154,9 +154,9 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
     const FirstSaved saved = take<FirstSaved>(ctx);
     const std::size_t first = saved.has_delta ? 4 : 3;  // inputs before the layer's parameters
-    const LinearGradients linear =
-        linear_backward(*saved.c_attn.prepared, saved.linear, {.parts = {grads[0], grads[1], grads[2]}, .gelu_input = {}},
-                        saved.c_attn.rounding, needs_of(ctx, first));
+    const LinearGradients linear = linear_backward(*saved.c_attn.prepared, saved.linear,
+                                                   {.parts = {grads[0], grads[1], grads[2]}, .gelu_input = {}},
+                                                   saved.c_attn.rounding, needs_of(ctx, first));
     const NormGradients norm = norm_backward(saved.norm, linear.input, saved.has_delta ? grads[3] : at::Tensor());
     tensor_list out = {norm.residual, saved.has_delta ? norm.residual : at::Tensor(), norm.weight, norm.bias};
     append(out, saved.c_attn, linear);
@@ -181,11 +181,10 @@ class SecondHalfFunction : public torch::autograd::Function<SecondHalfFunction> 
     SecondSaved saved{.attn_proj = attn_proj, .c_fc = c_fc, .mlp_proj = mlp_proj};
     const auto keep_in = [&](LinearSaved& where) { return train ? &where : nullptr; };
     const at::ScalarType dtype = residual.scalar_type();
-    const at::Tensor added = linear_forward(*attn_proj.prepared, encode_input(attended, attn_proj, train), dtype,
-                                            keep_in(saved.proj_saved));
+    const at::Tensor added =
+        linear_forward(*attn_proj.prepared, encode_input(attended, attn_proj, train), dtype, keep_in(saved.proj_saved));
     at::Tensor sum;
-    const LinearInput normed =
-        norm_forward(residual, added, {norm_weight, norm_bias}, &c_fc, train, sum, saved.norm);
+    const LinearInput normed = norm_forward(residual, added, {norm_weight, norm_bias}, &c_fc, train, sum, saved.norm);
     saved.before_gelu = linear_forward(*c_fc.prepared, normed, dtype, keep_in(saved.fc_saved));
     const at::Tensor delta = linear_forward(*mlp_proj.prepared, gelu_input(saved.before_gelu, mlp_proj, train), dtype,
                                             keep_in(saved.mlp_saved));
@@ -242,8 +241,9 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
 }  // namespace
 
 FirstHalf fused_first_half(const ResidualPair& x, const FusedNorm& norm, const FusedLinear& c_attn) {
-  const tensor_list out = FirstHalfFunction::apply(x.residual, optional(x.delta), norm.weight, norm.bias,
-                                                   at::TensorList(c_attn.parameters), c_attn, at::GradMode::is_enabled());
+  const tensor_list out =
+      FirstHalfFunction::apply(x.residual, optional(x.delta), norm.weight, norm.bias, at::TensorList(c_attn.parameters),
+                               c_attn, at::GradMode::is_enabled());
   return {x.delta.defined() ? out[3] : x.residual, out[0], out[1], out[2]};
 }
 

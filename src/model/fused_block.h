@@ -1,12 +1,13 @@
 // A transformer block on a GPU as two autograd functions around attention, with element-wise work fused into the
-// quantization of what follows it. The same mathematics as Gpt2's operator-by-operator path (gpt2.cc), which every other
-// configuration takes; tests hold the two together.
+// quantization of what follows it. The same mathematics as Gpt2's operator-by-operator path (gpt2.cc), which every
+// other configuration takes; tests hold the two together.
 //
 //   first half   r1 = r + delta;  q, k, v = c_attn(encode(norm_1(r1)))
 //   attention    LibTorch's scaled dot product
 //   second half  r2 = r1 + c_proj(encode(attended));  delta = mlp.c_proj(encode(gelu(c_fc(encode(norm_2(r2))))))
 //
-// The residual stream travels as the pair (r, delta) whose sum it is, so that the addition happens inside the next norm.
+// The residual stream travels as the pair (r, delta) whose sum it is, so that the addition happens inside the next
+// norm.
 #pragma once
 
 #include <ATen/core/Tensor.h>

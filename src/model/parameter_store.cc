@@ -63,8 +63,12 @@ void ParameterStore::scatter_gradients(const std::vector<at::Tensor>& gradients,
   produced.resize(gradients.size(), false);
   std::vector<at::Tensor> from, to;
   const at::Tensor buffer = at::from_blob(flat.data(), {static_cast<std::int64_t>(flat.size())}, trainable_.options());
+  buffer.narrow(0, trainable_elems_, buffer.numel() - trainable_elems_).zero_();  // the padding
   for (std::size_t i = 0; i < gradients.size(); ++i) {
-    if (!gradients[i].defined()) continue;
+    if (!gradients[i].defined()) {
+      buffer.narrow(0, trainable_offsets_[i], trainable_tensors_[i].numel()).zero_();
+      continue;
+    }
     from.push_back(gradients[i]);
     to.push_back(buffer.narrow(0, trainable_offsets_[i], gradients[i].numel()).view(gradients[i].sizes()));
     produced[i] = true;

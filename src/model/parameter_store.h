@@ -48,8 +48,9 @@ class ParameterStore {
 
   // The trainable tensors, in order of declaration: what gradients are taken of.
   const std::vector<at::Tensor>& trainable_tensors() const { return trainable_tensors_; }
-  // Copies gradients (one for each trainable tensor; undefined: none) into `flat` on device(), which has
-  // trainable_flat()'s layout; parameters without one are not touched. produced[i] becomes true for each that had one.
+  // Copies gradients (one for each trainable tensor; undefined: none) into all of `flat`, on device(), which has
+  // trainable_flat()'s layout; those without one, and the padding, become zeros. produced[i] becomes true for each that
+  // had one.
   void scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
                          std::vector<bool>& produced) const;
 

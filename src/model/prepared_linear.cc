@@ -77,8 +77,8 @@ GradientCodesOfOutput encode_output_gradient(OutputGradient& gradient, const at:
                                            .row_factors = const_span(input_scales),
                                            .row_options = gradient_options(rounding, Draw::kInput),
                                            .col_options = gradient_options(rounding, Draw::kWeight)};
-  const kernels::GradientCodes codes_out{
-      codes(out.rows), span_of(out.row_scales), codes(out.cols_transposed), span_of(out.col_scales), span_of(out.sums)};
+  const kernels::GradientCodes codes_out{codes(out.rows), span_of(out.row_scales), codes(out.cols_transposed),
+                                         span_of(out.col_scales), span_of(out.sums)};
   const kernels::Exec exec = exec_for(first);
   if (gradient.gelu_input.defined()) {
     const at::Tensor g = first;  // in place
@@ -166,7 +166,8 @@ LinearGradients backward_plain(const PreparedLinear& linear, const LinearSaved& 
                                const LinearNeeds& needs) {
   const at::Tensor g = gradient.parts.size() == 1 ? gradient.parts.front() : at::cat(gradient.parts, /*dim=*/1);
   if (gradient.gelu_input.defined())
-    kernels::gelu_backward(exec_for(g), const_float_matrix(g), const_float_matrix(gradient.gelu_input), float_matrix(g));
+    kernels::gelu_backward(exec_for(g), const_float_matrix(g), const_float_matrix(gradient.gelu_input),
+                           float_matrix(g));
   LinearGradients out;
   out.input = at::mm(g, linear.plain);
   if (needs.weight) {

@@ -25,7 +25,7 @@ struct PreparedLinear {
   // scales, [N, r], and A's codes, [K, r].
   at::Tensor lora_b_over_scales, lora_a_values;
   double lora_scaling = 0.0;
-  at::Tensor one;     // fp32 [1]: the scale of an operand that has none
+  at::Tensor one;  // fp32 [1]: the scale of an operand that has none
 
   bool has_lora() const { return lora_b.defined(); }
   bool fuses_lora() const { return lora_a_values.defined(); }

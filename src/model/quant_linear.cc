@@ -129,10 +129,10 @@ FusedLinear QuantLinear::fused(const ForwardContext& context, at::ScalarType dty
   const bool transposed = at::GradMode::is_enabled();
   const auto make = [&] { return std::make_shared<const PreparedLinear>(prepare(precision, transposed, dtype)); };
   FusedLinear out;
-  out.prepared = context.weight_cache == nullptr
-                     ? make()
-                     : context.weight_cache->prepared(
-                           {spec_.index, /*role=*/0, precision.weight.bits(), transposed}, make);
+  out.prepared =
+      context.weight_cache == nullptr
+          ? make()
+          : context.weight_cache->prepared({spec_.index, /*role=*/0, precision.weight.bits(), transposed}, make);
   out.rounding = {.base = rounding(precision, context, kBase),
                   .lora_a = rounding(precision, context, kLoraA),
                   .lora_a_weight = rounding(precision, context, kLoraAWeight),
@@ -178,9 +178,11 @@ at::Tensor QuantLinear::forward_floats(const at::Tensor& x, const LayerPrecision
     const double clip = quant_->activation.method == "log" ? quant_->log_grad_clip : 0.0;
     xq = straight_through(x, activation_.fake_quant(x.detach(), precision.activation), clip);
   }
-  const at::Tensor y = float_linear(xq, cast(quantized_weight(precision), xq), cast(bias(), xq), rounding(precision, context, kBase));
+  const at::Tensor y =
+      float_linear(xq, cast(quantized_weight(precision), xq), cast(bias(), xq), rounding(precision, context, kBase));
   if (lora_a_ < 0) return y;
-  const at::Tensor h = float_linear(xq, cast(adapter_a(precision, context), xq), {}, rounding(precision, context, kLoraA));
+  const at::Tensor h =
+      float_linear(xq, cast(adapter_a(precision, context), xq), {}, rounding(precision, context, kLoraA));
   return y + adapter_out(h, precision, context);
 }
 

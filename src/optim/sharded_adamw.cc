@@ -35,7 +35,8 @@ ShardedAdamW::ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange 
       config_(config),
       exp_avg_(memory.allocate(shard.size())),
       exp_avg_sq_(memory.allocate(shard.size())),
-      norm_scratch_(memory.allocate(shard.size() / kNormBlock * static_cast<std::int64_t>(sizeof(double) / sizeof(float)))),
+      norm_scratch_(
+          memory.allocate(shard.size() / kNormBlock * static_cast<std::int64_t>(sizeof(double) / sizeof(float)))),
       steps_(segments_.size()) {}
 
 void ShardedAdamW::step(const kernels::Exec& exec, std::span<float> params, std::span<const float> grads,

@@ -23,10 +23,10 @@ struct OptimSegment {
 
 // Elements whose squares are summed as one, in double, for the global norm: shards are cut at multiples of this, so
 // that the norm has the same bits on any number of ranks.
-constexpr std::int64_t kNormBlock = 1024;
+constexpr std::int64_t kNormBlock = 8192;
 
-// sqrt(sum of squares over all ranks' shards), the same on every rank. shard: a multiple of kNormBlock elements, on exec's
-// device; scratch: [shard / kNormBlock] on a GPU, nothing on a CPU.
+// sqrt(sum of squares over all ranks' shards), the same on every rank. shard: a multiple of kNormBlock elements, on
+// exec's device; scratch: [shard / kNormBlock] on a GPU, nothing on a CPU.
 double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard,
                    std::span<double> scratch = {});
 
@@ -43,7 +43,8 @@ class ShardedAdamW {
 
   const dist::ShardRange& shard() const { return shard_; }
   const std::vector<OptimSegment>& segments() const { return segments_; }
-  // State, for checkpoints. exp_avg, exp_avg_sq: [shard elements], where `memory` is; steps: updates each segment has had.
+  // State, for checkpoints. exp_avg, exp_avg_sq: [shard elements], where `memory` is; steps: updates each segment has
+  // had.
   std::span<float> exp_avg() { return shard_span(exp_avg_); }
   std::span<float> exp_avg_sq() { return shard_span(exp_avg_sq_); }
   std::vector<std::int64_t>& steps() { return steps_; }

@@ -190,8 +190,8 @@ at::Tensor fake_quant_gradient(const at::Tensor& gradient, const GradientRoundin
   kernels::symmetric_scales(exec_for(g), const_span(lo), const_span(hi), rounding.width, kernels::kGradientAmaxFloor,
                             span_of(scales));
   at::Tensor y = at::empty_like(g);
-  kernels::fake_quant_symmetric(exec_for(g), const_matrix(g), axis, const_span(scales), gradient_options(rounding, draw),
-                                matrix(y));
+  kernels::fake_quant_symmetric(exec_for(g), const_matrix(g), axis, const_span(scales),
+                                gradient_options(rounding, draw), matrix(y));
   return y.to(gradient.scalar_type());
 }
 

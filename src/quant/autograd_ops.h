@@ -32,8 +32,8 @@ at::Tensor straight_through(const at::Tensor& x, const at::Tensor& quantized, do
 // Identity; its backward rounds the gradient to `width` bits with one dynamic scale per row (LoRA's A and B).
 at::Tensor quantize_gradient_rows(const at::Tensor& x, const GradientRounding& rounding);
 
-// A gradient's values rounded to `rounding`'s width, one dynamic scale per row (dx) or per column (dw), as floats of g's
-// dtype.   g: [M, N].
+// A gradient's values rounded to `rounding`'s width, one dynamic scale per row (dx) or per column (dw), as floats of
+// g's dtype.   g: [M, N].
 at::Tensor fake_quant_gradient(const at::Tensor& g, const GradientRounding& rounding, Draw draw);
 
 // The values that codes stand for, one scale per row, in `dtype`.

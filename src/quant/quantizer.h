@@ -38,8 +38,9 @@ class Quantizer {
   const std::string& layer() const { return layer_; }
   const std::string& role() const { return role_; }
 
-  // x: [..., cols] of fp32 or bf16, contiguous. Only for min-max symmetric quantizers of at most 8 bits without per-feature
-  // scales (choose_gemm_path). Throws Error(kInternal) naming layer, role and widths if it needs calibration.
+  // x: [..., cols] of fp32 or bf16, contiguous. Only for min-max symmetric quantizers of at most 8 bits without
+  // per-feature scales (choose_gemm_path). Throws Error(kInternal) naming layer, role and widths if it needs
+  // calibration.
   Coded encode(const at::Tensor& x, BitWidth width, bool with_transposed) const;
   // The values that quantization at `width` leaves, same shape as x. Widths of 32 return x.
   at::Tensor fake_quant(const at::Tensor& x, BitWidth width) const;

@@ -38,9 +38,9 @@ void use_cuda(int index) {
   if (!loaded) {
     const std::filesystem::path library = libtorch_folder() / "libtorch_cuda.so";
     if (!std::filesystem::exists(library))
-      throw Error(ErrorKind::kConfig, "compute.device is \"cuda\", but this LibTorch has no CUDA half (" +
-                                          library.string() +
-                                          " is not there): run `launch/setup.sh --cuda`, or use compute.device \"cpu\"");
+      throw Error(ErrorKind::kConfig,
+                  "compute.device is \"cuda\", but this LibTorch has no CUDA half (" + library.string() +
+                      " is not there): run `launch/setup.sh --cuda`, or use compute.device \"cpu\"");
     if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
       throw Error(ErrorKind::kConfig, std::string("LibTorch's CUDA half does not load: ") + dlerror() +
                                           "; run `launch/setup.sh --cuda`, or use compute.device \"cpu\"");

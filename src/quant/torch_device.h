@@ -19,12 +19,12 @@ struct ComputeMode {
 };
 
 // Loads libtorch_cuda from beside libtorch_cpu, and makes GPU `index` this process's. Idempotent. Before any other work
-// with LibTorch, which looks for its CUDA half once. Throws Error(kConfig) saying how to get that half if it is not there
-// or does not load.
+// with LibTorch, which looks for its CUDA half once. Throws Error(kConfig) saying how to get that half if it is not
+// there or does not load.
 void use_cuda(int index);
 
-// The mode for `device` ("cpu" or "cuda", GPU `index` of this process) and `dtype` (auto, bf16, tf32, fp32), in force in
-// LibTorch. Throws Error(kConfig) for what the device cannot do.
+// The mode for `device` ("cpu" or "cuda", GPU `index` of this process) and `dtype` (auto, bf16, tf32, fp32), in force
+// in LibTorch. Throws Error(kConfig) for what the device cannot do.
 ComputeMode make_compute_mode(const std::string& device, const std::string& dtype, const std::string& attention,
                               int index = 0);
 

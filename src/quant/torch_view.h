@@ -16,8 +16,8 @@ kernels::Exec exec_for(const at::Tensor& t);
 // A contiguous tensor [..., cols] as [rows, cols]; a 1-d tensor is one row. The tensor must outlive the view.
 Matrix<const float> const_matrix(const at::Tensor& t);
 Matrix<float> matrix(const at::Tensor& t);
-// The same in the tensor's own dtype, fp32 or bf16. Rows may have gaps (the last dimension is contiguous, and the others
-// are one stride apart); an undefined tensor gives an empty view.
+// The same in the tensor's own dtype, fp32 or bf16. Rows may have gaps (the last dimension is contiguous, and the
+// others are one stride apart); an undefined tensor gives an empty view.
 ConstFloatMatrix const_float_matrix(const at::Tensor& t);
 FloatMatrix float_matrix(const at::Tensor& t);
 Matrix<const std::int8_t> const_codes(const at::Tensor& t);

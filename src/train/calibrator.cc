@@ -56,7 +56,8 @@ void calibrate(Gpt2& model, const PrecisionMap& precision, const Sampler& sample
   const ForwardContext context{.precision = &precision, .calibrating = true, .seed = options.seed};
   for (std::int64_t batch = comm.rank(); batch < options.batches; batch += comm.size()) {
     const auto first = kFirstSample + static_cast<std::uint64_t>(batch * options.micro_batch_size);
-    const Batch data = sample_batch(sampler, first, options.micro_batch_size, options.sequence_length, model.mode().device);
+    const Batch data =
+        sample_batch(sampler, first, options.micro_batch_size, options.sequence_length, model.mode().device);
     const at::Tensor hidden = model.hidden(data.inputs, context);
     if (model.config().quantize_lm_head) (void)model.logits(hidden, context);
   }

@@ -18,8 +18,8 @@ constexpr std::array<std::string_view, 9> kShapeKeys = {
     "model.tie_lm_head", "model.quantize_lm_head", "model.freeze_base", "lora.rank"};
 
 bool ignored(std::string_view key) {
-  return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "compute.device" || key == "model.preset" ||
-         key.starts_with("model.init");
+  return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "compute.device" ||
+         key == "model.preset" || key.starts_with("model.init");
 }
 
 void flatten(const Value& value, const std::string& path, std::map<std::string, std::string>& out) {

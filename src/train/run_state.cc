@@ -56,7 +56,8 @@ void write_ranges(CheckpointWriter& writer, const Gpt2& model) {
     const Quantizer& quantizer = linear.activation_quantizer();
     for (const auto& [bits, range] : quantizer.ranges()) {
       const auto put = [&](const char* part, const at::Tensor& t) {
-        if (t.defined()) writer.write_tensor(range_name(quantizer, bits, part), {t.numel()}, const_span(t.to(at::kCPU)));
+        if (t.defined())
+          writer.write_tensor(range_name(quantizer, bits, part), {t.numel()}, const_span(t.to(at::kCPU)));
       };
       put("lo", range.lo), put("hi", range.hi), put("mean", range.mean);
       writer.set_attribute(range_name(quantizer, bits, "lo"), "batches", range.batches);
@@ -166,7 +167,8 @@ void load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator&
     store.set_values(id, values);
   }
   for (QuantLinear& linear : model.linears())
-    if (linear.activation_quantizer().needs_calibration()) load_ranges(reader, linear.activation_quantizer(), store.device(), comm);
+    if (linear.activation_quantizer().needs_calibration())
+      load_ranges(reader, linear.activation_quantizer(), store.device(), comm);
 }
 
 void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAdamW& optimizer,

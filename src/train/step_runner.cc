@@ -76,8 +76,7 @@ std::vector<double> StepRunner::run_micro_batches(const dist::StepPlan& plan, co
       round[static_cast<std::size_t>(i)] = forward_backward(plan, precision, first + begin + i);
     });
     for (std::size_t i = 0; i < round.size(); ++i) {
-      // Every trainable element is in some tensor; those without a gradient must read as zeros.
-      const std::span<float> leaf = accumulator_.next();
+      const std::span<float> leaf = accumulator_.next(/*zeroed=*/false);
       model_.parameters().scatter_gradients(round[i].gradients, leaf, produced);
       const std::int64_t micro_batch = first + begin + static_cast<std::int64_t>(i);
       if (gradient_hook_) gradient_hook_(static_cast<std::int64_t>(plan.step), micro_batch, leaf);

@@ -16,8 +16,8 @@ TEST(CodeMatmulAdapter, IsTheProductWithTheTermInsideTheScales) {
   Grid<float> y(2, 2);
   // sums: 7 - 16 + 27 = 18, 10 + 22 + 36 = 68; -28 - 40 + 54 = -14, -40 + 55 + 72 = 87
   code_matmul_adapter({}, a.view(), b.view(), {rows, cols, bias, false}, {h.view(), t.view()}, y.view());
-  EXPECT_EQ(y.values, (std::vector<float>{100.0F + 0.125F * (18 + 2), 200.0F + 0.5F * (68 + 4), 100.0F + 0.5F * (-14 - 8),
-                                          200.0F + 2.0F * (87 - 16)}));
+  EXPECT_EQ(y.values, (std::vector<float>{100.0F + 0.125F * (18 + 2), 200.0F + 0.5F * (68 + 4),
+                                          100.0F + 0.5F * (-14 - 8), 200.0F + 2.0F * (87 - 16)}));
 }
 
 TEST(CodeMatmulAdapter, RefusesOperandsThatDoNotFit) {

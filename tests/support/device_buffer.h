@@ -21,9 +21,7 @@ inline std::uint16_t bf16_bits(float value) {
   bits += 0x7FFFU + ((bits >> 16U) & 1U);  // ties to even
   return static_cast<std::uint16_t>(bits >> 16U);
 }
-inline float bf16_value(std::uint16_t bits) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U);
-}
+inline float bf16_value(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }
 // What a value is after it has been stored as `dtype` (fp32 or bf16).
 inline float rounded_to(float value, DType dtype) {
   return dtype == DType::kBFloat16 ? bf16_value(bf16_bits(value)) : value;

@@ -48,8 +48,9 @@ void compare(const Shape& s, bool with_bias, float h_size) {
 
 TEST(CodeMatmulAdapterCuda, IsTheCpusProduct) {
   if (cuda_device_info(0).major != 9) GTEST_SKIP() << "needs sm_90";
-  for (const Shape& shape : {Shape{128, 128, 128, 16}, Shape{1, 8, 16, 8}, Shape{300, 200, 96, 24}, Shape{256, 768, 768, 16},
-                             Shape{1000, 2304, 768, 64}, Shape{513, 768, 3072, 32}, Shape{640, 1600, 1600, 40}})
+  for (const Shape& shape :
+       {Shape{128, 128, 128, 16}, Shape{1, 8, 16, 8}, Shape{300, 200, 96, 24}, Shape{256, 768, 768, 16},
+        Shape{1000, 2304, 768, 64}, Shape{513, 768, 3072, 32}, Shape{640, 1600, 1600, 40}})
     for (const bool with_bias : {false, true}) compare(shape, with_bias, /*h_size=*/100.0F);
 }
 

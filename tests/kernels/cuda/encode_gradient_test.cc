@@ -140,8 +140,9 @@ class EncodeGradientCuda : public ::testing::TestWithParam<Case> {
 
 TEST_P(EncodeGradientCuda, EqualsTheCpuForShapesOfEveryPath) {
   for (const auto& [rows, cols] :
-       {Shape(1, 1), Shape(3, 5), Shape(33, 17), Shape(16, 8), Shape(1040, 16), Shape(3000, 64), Shape(100, 32), Shape(64, 768), Shape(130, 2304), Shape(1040, 3072),
-        Shape(272, 4800), Shape(48, 6400), Shape(32, 8000), Shape(2000, 256), Shape(4096, 1600)})
+       {Shape(1, 1), Shape(3, 5), Shape(33, 17), Shape(16, 8), Shape(1040, 16), Shape(3000, 64), Shape(100, 32),
+        Shape(64, 768), Shape(130, 2304), Shape(1040, 3072), Shape(272, 4800), Shape(48, 6400), Shape(32, 8000),
+        Shape(2000, 256), Shape(4096, 1600)})
     compare(data(rows, cols));
 }
 

@@ -20,9 +20,9 @@ struct Shape {
 };
 
 // Narrow, odd, every number of vectors a lane and warps a row, ragged tiles, rows that 16 does not divide, too wide.
-constexpr Shape kShapes[] = {{1, 1},     {3, 5},    {33, 17},   {16, 8},     {64, 768},   {130, 2304}, {16896, 768},
-                             {77, 264},  {48, 512}, {96, 640},  {100, 1024}, {33, 1600},  {40, 2048},
-                             {17, 4096}, {5, 8200}, {2, 50000}, {16900, 64}, {16912, 136}};
+constexpr Shape kShapes[] = {{1, 1},       {3, 5},     {33, 17},  {16, 8},    {64, 768},   {130, 2304},
+                             {16896, 768}, {77, 264},  {48, 512}, {96, 640},  {100, 1024}, {33, 1600},
+                             {40, 2048},   {17, 4096}, {5, 8200}, {2, 50000}, {16900, 64}, {16912, 136}};
 
 class ResidualNormCuda : public ::testing::TestWithParam<std::tuple<Shape, DType>> {};
 

@@ -61,7 +61,8 @@ Gradients gradients_of(const TinyModel& spec, const ComputeMode& mode, int bits,
                                      ids.narrow(1, 1, 32).contiguous().to(mode.device), context);
   Gradients out{.loss = loss.item<double>()};
   for (const ParameterInfo& info : model.parameters().infos()) out.names.push_back(info.name);
-  for (const at::Tensor& g : torch::autograd::grad({loss}, model.parameters().trainable_tensors(), {}, false, false, true))
+  for (const at::Tensor& g :
+       torch::autograd::grad({loss}, model.parameters().trainable_tensors(), {}, false, false, true))
     out.tensors.push_back(g.defined() ? g.to(at::kCPU, at::kFloat) : g);
   return out;
 }
@@ -155,7 +156,8 @@ TEST(GpuTraining, OtherQuantizersFollowTheCpu) {
       const TokenSource tokens = test::tiny_tokens(4000, spec.config.vocab_size);
       const auto comm = cuda ? dist::make_nccl_world(dist::make_single_comm()) : dist::make_single_comm();
       TinyRank rank(spec, tokens, *comm, options(/*stochastic=*/false), mode);
-      for (int step = 0; step < 5; ++step) losses[cuda ? 1 : 0] = rank.step(static_cast<std::uint64_t>(step), bits, 8).loss;
+      for (int step = 0; step < 5; ++step)
+        losses[cuda ? 1 : 0] = rank.step(static_cast<std::uint64_t>(step), bits, 8).loss;
     }
     EXPECT_NEAR(losses[1], losses[0], 1e-2 * losses[0]);
   }
