@@ -64,7 +64,7 @@ struct Matrix {
   constexpr bool empty() const noexcept { return data == nullptr || size() == 0; }
   constexpr T* row(std::int64_t r) const noexcept { return data + r * cols; }
   constexpr T& at(std::int64_t r, std::int64_t c) const noexcept { return data[r * cols + c]; }
-  template <typename U>
+  template <typename U>  // NOLINTNEXTLINE(google-explicit-constructor): as a pointer converts to const
   constexpr operator Matrix<U>() const noexcept requires(std::is_same_v<U, const T> && !std::is_const_v<T>) {
     return {data, rows, cols};
   }
@@ -84,8 +84,8 @@ struct ConstFloatMatrix {
       : data(data_in), rows(rows_in), cols(cols_in), stride(stride_in), dtype(type) {}
   ConstFloatMatrix(Matrix<const float> m)  // NOLINT(google-explicit-constructor): the fp32 case of the same thing
       : data(m.data), rows(m.rows), cols(m.cols), stride(m.cols) {}
-  ConstFloatMatrix(Matrix<float> m)
-      : ConstFloatMatrix(Matrix<const float>(m)) {}  // NOLINT(google-explicit-constructor)
+  ConstFloatMatrix(Matrix<float> m)  // NOLINT(google-explicit-constructor): the same
+      : ConstFloatMatrix(Matrix<const float>(m)) {}
 
   std::int64_t size() const noexcept { return rows * cols; }
   bool empty() const noexcept { return data == nullptr || size() == 0; }

@@ -52,8 +52,8 @@ struct MatmulTuning {
   enum class Pick : std::uint8_t { kTimed, kFirst };  // kFirst: no timing, the first tile that can run the shape
   Pick pick = Pick::kTimed;
   // For tests: this path, or an error that says why it cannot run; and this tile of it.
-  std::optional<MatmulPath> path{};
-  std::optional<int> tile{};
+  std::optional<MatmulPath> path;
+  std::optional<int> tile;
 };
 
 // Of the whole process; calls under way on other threads may see either.

@@ -17,12 +17,12 @@ namespace qat {
 struct Rule {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
-  bool open_min = false;                  // above min, not equal to it
-  bool open_max = false;                  // below max, not equal to it
-  std::vector<int> widths = {};           // integers: one of these, ascending
-  std::vector<std::string> choices = {};  // strings: one of these
-  bool empty_allowed = false;             // strings and lists
-  bool unique = false;                    // lists: no element twice
+  bool open_min = false;             // above min, not equal to it
+  bool open_max = false;             // below max, not equal to it
+  std::vector<int> widths;           // integers: one of these, ascending
+  std::vector<std::string> choices;  // strings: one of these
+  bool empty_allowed = false;        // strings and lists
+  bool unique = false;               // lists: no element twice
 };
 
 template <typename T, typename Owner>

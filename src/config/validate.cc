@@ -134,8 +134,8 @@ class Checker {
     const std::int64_t most = steps / shortest;
     if (p.cycles <= most) return;
     Paths also = {"train.steps"};
-    if (warm_up) also.push_back("precision.warmup_steps");
-    if (p.kind == "list") also.push_back("precision.list");
+    if (warm_up) also.emplace_back("precision.warmup_steps");
+    if (p.kind == "list") also.emplace_back("precision.list");
     const std::string mend = most > 0 ? fmt::format("at most {} cycles in {} steps", most, steps)
                                       : fmt::format("{} steps are too few for one", steps);
     error("precision.cycles", fmt::format("each cycle must have at least {} steps; {}", shortest, mend), also);
