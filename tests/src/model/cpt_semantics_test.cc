@@ -243,5 +243,22 @@ TEST(CptModel, GptTwoSmallHasThePublishedParameterCounts) {
   EXPECT_EQ(store.trainable_elems() + store.frozen_elems(), 166'212'880);
 }
 
+TEST(CptModel, TheAdapterIsScaledByAlphaOverRank) {
+  at::Tensor results[2];
+  for (const int twice : {0, 1}) {  // alpha doubled and B halved: the same adapter, exactly
+    TinyModel tiny;
+    tiny.lora.alpha = twice != 0 ? 16.0 : 8.0;
+    tiny.build();
+    tiny.randomize();
+    if (twice != 0) {
+      const at::NoGradGuard no_grad;
+      for (const QuantLinear& linear : tiny.model->linears())
+        tiny.model->parameters().tensor(linear.lora_b()).mul_(0.5);
+    }
+    results[twice] = logits(tiny, tiny.tokens(2, 9), 8, 8);
+  }
+  EXPECT_TRUE(at::allclose(results[0], results[1], /*rtol=*/1e-5, /*atol=*/1e-5));
+}
+
 }  // namespace
 }  // namespace qat

@@ -182,5 +182,20 @@ TEST(Calibration, GivesEveryRankTheRangesOfOneRank) {
   }
 }
 
+TEST(StepRunner, TheGradientIsTheMeanOverMicroBatches) {
+  const TokenSource tokens = test::tiny_tokens();
+  const auto comm = dist::make_single_comm();
+  StepOutcome outcomes[2];
+  for (const std::int64_t micro : {2, 16}) {  // the same sixteen sequences
+    StepRunnerOptions options = test::tiny_options();
+    options.train.micro_batch_size = micro;
+    TinyModel spec;
+    TinyRank rank(spec, tokens, *comm, options);
+    outcomes[micro == 2 ? 0 : 1] = rank.step(0, 32, 32);
+  }
+  EXPECT_NEAR(outcomes[0].loss, outcomes[1].loss, 1e-5 * outcomes[1].loss);
+  EXPECT_NEAR(outcomes[0].grad_norm, outcomes[1].grad_norm, 1e-4 * outcomes[1].grad_norm);
+}
+
 }  // namespace
 }  // namespace qat
