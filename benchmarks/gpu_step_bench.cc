@@ -21,10 +21,11 @@
 namespace {
 
 struct Setting {
-  std::string preset = "gpt2", dtype = "bf16", attention = "fastest";
+  std::string preset = "gpt2", dtype = "bf16", attention = "fastest", recompute = "none";
   int bits = 8, gradient_bits = 8, steps = 10, warm_up = 4;
   std::int64_t batch = 64, micro_batches = 1, sequence = 1024, rank = 16;
-  bool freeze_base = false, trace = false;
+  double dropout = 0.0;
+  bool freeze_base = false, quantize_head = false, trace = false;
 };
 
 double seconds_now() {
@@ -39,11 +40,11 @@ double median(std::vector<double> values) {
 void print_trace(qat::bench::KernelTrace& trace, int steps) {
   double busy = 0.0, span = 0.0;
   const auto times = trace.stop(busy, span);
-  fmt::print("{:>9} {:>7} {:>6}  kernel (per step)\n", "ms", "calls", "%");
+  fmt::print("{:>9} {:>7} {:>6} {:>9}  kernel (per step)\n", "ms", "calls", "%", "idle ms");
   for (std::size_t i = 0; i < std::min<std::size_t>(times.size(), 60); ++i)
-    fmt::print("{:9.3f} {:7.1f} {:6.2f}  {}\n", times[i].milliseconds / steps,
+    fmt::print("{:9.3f} {:7.1f} {:6.2f} {:9.3f}  {}\n", times[i].milliseconds / steps,
                static_cast<double>(times[i].calls) / steps, times[i].milliseconds / span * 100.0,
-               times[i].name.substr(0, 150));
+               times[i].idle_before / steps, times[i].name.substr(0, 150));
   fmt::print("GPU busy {:.3f} ms of {:.3f} ms a step: {:.2f} % gaps\n", busy / steps, span / steps,
              (1.0 - busy / span) * 100.0);
 }
@@ -55,6 +56,8 @@ void run(const Setting& s) {
   qat::apply_gpt2_preset(s.preset, config);
   config.freeze_base = s.freeze_base;
   config.n_positions = s.sequence;
+  config.quantize_lm_head = s.quantize_head;
+  config.embd_dropout = config.resid_dropout = s.dropout;
   const qat::LoraConfig lora{.rank = s.rank};
   const qat::QuantConfig quant;
   qat::TokenSource tokens;
@@ -64,7 +67,7 @@ void run(const Setting& s) {
   tokens.add_tokens("random", std::move(ids));
   const qat::Sampler sampler(tokens, s.sequence, /*seed=*/1);
   const auto comm = qat::dist::make_nccl_world(qat::dist::make_single_comm());
-  qat::Gpt2 model(config, lora, quant, qat::StepRunner::padding(1), mode);
+  qat::Gpt2 model(config, lora, quant, qat::StepRunner::padding(1), mode, qat::recompute_of(s.recompute));
   model.init_random(1);
   qat::StepRunner runner(
       model, sampler, *comm,
@@ -97,8 +100,10 @@ void run(const Setting& s) {
   }
   if (s.trace) {
     qat::bench::KernelTrace trace;
-    for (int i = 0; i < 3; ++i) one_step();
-    print_trace(trace, 3);
+    one_step();
+    trace.restart();
+    for (int i = 0; i < 5; ++i) one_step();
+    print_trace(trace, 5);
   }
   const double ms = median(times) * 1e3;
   const double rate = static_cast<double>(s.batch * s.micro_batches * s.sequence) / ms * 1e3;
@@ -111,9 +116,9 @@ void run(const Setting& s) {
   fmt::print(
       "{{\"bench\":\"gpu_step\",\"gpu\":\"{}\",\"preset\":\"{}\",\"bits\":{},\"gradient_bits\":{},\"rank\":{},"
       "\"freeze_base\":{},\"batch\":{},\"micro_batches\":{},\"sequence\":{},\"ms\":{:.3f},\"tokens_per_s\":{:.0f},"
-      "\"memory_gib\":{:.2f}}}\n",
+      "\"recompute\":\"{}\",\"quantize_head\":{},\"dropout\":{},\"memory_gib\":{:.2f}}}\n",
       gpu.name, s.preset, s.bits, s.gradient_bits, s.rank, s.freeze_base, s.batch, s.micro_batches, s.sequence, ms,
-      rate, gib);
+      rate, s.recompute, s.quantize_head, s.dropout, gib);
 }
 
 }  // namespace
@@ -132,6 +137,9 @@ int main(int argc, char** argv) {
   app.add_option("--steps", s.steps, "steps a measurement; the median of three is printed");
   app.add_option("--dtype", s.dtype, "bf16, tf32, fp32");
   app.add_option("--attention", s.attention, "fastest, repeatable");
+  app.add_option("--recompute", s.recompute, "none, block, selective");
+  app.add_option("--dropout", s.dropout, "of embeddings and what blocks add to the residual stream");
+  app.add_flag("--quantize-head", s.quantize_head, "the output projection on codes too");
   app.add_flag("--trace", s.trace, "time by kernel");
   CLI11_PARSE(app, argc, argv);
   try {

@@ -6,8 +6,8 @@
 # same level, unless `sideways` says so.
 set(levels
     "kernels/common"
-    "kernels/quant kernels/gemm kernels/optim kernels/grad kernels/loss kernels/embedding"
-    "kernels/norm kernels/activation"
+    "kernels/quant kernels/optim kernels/grad kernels/loss kernels/embedding"
+    "kernels/gemm kernels/norm kernels/activation"
     "dist/comm"
     "dist/grid dist/control dist/grad dist/shard dist/pipeline"
     "src/base"

@@ -13,6 +13,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,7 @@ struct Shape {
   std::int64_t m, n, k;
   DType out;
   bool accumulate = false;
+  std::optional<MatmulPath> path = {};  // rather than the planned one
 };
 
 const Exec kExec{.device = Device::kCuda};
@@ -111,10 +113,14 @@ double code_matmul_ms(const Shape& s, std::string& kernel) {
             epilogue,
             {y.get(), s.m, s.n, s.n, s.out}};
   };
+  MatmulTuning tuning;
+  tuning.path = s.path;
+  set_matmul_tuning(tuning);
   const double ms = median_ms([&](int i) {
     const CudaMatmul c = call(i);
     code_matmul(kExec, c.a, c.b, c.epilogue, c.y);
   });
+  set_matmul_tuning({});
   const MatmulProblem problem = problem_of(call(0));
   const char* tile = picked_tile_name(problem);
   kernel = tile != nullptr ? tile : name_of(plan_code_matmul(problem).path);
@@ -186,6 +192,14 @@ void run() {
     shapes.push_back({"dA", rank, 768, kTokens, fp32});
     shapes.push_back({"dA mlp down", rank, 3072, kTokens, fp32});
     shapes.push_back({"dB", 768, rank, kTokens, fp32});
+    for (const std::int64_t width : {1024, 1600, 4096, 6400}) shapes.push_back({"dA", rank, width, kTokens, fp32});
+  }
+  const std::size_t planned = shapes.size();
+  for (std::size_t i = 0; i < planned; ++i) {  // and what CUTLASS's tiles take for the products with a narrow side
+    Shape other = shapes[i];
+    if (std::min(other.m, other.n) > kMaxNarrowRows) continue;
+    other.path = MatmulPath::kCutlass;
+    shapes.push_back(other);
   }
   cublasLtHandle_t handle = nullptr;
   QAT_BENCH_CUBLAS(cublasLtCreate(&handle));

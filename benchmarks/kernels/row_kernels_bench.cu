@@ -8,11 +8,13 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/activation/gelu.h"
 #include "kernels/common/device_scratch.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/gemm/adapter_backward.h"
 #include "kernels/loss/softmax_cross_entropy.h"
 #include "kernels/norm/residual_norm.h"
 #include "kernels/quant/encode.h"
@@ -141,6 +143,21 @@ void bench_shape(std::int64_t rows, std::int64_t cols) {
   }
 }
 
+// Against the bytes of the output gradient alone.
+void bench_adapter(std::int64_t rows, std::int64_t cols, std::int64_t rank) {
+  const Half g(rows, cols, 1), b(cols, rank, 2), h(rows, rank, 3), dx_term(rows, rank, 4);
+  const Values<float> x_scales(rows, 5), a_scales(rank, 6), g_scales(rows, 7), db(cols * rank), dh_scales(rank);
+  const Values<std::int8_t> dh_cols(rank * rows);
+  const EncodeOptions options{.amax_floor = kGradientAmaxFloor, .rounding = Rounding::kStochastic};
+  const AdapterBackwardOperands operands{b.view(),        h.view(),        x_scales.span(),
+                                         a_scales.span(), g_scales.span(), /*scaling=*/2.0F};
+  const AdapterGradients out{{db.data(), cols, rank}, dx_term.view(), {dh_cols.data(), rank, rows}, dh_scales.span()};
+  const std::string name = "adapter_backward, rank " + std::to_string(rank);
+  measure(name.c_str(), rows, cols, 2.0 * static_cast<double>(rows) * static_cast<double>(cols), [&] {
+    adapter_backward(kExec, {{g.view()}, 1}, operands, {options, options, options}, out);
+  });
+}
+
 void bench_embedding(std::int64_t batch, std::int64_t length, std::int64_t cols) {
   const std::int64_t rows = batch * length;
   const std::int64_t vocabulary = 50257;
@@ -184,6 +201,10 @@ int main() {
   qat::kernels::bench_shape(65536, 3072);
   qat::kernels::bench_shape(16384, 1600);
   qat::kernels::bench_shape(16384, 6400);
+  for (const std::int64_t rank : {16, 64}) {
+    for (const std::int64_t cols : {768, 2304, 3072}) qat::kernels::bench_adapter(65536, cols, rank);
+    for (const std::int64_t cols : {1600, 6400}) qat::kernels::bench_adapter(16384, cols, rank);
+  }
   qat::kernels::bench_embedding(64, 1024, 768);
   qat::kernels::bench_loss(8192, 50304, 50257);
   return 0;

@@ -71,6 +71,13 @@ KernelTrace::KernelTrace() {
   for (const CUpti_ActivityKind kind : kKinds) check(cuptiActivityEnable(kind), "cuptiActivityEnable");
 }
 
+void KernelTrace::restart() {
+  cudaDeviceSynchronize();
+  check(cuptiActivityFlushAll(1), "cuptiActivityFlushAll");
+  const std::lock_guard lock(mutex);
+  records.clear();
+}
+
 std::vector<KernelTime> KernelTrace::stop(double& busy_ms, double& span_ms) {
   cudaDeviceSynchronize();
   for (const CUpti_ActivityKind kind : kKinds) check(cuptiActivityDisable(kind), "cuptiActivityDisable");
@@ -83,13 +90,17 @@ std::vector<KernelTime> KernelTrace::stop(double& busy_ms, double& span_ms) {
     KernelTime& time = by_name[one.name];
     ++time.calls;
     time.milliseconds += static_cast<double>(one.end - one.start) * 1e-6;
+    if (until != 0 && one.start > until) time.idle_before += static_cast<double>(one.start - until) * 1e-6;
     busy += one.end > std::max(until, one.start) ? one.end - std::max(until, one.start) : 0;
     until = std::max(until, one.end);
   }
   busy_ms = static_cast<double>(busy) * 1e-6;
   span_ms = records.empty() ? 0.0 : static_cast<double>(until - records.front().start) * 1e-6;
   std::vector<KernelTime> times;
-  for (auto& [name, time] : by_name) times.push_back({readable(name.c_str()), time.calls, time.milliseconds});
+  for (const auto& [name, time] : by_name) {
+    times.push_back(time);
+    times.back().name = readable(name.c_str());
+  }
   std::sort(times.begin(), times.end(), [](const auto& a, const auto& b) { return a.milliseconds > b.milliseconds; });
   return times;
 }

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/activation/gelu_cuda.h"
 #include "kernels/activation/gelu_math.cuh"
 #include "kernels/common/float_vectors.cuh"
@@ -7,8 +9,11 @@ namespace qat::kernels {
 namespace {
 
 constexpr int kMaxVectors = 5;
-constexpr int kCtaWarps = 16;
 constexpr int kAnyWarps = 8;  // of the kernel for any width
+// A multiprocessor runs 32 warps of 64 registers a lane: two CTAs of 16 where it has room for two tiles of codes.
+constexpr int kCtaWarps = 16;
+template <typename T>
+constexpr int kMaxCtaWarps = sizeof(T) == 2 ? 32 : kCtaWarps;
 
 template <typename T>
 struct GeluEncodeArgs {
@@ -24,67 +29,76 @@ struct GeluEncodeArgs {
   int pitch;
 };
 
-// A group of warps holds a row as gelu(x) in the matrix's dtype while it reads the next one.
+// A group of warps holds a row as gelu(x) in the matrix's dtype while it reads the next one, the first of the next tile
+// too.
 template <typename T, int kVectors>
-__global__ __launch_bounds__(kCtaWarps * 32, sizeof(T) == 2 ? 2 : 1) void gelu_encode_kernel(GeluEncodeArgs<T> args) {
+__global__ __launch_bounds__(kMaxCtaWarps<T> * 32, 1) void gelu_encode_kernel(GeluEncodeArgs<T> args) {
   extern __shared__ __align__(128) unsigned char tile_bytes[];
-  __shared__ unsigned slots[RowGroup<kCtaWarps>::kSlots];
-  RowGroup<kCtaWarps> group(slots, args.warps);
+  __shared__ unsigned slots[RowGroup::kSlots];
+  RowGroup group(slots, args.warps);
   const CodeTile tile{tile_bytes, args.pitch, args.tile_rows == 64 ? 2 : 1};
-  const int cols = args.cols;
-  const std::int64_t row0 = static_cast<std::int64_t>(blockIdx.x) * args.tile_rows;
-  const int tile_rows = static_cast<int>(min(static_cast<std::int64_t>(args.tile_rows), args.rows - row0));
+  const std::int64_t tile_step = static_cast<std::int64_t>(gridDim.x) * args.tile_rows;
 
   Raw8<T> next[kVectors];
-  const auto read = [&](int i) {
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      next[v] = {};
-      if (i < tile_rows && group.column(v) < cols) next[v] = load8(args.x + (row0 + i) * cols + group.column(v));
-    }
-  };
-  read(group.index());
-  for (int i = group.index(); i < tile_rows; i += group.count()) {
+  const auto read = [&](std::int64_t row0, int i) {
     const std::int64_t row = row0 + i;
-    Raw8<T> held[kVectors];
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) held[v] = next[v];
-    read(i + group.count());
-    unsigned largest = 0;
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {  // lanes past the row hold zeros, which gelu leaves
-      float y[8];
-      unpack8(held[v], y);
-#pragma unroll
-      for (int e = 0; e < 8; ++e) y[e] = gelu_value(y[e]);
-      held[v] = pack8<T>(y);
-      unpack8(held[v], y);
-#pragma unroll
-      for (int e = 0; e < 8; ++e) largest = max(largest, magnitude_bits(y[e]));
-    }
-    const RowCode code(group.max(largest), args.amax_floor, args.q_max);
-    if (group.lane() == 0) args.scales[row] = code.scale;
+    const int cols = i < args.tile_rows && row < args.rows ? args.cols : 0;
+    const T* from = args.x + row * args.cols;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int c = group.column(v);
-      if (c >= cols) continue;
-      float y[8];
-      unpack8(held[v], y);
-      const uint2 codes = code.eight(y);
-      if (args.codes != nullptr) *reinterpret_cast<uint2*>(args.codes + row * cols + c) = codes;
-      if (args.codes_transposed != nullptr) tile.put(i, c, codes);
+      next[v] = {};
+      if (c < cols) next[v] = load8(from + c);
     }
+  };
+  std::int64_t row0 = static_cast<std::int64_t>(blockIdx.x) * args.tile_rows;
+  read(row0, group.index());
+  for (; row0 < args.rows; row0 += tile_step) {
+    const int tile_rows = static_cast<int>(min(static_cast<std::int64_t>(args.tile_rows), args.rows - row0));
+    for (int first = 0; first < tile_rows; first += group.count()) {
+      const int i = first + group.index();
+      Raw8<T> held[kVectors];
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) held[v] = next[v];
+      const bool more = first + group.count() < tile_rows;
+      read(more ? row0 : row0 + tile_step, more ? i + group.count() : group.index());
+      LargestMagnitude<T> largest;
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {  // lanes past the row hold zeros, which gelu leaves
+        float y[8];
+        unpack8(held[v], y);
+#pragma unroll
+        for (int e = 0; e < 8; ++e) y[e] = gelu_value(y[e]);
+        held[v] = pack8<T>(y);
+        largest.add(held[v]);
+      }
+      const RowCode code(group.max(largest.bits()), args.amax_floor, args.q_max);
+      const int cols = i < tile_rows ? args.cols : 0;
+      const std::int64_t row = row0 + i;
+      if (group.lane() == 0 && cols > 0) args.scales[row] = code.scale;
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const int c = group.column(v);
+        if (c >= cols) continue;
+        float y[8];
+        unpack8(held[v], y);
+        const uint2 codes = code.eight(y);
+        if (args.codes != nullptr) *reinterpret_cast<uint2*>(args.codes + row * args.cols + c) = codes;
+        if (args.codes_transposed != nullptr) tile.put(i, c, codes);
+      }
+    }
+    if (args.codes_transposed == nullptr) continue;
+    __syncthreads();
+    tile.write_transposed(args.codes_transposed, args.rows, row0, tile_rows, args.cols);
+    __syncthreads();
   }
-  if (args.codes_transposed == nullptr) return;
-  __syncthreads();
-  tile.write_transposed(args.codes_transposed, args.rows, row0, tile_rows, cols);
 }
 
 // Any width and alignment: a CTA a row, which it reads twice.
 template <typename T>
 __global__ __launch_bounds__(kAnyWarps * 32) void gelu_encode_any_kernel(GeluEncodeArgs<T> args) {
-  __shared__ unsigned slots[RowGroup<kAnyWarps>::kSlots];
-  RowGroup<kAnyWarps> cta(slots, kAnyWarps);
+  __shared__ unsigned slots[RowGroup::kSlots];
+  RowGroup cta(slots, kAnyWarps);
   const int first = static_cast<int>(threadIdx.x);
   const int step = static_cast<int>(blockDim.x);
   const std::int64_t row = blockIdx.x;
@@ -101,14 +115,25 @@ __global__ __launch_bounds__(kAnyWarps * 32) void gelu_encode_any_kernel(GeluEnc
   }
 }
 
+int multiprocessors() {
+  int device = 0;
+  int count = 0;
+  QAT_CUDA_CHECK(cudaGetDevice(&device));
+  QAT_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+}
+
 template <typename T, int kVectors>
 void launch(const Exec& exec, const GeluEncodeArgs<T>& args) {
   const int bytes = args.codes_transposed == nullptr ? 0 : args.tile_rows * args.pitch;
   const auto kernel = gelu_encode_kernel<T, kVectors>;
   allow_shared_memory(kernel, bytes);
-  const auto ctas = static_cast<unsigned>((args.rows + args.tile_rows - 1) / args.tile_rows);
-  const int threads = kCtaWarps / args.warps * args.warps * 32;
-  kernel<<<ctas, threads, bytes, cuda_stream(exec)>>>(args);
+  const bool alone = bytes > CodeTile::kMaxBytesOfTwo;  // one CTA a multiprocessor
+  const int warps = alone ? kMaxCtaWarps<T> : kCtaWarps;
+  std::int64_t ctas = (args.rows + args.tile_rows - 1) / args.tile_rows;
+  if (alone) ctas = std::min<std::int64_t>(ctas, multiprocessors());  // each takes several tiles
+  const int threads = warps / args.warps * args.warps * 32;
+  kernel<<<static_cast<unsigned>(ctas), threads, bytes, cuda_stream(exec)>>>(args);
   QAT_CUDA_CHECK(cudaGetLastError());
 }
 

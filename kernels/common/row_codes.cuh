@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/common/cuda_check.h"
+#include "kernels/common/float_vectors.cuh"
 
 namespace qat::kernels {
 
@@ -27,9 +28,9 @@ inline RowShape row_shape(std::int64_t cols, int max_vectors) {
   return best;
 }
 
-// The part of a CTA that works on one row. Groups of more than one warp meet at a named barrier of their own, so that
-// groups run apart. Reductions give every lane the same bits, added in an order that the shape alone decides.
-template <int kCtaWarps>
+// The part of a CTA that works on one row. Groups of more than one warp meet at the barrier of the whole CTA, so every
+// thread of it must make the same reductions; a group that has no row left takes part with zeros. Reductions give every
+// lane the same bits, added in an order that the shape alone decides.
 class RowGroup {
  public:
   static constexpr int kSlots = 2 * 64;  // two sets of two words a warp
@@ -46,7 +47,7 @@ class RowGroup {
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(~0U, value, offset);
     if (warps_ == 1) return value;
-    unsigned* slots = exchange(__float_as_uint(value), 0U);
+    const unsigned* slots = exchange(__float_as_uint(value), 0U);
     value = 0.0F;
     for (int i = 0; i < warps_; ++i) value += __uint_as_float(slots[2 * i]);
     return value;
@@ -58,7 +59,7 @@ class RowGroup {
       value.y += __shfl_xor_sync(~0U, value.y, offset);
     }
     if (warps_ == 1) return value;
-    unsigned* slots = exchange(__float_as_uint(value.x), __float_as_uint(value.y));
+    const unsigned* slots = exchange(__float_as_uint(value.x), __float_as_uint(value.y));
     value = {0.0F, 0.0F};
     for (int i = 0; i < warps_; ++i) {
       value.x += __uint_as_float(slots[2 * i]);
@@ -69,35 +70,23 @@ class RowGroup {
   __device__ unsigned max(unsigned value) {
     value = __reduce_max_sync(~0U, value);
     if (warps_ == 1) return value;
-    unsigned* slots = exchange(value, 0U);
-    for (int i = 0; i < warps_; ++i) value = ::max(value, slots[2 * i]);
-    return value;
+    const unsigned* slots = exchange(value, 0U);
+    const int other = static_cast<int>(threadIdx.x) % 32;
+    return __reduce_max_sync(~0U, other < warps_ ? slots[2 * other] : 0U);
   }
 
  private:
   // Two sets of slots in turn: whoever writes a set again has passed the barrier of the other one, which every warp
   // reaches only after it has read this one.
-  __device__ unsigned* exchange(unsigned first, unsigned second) {
+  __device__ const unsigned* exchange(unsigned first, unsigned second) {
     turn_ ^= 64;
     unsigned* slots = slots_ + turn_;
     if (threadIdx.x % 32 == 0) {
       slots[threadIdx.x / 32 * 2] = first;
       slots[threadIdx.x / 32 * 2 + 1] = second;
     }
-    meet<0>();
-    return slots + index_ * warps_ * 2;
-  }
-
-  // The barrier 1 + index_. Its number is written as a constant: for one in a register a kernel is given all 16
-  // barriers that there are. Groups of two warps or more are kCtaWarps / 2 at most.
-  template <int kIndex>
-  __device__ __forceinline__ void meet() const {
-    if constexpr (kIndex < kCtaWarps / 2) {
-      if (index_ == kIndex)
-        asm volatile("bar.sync %0, %1;" ::"n"(1 + kIndex), "r"(32 * warps_) : "memory");
-      else
-        meet<kIndex + 1>();
-    }
+    __syncthreads();
+    return slots + min(index_, count() - 1) * warps_ * 2;  // warps too few for a group read along with the last one
   }
 
   unsigned* slots_;
@@ -118,22 +107,57 @@ struct RowCode {
   }
   // The low byte is the code. |value * inverse| < 128, so adding 1.5 * 2^23 rounds to whole numbers, ties to even; no
   // clamp: the largest magnitude gives q_max (1 + 2^-22) at most.
-  __device__ __forceinline__ unsigned one(float value) const {
-    return __float_as_uint(__fadd_rn(__fmul_rn(value, inverse), 12582912.0F)) & keep;
-  }
+  __device__ __forceinline__ unsigned one(float value) const { return shifted(value) & keep; }
   __device__ __forceinline__ uint2 eight(const float (&v)[8]) const {
     unsigned words[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const unsigned low = __byte_perm(one(v[4 * i]), one(v[4 * i + 1]), 0x0040);
-      const unsigned high = __byte_perm(one(v[4 * i + 2]), one(v[4 * i + 3]), 0x0040);
-      words[i] = __byte_perm(low, high, 0x5410);
+      const unsigned low = __byte_perm(shifted(v[4 * i]), shifted(v[4 * i + 1]), 0x0040);
+      const unsigned high = __byte_perm(shifted(v[4 * i + 2]), shifted(v[4 * i + 3]), 0x0040);
+      words[i] = __byte_perm(low, high, 0x5410) & keep;
     }
     return {words[0], words[1]};
+  }
+
+ private:
+  __device__ __forceinline__ unsigned shifted(float value) const {
+    return __float_as_uint(__fadd_rn(__fmul_rn(value, inverse), 12582912.0F));
   }
 };
 
 __device__ __forceinline__ unsigned magnitude_bits(float value) { return __float_as_uint(value) & 0x7FFFFFFFU; }
+
+// The largest magnitude of a lane's elements, as the bits of an fp32 number; of bf16, two elements at a time.
+template <typename T>
+class LargestMagnitude;
+template <>
+class LargestMagnitude<float> {
+ public:
+  __device__ __forceinline__ void add(const Raw8<float>& raw) {
+    float values[8];
+    unpack8(raw, values);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) bits_ = max(bits_, magnitude_bits(values[e]));
+  }
+  __device__ __forceinline__ unsigned bits() const { return bits_; }
+
+ private:
+  unsigned bits_ = 0;
+};
+template <>
+class LargestMagnitude<__nv_bfloat16> {
+ public:
+  __device__ __forceinline__ void add(const Raw8<__nv_bfloat16>& raw) {
+    constexpr unsigned kNoSigns = 0x7FFF7FFFU;
+    const unsigned low = __vmaxu2(raw.bits.x & kNoSigns, raw.bits.y & kNoSigns);
+    const unsigned high = __vmaxu2(raw.bits.z & kNoSigns, raw.bits.w & kNoSigns);
+    halves_ = __vmaxu2(halves_, __vmaxu2(low, high));
+  }
+  __device__ __forceinline__ unsigned bits() const { return max(halves_ & 0xFFFF0000U, halves_ << 16); }
+
+ private:
+  unsigned halves_ = 0;
+};
 
 // Codes of 32 or 64 whole rows in shared memory, to be written as columns in runs of as many bytes.
 // Rows are padded to 128 bytes, and the 16-row group g of a row exchanges pieces of 2048 / rows bytes within each 128
@@ -144,10 +168,11 @@ struct CodeTile {
   int log2_groups;  // of 16 rows: 1 or 2
 
   static constexpr int kMaxBytes = 220 * 1024;
+  static constexpr int kMaxBytesOfTwo = 106 * 1024;  // of which a multiprocessor has room for two
   static int pitch_of(std::int64_t cols) { return static_cast<int>((cols + 127) / 128 * 128); }
   // 64 rows where two CTAs and their registers still fit a multiprocessor, and enough tiles are left to fill the chip.
   static int rows_for(std::int64_t rows, std::int64_t cols) {
-    return 64 * pitch_of(cols) <= 106 * 1024 && rows >= 64 * 264 ? 64 : 32;
+    return 64 * pitch_of(cols) <= kMaxBytesOfTwo && rows >= 64 * 264 ? 64 : 32;
   }
 
   __device__ int offset(int row, int col) const {

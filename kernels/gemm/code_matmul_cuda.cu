@@ -31,6 +31,7 @@ void run(const Exec& exec, const CudaMatmul& call) {
     const char* obstacle = obstacle_of(plan.path, problem);
     QAT_CHECK(obstacle == nullptr, to_text(problem, plan) + " cannot run: " + obstacle);
   }
+  if (plan.path == MatmulPath::kNarrow) return matmul_narrow(exec, call);
   if (plan.path == MatmulPath::kCutlass) return matmul_cutlass(exec, call, tuning);
   if (plan.path == MatmulPath::kCublasLt && matmul_cublaslt(exec, call)) return;
   QAT_CHECK(!tuning.path.has_value() || plan.path == MatmulPath::kSimple,

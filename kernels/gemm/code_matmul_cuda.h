@@ -31,6 +31,7 @@ const char* cutlass_tile_name(DType out, bool accumulate, int tile);
 const char* picked_tile_name(const MatmulProblem& problem);
 
 // The paths. Each enqueues the whole call; obstacle_of(path, problem) is null.
+void matmul_narrow(const Exec& exec, const CudaMatmul& call);
 void matmul_cutlass(const Exec& exec, const CudaMatmul& call, const MatmulTuning& tuning);
 bool matmul_cublaslt(const Exec& exec, const CudaMatmul& call);  // false, and nothing enqueued: no algorithm
 void matmul_simple(const Exec& exec, const CudaMatmul& call);

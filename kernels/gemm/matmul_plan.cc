@@ -1,11 +1,23 @@
 #include "kernels/gemm/matmul_plan.h"
 
+#include <algorithm>
 #include <mutex>
 
 namespace qat::kernels {
 namespace {
 
 constexpr int kWholeVector = 16;  // TMA addresses and strides are multiples of 16 bytes
+// What kNarrow is chosen for has at least this many rows in its wide matrix: of fewer, a tile holds both sides.
+constexpr std::int64_t kLeastWideRows = 512;
+
+const char* narrow_obstacle(const MatmulProblem& p) noexcept {
+  if (p.capability < 80) return "no int8 tensor cores of sm_80";
+  if (std::min(p.m, p.n) > kMaxNarrowRows) return "neither M nor N is at most 64";
+  if (p.k == 0) return "an empty sum";
+  if (p.k % 16 != 0) return "K is not a multiple of 16";
+  if (p.operand_alignment < kWholeVector) return "the codes are not 16-byte aligned";
+  return nullptr;
+}
 
 const char* cutlass_obstacle(const MatmulProblem& p) noexcept {
   const std::int64_t vector_elems = kWholeVector / static_cast<std::int64_t>(size_of(p.out));
@@ -50,6 +62,8 @@ SharedTuning& shared_tuning() {
 
 const char* name_of(MatmulPath path) noexcept {
   switch (path) {
+    case MatmulPath::kNarrow:
+      return "narrow";
     case MatmulPath::kCutlass:
       return "cutlass";
     case MatmulPath::kCublasLt:
@@ -62,6 +76,8 @@ const char* name_of(MatmulPath path) noexcept {
 
 const char* obstacle_of(MatmulPath path, const MatmulProblem& problem) noexcept {
   switch (path) {
+    case MatmulPath::kNarrow:
+      return narrow_obstacle(problem);
     case MatmulPath::kCutlass:
       return cutlass_obstacle(problem);
     case MatmulPath::kCublasLt:
@@ -73,6 +89,8 @@ const char* obstacle_of(MatmulPath path, const MatmulProblem& problem) noexcept 
 }
 
 MatmulPlan plan_code_matmul(const MatmulProblem& problem) {
+  if (std::max(problem.m, problem.n) >= kLeastWideRows && narrow_obstacle(problem) == nullptr)
+    return {MatmulPath::kNarrow, "one side is narrow"};
   const char* no_cutlass = cutlass_obstacle(problem);
   if (no_cutlass == nullptr) return {MatmulPath::kCutlass, "shape and addresses fit TMA"};
   const char* no_cublaslt = cublaslt_obstacle(problem);

@@ -13,11 +13,14 @@
 namespace qat::kernels {
 
 enum class MatmulPath : std::uint8_t {
+  kNarrow,    // sm_80: one matrix of few rows; streams the other one
   kCutlass,   // sm_90: TMA, warp-specialized int8 tensor-core kernels, scales in the epilogue
   kCublasLt,  // any tensor cores: int32 sums to memory, then a scaling kernel
   kSimple,    // any shape, any address
 };
 const char* name_of(MatmulPath path) noexcept;
+
+constexpr std::int64_t kMaxNarrowRows = 64;  // of the narrow matrix of kNarrow
 
 // What the choice depends on.   a: [m, k], b: [n, k], y: [m, n].
 struct MatmulProblem {
@@ -34,7 +37,7 @@ struct MatmulProblem {
 
 struct MatmulPlan {
   MatmulPath path = MatmulPath::kSimple;
-  const char* why = "";  // for kCutlass, why it can be; otherwise what the faster paths lack
+  const char* why = "";  // for kNarrow and kCutlass, why they can be; otherwise what kCutlass and kCublasLt lack
 };
 
 // The fastest path that can run `problem`.

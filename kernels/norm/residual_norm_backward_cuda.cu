@@ -29,44 +29,80 @@ struct BackwardArgs {
   int cols;
 };
 
+// What a lane holds of a row.
 template <typename T, int kVectors>
+struct RowPiece {
+  Raw8<T> dy[kVectors] = {}, residual[kVectors] = {}, past[kVectors] = {};
+  float mean = 0.0F, rstd = 0.0F;
+  bool given;  // false: no row is left for this group
+
+  __device__ RowPiece(const BackwardArgs<T>& args, const RowGroup& group, std::int64_t row, std::int64_t end)
+      : given(row < end) {
+    if (!given) return;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int c = group.column(v);
+      if (c >= args.cols) continue;
+      dy[v] = load8(args.dy + row * args.cols + c);
+      residual[v] = load8(args.residual + row * args.cols + c);
+      if (args.past != nullptr) past[v] = load8(args.past + row * args.cols + c);
+    }
+    mean = args.mean[row];
+    rstd = args.rstd[row];
+  }
+};
+
+// Moves a row into the L2 cache.
+template <typename T, int kVectors>
+__device__ __forceinline__ void fetch(const BackwardArgs<T>& args, const RowGroup& group, std::int64_t row,
+                                      std::int64_t end) {
+  const auto fetch_line = [](const T* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); };
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int c = group.column(v);
+    if (row >= end || c >= args.cols) continue;
+    fetch_line(args.dy + row * args.cols + c);
+    fetch_line(args.residual + row * args.cols + c);
+    if (args.past != nullptr) fetch_line(args.past + row * args.cols + c);
+  }
+}
+
+// A group reads its next row before it works on this one: where the registers allow, into them; else groups that wait
+// for each other at least have it brought nearer. kOneWarp: a warp holds a row, which the compiler then knows.
+template <typename T, int kVectors, bool kOneWarp>
 __global__ __launch_bounds__(kCtaWarps * 32, sizeof(T) == 2 ? 2 : 1) void backward_kernel(BackwardArgs<T> args,
                                                                                           int warps) {
+  constexpr bool kReadAhead = kVectors <= 2;
+  using Piece = RowPiece<T, kVectors>;
   extern __shared__ __align__(16) float sums[];  // [2, cols]
-  __shared__ unsigned slots[RowGroup<kCtaWarps>::kSlots];
-  RowGroup<kCtaWarps> group(slots, warps);
+  __shared__ unsigned slots[RowGroup::kSlots];
+  RowGroup group(slots, kOneWarp ? 1 : warps);
   const int cols = args.cols;
   const float per_col = 1.0F / static_cast<float>(cols);
   const std::int64_t begin = blockIdx.x * args.strip_rows;
   const std::int64_t end = min(begin + args.strip_rows, args.rows);
   float dweight[kVectors][8] = {};
   float dbias[kVectors][8] = {};
-  for (std::int64_t row = begin + group.index(); row < end; row += group.count()) {
-    const std::int64_t base = row * cols;
-    Raw8<T> dy[kVectors], r[kVectors], past[kVectors];
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      const int c = group.column(v);
-      dy[v] = {}, r[v] = {}, past[v] = {};
-      if (c >= cols) continue;
-      dy[v] = load8(args.dy + base + c);
-      r[v] = load8(args.residual + base + c);
-      if (args.past != nullptr) past[v] = load8(args.past + base + c);
-    }
-    const float mean = args.mean[row];
-    const float rstd = args.rstd[row];
+  Piece next(args, group, kReadAhead ? begin + group.index() : end, end);
+  for (std::int64_t first = begin; first < end; first += group.count()) {
+    const std::int64_t row = first + group.index();
+    const Piece piece = kReadAhead ? next : Piece(args, group, row, end);
+    if constexpr (kReadAhead)
+      next = Piece(args, group, row + group.count(), end);
+    else if constexpr (!kOneWarp)
+      fetch<T, kVectors>(args, group, row + group.count(), end);
     float2 along = {0.0F, 0.0F};  // of ones, of h
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int c = group.column(v);
-      if (c >= cols) continue;
+      if (c >= cols || !piece.given) continue;
       float g[8], hat[8], weight[8];
-      unpack8(dy[v], g);
-      unpack8(r[v], hat);
+      unpack8(piece.dy[v], g);
+      unpack8(piece.residual[v], hat);
       unpack8(load8(args.weight + c), weight);
 #pragma unroll
       for (int e = 0; e < 8; ++e) {
-        hat[e] = (hat[e] - mean) * rstd;
+        hat[e] = (hat[e] - piece.mean) * piece.rstd;
         dweight[v][e] = __fmaf_rn(g[e], hat[e], dweight[v][e]);
         dbias[v][e] += g[e];
         const float scaled = weight[e] * g[e];
@@ -80,18 +116,18 @@ __global__ __launch_bounds__(kCtaWarps * 32, sizeof(T) == 2 ? 2 : 1) void backwa
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int c = group.column(v);
-      if (c >= cols) continue;
+      if (c >= cols || !piece.given) continue;
       float g[8], hat[8], weight[8], add[8];
-      unpack8(dy[v], g);
-      unpack8(r[v], hat);
-      unpack8(past[v], add);
+      unpack8(piece.dy[v], g);
+      unpack8(piece.residual[v], hat);
+      unpack8(piece.past[v], add);
       unpack8(load8(args.weight + c), weight);
 #pragma unroll
       for (int e = 0; e < 8; ++e) {
-        hat[e] = (hat[e] - mean) * rstd;
-        g[e] = __fmaf_rn(rstd, __fmaf_rn(weight[e], g[e], -__fmaf_rn(hat[e], along.y, along.x)), add[e]);
+        hat[e] = (hat[e] - piece.mean) * piece.rstd;
+        g[e] = __fmaf_rn(piece.rstd, __fmaf_rn(weight[e], g[e], -__fmaf_rn(hat[e], along.y, along.x)), add[e]);
       }
-      store8(args.dx + base + c, pack8<T>(g));
+      store8(args.dx + row * cols + c, pack8<T>(g));
     }
   }
   if (args.partial == nullptr) return;
@@ -117,8 +153,8 @@ __global__ __launch_bounds__(kCtaWarps * 32, sizeof(T) == 2 ? 2 : 1) void backwa
 // Any width and alignment: a CTA a row for dx, ...
 template <typename T>
 __global__ __launch_bounds__(kCtaWarps * 32) void backward_any_kernel(BackwardArgs<T> args) {
-  __shared__ unsigned slots[RowGroup<kCtaWarps>::kSlots];
-  RowGroup<kCtaWarps> cta(slots, kCtaWarps);
+  __shared__ unsigned slots[RowGroup::kSlots];
+  RowGroup cta(slots, kCtaWarps);
   const int cols = args.cols;
   const int first = static_cast<int>(threadIdx.x);
   const int step = static_cast<int>(blockDim.x);
@@ -182,14 +218,30 @@ __global__ __launch_bounds__(32 * kLanes) void add_partial_kernel(const float* p
     dbias[c - cols] = sum;
 }
 
-template <typename T, int kVectors>
+template <typename T, int kVectors, bool kOneWarp>
 void launch(const Exec& exec, const BackwardArgs<T>& args, std::int64_t strips, int warps) {
   const int bytes = args.partial == nullptr ? 0 : 2 * args.cols * static_cast<int>(sizeof(float));
-  const auto kernel = backward_kernel<T, kVectors>;
+  const auto kernel = backward_kernel<T, kVectors, kOneWarp>;
   allow_shared_memory(kernel, bytes);
   const int threads = kCtaWarps / warps * warps * 32;
   kernel<<<static_cast<unsigned>(strips), threads, bytes, cuda_stream(exec)>>>(args, warps);
   QAT_CUDA_CHECK(cudaGetLastError());
+}
+
+template <typename T>
+void launch_shape(const Exec& exec, const BackwardArgs<T>& args, std::int64_t strips, RowShape shape) {
+  if (shape.warps > 1) {  // row_shape gives several warps two vectors or more
+    if (shape.vectors == 2) return launch<T, 2, false>(exec, args, strips, shape.warps);
+    return launch<T, 3, false>(exec, args, strips, shape.warps);
+  }
+  switch (shape.vectors) {
+    case 1:
+      return launch<T, 1, true>(exec, args, strips, 1);
+    case 2:
+      return launch<T, 2, true>(exec, args, strips, 1);
+    default:
+      return launch<T, 3, true>(exec, args, strips, 1);
+  }
 }
 
 template <typename T>
@@ -208,14 +260,7 @@ void run_rows(const Exec& exec, const BackwardArgs<T>& args, std::int64_t strips
     QAT_CUDA_CHECK(cudaGetLastError());
     return;
   }
-  switch (shape.vectors) {
-    case 1:
-      return launch<T, 1>(exec, args, strips, shape.warps);
-    case 2:
-      return launch<T, 2>(exec, args, strips, shape.warps);
-    default:
-      return launch<T, 3>(exec, args, strips, shape.warps);
-  }
+  launch_shape<T>(exec, args, strips, shape);
 }
 
 template <typename T>

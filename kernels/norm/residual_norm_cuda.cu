@@ -5,8 +5,26 @@
 namespace qat::kernels {
 namespace {
 
-constexpr int kMaxVectors = 4;
 constexpr int kCtaWarps = 8;
+
+// A warp holds a whole row where its registers allow: no barrier, and a warp's loads are all of a row's.
+template <typename T>
+RowShape shape_of(std::int64_t cols) {
+  constexpr int kMaxVectors = 4;  // of a row that several warps hold
+  constexpr int kMaxWarpVectors = sizeof(T) == 2 ? 7 : kMaxVectors;
+  if (cols <= 256 * kMaxWarpVectors) return {1, static_cast<int>((cols + 255) / 256)};
+  return row_shape(cols, kMaxVectors);
+}
+
+// Vectors 0, 2, 4, ... and 1, 3, 5, ... of a long row are summed apart: as by two warps that take turns.
+template <int kVectors>
+constexpr int kParts = kVectors <= 4 ? 1 : 2;
+
+__device__ __forceinline__ float row_sum(RowGroup& group, const float (&parts)[1]) { return group.sum(parts[0]); }
+__device__ __forceinline__ float row_sum(RowGroup& group, const float (&parts)[2]) {
+  const float2 sums = group.sum(make_float2(parts[0], parts[1]));
+  return sums.x + sums.y;
+}
 
 template <typename T>
 struct ForwardArgs {
@@ -32,21 +50,28 @@ struct Tiling {
   int pitch;
 };
 
+// CTAs of a multiprocessor: as many as the registers allow without spilling.
 template <typename T, int kVectors>
-__global__ __launch_bounds__(kCtaWarps * 32, sizeof(T) == 4 ? 2 : (kVectors <= 3 ? 4 : 3)) void residual_norm_kernel(
-    ForwardArgs<T> args, Tiling tiling) {
+constexpr int kCtas = sizeof(T) == 4 || kVectors > 4 ? 2 : (kVectors == 4 ? 3 : 4);
+
+// kOneWarp: a warp holds a row, which the compiler then knows.
+template <typename T, int kVectors, bool kOneWarp>
+__global__ __launch_bounds__(kCtaWarps * 32, kCtas<T, kVectors>) void residual_norm_kernel(ForwardArgs<T> args,
+                                                                                           Tiling tiling) {
   extern __shared__ __align__(128) unsigned char tile_bytes[];
-  __shared__ unsigned slots[RowGroup<kCtaWarps>::kSlots];
-  RowGroup<kCtaWarps> group(slots, tiling.warps);
+  __shared__ unsigned slots[RowGroup::kSlots];
+  RowGroup group(slots, kOneWarp ? 1 : tiling.warps);
   const CodeTile tile{tile_bytes, tiling.pitch, tiling.tile_rows == 64 ? 2 : 1};
-  const int cols = args.cols;
   const std::int64_t row0 = static_cast<std::int64_t>(blockIdx.x) * tiling.tile_rows;
   const int tile_rows = static_cast<int>(min(static_cast<std::int64_t>(tiling.tile_rows), args.rows - row0));
   const bool wants_codes = args.codes_transposed != nullptr || args.codes != nullptr;
 
-  for (int i = group.index(); i < tile_rows; i += group.count()) {
+  const int turns = (tile_rows + group.count() - 1) / group.count();
+  for (int turn = 0; turn < turns; ++turn) {
+    const int i = turn * group.count() + group.index();
+    const int cols = i < tile_rows ? args.cols : 0;  // 0: no row is left for this group
     const std::int64_t row = row0 + i;
-    const std::int64_t base = row * cols;
+    const std::int64_t base = row * args.cols;
     Raw8<T> kept[kVectors];  // r, later y, in the matrix's dtype: rounding loses nothing more
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
@@ -70,30 +95,33 @@ __global__ __launch_bounds__(kCtaWarps * 32, sizeof(T) == 4 ? 2 : (kVectors <= 3
         kept[v] = pack8<T>(a);
       }
     }
-    float sum = 0.0F;
+    float sums[kParts<kVectors>] = {};
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       if (args.residual != nullptr && group.column(v) < cols) store8(args.residual + base + group.column(v), kept[v]);
       float r[8];
       unpack8(kept[v], r);
-      sum += ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
+      sums[v % kParts<kVectors>] += ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
     }
-    const float mean = group.sum(sum) / static_cast<float>(cols);
-    float squares = 0.0F;
+    const float mean = row_sum(group, sums) / static_cast<float>(args.cols);
+    float squares[kParts<kVectors>] = {};
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       if (group.column(v) >= cols) continue;
       float r[8];
       unpack8(kept[v], r);
 #pragma unroll
-      for (int e = 0; e < 8; ++e) squares = __fmaf_rn(r[e] - mean, r[e] - mean, squares);
+      for (int e = 0; e < 8; ++e) {
+        float& part = squares[v % kParts<kVectors>];
+        part = __fmaf_rn(r[e] - mean, r[e] - mean, part);
+      }
     }
-    const float rstd = 1.0F / sqrtf(group.sum(squares) / static_cast<float>(cols) + args.eps);
-    if (group.lane() == 0) {
+    const float rstd = 1.0F / sqrtf(row_sum(group, squares) / static_cast<float>(args.cols) + args.eps);
+    if (group.lane() == 0 && cols > 0) {
       args.mean[row] = mean;
       args.rstd[row] = rstd;
     }
-    unsigned largest = 0;
+    LargestMagnitude<T> largest;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int c = group.column(v);
@@ -106,13 +134,11 @@ __global__ __launch_bounds__(kCtaWarps * 32, sizeof(T) == 4 ? 2 : (kVectors <= 3
       for (int e = 0; e < 8; ++e) y[e] = (y[e] - mean) * rstd * weight[e] + bias[e];
       kept[v] = pack8<T>(y);
       if (args.normed != nullptr) store8(args.normed + base + c, kept[v]);
-      unpack8(kept[v], y);
-#pragma unroll
-      for (int e = 0; e < 8; ++e) largest = max(largest, magnitude_bits(y[e]));
+      largest.add(kept[v]);
     }
     if (!wants_codes) continue;
-    const RowCode code(group.max(largest), args.amax_floor, args.q_max);
-    if (group.lane() == 0) args.code_scales[row] = code.scale;
+    const RowCode code(group.max(largest.bits()), args.amax_floor, args.q_max);
+    if (group.lane() == 0 && cols > 0) args.code_scales[row] = code.scale;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int c = group.column(v);
@@ -126,14 +152,14 @@ __global__ __launch_bounds__(kCtaWarps * 32, sizeof(T) == 4 ? 2 : (kVectors <= 3
   }
   if (args.codes_transposed == nullptr) return;
   __syncthreads();
-  tile.write_transposed(args.codes_transposed, args.rows, row0, tile_rows, cols);
+  tile.write_transposed(args.codes_transposed, args.rows, row0, tile_rows, args.cols);
 }
 
 // Any width and alignment: a CTA a row, which it reads once for each statistic.
 template <typename T>
 __global__ __launch_bounds__(kCtaWarps * 32) void residual_norm_any_kernel(ForwardArgs<T> args) {
-  __shared__ unsigned slots[RowGroup<kCtaWarps>::kSlots];
-  RowGroup<kCtaWarps> cta(slots, kCtaWarps);
+  __shared__ unsigned slots[RowGroup::kSlots];
+  RowGroup cta(slots, kCtaWarps);
   const int cols = args.cols;
   const int first = static_cast<int>(threadIdx.x);
   const int step = static_cast<int>(blockDim.x);
@@ -175,18 +201,50 @@ __global__ __launch_bounds__(kCtaWarps * 32) void residual_norm_any_kernel(Forwa
   }
 }
 
-template <typename T, int kVectors>
+template <typename T, int kVectors, bool kOneWarp>
 void launch(const Exec& exec, const ForwardArgs<T>& args, int warps) {
   const bool transposed = args.codes_transposed != nullptr;
   const int tile_rows = transposed ? CodeTile::rows_for(args.rows, args.cols) : 32;
   const Tiling tiling{warps, tile_rows, CodeTile::pitch_of(args.cols)};
   const int bytes = transposed ? tile_rows * tiling.pitch : 0;
-  const auto kernel = residual_norm_kernel<T, kVectors>;
+  const auto kernel = residual_norm_kernel<T, kVectors, kOneWarp>;
   allow_shared_memory(kernel, bytes);
   const auto ctas = static_cast<unsigned>((args.rows + tile_rows - 1) / tile_rows);
   const int threads = kCtaWarps / warps * warps * 32;
   kernel<<<ctas, threads, bytes, cuda_stream(exec)>>>(args, tiling);
   QAT_CUDA_CHECK(cudaGetLastError());
+}
+
+template <typename T>
+void launch_one_warp(const Exec& exec, const ForwardArgs<T>& args, int vectors) {
+  if constexpr (sizeof(T) == 2) {  // shape_of gives more than four vectors to rows of two-byte elements alone
+    if (vectors == 5) return launch<T, 5, true>(exec, args, 1);
+    if (vectors == 6) return launch<T, 6, true>(exec, args, 1);
+    if (vectors == 7) return launch<T, 7, true>(exec, args, 1);
+  }
+  switch (vectors) {
+    case 1:
+      return launch<T, 1, true>(exec, args, 1);
+    case 2:
+      return launch<T, 2, true>(exec, args, 1);
+    case 3:
+      return launch<T, 3, true>(exec, args, 1);
+    default:
+      return launch<T, 4, true>(exec, args, 1);
+  }
+}
+
+template <typename T>
+void launch_shape(const Exec& exec, const ForwardArgs<T>& args, RowShape shape) {
+  if (shape.warps == 1) return launch_one_warp<T>(exec, args, shape.vectors);
+  switch (shape.vectors) {  // row_shape gives several warps two vectors or more
+    case 2:
+      return launch<T, 2, false>(exec, args, shape.warps);
+    case 3:
+      return launch<T, 3, false>(exec, args, shape.warps);
+    default:
+      return launch<T, 4, false>(exec, args, shape.warps);
+  }
 }
 
 template <typename T>
@@ -210,7 +268,7 @@ void run(const Exec& exec, ConstFloatMatrix x, ConstFloatMatrix delta, const Nor
                             parameters.eps,
                             options.amax_floor,
                             wants_codes ? static_cast<float>(options.width.q_max()) : 1.0F};
-  const RowShape shape = row_shape(x.cols, kMaxVectors);
+  const RowShape shape = shape_of<T>(x.cols);
   const bool vectors = fits_vectors(args.x, x.cols) && fits_vectors(args.delta, x.cols) &&
                        fits_vectors(args.residual, x.cols) && fits_vectors(args.normed, x.cols) &&
                        fits_vectors(args.codes, x.cols) && fits_vectors(args.weight, x.cols) &&
@@ -221,16 +279,7 @@ void run(const Exec& exec, ConstFloatMatrix x, ConstFloatMatrix delta, const Nor
     QAT_CUDA_CHECK(cudaGetLastError());
     return;
   }
-  switch (shape.vectors) {
-    case 1:
-      return launch<T, 1>(exec, args, shape.warps);
-    case 2:
-      return launch<T, 2>(exec, args, shape.warps);
-    case 3:
-      return launch<T, 3>(exec, args, shape.warps);
-    default:
-      return launch<T, 4>(exec, args, shape.warps);
-  }
+  launch_shape<T>(exec, args, shape);
 }
 
 }  // namespace

@@ -36,6 +36,18 @@ void column_statistics_cuda(const Exec& exec, const GradientColumns& x, const Fa
 void finish_columns_cuda(const Exec& exec, std::int64_t cols, const float* partials, std::int64_t strips,
                          const std::uint32_t* max_bits, const ColumnStatistics& out);
 
+// Row codes, and what ColumnStatistics asks for of g * row_factors (sums: of g), in one read; with `gelu`, of g = dy *
+// gelu'(x), which goes there. `out.rows` may be empty.
+struct GradientRows {
+  GradientColumns g;  // dy, if there is a `gelu`
+  ConstFloatMatrix x;
+  FloatMatrix gelu;
+  const GradientEncoding& encoding;
+  const GradientCodes& out;
+};
+bool takes_gradient_rows(const GradientColumns& g);
+void gradient_rows_cuda(const Exec& exec, const GradientRows& job, const ColumnStatistics& statistics);
+
 // Row codes of a dense matrix of 8, 16, 32 or 64 columns, and the maxima of its columns (encode_narrow_cuda.cu).
 struct NarrowRows {
   const void* g = nullptr;
@@ -43,7 +55,7 @@ struct NarrowRows {
   const float* row_factors = nullptr;  // null: ones
   const float* col_factors = nullptr;
   float floor = 1.0F, q_max = 1.0F;
-  RngKey key;
+  RoundingKeys keys;
   std::int8_t* codes = nullptr;
   float* row_scales = nullptr;
   std::uint32_t* max_bits = nullptr;  // [cols], zeroed, of g * row_factors; null: not wanted

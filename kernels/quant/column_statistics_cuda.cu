@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kLanes* kRowThreads) column_statistics_kernel(
           Raw8<T> raw;
           if (row < last) raw = load8(column.row(row));
 #pragma unroll
-          for (int j = 0; j < kVec; ++j) x[i][j] = raw.at(j);
+          for (int j = 0; j < kVec; ++j) x[i][j] = element(raw, j);
         } else {
           x[i][0] = row < last ? to_float(*column.row(row)) : 0.0F;
         }

@@ -26,7 +26,7 @@ void check_job(const Exec& exec, const EncodeCudaJob& job) {
   check_dtype(exec, x.dtype, x.is_dense() || x.rows <= 1);
   QAT_CHECK(!options.width.is_full() && options.width.bits() <= 8,
             "int8 codes hold widths 2..8, not " + std::to_string(options.width.bits()));
-  QAT_CHECK(options.amax_floor > 0.0F, "a scale must be positive, so the floor of its range must be");
+  QAT_CHECK(is_floor(options), "a scale must be positive, so the floor of its range must be, and a normal number");
   QAT_CHECK(x.size() == 0 || !out.codes.empty() || !out.codes_transposed.empty(), "encode has nowhere to write codes");
   QAT_CHECK(out.codes.empty() || (out.codes.rows == x.rows && out.codes.cols == x.cols),
             "codes are " + shape_text(out.codes) + " for x of " + shape_of(x));

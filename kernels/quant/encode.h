@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 
@@ -28,8 +29,10 @@ constexpr float kGradientAmaxFloor = 1e-30F;  // gradients are small numbers by 
 
 enum class Rounding : std::uint8_t {
   kNearestEven,
-  // With v = clamp(x * (1/s), -q_max, q_max), f = floor(v) and u = rounding_uniform_at(key, row * cols + col), uniform
-  // in (0,1) with 16 bits: f + 1 if u < v - f, else f. Unbiased to 2^-17 of a step; whole numbers never move.
+  // floor(v + u) as if the sum were exact, with v = clamp(x * (1/s), -q_max, q_max) and u = rounding_uniform_at(key,
+  // row * cols + col), (a byte + 1/2) / 256: the two neighbours of v only, and whole numbers never move. The fraction f
+  // of v goes up with the probability floor(256 f + 1/2) / 256, so the mean is v to within 2^-9 of a step; below 2^-9
+  // of a step a value is always 0.
   kStochastic,
 };
 
@@ -39,6 +42,10 @@ struct EncodeOptions {
   Rounding rounding = Rounding::kNearestEven;
   RngKey key{};  // for kStochastic
 };
+// Whether the smallest scale is a normal number: then |x / s| exceeds q_max by rounding only.
+inline bool is_floor(const EncodeOptions& options) noexcept {
+  return options.amax_floor / static_cast<float>(options.width.q_max()) >= std::numeric_limits<float>::min();
+}
 
 // Either may be empty (not wanted), not both. Backward sums over the other dimension and reads the transposed codes.
 struct CodesOut {

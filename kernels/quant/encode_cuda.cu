@@ -17,7 +17,7 @@ struct RowArgs {
   const float* row_factors;  // null: ones
   const float* col_factors;
   float floor, q_max;
-  RngKey key;
+  RoundingKeys keys;
   float* scales;
   std::int8_t* codes;  // either may be null
   std::int8_t* transposed;
@@ -45,8 +45,8 @@ __device__ std::uint32_t row_max_bits(const RowArgs& a, const T* row, float row_
       const Raw8<float> factors = col_factors_at<kColFactors>(a, c + i * kStep);
 #pragma unroll
       for (int j = 0; j < kGroup; ++j) {
-        float y = raw[i].at(j) * row_factor;
-        if constexpr (kColFactors) y *= factors.at(j);
+        float y = element(raw[i], j) * row_factor;
+        if constexpr (kColFactors) y *= element(factors, j);
         largest = max_magnitude(largest, y);
       }
     }
@@ -78,17 +78,17 @@ __global__ void __launch_bounds__(kThreads, 2) encode_rows_kernel(const RowArgs 
     for (std::int64_t c = lane * kGroup; c < a.cols; c += kStep) {
       const Raw8<T> raw = load8(row + c);
       const Raw8<float> factors = col_factors_at<kColFactors>(a, c);
-      Philox4 draws;
-      if constexpr (kStochastic) draws = rounding_block(a.key, static_cast<std::uint64_t>(r * a.cols + c) / 8);
+      Draws8 draws{};
+      if constexpr (kStochastic) draws = draws_of(a.keys, static_cast<std::uint64_t>(r * a.cols + c) / kGroup);
       std::uint32_t code[kGroup];
 #pragma unroll
       for (int j = 0; j < kGroup; ++j) {
-        float y = raw.at(j) * row_factor;
-        if constexpr (kColFactors) y *= factors.at(j);
+        float y = element(raw, j) * row_factor;
+        if constexpr (kColFactors) y *= element(factors, j);
         const float v = clamp_magnitude(y * inverse, limit);
-        code[j] = kStochastic ? stochastic_code(v, draw_of(draws, j)) : nearest_code(v);
+        code[j] = rounded_code<kStochastic>(v, draws, j);
       }
-      const uint2 packed = pack8(code);
+      const uint2 packed = pack_codes<kStochastic>(code);
       if (a.codes != nullptr) *reinterpret_cast<uint2*>(a.codes + r * a.cols + c) = packed;
       if (a.transposed != nullptr) *reinterpret_cast<uint2*>(tile_row + c / 4) = packed;
     }
@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(256)
       const std::uint32_t word = j < 4 ? packed.x : packed.y;
       values[j] = static_cast<float>(static_cast<std::int8_t>(word >> (8 * (j % 4)))) * scale;
     }
-    store8(round8<T>(values), x + i * kGroup);
+    store8(x + i * kGroup, pack8<T>(values));
   }
 }
 
@@ -238,7 +238,7 @@ void encode_rows_cuda(const Exec& exec, const EncodeCudaJob& job, std::span<floa
                   .col_factors = factors.col_factors.empty() ? nullptr : factors.col_factors.data(),
                   .floor = options.amax_floor,
                   .q_max = static_cast<float>(options.width.q_max()),
-                  .key = options.key,
+                  .keys = rounding_keys(options.key),
                   .scales = scales.data(),
                   .codes = out.codes.empty() ? nullptr : out.codes.data,
                   .transposed = out.codes_transposed.empty() ? nullptr : out.codes_transposed.data};

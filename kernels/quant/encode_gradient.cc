@@ -35,7 +35,7 @@ Shape check_parts(const Exec& exec, const GradientColumns& g) {
 void check_options(const EncodeOptions& options) {
   QAT_CHECK(!options.width.is_full() && options.width.bits() <= 8,
             "int8 codes hold widths 2..8, not " + std::to_string(options.width.bits()));
-  QAT_CHECK(options.amax_floor > 0.0F, "a scale must be positive, so the floor of its range must be");
+  QAT_CHECK(is_floor(options), "a scale must be positive, so the floor of its range must be, and a normal number");
 }
 
 void check_length(const char* name, std::int64_t got, std::int64_t want, const Shape& g) {
@@ -51,10 +51,11 @@ void check_encoding(const Shape& g, const GradientEncoding& encoding, const Grad
     check_length("row scales", length(out.row_scales), g.rows, g);
     check_options(encoding.row_options);
   }
-  if (!out.cols_transposed.empty()) {
+  if (!out.cols_transposed.empty())
     QAT_CHECK(
         out.cols_transposed.rows == g.cols && out.cols_transposed.cols == g.rows,
         "transposed column codes are " + shape_text(out.cols_transposed) + " for g of " + shape_text(g.rows, g.cols));
+  if (!out.cols_transposed.empty() || !out.col_scales.empty()) {
     check_length("column scales", length(out.col_scales), g.cols, g);
     check_options(encoding.col_options);
   }

@@ -4,7 +4,8 @@
 //   columns  G2, s2 = codes per column of g[m,n] * row_factors[m]   (encode_scaled_cols), transposed: for dW = s2 G2^T
 //   qX sums     sum_m g[m,n]: the bias gradient
 //
-// The codes and scales are those of encode.h, bit for bit. Each of the three may be left out (empty views).
+// The codes and scales are those of encode.h, bit for bit. Each of the three may be left out (empty views); of the
+// columns also the codes alone, where somebody else who reads g will make them (adapter_backward.h).
 #pragma once
 
 #include <array>
@@ -26,7 +27,7 @@ struct GradientColumns {
 struct GradientCodes {
   Matrix<std::int8_t> rows;             // G1: [M, N]
   std::span<float> row_scales;          // s1: [M]
-  Matrix<std::int8_t> cols_transposed;  // G2^T: [N, M]
+  Matrix<std::int8_t> cols_transposed;  // G2^T: [N, M]; empty: scales at most
   std::span<float> col_scales;          // s2: [N]
   std::span<float> column_sums;         // [N], fp32; added in an order that the shape alone decides
 };

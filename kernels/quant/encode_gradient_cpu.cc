@@ -63,12 +63,19 @@ void sum_columns(const Exec& exec, Matrix<const float> g, std::span<float> sums)
   });
 }
 
+void encode_columns(const Exec& exec, Matrix<const float> g, const GradientEncoding& encoding,
+                    const GradientCodes& out) {
+  if (out.col_scales.empty()) return;
+  std::vector<std::int8_t> unwanted(out.cols_transposed.empty() ? static_cast<std::size_t>(g.size()) : 0);
+  const Matrix<std::int8_t> codes =
+      out.cols_transposed.empty() ? Matrix<std::int8_t>{unwanted.data(), g.cols, g.rows} : out.cols_transposed;
+  encode_scaled_cols(exec, g, {encoding.row_factors, {}}, encoding.col_options, {{}, codes}, out.col_scales);
+}
+
 void encode_dense(const Exec& exec, Matrix<const float> g, const GradientEncoding& encoding, const GradientCodes& out) {
   if (!out.rows.empty())
     encode_scaled_rows(exec, g, {{}, encoding.col_factors}, encoding.row_options, {out.rows, {}}, out.row_scales);
-  if (!out.cols_transposed.empty())
-    encode_scaled_cols(exec, g, {encoding.row_factors, {}}, encoding.col_options, {{}, out.cols_transposed},
-                       out.col_scales);
+  encode_columns(exec, g, encoding, out);
   if (!out.column_sums.empty()) sum_columns(exec, g, out.column_sums);
 }
 

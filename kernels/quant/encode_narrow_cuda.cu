@@ -31,14 +31,14 @@ __global__ void __launch_bounds__(kThreads) narrow_rows_kernel(const NarrowRows 
   for (std::int64_t begin = blockIdx.x * kRowsAtOnce; begin < a.rows; begin += step) {
     const std::int64_t row = begin + static_cast<int>(threadIdx.x) / kLanes;
     const bool active = row < a.rows;
-    const std::int64_t element = row * kCols + group * kGroup;
-    const Raw8<T> g = active ? load8(static_cast<const T*>(a.g) + element) : Raw8<T>{};
+    const std::int64_t at = row * kCols + group * kGroup;
+    const Raw8<T> g = active ? load8(static_cast<const T*>(a.g) + at) : Raw8<T>{};
     const float row_factor = active && a.row_factors != nullptr ? a.row_factors[row] : 1.0F;
     float row_max = 0.0F;
 #pragma unroll
     for (int j = 0; j < kGroup; ++j) {
-      col_max[j] = max_magnitude(col_max[j], g.at(j) * row_factor);
-      row_max = max_magnitude(row_max, g.at(j) * col_factor[j]);
+      col_max[j] = max_magnitude(col_max[j], element(g, j) * row_factor);
+      row_max = max_magnitude(row_max, element(g, j) * col_factor[j]);
     }
     std::uint32_t bits = __float_as_uint(row_max);
 #pragma unroll
@@ -47,15 +47,15 @@ __global__ void __launch_bounds__(kThreads) narrow_rows_kernel(const NarrowRows 
     const float scale = scale_of_max_bits(bits, a.floor, a.q_max);
     const float inverse = __frcp_rn(scale), limit = limit_of(inverse, a.q_max);
     if (group == 0) a.row_scales[row] = scale;
-    Philox4 draws;
-    if constexpr (kStochastic) draws = rounding_block(a.key, static_cast<std::uint64_t>(element) / kGroup);
+    Draws8 draws{};
+    if constexpr (kStochastic) draws = draws_of(a.keys, static_cast<std::uint64_t>(at) / kGroup);
     std::uint32_t code[kGroup];
 #pragma unroll
     for (int j = 0; j < kGroup; ++j) {
-      const float v = clamp_magnitude(g.at(j) * col_factor[j] * inverse, limit);
-      code[j] = kStochastic ? stochastic_code(v, draw_of(draws, j)) : nearest_code(v);
+      const float v = clamp_magnitude(element(g, j) * col_factor[j] * inverse, limit);
+      code[j] = rounded_code<kStochastic>(v, draws, j);
     }
-    *reinterpret_cast<uint2*>(a.codes + element) = pack8(code);
+    *reinterpret_cast<uint2*>(a.codes + at) = pack_codes<kStochastic>(code);
   }
   if (a.max_bits == nullptr) return;
 #pragma unroll

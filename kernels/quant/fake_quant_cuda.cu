@@ -17,9 +17,10 @@ Steps steps_of(Axis axis) { return {axis == Axis::kRow ? 1 : 0, axis == Axis::kC
 
 // Half to even by adding 1.5 * 2^23; a small negative number gives +0, as on the CPU.
 __device__ float nearest(float v) { return (v + kIntegerShift) - kIntegerShift; }
+// floor(v + u), exactly: see row_coder.cc.
 __device__ float stochastic(float v, float u) {
-  const float near = nearest(v), below = near > v ? near - 1.0F : near;
-  return below + (u < v - below ? 1.0F : 0.0F);
+  const float near = nearest(v), rest = v - near;
+  return near + ((rest >= 1.0F - u ? 1.0F : 0.0F) - (rest < -u ? 1.0F : 0.0F));
 }
 
 struct UniformArgs {
@@ -30,7 +31,7 @@ struct UniformArgs {
   const float* scales;
   const float* zero_points;  // null: zero
   float level_lo, level_hi;
-  RngKey key;
+  RoundingKeys keys;
 };
 
 struct Level {
@@ -67,15 +68,18 @@ __global__ void __launch_bounds__(kThreads) uniform_kernel(const UniformArgs a) 
     const std::int64_t at = r * a.cols + c;
     if constexpr (kVec == kGroup) {
       const Raw8<float> raw = load8(a.x + at);
-      Philox4 draws;
-      if constexpr (kStochastic) draws = rounding_block(a.key, static_cast<std::uint64_t>(at) / kGroup);
+      Draws8 draws{};
+      if constexpr (kStochastic) draws = draws_of(a.keys, static_cast<std::uint64_t>(at) / kGroup);
       float y[kGroup];
 #pragma unroll
-      for (int j = 0; j < kGroup; ++j)
-        y[j] = snap<kStochastic>(raw.at(j), levels[j], kStochastic ? draw_of(draws, j) : 0.0F);
-      store8(round8<float>(y), a.y + at);
+      for (int j = 0; j < kGroup; ++j) {
+        const float u = rounding_uniform(draws.words[j / 4] >> (8 * (j % 4)) & 0xFFU);
+        y[j] = snap<kStochastic>(element(raw, j), levels[j], u);
+      }
+      store8(a.y + at, pack8<float>(y));
     } else {
-      const float u = kStochastic ? rounding_uniform_at(a.key, static_cast<std::uint64_t>(at)) : 0.0F;
+      float u = 0.0F;
+      if constexpr (kStochastic) u = rounding_uniform(rounding_byte_at(a.keys, static_cast<std::uint64_t>(at)));
       a.y[at] = snap<kStochastic>(a.x[at], levels[0], u);
     }
   }
@@ -169,7 +173,7 @@ void fake_quant_uniform_cuda(const Exec& exec, Matrix<const float> x, Axis axis,
                       .zero_points = grid.zero_points.empty() ? nullptr : grid.zero_points.data(),
                       .level_lo = grid.level_lo,
                       .level_hi = grid.level_hi,
-                      .key = grid.key};
+                      .keys = rounding_keys(grid.key)};
   if (has_vector_rows(one_part(x)) && is_aligned(y.data, 16))
     launch<kGroup>(a, grid.stochastic, cuda_stream(exec));
   else

@@ -7,68 +7,23 @@
 
 #include <cstdint>
 
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/common/philox.h"
 #include "kernels/quant/code_passes_cuda.h"
 
 namespace qat::kernels {
 
-constexpr int kGroup = 8;  // columns of one thread: 16 bytes of bf16, and the draws of one Philox block
+constexpr int kGroup = 8;  // columns of one thread: 16 bytes of bf16, and the draws of half a Philox block
 constexpr unsigned kWholeWarp = 0xFFFFFFFFU;
 
-// Eight elements as they lie in memory.
-template <typename T>
-struct Raw8;
-template <>
-struct Raw8<__nv_bfloat16> {
-  uint4 words = {0, 0, 0, 0};
-  __device__ float at(int j) const {  // bf16 is the upper half of an fp32 number
-    const std::uint32_t word = j < 2 ? words.x : j < 4 ? words.y : j < 6 ? words.z : words.w;
-    return __uint_as_float(j % 2 == 0 ? word << 16 : word & 0xFFFF0000U);
-  }
-};
-template <>
-struct Raw8<float> {
-  float4 low = {0, 0, 0, 0}, high = {0, 0, 0, 0};
-  __device__ float at(int j) const {
-    const float4& half = j < 4 ? low : high;
-    return j % 4 == 0 ? half.x : j % 4 == 1 ? half.y : j % 4 == 2 ? half.z : half.w;
-  }
-};
-
-__device__ inline Raw8<__nv_bfloat16> load8(const __nv_bfloat16* from) {
-  return {*reinterpret_cast<const uint4*>(from)};
+// Element j of eight; bf16 is the upper half of an fp32 number.
+__device__ __forceinline__ float element(const Raw8<__nv_bfloat16>& raw, int j) {
+  const std::uint32_t word = j < 2 ? raw.bits.x : j < 4 ? raw.bits.y : j < 6 ? raw.bits.z : raw.bits.w;
+  return __uint_as_float(j % 2 == 0 ? word << 16 : word & 0xFFFF0000U);
 }
-__device__ inline Raw8<float> load8(const float* from) {
-  return {reinterpret_cast<const float4*>(from)[0], reinterpret_cast<const float4*>(from)[1]};
-}
-__device__ inline void store8(const Raw8<__nv_bfloat16>& values, __nv_bfloat16* to) {
-  *reinterpret_cast<uint4*>(to) = values.words;
-}
-__device__ inline void store8(const Raw8<float>& values, float* to) {
-  reinterpret_cast<float4*>(to)[0] = values.low;
-  reinterpret_cast<float4*>(to)[1] = values.high;
-}
-
-__device__ inline std::uint32_t bf16_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-template <typename T>
-__device__ inline Raw8<T> round8(const float (&v)[kGroup]) {
-  if constexpr (sizeof(T) == 2)
-    return {{bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]), bf16_pair(v[6], v[7])}};
-  else
-    return {{v[0], v[1], v[2], v[3]}, {v[4], v[5], v[6], v[7]}};
-}
-
-__device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-template <typename T>
-__device__ inline T from_float(float x) {
-  if constexpr (sizeof(T) == 2)
-    return __float2bfloat16_rn(x);
-  else
-    return x;
+__device__ __forceinline__ float element(const Raw8<float>& raw, int j) {
+  const float4& half = j < 4 ? raw.low : raw.high;
+  return j % 4 == 0 ? half.x : j % 4 == 1 ? half.y : j % 4 == 2 ? half.z : half.w;
 }
 
 // Up to three matrices side by side, as the device sees them: part p holds columns end[p - 1] .. end[p] - 1.
@@ -133,23 +88,77 @@ __device__ inline float clamp_magnitude(float v, float limit) {
 // slow, are not needed. The low byte of the result is the code.
 constexpr float kIntegerShift = 12582912.0F;
 __device__ inline std::uint32_t nearest_code(float v) { return __float_as_uint(v + kIntegerShift); }
-__device__ inline std::uint32_t stochastic_code(float v, float u) {
-  const float floored = __fadd_rd(v, kIntegerShift);
-  const float fraction = v - (floored - kIntegerShift);
-  return __float_as_uint(floored) + (u < fraction ? 1U : 0U);
+
+// floor(v + (byte + 1/2) / 256) for |v| <= 127.5, in byte 1 of the result. Around 1.5 * 2^15 fp32 has eight bits below
+// the point: the sum is 256 v + byte rounded to whole 256ths, with the integer above them. It carries into the next
+// integer from 255.5 on, half included, since a tie goes to the even number of 256ths: that of the whole number.
+__device__ inline std::uint32_t stochastic_code(float v, float shifted) { return __float_as_uint(v + shifted); }
+
+// The draws of eight neighbouring elements, in order.
+struct Draws8 {
+  std::uint32_t words[2];
+};
+// The summand that stochastic_code wants, of one draw and of draw j of eight.
+__device__ inline float shifted_draw(std::uint32_t byte) { return __uint_as_float(0x47400000U | byte); }
+__device__ inline float shifted_draw(const Draws8& draws, int j) {
+  return __uint_as_float(__byte_perm(draws.words[j / 4], 0x47400000U, 0x7650U + static_cast<unsigned>(j % 4)));
 }
 
-// rounding_uniform of half j of a block: the half becomes the mantissa of 2^23 + half, and one exact fused multiply-add
-// gives (2^23 + half) 2^-16 - (2^23 - 1/2) 2^-16.
-__device__ inline float draw_of(const Philox4& block, int j) {
-  const std::uint32_t bits = __byte_perm(block.v[j / 2], 0x4B000000U, j % 2 == 0 ? 0x7610U : 0x7632U);
-  return __fmaf_rn(__uint_as_float(bits), 0x1p-16F, -0x1.FFFFFEp6F);
+// The draws of elements 8 eighth ... 8 eighth + 7.
+__device__ inline Draws8 draws_of(const RoundingKeys& keys, std::uint64_t eighth) {
+  const Philox4 block = rounding_block(keys, eighth / 2);
+  return eighth % 2 == 0 ? Draws8{{block.v[0], block.v[1]}} : Draws8{{block.v[2], block.v[3]}};
 }
 
-// The low bytes of eight codes, in order.
-__device__ inline uint2 pack8(const std::uint32_t (&code)[kGroup]) {
+// The same for two eighths, for one block a lane. Lanes 2 i and 2 i + 1 must own the two halves of the same blocks:
+// `first` and `second` are even in even lanes, and one larger in the next. The whole warp calls it.
+__device__ inline void draws_of_pair(const RoundingKeys& keys, std::uint64_t first, std::uint64_t second,
+                                     Draws8& of_first, Draws8& of_second) {
+  const bool odd = threadIdx.x % 2 != 0;  // works out the second block, an even lane the first
+  const Philox4 block = rounding_block(keys, (odd ? second : first) / 2);
+  const Draws8 own{{odd ? block.v[2] : block.v[0], odd ? block.v[3] : block.v[1]}};
+  Draws8 other{{odd ? block.v[0] : block.v[2], odd ? block.v[1] : block.v[3]}};
+#pragma unroll
+  for (std::uint32_t& word : other.words) word = __shfl_xor_sync(kWholeWarp, word, 1);
+  of_first = odd ? other : own;
+  of_second = odd ? own : other;
+}
+
+__device__ __forceinline__ unsigned shared_address(const void* pointer) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+// Volatile: read when and as often as the caller says, for what should not be kept in registers.
+__device__ __forceinline__ uint4 read_shared(unsigned address) {
+  uint4 words;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+               : "r"(address));
+  return words;
+}
+__device__ __forceinline__ float4 as_floats(const uint4& words) {
+  return {__uint_as_float(words.x), __uint_as_float(words.y), __uint_as_float(words.z), __uint_as_float(words.w)};
+}
+
+// The bits whose byte code_byte<kStochastic> is the code of v; draws are of its group.
+template <bool kStochastic>
+constexpr unsigned code_byte = kStochastic ? 1 : 0;
+template <bool kStochastic>
+__device__ inline std::uint32_t rounded_code(float v, const Draws8& draws, int j) {
+  return kStochastic ? stochastic_code(v, shifted_draw(draws, j)) : nearest_code(v);
+}
+
+// Columns whose scale is NaN have the code 0. codes: one word a column.
+__device__ inline void zero_marked(std::uint32_t (&codes)[kGroup], const float (&inverse)[kGroup]) {
+#pragma unroll
+  for (int j = 0; j < kGroup; ++j) codes[j] = inverse[j] == inverse[j] ? codes[j] : 0;
+}
+
+// Eight codes, in order.
+template <bool kStochastic>
+__device__ inline uint2 pack_codes(const std::uint32_t (&code)[kGroup]) {
+  constexpr unsigned kPair = 0x0040U + 0x0011U * code_byte<kStochastic>;
   const auto four = [](std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
-    return __byte_perm(__byte_perm(a, b, 0x0040U), __byte_perm(c, d, 0x0040U), 0x5410U);
+    return __byte_perm(__byte_perm(a, b, kPair), __byte_perm(c, d, kPair), 0x5410U);
   };
   return {four(code[0], code[1], code[2], code[3]), four(code[4], code[5], code[6], code[7])};
 }

@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kThreads) span_partials_kernel(const float* x,
     for (std::int64_t i = begin + threadIdx.x * kGroup; i < end; i += kThreads * kGroup) {
       const Raw8<float> raw = load8(group + i);
 #pragma unroll
-      for (int j = 0; j < kGroup; ++j) what.add(raw.at(j), total);
+      for (int j = 0; j < kGroup; ++j) what.add(element(raw, j), total);
     }
   } else {
     for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads) what.add(group[i], total);

@@ -16,11 +16,11 @@ QAT_ALWAYS_INLINE float round_even(float v) {
   return (v + kShift) - kShift;
 }
 
-// floor(v), plus one if u < the fraction: unbiased for u uniform in [0, 1), and it never moves an integer.
+// floor(v + u) as if the sum were exact, for u a draw of philox.h: a multiple of 2^-9 in (0, 1). v - nearest, which
+// lies in [-1/2, 1/2], is exact, and so are 1 - u and -u; v + u, and v - floor(v) of a small negative v, are not.
 QAT_ALWAYS_INLINE float round_stochastic(float v, float u) {
-  const float nearest = round_even(v);
-  const float below = nearest > v ? nearest - 1.0F : nearest;
-  return below + (u < v - below ? 1.0F : 0.0F);
+  const float nearest = round_even(v), rest = v - nearest;
+  return nearest + ((rest >= 1.0F - u ? 1.0F : 0.0F) - (rest < -u ? 1.0F : 0.0F));
 }
 
 // The operands stand so that a NaN stays one (minps and maxps return the second).

@@ -16,7 +16,7 @@
 #include "src/base/file.h"
 #include "src/base/run_lock.h"
 #include "src/checkpoint/reader.h"
-#include "src/quant/gemm_path.h"
+#include "src/train/model_report.h"
 #include "src/train/on_root.h"
 #include "src/train/run_state.h"
 #include "src/train/trainer.h"
@@ -68,19 +68,13 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
   if (model.mode().is_cuda()) {
     const CudaDeviceInfo gpu = cuda_device_info(model.mode().device.index());
     log.info(fmt::format("{} on rank 0, {} GiB; activations in {}", gpu.name, gpu.total_bytes >> 30,
-                         model.mode().dtype == at::kBFloat16 ? "bf16"
-                         : model.mode().tf32                 ? "tf32"
-                                                             : "fp32"));
+                         floats_of(model.mode())));
   }
   log.info(fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained",
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,
                        store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
   log.info(fmt::format("{} training tokens, {} held out", train.total_tokens(), val.total_tokens()));
-  for (const int bits : config.quant.widths) {
-    const int act = bits == BitWidth::kFull || config.quant.activation_bits == 0 ? bits : config.quant.activation_bits;
-    const GemmPath path = choose_gemm_path(config.quant, {BitWidth(bits), BitWidth(act), BitWidth::full()});
-    log.debug(fmt::format("linear layers at {} bits: {}", bits, describe(path)));
-  }
+  for (const std::string& line : product_paths(model, config.quant, config.precision)) log.info(line);
 }
 
 // Initial parameters: random, or those of another run's checkpoint.
@@ -121,7 +115,8 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
   Logger log(log_options);
   if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
 
-  Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode);
+  Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
+             recompute_of(config.compute.recompute));
   initialize(world, config.model, config.run.seed, model, log);
   say_what_runs(world, agreed, model, train_tokens, val_tokens, threads, log);
   Trainer trainer(trainer_options(agreed, threads),

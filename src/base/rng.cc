@@ -1,11 +1,7 @@
 #include "src/base/rng.h"
 
-#include <array>
-#include <bit>
 #include <cmath>
 #include <initializer_list>
-#include <numbers>
-#include <utility>
 
 #include "kernels/common/uniform_fill.h"
 
@@ -25,63 +21,6 @@ constexpr std::uint64_t hash(std::uint64_t start, std::initializer_list<std::uin
   std::uint64_t state = mix(start);
   for (const std::uint64_t word : words) state = mix(state + 0x9E3779B97F4A7C15U + mix(word + 0x9E3779B97F4A7C15U));
   return state;
-}
-
-// ln(x) for finite x > 0, to about 1e-16: x = 2^e m with m in [sqrt(1/2), sqrt(2)), ln m = 2 atanh((m - 1) / (m + 1)).
-double natural_log(double x) {
-  const std::uint64_t bits = std::bit_cast<std::uint64_t>(x);
-  int exponent = static_cast<int>(bits >> 52) - 1022;
-  double m = std::bit_cast<double>((bits & 0x000FFFFFFFFFFFFFU) | 0x3FE0000000000000U);  // [1/2, 1)
-  if (m < std::numbers::sqrt2 / 2) {
-    m *= 2;
-    --exponent;
-  }
-  const double s = (m - 1) / (m + 1);  // |s| <= 0.1716
-  const double s2 = s * s;
-  double sum = 0.0;
-  for (int k = 23; k >= 1; k -= 2) sum = sum * s2 + 1.0 / k;  // s^2/(2k+1) series; the next term is below 1e-18
-  return 2 * s * sum + exponent * std::numbers::ln2;
-}
-
-// (cos, sin) of 2 pi turn / 2^32. Reduced exactly to [0, pi/4], where twelve terms of the series are exact to double.
-std::pair<double, double> cos_sin(std::uint32_t turn) {
-  const std::uint32_t quadrant = turn >> 30;
-  std::uint32_t rest = turn & 0x3FFFFFFFU;  // within the quadrant, of 2^30
-  const bool upper = rest > 0x20000000U;    // beyond 45 degrees: cos and sin change places
-  if (upper) rest = 0x40000000U - rest;
-  const double angle = static_cast<double>(rest) * (std::numbers::pi / 2 * 0x1p-30);
-  const double a2 = angle * angle;
-  double c = 1.0, s = 1.0;
-  for (int k = 11; k >= 1; --k) {
-    c = 1.0 - c * a2 / ((2.0 * k - 1) * (2.0 * k));
-    s = 1.0 - s * a2 / ((2.0 * k) * (2.0 * k + 1));
-  }
-  s *= angle;
-  if (upper) std::swap(c, s);
-  switch (quadrant) {
-    case 0:
-      return {c, s};
-    case 1:
-      return {-s, c};
-    case 2:
-      return {-c, -s};
-    default:
-      return {s, -c};
-  }
-}
-
-// The four normal draws of one block, of standard deviation 1.
-std::array<double, 4> normal_block(kernels::RngKey key, std::uint64_t block) {
-  const kernels::Philox4 words = kernels::philox(key, block);
-  std::array<double, 4> draws{};
-  for (std::size_t pair = 0; pair < 2; ++pair) {
-    const double u = (static_cast<double>(words.v[2 * pair]) + 1.0) * 0x1p-32;  // (0, 1]: its logarithm is finite
-    const double radius = std::sqrt(-2.0 * natural_log(u));
-    const auto [c, s] = cos_sin(words.v[2 * pair + 1]);
-    draws[2 * pair] = radius * c;
-    draws[2 * pair + 1] = radius * s;
-  }
-  return draws;
 }
 
 }  // namespace
@@ -105,12 +44,7 @@ void fill_uniform(kernels::RngKey key, float low, float high, std::span<float> o
 }
 
 void fill_normal(kernels::RngKey key, float stddev, std::span<float> out, std::uint64_t first) {
-  std::array<double, 4> block{};
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    const std::uint64_t index = first + i;
-    if (i == 0 || index % 4 == 0) block = normal_block(key, index / 4);
-    out[i] = static_cast<float>(stddev * block[index % 4]);
-  }
+  kernels::fill_normal(key, first, stddev, out);
 }
 
 }  // namespace qat

@@ -37,8 +37,8 @@ Rule bits(int last, bool zero) {
 }
 Rule width() { return bits(BitWidth::kMax, /*zero=*/false); }
 Rule width_or_zero() { return bits(BitWidth::kMax, /*zero=*/true); }
-// The gradients of backward travel through int8 products or unquantized ones.
-Rule gradient_width(bool zero = false) { return bits(8, zero); }
+// What is int8 codes or not quantized: backward's gradients, attention's keys and values.
+Rule code_width(bool zero = false) { return bits(8, zero); }
 Rule list(Rule rule, bool empty_allowed, bool unique) {
   rule.empty_allowed = empty_allowed;
   rule.unique = unique;
@@ -136,6 +136,10 @@ void add_quant(Fields& f) {
                   {"bit_widths", "bits", "precisions", "num_bits"}));
   f.push_back(key("quant.activation_bits", at(&R::quant, &Q::activation_bits), width_or_zero(), "bits",
                   "width of activations; 0: the weight width of the step", {"a_bits", "activation_bits_per_bit"}));
+  f.push_back(key("quant.kv_bits", at(&R::quant, &Q::kv_bits), code_width(), "bits",
+                  "width of attention's keys and values, one dynamic symmetric scale a token over all heads; 32: not "
+                  "quantized, as in unquantized steps",
+                  {"kv", "kv_cache_bits", "kv_bit_width"}));
   add_quantizer(f, "quant.weight", &Q::weight, {"tensor", "channel"}, "one scale per tensor or per output channel");
   add_quantizer(f, "quant.activation", &Q::activation, {"tensor", "token", "feature"},
                 "one scale per tensor, per token (dynamic ranges only) or per input feature (calibrated ranges only)");
@@ -179,9 +183,9 @@ void add_schedules(Fields& f) {
                   "fall only: steps or epochs at max_bits before the first cycle"));
   f.push_back(key("precision.grad_kind", at(&R::precision, &P::grad_kind), one_of({"constant", "scheduled"}), "",
                   "gradient bits: constant: grad_min_bits always; scheduled: as the widths, between both bounds"));
-  f.push_back(key("precision.grad_min_bits", at(&R::precision, &P::grad_min_bits), gradient_width(), "bits",
+  f.push_back(key("precision.grad_min_bits", at(&R::precision, &P::grad_min_bits), code_width(), "bits",
                   "width of backward's gradients; 32: not quantized", {"gradient_bits", "grad_bits", "num_grad_bits"}));
-  f.push_back(key("precision.grad_max_bits", at(&R::precision, &P::grad_max_bits), gradient_width(), "bits",
+  f.push_back(key("precision.grad_max_bits", at(&R::precision, &P::grad_max_bits), code_width(), "bits",
                   "scheduled only: highest width of gradients"));
   f.push_back(key("lr.peak", at(&R::lr, &L::peak), positive(), "", "learning rate after warm-up",
                   {"learning_rate", "max_lr", "base_lr"}));
@@ -272,6 +276,11 @@ void add_compute(Fields& f) {
   f.push_back(key("compute.attention", at(&R::compute, &C::attention), one_of({"fastest", "repeatable"}), "",
                   "fastest: cuDNN's kernels in bf16; repeatable: kernels whose backward gives the same bits every time",
                   {"deterministic", "attention_backend"}));
+  f.push_back(
+      key("compute.recompute", at(&R::compute, &C::recompute), one_of({"none", "block", "selective"}), "",
+          "what backward computes again to save memory, with the same bits: block: a transformer block from its "
+          "input; selective: GELU's output (where a GPU's blocks are fused; else as none)",
+          {"gradient_checkpointing", "activation_checkpointing", "checkpoint_activations", "recompute"}));
 }
 
 }  // namespace
@@ -300,8 +309,7 @@ const std::vector<Field<LayerOverride>>& override_fields() {
           "of a set"),
       key("weight_bits", at(&O::weight_bits), width_or_zero(), "bits", "0: as scheduled", {"bits", "w_bits"}),
       key("activation_bits", at(&O::activation_bits), width_or_zero(), "bits", "0: as scheduled", {"a_bits"}),
-      key("gradient_bits", at(&O::gradient_bits), gradient_width(/*zero=*/true), "bits", "0: as scheduled",
-          {"grad_bits"})};
+      key("gradient_bits", at(&O::gradient_bits), code_width(/*zero=*/true), "bits", "0: as scheduled", {"grad_bits"})};
   return fields;
 }
 

@@ -55,6 +55,8 @@ class Warner {
              "model.init");
     if (c_.lora.rank == 0)
       unused("lora.alpha", c_.lora.alpha, standard_.lora.alpha, "there are no adapters", "lora.rank");
+    if (c_.compute.recompute == "selective" && c_.compute.device == "cpu")
+      warn("compute.recompute", "has no effect: only a GPU's blocks are recomputed selectively", {"compute.device"});
     const QuantConfig& q = c_.quant;
     if (q.weight.method != "log" && q.activation.method != "log")
       unused("quant.log_grad_clip", q.log_grad_clip, standard_.quant.log_grad_clip, "nothing is quantized by log",

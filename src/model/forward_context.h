@@ -5,8 +5,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "src/base/rng.h"
+#include "src/model/parameter_store.h"
 #include "src/model/prepared_linear.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/quantizer.h"
@@ -24,7 +26,11 @@ class WeightCache {
     bool transposed;
     friend auto operator<=>(const Key&, const Key&) = default;
   };
-  void clear() { codes_.clear(), prepared_.clear(), heads_.clear(); }
+  // What was prepared stays as memory for the same layers' next weights.
+  void clear() {
+    for (auto& [key, layer] : prepared_) spare_[{key.linear, key.transposed}] = std::move(layer);
+    codes_.clear(), prepared_.clear(), heads_.clear();
+  }
   template <typename Encode>
   const Coded& get(const Key& key, Encode&& encode) {
     return get_or_make(codes_, key, encode);
@@ -32,6 +38,14 @@ class WeightCache {
   template <typename Prepare>
   std::shared_ptr<const PreparedLinear> prepared(const Key& key, Prepare&& prepare) {
     return get_or_make(prepared_, key, prepare);
+  }
+  // A layer that was prepared before the last clear() and that nobody uses any more, or null. For `prepare` above.
+  std::shared_ptr<const PreparedLinear> take_spare(std::int64_t linear, bool transposed) {
+    const auto found = spare_.find({linear, transposed});
+    if (found == spare_.end()) return nullptr;
+    std::shared_ptr<const PreparedLinear> spare = std::move(found->second);
+    spare_.erase(found);
+    return spare.use_count() == 1 ? spare : nullptr;
   }
   // An unquantized matrix in the activations' dtype (the output projection).
   template <typename Convert>
@@ -51,6 +65,7 @@ class WeightCache {
   std::map<Key, Coded> codes_;
   std::map<Key, std::shared_ptr<const PreparedLinear>> prepared_;
   std::map<Key, at::Tensor> heads_;
+  std::map<std::pair<std::int64_t, bool>, std::shared_ptr<const PreparedLinear>> spare_;
 };
 
 struct ForwardContext {
@@ -58,7 +73,8 @@ struct ForwardContext {
   bool training = false;                    // dropout is active
   bool calibrating = false;  // activations pass unquantized and their ranges are observed; adapters are off
   bool stochastic_gradients = true;
-  WeightCache* weight_cache = nullptr;  // optional
+  WeightCache* weight_cache = nullptr;        // optional
+  GradientPlaces* gradient_places = nullptr;  // optional; of this pass alone
   // Random draws are a function of these three (and of the layer), never of the rank.
   std::uint64_t seed = 0;
   std::uint64_t step = 0;

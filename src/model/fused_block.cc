@@ -2,11 +2,14 @@
 
 #include <torch/torch.h>
 
+#include <initializer_list>
 #include <optional>
 
+#include "kernels/activation/dropout.h"
 #include "kernels/activation/gelu.h"
 #include "kernels/common/error.h"
 #include "kernels/norm/residual_norm.h"
+#include "src/model/dropout.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
@@ -41,10 +44,16 @@ T take(AutogradContext* ctx) {
   return std::move(holder->value);
 }
 
-Coded empty_codes(std::int64_t rows, std::int64_t cols, bool transposed, const at::Tensor& like) {
+// Forward multiplies the codes by row, backward sums over the transposed ones.
+struct Copies {
+  bool rows = true, transposed = false;
+};
+
+Coded empty_codes(const at::Tensor& like, const Copies& copies) {
+  const std::int64_t rows = like.size(0), cols = like.size(1);
   const auto bytes = like.options().dtype(at::kChar);
-  return {.codes = at::empty({rows, cols}, bytes),
-          .codes_transposed = transposed ? at::empty({cols, rows}, bytes) : at::Tensor(),
+  return {.codes = copies.rows ? at::empty({rows, cols}, bytes) : at::Tensor(),
+          .codes_transposed = copies.transposed ? at::empty({cols, rows}, bytes) : at::Tensor(),
           .scales = at::empty({rows}, like.options().dtype(at::kFloat))};
 }
 
@@ -53,14 +62,14 @@ kernels::CodesOut codes_out(const Coded& coded) { return {codes(coded.codes), co
 // Norm of x + delta as the input of `next`, or as values if next is null. sum: x + delta, undefined without a delta.
 LinearInput norm_forward(const at::Tensor& x, const at::Tensor& delta, const FusedNorm& norm, const FusedLinear* next,
                          bool train, at::Tensor& sum, NormSaved& saved) {
-  const std::int64_t rows = x.size(0), cols = x.size(1);
+  const std::int64_t rows = x.size(0);
   const auto floats = x.options().dtype(at::kFloat);
   saved.mean = at::empty({rows}, floats), saved.rstd = at::empty({rows}, floats);
   LinearInput out;
   kernels::EncodeOptions options;
   const bool on_codes = next != nullptr && next->prepared->on_codes;
   if (on_codes) {
-    out.codes = empty_codes(rows, cols, train, x);
+    out.codes = empty_codes(x, {.transposed = train});
     options.width = next->activation;
   } else {
     out.values = at::empty_like(x);
@@ -98,22 +107,32 @@ NormGradients norm_backward(const NormSaved& saved, const at::Tensor& dy, const 
 
 LinearInput encode_input(const at::Tensor& x, const FusedLinear& next, bool train) {
   if (!next.prepared->on_codes) return {.codes = {}, .values = x};
-  LinearInput out{.codes = empty_codes(x.size(0), x.size(1), train, x), .values = {}};
+  LinearInput out{.codes = empty_codes(x, {.transposed = train}), .values = {}};
   kernels::encode_rows(exec_for(x), const_float_matrix(x), {.width = next.activation}, codes_out(out.codes),
                        span_of(out.codes.scales));
   return out;
 }
 
-LinearInput gelu_input(const at::Tensor& x, const FusedLinear& next, bool train) {
+LinearInput gelu_input(const at::Tensor& x, const FusedLinear& next, const Copies& copies) {
   if (!next.prepared->on_codes) {
     LinearInput out{.codes = {}, .values = at::empty_like(x)};
     kernels::gelu(exec_for(x), const_float_matrix(x), float_matrix(out.values));
     return out;
   }
-  LinearInput out{.codes = empty_codes(x.size(0), x.size(1), train, x), .values = {}};
+  LinearInput out{.codes = empty_codes(x, copies), .values = {}};
   kernels::gelu_encode(exec_for(x), const_float_matrix(x), {.width = next.activation}, codes_out(out.codes),
                        span_of(out.codes.scales));
   return out;
+}
+
+void drop_(const at::Tensor& x, const BlockDropout& dropout, kernels::RngKey key) {
+  if (dropout.p > 0.0)
+    kernels::dropout(exec_for(x), const_float_matrix(x), static_cast<float>(dropout.p), key, float_matrix(x));
+}
+
+// x itself without dropout.
+at::Tensor dropped(const at::Tensor& x, const BlockDropout& dropout, kernels::RngKey key) {
+  return dropout.p > 0.0 ? qat::dropped(x, dropout.p, key) : x;
 }
 
 // Which of a layer's parameters want a gradient; they stand at `first` among the function's inputs.
@@ -156,7 +175,7 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
     const std::size_t first = saved.has_delta ? 4 : 3;  // inputs before the layer's parameters
     const LinearGradients linear = linear_backward(*saved.c_attn.prepared, saved.linear,
                                                    {.parts = {grads[0], grads[1], grads[2]}, .gelu_input = {}},
-                                                   saved.c_attn.rounding, needs_of(ctx, first));
+                                                   saved.c_attn.rounding, needs_of(ctx, first), saved.c_attn.places);
     const NormGradients norm = norm_backward(saved.norm, linear.input, saved.has_delta ? grads[3] : at::Tensor());
     tensor_list out = {norm.residual, saved.has_delta ? norm.residual : at::Tensor(), norm.weight, norm.bias};
     append(out, saved.c_attn, linear);
@@ -166,54 +185,64 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
 };
 
 struct SecondSaved {
-  FusedLinear attn_proj, c_fc, mlp_proj;
+  FusedBlock block;
   LinearSaved proj_saved, fc_saved, mlp_saved;
   NormSaved norm;
   at::Tensor before_gelu;
+  bool keep_gelu = true;  // else mlp_saved has no input yet when backward starts
 };
 
 class SecondHalfFunction : public torch::autograd::Function<SecondHalfFunction> {
  public:
   static tensor_list forward(AutogradContext* ctx, const Variable& residual, const Variable& attended,
                              const Variable& norm_weight, const Variable& norm_bias, at::TensorList /*parameters*/,
-                             const FusedLinear& attn_proj, const FusedLinear& c_fc, const FusedLinear& mlp_proj,
-                             bool train) {
-    SecondSaved saved{.attn_proj = attn_proj, .c_fc = c_fc, .mlp_proj = mlp_proj};
+                             const FusedBlock& block, bool keep_gelu, bool train) {
+    SecondSaved saved{.block = block, .keep_gelu = keep_gelu};
     const auto keep_in = [&](LinearSaved& where) { return train ? &where : nullptr; };
     const at::ScalarType dtype = residual.scalar_type();
-    const at::Tensor added =
-        linear_forward(*attn_proj.prepared, encode_input(attended, attn_proj, train), dtype, keep_in(saved.proj_saved));
+    const at::Tensor added = linear_forward(*block.attn_proj.prepared, encode_input(attended, block.attn_proj, train),
+                                            dtype, keep_in(saved.proj_saved));
+    drop_(added, block.dropout, block.dropout.attn_out);
     at::Tensor sum;
-    const LinearInput normed = norm_forward(residual, added, {norm_weight, norm_bias}, &c_fc, train, sum, saved.norm);
-    saved.before_gelu = linear_forward(*c_fc.prepared, normed, dtype, keep_in(saved.fc_saved));
-    const at::Tensor delta = linear_forward(*mlp_proj.prepared, gelu_input(saved.before_gelu, mlp_proj, train), dtype,
-                                            keep_in(saved.mlp_saved));
+    const LinearInput normed =
+        norm_forward(residual, added, {norm_weight, norm_bias}, &block.c_fc, train, sum, saved.norm);
+    saved.before_gelu = linear_forward(*block.c_fc.prepared, normed, dtype, keep_in(saved.fc_saved));
+    const at::Tensor delta = linear_forward(
+        *block.mlp_proj.prepared, gelu_input(saved.before_gelu, block.mlp_proj, {.transposed = train && keep_gelu}),
+        dtype, keep_in(saved.mlp_saved));
+    drop_(delta, block.dropout, block.dropout.mlp_out);
+    if (!keep_gelu) saved.mlp_saved.input = {};
     if (train) keep(ctx, std::move(saved));
     return {sum, delta};
   }
 
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
     SecondSaved saved = take<SecondSaved>(ctx);
+    const FusedBlock& block = saved.block;
     constexpr std::size_t kFirst = 4;  // inputs before the layers' parameters
-    const std::size_t fc_at = kFirst + saved.attn_proj.parameters.size();
-    const std::size_t mlp_at = fc_at + saved.c_fc.parameters.size();
+    const std::size_t fc_at = kFirst + block.attn_proj.parameters.size();
+    const std::size_t mlp_at = fc_at + block.c_fc.parameters.size();
+    if (!saved.keep_gelu)
+      saved.mlp_saved.input = gelu_input(saved.before_gelu, block.mlp_proj, {.rows = false, .transposed = true});
     const LinearGradients mlp =
-        linear_backward(*saved.mlp_proj.prepared, saved.mlp_saved, {.parts = {grads[1]}, .gelu_input = {}},
-                        saved.mlp_proj.rounding, needs_of(ctx, mlp_at));
+        linear_backward(*block.mlp_proj.prepared, saved.mlp_saved,
+                        {.parts = {dropped(grads[1], block.dropout, block.dropout.mlp_out)}, .gelu_input = {}},
+                        block.mlp_proj.rounding, needs_of(ctx, mlp_at), block.mlp_proj.places);
     saved.mlp_saved = {};
     const LinearGradients fc =
-        linear_backward(*saved.c_fc.prepared, saved.fc_saved, {.parts = {mlp.input}, .gelu_input = saved.before_gelu},
-                        saved.c_fc.rounding, needs_of(ctx, fc_at));
+        linear_backward(*block.c_fc.prepared, saved.fc_saved, {.parts = {mlp.input}, .gelu_input = saved.before_gelu},
+                        block.c_fc.rounding, needs_of(ctx, fc_at), block.c_fc.places);
     saved.before_gelu.reset(), saved.fc_saved = {};
     const NormGradients norm = norm_backward(saved.norm, fc.input, grads[0]);
     const LinearGradients proj =
-        linear_backward(*saved.attn_proj.prepared, saved.proj_saved, {.parts = {norm.residual}, .gelu_input = {}},
-                        saved.attn_proj.rounding, needs_of(ctx, kFirst));
+        linear_backward(*block.attn_proj.prepared, saved.proj_saved,
+                        {.parts = {dropped(norm.residual, block.dropout, block.dropout.attn_out)}, .gelu_input = {}},
+                        block.attn_proj.rounding, needs_of(ctx, kFirst), block.attn_proj.places);
     tensor_list out = {norm.residual, proj.input, norm.weight, norm.bias};
-    append(out, saved.attn_proj, proj);
-    append(out, saved.c_fc, fc);
-    append(out, saved.mlp_proj, mlp);
-    out.insert(out.end(), 4, at::Tensor());
+    append(out, block.attn_proj, proj);
+    append(out, block.c_fc, fc);
+    append(out, block.mlp_proj, mlp);
+    out.insert(out.end(), 3, at::Tensor());
     return out;
   }
 };
@@ -238,7 +267,19 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
   }
 };
 
+std::vector<at::Tensor> parameters_of(std::initializer_list<const FusedLinear*> linears) {
+  std::vector<at::Tensor> all;
+  for (const FusedLinear* linear : linears) all.insert(all.end(), linear->parameters.begin(), linear->parameters.end());
+  return all;
+}
+
 }  // namespace
+
+std::vector<at::Tensor> FusedBlock::parameters() const {
+  std::vector<at::Tensor> all = parameters_of({&c_attn, &attn_proj, &c_fc, &mlp_proj});
+  all.insert(all.end(), {ln_1.weight, ln_1.bias, ln_2.weight, ln_2.bias});
+  return all;
+}
 
 FirstHalf fused_first_half(const ResidualPair& x, const FusedNorm& norm, const FusedLinear& c_attn) {
   const tensor_list out =
@@ -247,14 +288,12 @@ FirstHalf fused_first_half(const ResidualPair& x, const FusedNorm& norm, const F
   return {x.delta.defined() ? out[3] : x.residual, out[0], out[1], out[2]};
 }
 
-ResidualPair fused_second_half(const at::Tensor& residual, const at::Tensor& attended, const FusedLinear& attn_proj,
-                               const FusedNorm& norm, const FusedLinear& c_fc, const FusedLinear& mlp_proj) {
-  std::vector<at::Tensor> parameters = attn_proj.parameters;
-  parameters.insert(parameters.end(), c_fc.parameters.begin(), c_fc.parameters.end());
-  parameters.insert(parameters.end(), mlp_proj.parameters.begin(), mlp_proj.parameters.end());
+ResidualPair fused_second_half(const at::Tensor& residual, const at::Tensor& attended, const FusedBlock& block,
+                               bool keep_gelu) {
+  const std::vector<at::Tensor> parameters = parameters_of({&block.attn_proj, &block.c_fc, &block.mlp_proj});
   const tensor_list out =
-      SecondHalfFunction::apply(residual, attended, norm.weight, norm.bias, at::TensorList(parameters), attn_proj, c_fc,
-                                mlp_proj, at::GradMode::is_enabled());
+      SecondHalfFunction::apply(residual, attended, block.ln_2.weight, block.ln_2.bias, at::TensorList(parameters),
+                                block, keep_gelu, at::GradMode::is_enabled());
   return {out[0], out[1]};
 }
 

@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/common/philox.h"
 #include "src/model/prepared_linear.h"
 
 namespace qat {
@@ -25,10 +26,29 @@ struct FusedLinear {
   LinearRounding rounding;
   BitWidth activation = BitWidth::full();
   std::vector<at::Tensor> parameters;  // weight, bias, then LoRA's A and B if the adapter is on
+  LinearPlaces places;                 // where backward is to write their gradients
 };
 
 struct FusedNorm {
   at::Tensor weight, bias;  // fp32 [d]
+};
+
+// Of what the block's two output projections add to the residual stream.
+struct BlockDropout {
+  double p = 0.0;
+  kernels::RngKey attn_out{}, mlp_out{};
+};
+
+// What a block is made of.
+struct FusedBlock {
+  FusedNorm ln_1;
+  FusedLinear c_attn;
+  FusedLinear attn_proj;
+  FusedNorm ln_2;
+  FusedLinear c_fc, mlp_proj;
+  BlockDropout dropout;
+
+  std::vector<at::Tensor> parameters() const;
 };
 
 struct ResidualPair {
@@ -42,9 +62,9 @@ struct FirstHalf {
 };
 FirstHalf fused_first_half(const ResidualPair& x, const FusedNorm& norm, const FusedLinear& c_attn);
 
-// attended: [M, d].
-ResidualPair fused_second_half(const at::Tensor& residual, const at::Tensor& attended, const FusedLinear& attn_proj,
-                               const FusedNorm& norm, const FusedLinear& c_fc, const FusedLinear& mlp_proj);
+// attended: [M, d]. Without `keep_gelu` backward makes GELU's output again from its input instead of keeping it.
+ResidualPair fused_second_half(const at::Tensor& residual, const at::Tensor& attended, const FusedBlock& block,
+                               bool keep_gelu = true);
 
 // norm(residual + delta): [M, d].
 at::Tensor fused_norm(const ResidualPair& x, const FusedNorm& norm);

@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 
 #include "kernels/common/error.h"
 #include "src/loss/lm_head_loss.h"
+#include "src/model/dropout.h"
 #include "src/model/token_embedding.h"
+#include "src/quant/gemm_path.h"
 #include "src/quant/torch_view.h"
 
 // Shape suffixes: B sequences, T tokens, D width, H heads, V vocabulary.
@@ -16,9 +19,13 @@ namespace qat {
 namespace {
 
 constexpr double kNormEps = 1e-5;
+constexpr std::int64_t kHeadKey = -1;  // of the output projection in a WeightCache: no linear layer's index
 
 // Places that drop activations, per block and one for the embeddings: each has a stream of its own.
 enum DropoutSlot : std::uint64_t { kEmbedding = 0, kAttention = 1, kAttentionOut = 2, kMlpOut = 3, kSlots = 4 };
+
+// The embeddings have the slot that no block uses.
+std::uint64_t first_slot(std::int64_t layer) { return (static_cast<std::uint64_t>(layer) + 1) * kSlots; }
 
 // FNV-1a: a parameter's initial values depend on its name alone, so that adding a layer changes no other.
 std::uint64_t name_slot(const std::string& name) {
@@ -34,8 +41,13 @@ bool ends_with(const std::string& text, const std::string& suffix) {
 }  // namespace
 
 Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to,
-           const ComputeMode& mode)
-    : config_(config), mode_(mode) {
+           const ComputeMode& mode, Recompute recompute)
+    : config_(config),
+      lora_(lora),
+      quant_(&quant),
+      mode_(mode),
+      recompute_(recompute),
+      kv_("attention", "kv", {.granularity = "token"}) {
   const std::int64_t d = config_.n_embd;
   const bool train_base = !config_.freeze_base;
   linears_.reserve(static_cast<std::size_t>(config_.linears()));
@@ -126,29 +138,34 @@ at::Tensor Gpt2::norm(const at::Tensor& x, const Norm& norm) const {
   return at::layer_norm(x, {config_.n_embd}, store_.tensor(norm.weight), store_.tensor(norm.bias), kNormEps);
 }
 
-// Inverted dropout with a mask from the counter-based generator: the same for any number of ranks, and after a resume.
 at::Tensor Gpt2::dropout(const at::Tensor& x, double p, const ForwardContext& context, std::uint64_t slot) const {
-  if (!context.training || p <= 0.0) return x;
-  at::Tensor mask = at::empty(x.sizes(), at::kFloat);
-  const std::span<float> values = span_of(mask);
-  fill_uniform(context.rng(RngPurpose::kDropout, slot), 0.0F, 1.0F, values);
-  const auto scale = static_cast<float>(1.0 / (1.0 - p));
-  for (float& value : values) value = value < static_cast<float>(p) ? 0.0F : scale;
-  return x * mask.to(x.options());
+  return context.training && p > 0.0 ? counter_dropout(x, p, context.rng(RngPurpose::kDropout, slot)) : x;
+}
+
+at::Tensor Gpt2::quantized_kv(const at::Tensor& x_btd, const ForwardContext& context, const Block& block) const {
+  const BitWidth width(quant_->kv_bits);
+  // A block that is unquantized in this pass is so throughout: it is the reference.
+  if (width.is_full() || context.calibrating || context.precision->at(linears_[block.c_attn].spec().index).is_full())
+    return x_btd;
+  const Coded coded = kv_.encode(x_btd.detach().contiguous(), width, /*with_transposed=*/false);
+  return straight_through(x_btd, decode(coded.codes, coded.scales, x_btd.scalar_type()).view(x_btd.sizes()),
+                          /*grad_clip=*/0.0);
 }
 
 at::Tensor Gpt2::attend(const at::Tensor& q_btd, const at::Tensor& k_btd, const at::Tensor& v_btd,
                         const ForwardContext& context, std::int64_t layer) const {
   const std::int64_t batch = q_btd.size(0), tokens = q_btd.size(1), heads = config_.n_head;
   const auto by_head = [&](const at::Tensor& t) { return t.view({batch, tokens, heads, -1}).transpose(1, 2); };
-  const at::Tensor q = by_head(q_btd), k = by_head(k_btd), v = by_head(v_btd);  // [B, H, T, D/H]
+  const Block& block = blocks_[static_cast<std::size_t>(layer)];
+  const at::Tensor q = by_head(q_btd), k = by_head(quantized_kv(k_btd, context, block)),
+                   v = by_head(quantized_kv(v_btd, context, block));  // [B, H, T, D/H]
   const std::int64_t head_dim = q.size(-1);
   at::Tensor out;
   if (context.training && config_.attn_dropout > 0.0) {
     const double scale = 1.0 / std::sqrt(static_cast<double>(head_dim));
     const at::Tensor future = at::ones({tokens, tokens}, q.options().dtype(at::kBool)).triu(1);
     const at::Tensor scores = (at::matmul(q, k.transpose(-2, -1)) * scale).masked_fill(future, -INFINITY);
-    const auto slot = static_cast<std::uint64_t>(layer) * kSlots + kAttention;
+    const std::uint64_t slot = first_slot(layer) + kAttention;
     out = at::matmul(dropout(at::softmax(scores, -1), config_.attn_dropout, context, slot), v);
   } else if (mode_.is_cuda() && mode_.dtype == at::kBFloat16 && !mode_.repeatable_attention && head_dim % 8 == 0 &&
              head_dim <= 128) {
@@ -179,56 +196,154 @@ at::Tensor Gpt2::embed(const at::Tensor& tokens) const {
 }
 
 bool Gpt2::fuses(const ForwardContext& context) const {
-  const bool dropout =
-      context.training && (config_.embd_dropout > 0.0 || config_.attn_dropout > 0.0 || config_.resid_dropout > 0.0);
-  return mode_.is_cuda() && !dropout &&
+  return mode_.is_cuda() &&
          std::all_of(linears_.begin(), linears_.begin() + static_cast<std::ptrdiff_t>(4 * blocks_.size()),
                      [&](const QuantLinear& linear) { return linear.can_fuse(context); });
 }
 
-at::Tensor Gpt2::hidden_fused(const at::Tensor& x_btd, const ForwardContext& context, std::int64_t batch) const {
+FusedBlock Gpt2::fused_block_of(const ForwardContext& context, std::int64_t layer) const {
+  const Block& block = blocks_[static_cast<std::size_t>(layer)];
+  const auto draws = [&](std::uint64_t slot) { return context.rng(RngPurpose::kDropout, first_slot(layer) + slot); };
   const auto linear = [&](std::size_t index) { return linears_[index].fused(context, mode_.dtype); };
+  return {.ln_1 = fused_norm_of(block.ln_1),
+          .c_attn = linear(block.c_attn),
+          .attn_proj = linear(block.attn_proj),
+          .ln_2 = fused_norm_of(block.ln_2),
+          .c_fc = linear(block.c_fc),
+          .mlp_proj = linear(block.mlp_proj),
+          .dropout = {.p = context.training ? config_.resid_dropout : 0.0,
+                      .attn_out = draws(kAttentionOut),
+                      .mlp_out = draws(kMlpOut)}};
+}
+
+ResidualPair Gpt2::fused_block(const FusedBlock& block, const ResidualPair& x, const ForwardContext& context,
+                               std::int64_t layer, std::int64_t batch) const {
   const auto by_sequence = [&](const at::Tensor& t) { return t.unflatten(0, {batch, -1}); };
+  const FirstHalf first = fused_first_half(x, block.ln_1, block.c_attn);
+  const at::Tensor attended = attend(by_sequence(first.q), by_sequence(first.k), by_sequence(first.v), context, layer);
+  return fused_second_half(first.residual, attended.view({-1, config_.n_embd}), block,
+                           /*keep_gelu=*/recompute_ != Recompute::kSelective);
+}
+
+at::Tensor Gpt2::hidden_fused(const at::Tensor& x_btd, const ForwardContext& context, std::int64_t batch) const {
+  const auto layers = static_cast<std::size_t>(4 * config_.n_layer);
+  if (context.weight_cache != nullptr)
+    QuantLinear::prepare_all(std::span(linears_).first(layers), context, mode_.dtype);
   ResidualPair x{.residual = x_btd.reshape({-1, config_.n_embd}), .delta = {}};
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const Block& block = blocks_[i];
-    const FirstHalf first = fused_first_half(x, fused_norm_of(block.ln_1), linear(block.c_attn));
-    const at::Tensor attended = attend(by_sequence(first.q), by_sequence(first.k), by_sequence(first.v), context,
-                                       static_cast<std::int64_t>(i) + 1);
-    x = fused_second_half(first.residual, attended.view({-1, config_.n_embd}), linear(block.attn_proj),
-                          fused_norm_of(block.ln_2), linear(block.c_fc), linear(block.mlp_proj));
+  for (std::int64_t layer = 0; layer < config_.n_layer; ++layer) {
+    const FusedBlock block = fused_block_of(context, layer);
+    if (recompute_ != Recompute::kBlock) {
+      x = fused_block(block, x, context, layer, batch);
+      continue;
+    }
+    const Segment segment = [=, this](const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
+      const ResidualPair pair{.residual = in[0], .delta = in.size() > 1 ? in[1] : at::Tensor()};
+      const ResidualPair out = fused_block(block, pair, context, layer, batch);
+      return {out.residual, out.delta};
+    };
+    std::vector<at::Tensor> inputs = {x.residual};
+    if (x.delta.defined()) inputs.push_back(x.delta);
+    const std::vector<at::Tensor> out = recomputed(segment, inputs, block.parameters());
+    x = {.residual = out[0], .delta = out[1]};
   }
   return fused_norm(x, fused_norm_of(ln_f_)).view(x_btd.sizes());
+}
+
+std::vector<at::Tensor> Gpt2::parameters_of(const Block& block) const {
+  std::vector<at::Tensor> all;
+  const auto add = [&](std::initializer_list<int> ids) {
+    for (const int id : ids)
+      if (id >= 0) all.push_back(store_.tensor(id));
+  };
+  add({block.ln_1.weight, block.ln_1.bias, block.ln_2.weight, block.ln_2.bias});
+  for (const std::size_t index : {block.c_attn, block.attn_proj, block.c_fc, block.mlp_proj}) {
+    const QuantLinear& linear = linears_[index];
+    add({linear.spec().weight, linear.spec().bias, linear.lora_a(), linear.lora_b()});
+  }
+  return all;
+}
+
+at::Tensor Gpt2::block_by_operators(const at::Tensor& x_btd, const ForwardContext& context, std::int64_t layer) const {
+  const Block& block = blocks_[static_cast<std::size_t>(layer)];
+  const double p = config_.resid_dropout;
+  const at::Tensor attended = attention(block, norm(x_btd, block.ln_1), context, layer);
+  const at::Tensor x = x_btd + dropout(attended, p, context, first_slot(layer) + kAttentionOut);
+  const at::Tensor fed = mlp(block, norm(x, block.ln_2), context);
+  return x + dropout(fed, p, context, first_slot(layer) + kMlpOut);
+}
+
+at::Tensor Gpt2::hidden_by_operators(const at::Tensor& embedded, const ForwardContext& context) const {
+  at::Tensor x = embedded;
+  for (std::int64_t layer = 0; layer < config_.n_layer; ++layer) {
+    if (recompute_ != Recompute::kBlock) {
+      x = block_by_operators(x, context, layer);
+      continue;
+    }
+    const Segment segment = [=, this](const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
+      return {block_by_operators(in[0], context, layer)};
+    };
+    x = recomputed(segment, {x}, parameters_of(blocks_[static_cast<std::size_t>(layer)]))[0];
+  }
+  return norm(x, ln_f_);
 }
 
 at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context) const {
   QAT_CHECK(context.precision != nullptr && context.precision->size() == static_cast<std::int64_t>(linears_.size()),
             "a pass needs the width of every linear layer");
   QAT_CHECK(tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
-  at::Tensor x = embed(tokens);
-  if (fuses(context)) return hidden_fused(x, context, tokens.size(0));
-  // Slot numbers of blocks start at kSlots; the embeddings have block 0's unused one.
-  x = dropout(x, config_.embd_dropout, context, kEmbedding);
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const Block& block = blocks_[i];
-    const std::uint64_t slots = (i + 1) * kSlots;
-    const at::Tensor attended = attention(block, norm(x, block.ln_1), context, static_cast<std::int64_t>(i) + 1);
-    x = x + dropout(attended, config_.resid_dropout, context, slots + kAttentionOut);
-    const at::Tensor fed = mlp(block, norm(x, block.ln_2), context);
-    x = x + dropout(fed, config_.resid_dropout, context, slots + kMlpOut);
-  }
-  return norm(x, ln_f_);
+  const at::Tensor x = dropout(embed(tokens), config_.embd_dropout, context, kEmbedding);
+  return fuses(context) ? hidden_fused(x, context, tokens.size(0)) : hidden_by_operators(x, context);
 }
 
 const at::Tensor& Gpt2::head_weight() const { return store_.tensor(head_); }
 
 // The output projection in the activations' dtype, with rows of zeros up to what the matrix units like.
-at::Tensor Gpt2::converted_head(const ForwardContext& context) const {
-  const auto convert = [&] { return padded_head(head_weight().detach(), mode_.dtype); };
-  if (!mode_.is_cuda()) return head_weight().detach();
-  if (context.weight_cache == nullptr) return convert();
-  return context.weight_cache->converted({.linear = -1, .role = 0, .bits = BitWidth::kFull, .transposed = false},
-                                         convert);
+LmHead Gpt2::plain_head(const ForwardContext& context) const {
+  const auto convert = [&] { return padded_head(head_weight(), mode_.dtype); };
+  const WeightCache::Key key{.linear = kHeadKey, .role = 0, .bits = BitWidth::kFull, .transposed = false};
+  return {.weight = head_weight(),
+          .lora_a = {},
+          .lora_b = {},
+          .values = context.weight_cache == nullptr ? convert() : context.weight_cache->converted(key, convert),
+          .codes = {}};
+}
+
+LmHead Gpt2::coded_head(const ForwardContext& context) const {
+  const QuantLinear& linear = linears_.back();
+  const LayerPrecision& precision = context.precision->at(linear.spec().index);
+  WeightCache* cache = context.weight_cache;
+  const WeightCache::Key key{.linear = kHeadKey, .role = 0, .bits = precision.weight.bits(), .transposed = false};
+  const auto encode = [&] { return padded_head_codes(head_weight(), precision.weight); };
+  HeadCodes codes{.weight = cache == nullptr ? encode() : cache->get(key, encode), .activation = precision.activation};
+  LmHead head{.weight = head_weight()};
+  if (at::GradMode::is_enabled()) {
+    const auto convert = [&] { return decode(codes.weight.codes, codes.weight.scales, mode_.dtype); };
+    head.values = cache == nullptr ? convert() : cache->converted(key, convert);
+  }
+  if (linear.lora_a() >= 0) {
+    head.lora_a = store_.tensor(linear.lora_a()), head.lora_b = store_.tensor(linear.lora_b());
+    codes.adapter = head_adapter(head.lora_a, head.lora_b, precision.weight,
+                                 lora_.alpha / static_cast<double>(lora_.rank), codes.weight, mode_.dtype);
+  }
+  head.codes = std::move(codes);
+  return head;
+}
+
+bool Gpt2::head_on_codes(const PrecisionMap& precision) const {
+  if (!config_.quantize_lm_head) return false;
+  const Device device = mode_.is_cuda() ? Device::kCuda : Device::kCpu;
+  // A chunk knows the scales of its own tokens and no others.
+  const bool dynamic = quant_->weight.granularity == "channel" && quant_->activation.range == "dynamic" &&
+                       quant_->activation.granularity == "token";
+  const bool adapter = lora_.rank == 0 || lora_.quantize;
+  return choose_gemm_path(*quant_, precision.at(linears_.back().spec().index), device) == GemmPath::kCodes && dynamic &&
+         adapter;
+}
+
+std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
+  if (!config_.quantize_lm_head || context.precision->at(linears_.back().spec().index).is_full())
+    return plain_head(context);
+  return head_on_codes(*context.precision) ? std::optional<LmHead>(coded_head(context)) : std::nullopt;
 }
 
 at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
@@ -239,9 +354,9 @@ at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context)
 at::Tensor Gpt2::loss(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
   const at::Tensor x = hidden(tokens, context);
   const at::Tensor flat_targets = targets.reshape({-1});
-  if (config_.quantize_lm_head)
-    return cross_entropy(logits(x, context).reshape({-1, config_.vocab_size}).to(at::kFloat), flat_targets);
-  return lm_head_cross_entropy(x.reshape({-1, config_.n_embd}), head_weight(), converted_head(context), flat_targets);
+  if (const std::optional<LmHead> head = chunked_head(context))
+    return lm_head_cross_entropy(x.reshape({-1, config_.n_embd}), *head, flat_targets);
+  return cross_entropy(logits(x, context).reshape({-1, config_.vocab_size}).to(at::kFloat), flat_targets);
 }
 
 at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
@@ -249,11 +364,11 @@ at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, 
   const at::Tensor x = hidden(tokens, context);
   const at::Tensor flat_targets = targets.reshape({-1});
   at::Tensor nll;
-  if (config_.quantize_lm_head) {
+  if (const std::optional<LmHead> head = chunked_head(context)) {
+    nll = lm_head_token_nll(x.reshape({-1, config_.n_embd}), *head, flat_targets);
+  } else {
     const at::Tensor all = logits(x, context).reshape({-1, config_.vocab_size}).to(at::kFloat);
     nll = at::nll_loss(at::log_softmax(all, 1), flat_targets, /*weight=*/{}, at::Reduction::None);
-  } else {
-    nll = lm_head_token_nll(x.reshape({-1, config_.n_embd}), converted_head(context), config_.vocab_size, flat_targets);
   }
   return nll.view(tokens.sizes());
 }

@@ -6,14 +6,17 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "src/loss/lm_head.h"
 #include "src/model/forward_context.h"
 #include "src/model/gpt2_config.h"
 #include "src/model/parameter_store.h"
 #include "src/model/quant_linear.h"
+#include "src/model/recompute.h"
 #include "src/quant/torch_device.h"
 
 namespace qat {
@@ -22,9 +25,10 @@ class Gpt2 {
  public:
   // Declares and allocates all parameters; `pad_to` is ParameterStore::allocate's. Values are zero until
   // init_random() or a checkpoint fills them. The configs must outlive the model.
-  // `mode` says where the parameters live and in which dtype activations are.
+  // `mode` says where the parameters live and in which dtype activations are, `recompute` what backward computes again:
+  // it changes memory and time, and no bit. Under kBlock what a pass's context points to must live until its backward.
   Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to,
-       const ComputeMode& mode = {});
+       const ComputeMode& mode = {}, Recompute recompute = Recompute::kNone);
   Gpt2(const Gpt2&) = delete;
   Gpt2& operator=(const Gpt2&) = delete;
 
@@ -40,6 +44,8 @@ class Gpt2 {
   at::Tensor loss(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const;
   // Whether a pass takes the fused blocks (fused_block.h) or goes operator by operator.
   bool fuses(const ForwardContext& context) const;
+  // Whether the output projection runs on codes, chunk by chunk; its gradients are not rounded then (docs/numerics.md).
+  bool head_on_codes(const PrecisionMap& precision) const;
   const ComputeMode& mode() const { return mode_; }
   // Per-token negative log-likelihood, no gradient: fp32 [B, T].
   at::Tensor token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const;
@@ -68,20 +74,36 @@ class Gpt2 {
   void add_head(const QuantConfig& quant, const LoraConfig& lora);
   at::Tensor norm(const at::Tensor& x, const Norm& norm) const;
   FusedNorm fused_norm_of(const Norm& norm) const;
+  FusedBlock fused_block_of(const ForwardContext& context, std::int64_t layer) const;
+  std::vector<at::Tensor> parameters_of(const Block& block) const;
   at::Tensor embed(const at::Tensor& tokens) const;
   at::Tensor hidden_fused(const at::Tensor& x, const ForwardContext& context, std::int64_t batch) const;
+  at::Tensor hidden_by_operators(const at::Tensor& x, const ForwardContext& context) const;
+  // One block, `layer` counted from 0. Pair: [M, d] each; x: [B, T, d].
+  ResidualPair fused_block(const FusedBlock& block, const ResidualPair& x, const ForwardContext& context,
+                           std::int64_t layer, std::int64_t batch) const;
+  at::Tensor block_by_operators(const at::Tensor& x, const ForwardContext& context, std::int64_t layer) const;
   // q, k, v: [B, T, d] -> [B, T, d].
   at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context,
                     std::int64_t layer) const;
+  // Keys or values, [B, T, d], as attention of this pass takes them.
+  at::Tensor quantized_kv(const at::Tensor& x, const ForwardContext& context, const Block& block) const;
   at::Tensor attention(const Block& block, const at::Tensor& x, const ForwardContext& context,
                        std::int64_t layer) const;
   at::Tensor mlp(const Block& block, const at::Tensor& x, const ForwardContext& context) const;
   at::Tensor dropout(const at::Tensor& x, double p, const ForwardContext& context, std::uint64_t slot) const;
   const at::Tensor& head_weight() const;
-  at::Tensor converted_head(const ForwardContext& context) const;
+  // The output projection in the form that takes chunks of tokens; none: it goes operator by operator.
+  std::optional<LmHead> chunked_head(const ForwardContext& context) const;
+  LmHead plain_head(const ForwardContext& context) const;
+  LmHead coded_head(const ForwardContext& context) const;
 
   Gpt2Config config_;
+  LoraConfig lora_;
+  const QuantConfig* quant_;
   ComputeMode mode_;
+  Recompute recompute_;
+  Quantizer kv_;
   ParameterStore store_;
   std::vector<QuantLinear> linears_;
   std::vector<std::string> linear_names_;

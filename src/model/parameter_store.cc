@@ -57,6 +57,20 @@ void ParameterStore::set_values(int id, std::span<const float> values) {
   tensors_.at(static_cast<std::size_t>(id)).copy_(host);
 }
 
+at::Tensor ParameterStore::place_in(std::span<float> flat, int id) const {
+  const ParameterInfo& one = info(id);
+  QAT_CHECK(one.trainable && static_cast<std::int64_t>(flat.size()) == trainable_.numel(),
+            "a place in a buffer like trainable_flat()'s");
+  return at::from_blob(flat.data() + one.offset, one.shape, trainable_.options());
+}
+
+at::Tensor GradientPlaces::take(int id) {
+  const auto at = static_cast<std::size_t>(id);
+  if (!store_->info(id).trainable || taken_.at(at)) return {};
+  taken_[at] = true;
+  return store_->place_in(flat_, id);
+}
+
 void ParameterStore::scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
                                        std::vector<bool>& produced) const {
   QAT_CHECK(gradients.size() == trainable_tensors_.size(), "one gradient for each trainable parameter");
@@ -69,9 +83,11 @@ void ParameterStore::scatter_gradients(const std::vector<at::Tensor>& gradients,
       buffer.narrow(0, trainable_offsets_[i], trainable_tensors_[i].numel()).zero_();
       continue;
     }
-    from.push_back(gradients[i]);
-    to.push_back(buffer.narrow(0, trainable_offsets_[i], gradients[i].numel()).view(gradients[i].sizes()));
     produced[i] = true;
+    at::Tensor place = buffer.narrow(0, trainable_offsets_[i], gradients[i].numel()).view(gradients[i].sizes());
+    if (place.const_data_ptr() == gradients[i].const_data_ptr()) continue;
+    from.push_back(gradients[i]);
+    to.push_back(std::move(place));
   }
   const at::NoGradGuard no_grad;
   if (!to.empty()) at::_foreach_copy_(to, from);

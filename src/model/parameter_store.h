@@ -48,9 +48,11 @@ class ParameterStore {
 
   // The trainable tensors, in order of declaration: what gradients are taken of.
   const std::vector<at::Tensor>& trainable_tensors() const { return trainable_tensors_; }
+  // Trainable parameter `id`'s place in a buffer of trainable_flat()'s layout, on device().
+  at::Tensor place_in(std::span<float> flat, int id) const;
   // Copies gradients (one for each trainable tensor; undefined: none) into all of `flat`, on device(), which has
   // trainable_flat()'s layout; those without one, and the padding, become zeros. produced[i] becomes true for each that
-  // had one.
+  // had one. A gradient that already stands in its place is not copied.
   void scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
                          std::vector<bool>& produced) const;
 
@@ -60,6 +62,23 @@ class ParameterStore {
   std::vector<std::int64_t> trainable_offsets_;
   at::Tensor trainable_, frozen_;
   std::int64_t trainable_elems_ = 0, frozen_elems_ = 0;
+};
+
+// Where a pass may leave the gradients of its parameters: in their places in one flat buffer, from which they need not
+// be copied. Each place is given away once, so that of a parameter used twice the second gradient stands elsewhere, and
+// autograd adds the two.
+class GradientPlaces {
+ public:
+  // Both must outlive this.
+  GradientPlaces(const ParameterStore& store, std::span<float> flat)
+      : store_(&store), flat_(flat), taken_(static_cast<std::size_t>(store.count()), false) {}
+  // Undefined if the parameter is frozen or its place is taken.
+  at::Tensor take(int id);
+
+ private:
+  const ParameterStore* store_;
+  std::span<float> flat_;
+  std::vector<bool> taken_;
 };
 
 }  // namespace qat

@@ -4,6 +4,7 @@
 
 #include "kernels/activation/gelu.h"
 #include "kernels/common/error.h"
+#include "kernels/gemm/adapter_backward.h"
 #include "kernels/gemm/code_matmul_adapter.h"
 #include "kernels/quant/encode_gradient.h"
 #include "src/quant/autograd_ops.h"
@@ -40,10 +41,14 @@ void multiply_with_adapter(const Product& product, const at::Tensor& h, const at
                                {const_float_matrix(h), const_float_matrix(t)}, float_matrix(y));
 }
 
+// `place`, or new fp32 memory if it is undefined.
+at::Tensor fp32_at(const at::Tensor& place, at::IntArrayRef sizes, const at::Tensor& like) {
+  return place.defined() ? place : at::empty(sizes, like.options().dtype(at::kFloat));
+}
+
 struct GradientCodesOfOutput {
   at::Tensor rows, row_scales;             // for the input gradient
   at::Tensor cols_transposed, col_scales;  // for the weight gradient
-  at::Tensor sums;                         // the bias gradient
 };
 
 kernels::GradientColumns columns_of(const std::vector<at::Tensor>& parts) {
@@ -61,9 +66,10 @@ std::int64_t total_columns(const std::vector<at::Tensor>& parts) {
 }
 
 // Codes of the output gradient with the other operands' scales folded in. Replaces a GELU pair by the gradient itself.
+// sums: where the bias gradient goes, or undefined.
 GradientCodesOfOutput encode_output_gradient(OutputGradient& gradient, const at::Tensor& weight_scales,
                                              const at::Tensor& input_scales, const GradientRounding& rounding,
-                                             bool want_weight, bool want_bias) {
+                                             bool want_weight, const at::Tensor& sums) {
   const at::Tensor& first = gradient.parts.front();
   const std::int64_t columns = total_columns(gradient.parts), rows = first.numel() / first.size(-1);
   const auto bytes = first.options().dtype(at::kChar), floats = first.options().dtype(at::kFloat);
@@ -72,13 +78,12 @@ GradientCodesOfOutput encode_output_gradient(OutputGradient& gradient, const at:
     out.cols_transposed = at::empty({columns, rows}, bytes);
     out.col_scales = at::empty({columns}, floats);
   }
-  if (want_bias) out.sums = at::empty({columns}, floats);
   const kernels::GradientEncoding encoding{.col_factors = const_span(weight_scales),
                                            .row_factors = const_span(input_scales),
                                            .row_options = gradient_options(rounding, Draw::kInput),
                                            .col_options = gradient_options(rounding, Draw::kWeight)};
   const kernels::GradientCodes codes_out{codes(out.rows), span_of(out.row_scales), codes(out.cols_transposed),
-                                         span_of(out.col_scales), span_of(out.sums)};
+                                         span_of(out.col_scales), span_of(sums)};
   const kernels::Exec exec = exec_for(first);
   if (gradient.gelu_input.defined()) {
     const at::Tensor g = first;  // in place
@@ -112,50 +117,94 @@ at::Tensor lora_b_gradient(const std::vector<at::Tensor>& parts, const at::Tenso
   return at::cat(rows).mul_(scaling);
 }
 
-// The gradients of A and B. Returns the codes of the gradient of h with A's scales folded in.
-GradientCodesOfOutput lora_backward(const PreparedLinear& linear, const LinearSaved& saved,
-                                    const std::vector<at::Tensor>& parts, const LinearRounding& rounding,
-                                    LinearGradients& out) {
-  const Coded& x = saved.input.codes;
-  const at::Tensor h =
-      linear.fuses_lora() ? at::mul(saved.h, x.scales.unsqueeze(1)).to(saved.h.scalar_type()) : saved.h;
-  const at::Tensor db = lora_b_gradient(parts, h, linear.lora_scaling);
-  out.lora_b = fake_quant_gradient(db, rounding.lora_b_weight, Draw::kInput);
-  OutputGradient dh{.parts = {times_lora_b(parts, linear.lora_b)}, .gelu_input = {}};
-  GradientCodesOfOutput coded =
-      encode_output_gradient(dh, linear.lora_a.scales, x.scales, rounding.lora_a, /*want_weight=*/true, false);
-  at::Tensor da = at::empty({linear.lora_a.codes.size(0), linear.in_features()}, linear.one.options());
-  multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, linear.one}, {}, /*accumulate=*/false, da);
-  out.lora_a = fake_quant_gradient(da, rounding.lora_a_weight, Draw::kInput);
-  return coded;
+// What backward of a layer works with.
+struct Backward {
+  const PreparedLinear& linear;
+  const LinearSaved& saved;
+  const std::vector<at::Tensor>& parts;  // of the output gradient
+  const LinearRounding& rounding;
+  const LinearPlaces& places;
+};
+
+// The gradient of A from the codes of h's gradient.
+at::Tensor lora_a_gradient(const Backward& b, const at::Tensor& cols_transposed, const at::Tensor& col_scales) {
+  at::Tensor da = fp32_at(b.places.lora_a, b.linear.lora_a.codes.sizes(), b.linear.one);
+  multiply({cols_transposed, b.saved.input.codes.codes_transposed, col_scales, b.linear.one}, {}, /*accumulate=*/false,
+           da);
+  round_gradient_(da, b.rounding.lora_a_weight);
+  return da;
 }
 
-// dX of the layer and, if it has one, of its adapter.
-void input_gradient(const PreparedLinear& linear, const GradientCodesOfOutput& base, const GradientCodesOfOutput& lora,
-                    const at::Tensor& dx) {
+// Layer and adapter in one product each way: everything of the adapter from one more read of the output gradient.
+void fused_adapter_backward(const Backward& b, const GradientCodesOfOutput& base, LinearGradients& out) {
+  const PreparedLinear& linear = b.linear;
+  const std::int64_t rows = base.rows.size(0), rank = linear.lora_a.codes.size(0);
+  const at::Tensor& x_scales = b.saved.input.codes.scales;
+  const at::Tensor dx_term = at::empty({rows, rank}, linear.lora_b.options());
+  const at::Tensor cols_transposed = at::empty({rank, rows}, linear.lora_a.codes.options());
+  const at::Tensor col_scales = at::empty({rank}, linear.one.options());
+  out.lora_b = fp32_at(b.places.lora_b, linear.lora_b.sizes(), linear.one);
+  kernels::adapter_backward(exec_for(dx_term), columns_of(b.parts),
+                            {.b = const_float_matrix(linear.lora_b),
+                             .h = const_float_matrix(b.saved.h),
+                             .x_scales = const_span(x_scales),
+                             .a_scales = const_span(linear.lora_a.scales),
+                             .g_row_scales = const_span(base.row_scales),
+                             .scaling = static_cast<float>(linear.lora_scaling)},
+                            {.rows = gradient_options(b.rounding.lora_a, Draw::kInput),
+                             .cols = gradient_options(b.rounding.lora_a, Draw::kWeight),
+                             .db = gradient_options(b.rounding.lora_b_weight, Draw::kInput)},
+                            {.db = matrix(out.lora_b),
+                             .dx_term = float_matrix(dx_term),
+                             .dh_cols_transposed = codes(cols_transposed),
+                             .dh_col_scales = span_of(col_scales)});
+  out.lora_a = lora_a_gradient(b, cols_transposed, col_scales);
+  multiply_with_adapter({base.rows, linear.weight.codes_transposed, base.row_scales, linear.one}, dx_term,
+                        linear.lora_a_values, {}, out.input);
+}
+
+// The same from separate products: any rank, dtype and GPU.
+void adapter_backward_by_parts(const Backward& b, const GradientCodesOfOutput& base, LinearGradients& out) {
+  const PreparedLinear& linear = b.linear;
+  const Coded& x = b.saved.input.codes;
+  const at::Tensor h =
+      linear.fuses_lora() ? at::mul(b.saved.h, x.scales.unsqueeze(1)).to(b.saved.h.scalar_type()) : b.saved.h;
+  out.lora_b = lora_b_gradient(b.parts, h, linear.lora_scaling);
+  round_gradient_(out.lora_b, b.rounding.lora_b_weight);
+  OutputGradient dh{.parts = {times_lora_b(b.parts, linear.lora_b)}, .gelu_input = {}};
+  const GradientCodesOfOutput coded =
+      encode_output_gradient(dh, linear.lora_a.scales, x.scales, b.rounding.lora_a, /*want_weight=*/true, {});
+  out.lora_a = lora_a_gradient(b, coded.cols_transposed, coded.col_scales);
   const Product layer{base.rows, linear.weight.codes_transposed, base.row_scales, linear.one};
-  if (!linear.has_lora()) return multiply(layer, {}, /*accumulate=*/false, dx);
   if (linear.fuses_lora()) {
-    const at::Tensor h = decode(lora.rows, lora.row_scales / base.row_scales, dx.scalar_type());
-    return multiply_with_adapter(layer, h, linear.lora_a_values, {}, dx);
+    const at::Tensor term = decode(coded.rows, coded.row_scales / base.row_scales, out.input.scalar_type());
+    return multiply_with_adapter(layer, term, linear.lora_a_values, {}, out.input);
   }
-  multiply({lora.rows, linear.lora_a.codes_transposed, lora.row_scales, linear.one}, {}, /*accumulate=*/false, dx);
-  multiply(layer, {}, /*accumulate=*/true, dx);
+  multiply({coded.rows, linear.lora_a.codes_transposed, coded.row_scales, linear.one}, {}, /*accumulate=*/false,
+           out.input);
+  multiply(layer, {}, /*accumulate=*/true, out.input);
 }
 
 LinearGradients backward_codes(const PreparedLinear& linear, const LinearSaved& saved, OutputGradient gradient,
-                               const LinearRounding& rounding, const LinearNeeds& needs) {
+                               const LinearRounding& rounding, const LinearNeeds& needs, const LinearPlaces& places) {
   const Coded& x = saved.input.codes;
-  const GradientCodesOfOutput coded =
-      encode_output_gradient(gradient, linear.weight.scales, x.scales, rounding.base, needs.weight, needs.bias);
   LinearGradients out;
-  out.bias = coded.sums;
+  if (needs.bias) out.bias = fp32_at(places.bias, {linear.out_features()}, linear.one);
+  const GradientCodesOfOutput coded =
+      encode_output_gradient(gradient, linear.weight.scales, x.scales, rounding.base, needs.weight, out.bias);
   out.input = at::empty({coded.rows.size(0), linear.in_features()}, gradient.parts.front().options());
-  GradientCodesOfOutput lora;
-  if (linear.has_lora()) lora = lora_backward(linear, saved, gradient.parts, rounding, out);
-  input_gradient(linear, coded, lora, out.input);
+  const Backward backward{linear, saved, gradient.parts, rounding, places};
+  if (!linear.has_lora()) {
+    multiply({coded.rows, linear.weight.codes_transposed, coded.row_scales, linear.one}, {}, /*accumulate=*/false,
+             out.input);
+  } else if (linear.fuses_lora() && kernels::takes_adapter_backward(exec_for(out.input), columns_of(gradient.parts),
+                                                                    linear.lora_a.codes.size(0))) {
+    fused_adapter_backward(backward, coded, out);
+  } else {
+    adapter_backward_by_parts(backward, coded, out);
+  }
   if (needs.weight) {
-    out.weight = at::empty({linear.out_features(), linear.in_features()}, linear.one.options());
+    out.weight = fp32_at(places.weight, {linear.out_features(), linear.in_features()}, linear.one);
     multiply({coded.cols_transposed, x.codes_transposed, coded.col_scales, linear.one}, {}, /*accumulate=*/false,
              out.weight);
   }
@@ -163,7 +212,7 @@ LinearGradients backward_codes(const PreparedLinear& linear, const LinearSaved& 
 }
 
 LinearGradients backward_plain(const PreparedLinear& linear, const LinearSaved& saved, const OutputGradient& gradient,
-                               const LinearNeeds& needs) {
+                               const LinearNeeds& needs, const LinearPlaces& places) {
   const at::Tensor g = gradient.parts.size() == 1 ? gradient.parts.front() : at::cat(gradient.parts, /*dim=*/1);
   if (gradient.gelu_input.defined())
     kernels::gelu_backward(exec_for(g), const_float_matrix(g), const_float_matrix(gradient.gelu_input),
@@ -172,10 +221,11 @@ LinearGradients backward_plain(const PreparedLinear& linear, const LinearSaved& 
   out.input = at::mm(g, linear.plain);
   if (needs.weight) {
     const at::Tensor& x = saved.input.values;
-    out.weight = g.scalar_type() == at::kFloat ? at::mm(g.t(), x) : at::mm(g.t(), x, at::kFloat);
+    out.weight = fp32_at(places.weight, {g.size(1), x.size(1)}, g);
+    g.scalar_type() == at::kFloat ? at::mm_out(out.weight, g.t(), x) : at::mm_out(out.weight, g.t(), x, at::kFloat);
   }
   if (needs.bias) {
-    out.bias = at::empty({g.size(1)}, g.options().dtype(at::kFloat));
+    out.bias = fp32_at(places.bias, {g.size(1)}, g);
     kernels::column_sums(exec_for(g), columns_of({g}), span_of(out.bias));
   }
   return out;
@@ -212,9 +262,9 @@ at::Tensor linear_forward(const PreparedLinear& linear, const LinearInput& x, at
 }
 
 LinearGradients linear_backward(const PreparedLinear& linear, const LinearSaved& saved, const OutputGradient& gradient,
-                                const LinearRounding& rounding, const LinearNeeds& needs) {
-  return linear.on_codes ? backward_codes(linear, saved, gradient, rounding, needs)
-                         : backward_plain(linear, saved, gradient, needs);
+                                const LinearRounding& rounding, const LinearNeeds& needs, const LinearPlaces& places) {
+  return linear.on_codes ? backward_codes(linear, saved, gradient, rounding, needs, places)
+                         : backward_plain(linear, saved, gradient, needs, places);
 }
 
 }  // namespace qat

@@ -21,8 +21,8 @@ struct PreparedLinear {
   at::Tensor bias;    // fp32 [N], or undefined
   Coded lora_a;       // codes of A: [r, K]; without an adapter undefined
   at::Tensor lora_b;  // (alpha / r) B^: [N, r] in the activations' dtype
-  // Where one product serves layer and adapter (kernels/gemm/code_matmul_adapter.h), its operands: B over the weight's
-  // scales, [N, r], and A's codes, [K, r].
+  // Where one product serves layer and adapter (kernels/gemm/code_matmul_adapter.h), its operands in the activations'
+  // dtype: (alpha / r) B^ over the weight's scales, [N, r], and A's codes, [K, r].
   at::Tensor lora_b_over_scales, lora_a_values;
   double lora_scaling = 0.0;
   at::Tensor one;  // fp32 [1]: the scale of an operand that has none
@@ -60,6 +60,11 @@ struct LinearNeeds {
   bool weight = true, bias = true;
 };
 
+// Where gradients are to be written: dense fp32 of their parameter's shape, or undefined for new memory.
+struct LinearPlaces {
+  at::Tensor weight, bias, lora_a, lora_b;
+};
+
 struct LinearGradients {
   at::Tensor input;                         // [M, K], activations' dtype
   at::Tensor weight, bias, lora_a, lora_b;  // fp32; undefined if not needed
@@ -69,6 +74,7 @@ struct LinearGradients {
 at::Tensor linear_forward(const PreparedLinear& linear, const LinearInput& x, at::ScalarType dtype, LinearSaved* saved);
 
 LinearGradients linear_backward(const PreparedLinear& linear, const LinearSaved& saved, const OutputGradient& gradient,
-                                const LinearRounding& rounding, const LinearNeeds& needs);
+                                const LinearRounding& rounding, const LinearNeeds& needs,
+                                const LinearPlaces& places = {});
 
 }  // namespace qat

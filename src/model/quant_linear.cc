@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include "kernels/gemm/code_matmul_adapter.h"
-#include "src/quant/gemm_path.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
@@ -12,6 +11,20 @@ namespace {
 // A parameter in the activations' dtype: itself where they are fp32.
 at::Tensor cast(const at::Tensor& parameter, const at::Tensor& x) {
   return parameter.defined() ? parameter.to(x.scalar_type()) : parameter;
+}
+
+// Memory for the codes of x, [rows, cols], with one scale per row.
+Coded empty_codes(const at::Tensor& x, bool transposed) {
+  const auto bytes = x.options().dtype(at::kChar);
+  return {.codes = at::empty(x.sizes(), bytes),
+          .codes_transposed = transposed ? at::empty({x.size(1), x.size(0)}, bytes) : at::Tensor(),
+          .scales = at::empty({x.size(0)}, x.options().dtype(at::kFloat))};
+}
+
+// Adapters come second: they divide by the weights' scales.
+void do_work(const PreparationWork& work, const kernels::Exec& exec) {
+  if (!work.weights.empty()) kernels::encode_rows_batch(exec, work.weights);
+  if (!work.adapters.empty()) kernels::prepare_adapters(exec, work.adapters);
 }
 
 // Products of one layer whose gradients are rounded: each draws from a stream of its own.
@@ -39,15 +52,21 @@ QuantLinear::QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraCo
 at::Tensor QuantLinear::forward(const at::Tensor& x_in, const ForwardContext& context) const {
   const LayerPrecision& precision = context.precision->at(spec_.index);
   const at::Tensor x = x_in.contiguous();
-  switch (choose_gemm_path(*quant_, precision)) {
+  switch (path(precision)) {
     case GemmPath::kPlain:
       return at::linear(x, cast(store_->tensor(spec_.weight), x), cast(bias(), x));
     case GemmPath::kCodes:
       return context.calibrating ? forward_calibrating(x, precision) : forward_codes(x, precision, context);
+    case GemmPath::kWideCodes:
+      return context.calibrating ? forward_calibrating(x, precision) : forward_wide(x, precision, context);
     case GemmPath::kFakeQuant:
       return context.calibrating ? forward_calibrating(x, precision) : forward_floats(x, precision, context);
   }
   return {};
+}
+
+GemmPath QuantLinear::path(const LayerPrecision& precision) const {
+  return choose_gemm_path(*quant_, precision, store_->device().is_cuda() ? Device::kCuda : Device::kCpu);
 }
 
 GradientRounding QuantLinear::rounding(const LayerPrecision& precision, const ForwardContext& context,
@@ -84,55 +103,127 @@ at::Tensor QuantLinear::forward_codes(const at::Tensor& x, const LayerPrecision&
   return y + adapter_out(h, precision, context);
 }
 
+at::Tensor QuantLinear::forward_wide(const at::Tensor& x, const LayerPrecision& precision,
+                                     const ForwardContext& context) const {
+  const WideCoded xq = activation_.encode_wide(x, precision.activation);
+  const at::Tensor& w = store_->tensor(spec_.weight);
+  const at::Tensor y =
+      wide_code_linear(x, w, bias(), xq, weight_.encode_wide(w, precision.weight), rounding(precision, context, kBase));
+  if (lora_a_ < 0) return y;
+  at::Tensor h;
+  if (quantize_lora_) {
+    const at::Tensor a = quantize_gradient_rows(store_->tensor(lora_a_), rounding(precision, context, kLoraAWeight));
+    h = wide_code_linear(x, a, {}, xq, lora_a_quantizer_.encode_wide(a, precision.weight),
+                         rounding(precision, context, kLoraA));
+  } else {
+    const at::Tensor quantized = straight_through(x, activation_.fake_quant(x, precision.activation), 0.0);
+    h = float_linear(quantized, cast(adapter_a(precision, context), x), {}, rounding(precision, context, kLoraA));
+  }
+  return y + adapter_out(h, precision, context);
+}
+
 bool QuantLinear::can_fuse(const ForwardContext& context) const {
   if (context.calibrating || spec_.bias < 0) return false;
   const LayerPrecision& precision = context.precision->at(spec_.index);
-  const GemmPath path = choose_gemm_path(*quant_, precision);
-  if (path == GemmPath::kPlain) return true;
+  const GemmPath taken = path(precision);
+  if (taken == GemmPath::kPlain) return true;
   const bool dynamic = quant_->weight.range == "dynamic" && quant_->weight.granularity == "channel" &&
                        quant_->activation.range == "dynamic" && quant_->activation.granularity == "token";
   const bool gradients = !at::GradMode::is_enabled() || precision.gradient.bits() <= 8;
   const bool adapter = lora_a_ < 0 || (quantize_lora_ && store_->info(lora_a_).shape[0] % 8 == 0);
-  return path == GemmPath::kCodes && dynamic && gradients && adapter;
+  return taken == GemmPath::kCodes && dynamic && gradients && adapter;
 }
 
-PreparedLinear QuantLinear::prepare(const LayerPrecision& precision, bool transposed, at::ScalarType dtype) const {
-  const at::NoGradGuard no_grad;
+bool QuantLinear::adapter_in_product(at::ScalarType dtype) const {
+  const kernels::Exec exec = exec_for(store_->tensor(spec_.weight));
+  const std::int64_t rank = store_->info(lora_a_).shape[0];
+  const DType kind = dtype == at::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
+  return exec.device == Device::kCuda &&
+         kernels::takes_adapter(exec, spec_.out_features, spec_.in_features, rank, kind) &&
+         kernels::takes_adapter(exec, spec_.in_features, spec_.out_features, rank, kind);
+}
+
+PreparedLinear QuantLinear::plain(at::ScalarType dtype) const {
   PreparedLinear out;
-  const at::Tensor weight = store_->tensor(spec_.weight).detach();
   if (spec_.bias >= 0) out.bias = store_->tensor(spec_.bias).detach();
-  out.on_codes = choose_gemm_path(*quant_, precision) == GemmPath::kCodes;
-  if (!out.on_codes) {
-    out.plain = weight.to(dtype);
-    return out;
-  }
-  out.weight = weight_.encode(weight, precision.weight, transposed);
+  out.plain = store_->tensor(spec_.weight).detach().to(dtype);
+  return out;
+}
+
+PreparedLinear QuantLinear::memory_for_codes(bool transposed, at::ScalarType dtype) const {
+  PreparedLinear out;
+  out.on_codes = true;
+  if (spec_.bias >= 0) out.bias = store_->tensor(spec_.bias).detach();
+  out.weight = empty_codes(store_->tensor(spec_.weight).detach(), transposed);
   out.one = at::ones({1}, out.weight.scales.options());
   if (lora_a_ < 0) return out;
   out.lora_scaling = lora_scaling_;
-  out.lora_a = lora_a_quantizer_.encode(store_->tensor(lora_a_).detach(), precision.weight, transposed);
-  const Coded b = lora_b_quantizer_.encode(store_->tensor(lora_b_).detach(), precision.weight, /*transposed=*/false);
-  out.lora_b = decode(b.codes, b.scales * lora_scaling_, dtype);
-  const kernels::Exec exec = exec_for(out.one);
-  const std::int64_t rank = b.codes.size(1);
-  const DType kind = dtype == at::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
-  if (exec.device == Device::kCuda && kernels::takes_adapter(exec, spec_.out_features, spec_.in_features, rank, kind) &&
-      kernels::takes_adapter(exec, spec_.in_features, spec_.out_features, rank, kind)) {
-    out.lora_b_over_scales = decode(b.codes, b.scales * lora_scaling_ / out.weight.scales, dtype);
-    out.lora_a_values = out.lora_a.codes.t().contiguous().to(dtype);
-  }
+  if (!adapter_in_product(dtype)) return out;
+  const at::Tensor a = store_->tensor(lora_a_).detach(), b = store_->tensor(lora_b_).detach();
+  out.lora_a = empty_codes(a, /*transposed=*/false);
+  out.lora_a_values = at::empty({a.size(1), a.size(0)}, a.options().dtype(dtype));
+  out.lora_b = at::empty(b.sizes(), b.options().dtype(dtype));
+  out.lora_b_over_scales = at::empty_like(out.lora_b);
   return out;
+}
+
+void QuantLinear::prepare_codes(const LayerPrecision& precision, bool transposed, at::ScalarType dtype,
+                                PreparedLinear& out, PreparationWork& work) const {
+  work.weights.push_back({.x = const_float_matrix(store_->tensor(spec_.weight)),
+                          .options = {.width = precision.weight},
+                          .out = {codes(out.weight.codes), codes(out.weight.codes_transposed)},
+                          .scales = span_of(out.weight.scales)});
+  if (lora_a_ < 0) return;
+  if (!out.fuses_lora()) {
+    out.lora_a = lora_a_quantizer_.encode(store_->tensor(lora_a_).detach(), precision.weight, transposed);
+    const Coded b = lora_b_quantizer_.encode(store_->tensor(lora_b_).detach(), precision.weight, /*transposed=*/false);
+    out.lora_b = decode(b.codes, b.scales * lora_scaling_, dtype);
+    return;
+  }
+  work.adapters.push_back({.a = const_matrix(store_->tensor(lora_a_)),
+                           .b = const_matrix(store_->tensor(lora_b_)),
+                           .options = {.width = precision.weight},
+                           .weight_scales = const_span(out.weight.scales),
+                           .scaling = static_cast<float>(lora_scaling_),
+                           .a_codes = codes(out.lora_a.codes),
+                           .a_scales = span_of(out.lora_a.scales),
+                           .a_values = float_matrix(out.lora_a_values),
+                           .b_values = float_matrix(out.lora_b),
+                           .b_over_scales = float_matrix(out.lora_b_over_scales)});
+}
+
+void QuantLinear::prepare_all(std::span<const QuantLinear> linears, const ForwardContext& context,
+                              at::ScalarType dtype) {
+  if (linears.empty()) return;
+  PreparationWork work;
+  for (const QuantLinear& linear : linears) linear.prepared(context, dtype, &work);
+  do_work(work, exec_for(linears.front().store_->tensor(linears.front().spec_.weight)));
+}
+
+std::shared_ptr<const PreparedLinear> QuantLinear::prepared(const ForwardContext& context, at::ScalarType dtype,
+                                                            PreparationWork* later) const {
+  const LayerPrecision& precision = context.precision->at(spec_.index);
+  const bool transposed = at::GradMode::is_enabled();
+  const at::NoGradGuard no_grad;
+  const auto make = [&]() -> std::shared_ptr<const PreparedLinear> {
+    std::shared_ptr<const PreparedLinear> spare;
+    if (context.weight_cache != nullptr) spare = context.weight_cache->take_spare(spec_.index, transposed);
+    if (path(precision) != GemmPath::kCodes) return std::make_shared<const PreparedLinear>(plain(dtype));
+    const bool fits = spare != nullptr && spare->on_codes;
+    auto out = std::make_shared<PreparedLinear>(fits ? *spare : memory_for_codes(transposed, dtype));
+    PreparationWork now;
+    prepare_codes(precision, transposed, dtype, *out, later != nullptr ? *later : now);
+    do_work(now, exec_for(out->one));
+    return out;
+  };
+  if (context.weight_cache == nullptr) return make();
+  return context.weight_cache->prepared({spec_.index, /*role=*/0, precision.weight.bits(), transposed}, make);
 }
 
 FusedLinear QuantLinear::fused(const ForwardContext& context, at::ScalarType dtype) const {
   const LayerPrecision& precision = context.precision->at(spec_.index);
-  const bool transposed = at::GradMode::is_enabled();
-  const auto make = [&] { return std::make_shared<const PreparedLinear>(prepare(precision, transposed, dtype)); };
   FusedLinear out;
-  out.prepared =
-      context.weight_cache == nullptr
-          ? make()
-          : context.weight_cache->prepared({spec_.index, /*role=*/0, precision.weight.bits(), transposed}, make);
+  out.prepared = prepared(context, dtype, /*later=*/nullptr);
   out.rounding = {.base = rounding(precision, context, kBase),
                   .lora_a = rounding(precision, context, kLoraA),
                   .lora_a_weight = rounding(precision, context, kLoraAWeight),
@@ -142,6 +233,11 @@ FusedLinear QuantLinear::fused(const ForwardContext& context, at::ScalarType dty
   if (out.prepared->has_lora()) {
     out.parameters.push_back(store_->tensor(lora_a_));
     out.parameters.push_back(store_->tensor(lora_b_));
+  }
+  if (context.gradient_places != nullptr && at::GradMode::is_enabled()) {
+    GradientPlaces& places = *context.gradient_places;
+    out.places = {.weight = places.take(spec_.weight), .bias = places.take(spec_.bias)};
+    if (out.prepared->has_lora()) out.places.lora_a = places.take(lora_a_), out.places.lora_b = places.take(lora_b_);
   }
   return out;
 }

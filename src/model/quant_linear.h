@@ -8,13 +8,18 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
+#include "kernels/quant/encode_batch.h"
+#include "kernels/quant/prepare_adapters.h"
 #include "src/model/forward_context.h"
 #include "src/model/fused_block.h"
 #include "src/model/gpt2_config.h"
 #include "src/model/parameter_store.h"
 #include "src/quant/autograd_ops.h"
+#include "src/quant/gemm_path.h"
 #include "src/quant/quantizer.h"
 
 namespace qat {
@@ -29,6 +34,12 @@ struct LinearSpec {
   int bias = -1;    // -1: none
 };
 
+// Work of QuantLinear's preparation, collected over layers.
+struct PreparationWork {
+  std::vector<kernels::EncodeRowsJob> weights;
+  std::vector<kernels::AdapterJob> adapters;
+};
+
 class QuantLinear {
  public:
   // Declares the adapter in `store`; weight and bias are declared by the caller.
@@ -39,6 +50,10 @@ class QuantLinear {
   bool can_fuse(const ForwardContext& context) const;
   // The layer as the fused blocks want it; weights are prepared once for as long as context's cache lives.
   FusedLinear fused(const ForwardContext& context, at::ScalarType dtype) const;
+
+  // The same for many layers ahead of their use: all weights, and all adapters, are prepared by a launch or two. Needs
+  // context's cache, and layers that can fuse.
+  static void prepare_all(std::span<const QuantLinear> linears, const ForwardContext& context, at::ScalarType dtype);
 
   // x: [..., in] -> [..., out].
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
@@ -51,12 +66,23 @@ class QuantLinear {
 
  private:
   at::Tensor forward_codes(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
+  at::Tensor forward_wide(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
   at::Tensor forward_floats(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
   at::Tensor forward_calibrating(const at::Tensor& x, const LayerPrecision& precision) const;
   // (alpha / r) h B^^T, h = x^ A^^T: [..., r].
   at::Tensor adapter_out(const at::Tensor& h, const LayerPrecision& precision, const ForwardContext& context) const;
   at::Tensor adapter_a(const LayerPrecision& precision, const ForwardContext& context) const;
-  PreparedLinear prepare(const LayerPrecision& precision, bool transposed, at::ScalarType dtype) const;
+  GemmPath path(const LayerPrecision& precision) const;
+  PreparedLinear plain(at::ScalarType dtype) const;
+  // What the fused blocks want of a layer on codes: first memory, then what fills it. The adapter's form follows the
+  // shapes: inside the layer's product where the device has one.
+  PreparedLinear memory_for_codes(bool transposed, at::ScalarType dtype) const;
+  void prepare_codes(const LayerPrecision& precision, bool transposed, at::ScalarType dtype, PreparedLinear& out,
+                     PreparationWork& work) const;
+  // From context's cache if it has them. later: where to leave the work undone, or null: it is done at once.
+  std::shared_ptr<const PreparedLinear> prepared(const ForwardContext& context, at::ScalarType dtype,
+                                                 PreparationWork* later) const;
+  bool adapter_in_product(at::ScalarType dtype) const;
   GradientRounding rounding(const LayerPrecision& precision, const ForwardContext& context, int product) const;
   at::Tensor quantized_weight(const LayerPrecision& precision) const;
   at::Tensor bias() const { return spec_.bias >= 0 ? store_->tensor(spec_.bias) : at::Tensor(); }

@@ -7,6 +7,7 @@
 #include "kernels/common/error.h"
 #include "kernels/gemm/code_matmul.h"
 #include "kernels/quant/encode.h"
+#include "kernels/quant/round_rows.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
@@ -193,6 +194,15 @@ at::Tensor fake_quant_gradient(const at::Tensor& gradient, const GradientRoundin
   kernels::fake_quant_symmetric(exec_for(g), const_matrix(g), axis, const_span(scales),
                                 gradient_options(rounding, draw), matrix(y));
   return y.to(gradient.scalar_type());
+}
+
+void round_gradient_(at::Tensor& g, const GradientRounding& rounding) {
+  if (rounding.width.is_full()) return;
+  if (backward_on_codes(rounding)) {
+    kernels::round_rows(exec_for(g), matrix(g), gradient_options(rounding, Draw::kInput));
+  } else {
+    g.copy_(fake_quant_gradient(g, rounding, Draw::kInput));
+  }
 }
 
 at::Tensor decode(const at::Tensor& codes, const at::Tensor& scales, at::ScalarType dtype) {

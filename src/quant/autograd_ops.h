@@ -35,6 +35,8 @@ at::Tensor quantize_gradient_rows(const at::Tensor& x, const GradientRounding& r
 // A gradient's values rounded to `rounding`'s width, one dynamic scale per row (dx) or per column (dw), as floats of
 // g's dtype.   g: [M, N].
 at::Tensor fake_quant_gradient(const at::Tensor& g, const GradientRounding& rounding, Draw draw);
+// The same per row, in place.   g: fp32, contiguous.
+void round_gradient_(at::Tensor& g, const GradientRounding& rounding);
 
 // The values that codes stand for, one scale per row, in `dtype`.
 at::Tensor decode(const at::Tensor& codes, const at::Tensor& scales, at::ScalarType dtype);

@@ -3,30 +3,35 @@
 namespace qat {
 namespace {
 
-constexpr int kMaxCodeBits = 8;
+constexpr int kMaxCodeBits = 8;       // what int8 holds
+constexpr int kMaxWideCodeBits = 11;  // what fp16's significand holds
 
-bool factors_out(const QuantizerConfig& config, BitWidth width) {
-  return config.method == "minmax" && config.symmetric && config.granularity != "feature" &&
-         width.bits() <= kMaxCodeBits;
+bool factors_out(const QuantizerConfig& config, BitWidth width, int most_bits) {
+  return config.method == "minmax" && config.symmetric && config.granularity != "feature" && width.bits() <= most_bits;
 }
 
 }  // namespace
 
-GemmPath choose_gemm_path(const QuantConfig& config, const LayerPrecision& precision) {
+GemmPath choose_gemm_path(const QuantConfig& config, const LayerPrecision& precision, Device device) {
   if (precision.is_full()) return GemmPath::kPlain;
-  const bool codes =
-      factors_out(config.weight, precision.weight) && factors_out(config.activation, precision.activation);
-  return codes ? GemmPath::kCodes : GemmPath::kFakeQuant;
+  const auto factor_out = [&](int most_bits) {
+    return factors_out(config.weight, precision.weight, most_bits) &&
+           factors_out(config.activation, precision.activation, most_bits);
+  };
+  if (factor_out(kMaxCodeBits)) return GemmPath::kCodes;
+  return device == Device::kCuda && factor_out(kMaxWideCodeBits) ? GemmPath::kWideCodes : GemmPath::kFakeQuant;
 }
 
-std::string describe(GemmPath path) {
+std::string describe(GemmPath path, const std::string& floats) {
   switch (path) {
     case GemmPath::kPlain:
-      return "unquantized fp32";
+      return "unquantized " + floats;
     case GemmPath::kCodes:
       return "int8 codes, int32 sums";
+    case GemmPath::kWideCodes:
+      return "fp16 codes, fp32 sums (wider than 8 bits)";
     case GemmPath::kFakeQuant:
-      return "fake-quantized fp32 (scales do not factor out of an integer product)";
+      return "quantized values in " + floats + " (no codes: scales do not factor out, or more bits than a code holds)";
   }
   return "";
 }

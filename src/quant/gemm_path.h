@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "kernels/common/view.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/quant_config.h"
 
@@ -11,14 +12,16 @@ namespace qat {
 enum class GemmPath : unsigned char {
   kPlain,      // nothing is quantized
   kCodes,      // int8 codes, int32 sums, scales applied once: exact
-  kFakeQuant,  // quantized values as floats: widths above 8, affine, log, per-feature scales, one side unquantized
+  kWideCodes,  // 9..11 bits on a GPU: fp16 codes, which bf16 and tf32 values would not hold, fp32 sums
+  kFakeQuant,  // quantized values as floats: wider, affine, log, per-feature scales, one side unquantized
 };
 
-// Codes need scales that factor out of the sum: both sides min-max symmetric with at most 8 bits, and no scale that
-// varies along the summed dimension.
-GemmPath choose_gemm_path(const QuantConfig& config, const LayerPrecision& precision);
+// Codes need scales that factor out of the sum: both sides min-max symmetric with at most 8 (11) bits, and no scale
+// that varies along the summed dimension. On a CPU, whose floats are fp32, quantized values hold the wider codes.
+GemmPath choose_gemm_path(const QuantConfig& config, const LayerPrecision& precision, Device device);
 
-// "codes (int8 x int8 -> int32)" and the like, with the reason when it is not the fast one: for log lines.
-std::string describe(GemmPath path);
+// "int8 codes, int32 sums" and the like, with the reason when it is not the fast one: for log lines.
+// floats: what the device computes in otherwise ("bf16").
+std::string describe(GemmPath path, const std::string& floats);
 
 }  // namespace qat

@@ -27,6 +27,7 @@ struct LayerOverride {
 struct QuantConfig {
   std::vector<int> widths = {2, 3, 4, 5, 6, 7, 8, 32};  // that training may visit; each 2..18 or 32
   int activation_bits = 0;                              // 0: the weight width of the step; else this width always
+  int kv_bits = 32;                                     // of attention's keys and values: 2..8, or 32: not quantized
   QuantizerConfig weight{.granularity = "channel"};
   QuantizerConfig activation{.granularity = "token"};
   bool stochastic_gradients = true;      // gradients are rounded stochastically, else to nearest

@@ -103,6 +103,16 @@ Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transpose
   return out;
 }
 
+WideCoded Quantizer::encode_wide(const at::Tensor& x, BitWidth width) const {
+  QAT_CHECK(!log_ && symmetric_ && axis_ != Axis::kCol && width.bits() <= 11, "these scales do not factor out");
+  const at::Tensor rows = x.detach().to(at::kFloat).reshape({-1, x.size(-1)});
+  const at::Tensor scales =
+      scales_from(calibrated_mode_ ? require_range(width) : range_of(rows, width), width, nullptr);
+  // A value divided by its scale is its code to within a rounding, far from half a step.
+  const at::Tensor codes = at::round(fake_quant_linear(rows, width).div_(scales.unsqueeze(1)));
+  return {codes.to(at::kHalf), scales};
+}
+
 at::Tensor Quantizer::fake_quant(const at::Tensor& values, BitWidth width) const {
   if (width.is_full()) return values;
   const at::Tensor x = values.to(at::kFloat);

@@ -11,6 +11,7 @@
 #include "kernels/quant/fake_quant.h"
 #include "kernels/quant/range.h"
 #include "src/quant/quant_config.h"
+#include "src/quant/wide_codes.h"
 
 namespace qat {
 
@@ -42,6 +43,8 @@ class Quantizer {
   // per-feature scales (choose_gemm_path). Throws Error(kInternal) naming layer, role and widths if it needs
   // calibration.
   Coded encode(const at::Tensor& x, BitWidth width, bool with_transposed) const;
+  // The same for widths up to 11, as fp16 integers.
+  WideCoded encode_wide(const at::Tensor& x, BitWidth width) const;
   // The values that quantization at `width` leaves, same shape as x. Widths of 32 return x.
   at::Tensor fake_quant(const at::Tensor& x, BitWidth width) const;
 

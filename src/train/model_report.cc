@@ -1,6 +1,11 @@
 #include "src/train/model_report.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
+
+#include "src/quant/gemm_path.h"
 
 namespace qat {
 namespace {
@@ -11,7 +16,45 @@ double forward_total(const std::vector<LayerWork>& layers) {
   return sum;
 }
 
+// The widths of a step of training at `bits`.
+LayerPrecision training_precision(int bits, const QuantConfig& quant, const PrecisionScheduleConfig& schedule) {
+  if (bits == BitWidth::kFull) return {};
+  const int gradient = schedule.grad_kind == "scheduled" ? schedule.grad_max_bits : schedule.grad_min_bits;
+  return {BitWidth(bits), BitWidth(quant.activation_bits == 0 ? bits : quant.activation_bits), BitWidth(gradient)};
+}
+
+std::string product_path(const Gpt2& model, const QuantConfig& quant, const LayerPrecision& base) {
+  const bool cuda = model.mode().is_cuda();
+  const std::string path =
+      describe(choose_gemm_path(quant, base, cuda ? Device::kCuda : Device::kCpu), floats_of(model.mode()));
+  if (!cuda) return path;
+  const PrecisionMap map = PrecisionMap::make(model.linear_names(), base, quant.overrides);
+  return path + (model.fuses({.precision = &map, .training = true}) ? "; blocks are fused"
+                                                                    : "; operator by operator, which is slower");
+}
+
 }  // namespace
+
+std::string floats_of(const ComputeMode& mode) {
+  if (mode.dtype == at::kBFloat16) return "bf16";
+  return mode.tf32 ? "tf32" : "fp32";
+}
+
+std::vector<std::string> product_paths(const Gpt2& model, const QuantConfig& quant,
+                                       const PrecisionScheduleConfig& schedule) {
+  std::vector<std::pair<std::string, std::vector<int>>> by_path;  // in order of first use
+  for (const int bits : quant.widths) {
+    const std::string path = product_path(model, quant, training_precision(bits, quant, schedule));
+    auto found = std::find_if(by_path.begin(), by_path.end(), [&](const auto& one) { return one.first == path; });
+    if (found == by_path.end()) found = by_path.insert(by_path.end(), {path, {}});
+    found->second.push_back(bits);
+  }
+  std::vector<std::string> lines;
+  lines.reserve(by_path.size());
+  for (const auto& [path, widths] : by_path)
+    lines.push_back(fmt::format("linear layers at {} bits: {}", fmt::join(widths, ", "), path));
+  return lines;
+}
 
 std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, const PrecisionMap& precision,
                                   std::int64_t tokens, std::int64_t sequence_length) {
@@ -22,7 +65,9 @@ std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, con
   for (const QuantLinear& linear : model.linears()) {
     const LinearSpec& spec = linear.spec();
     const LayerPrecision& layer = precision.at(spec.index);
-    const OperandBits bits{layer.weight.bits(), layer.activation.bits(), layer.gradient.bits()};
+    const bool unrounded = spec.name == "lm_head" && model.head_on_codes(precision);
+    const OperandBits bits{layer.weight.bits(), layer.activation.bits(),
+                           unrounded ? BitWidth::kFull : layer.gradient.bits()};
     work.push_back({.macs = count * static_cast<double>(model.macs_per_token(spec.index)),
                     .bits = bits,
                     .weight_gradient = train_base});

@@ -10,6 +10,7 @@
 #include "src/report/final_report.h"
 #include "src/report/model_size.h"
 #include "src/schedule/bitops.h"
+#include "src/schedule/schedule_config.h"
 
 namespace qat {
 
@@ -22,6 +23,14 @@ std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, con
 // Every parameter once, with the width it would be stored at.
 SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
                       const PrecisionMap& precision);
+
+// What activations are stored in: "bf16", "tf32" (fp32 in memory) or "fp32".
+std::string floats_of(const ComputeMode& mode);
+
+// Which arithmetic the linear layers take at each of quant.widths, as lines for the log: one for all widths that take
+// the same. Widths of single layers (quant.overrides) only tell whether the blocks are fused.
+std::vector<std::string> product_paths(const Gpt2& model, const QuantConfig& quant,
+                                       const PrecisionScheduleConfig& schedule);
 
 // A row of the final table for each score.
 std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,

@@ -19,7 +19,7 @@ constexpr std::array<std::string_view, 9> kShapeKeys = {
 
 bool ignored(std::string_view key) {
   return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "compute.device" ||
-         key == "model.preset" || key.starts_with("model.init");
+         key == "compute.recompute" || key == "model.preset" || key.starts_with("model.init");
 }
 
 void flatten(const Value& value, const std::string& path, std::map<std::string, std::string>& out) {

@@ -9,7 +9,6 @@
 #include "kernels/common/error.h"
 #include "src/base/parallel.h"
 #include "src/quant/torch_view.h"
-#include "src/train/batch.h"
 
 namespace qat {
 namespace {
@@ -25,11 +24,20 @@ std::shared_ptr<dist::FlatMemory> memory_of(const Gpt2& model) {
   return model.mode().is_cuda() ? dist::cuda_flat_memory() : dist::host_flat_memory();
 }
 
+// The losses in double, in memory of the host once the device has done what it was given so far.
+at::Tensor on_host(const std::vector<at::Tensor>& losses) {
+  const at::Tensor all = at::stack(losses).to(at::kDouble);
+  at::Tensor host = at::empty(all.sizes(), at::TensorOptions().dtype(at::kDouble).pinned_memory(all.is_cuda()));
+  host.copy_(all, /*non_blocking=*/true);
+  return host;
+}
+
 }  // namespace
 
 StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options)
     : model_(model),
       sampler_(sampler),
+      loader_(sampler, options.train.micro_batch_size, options.sequence_length, model.mode().device),
       comm_(comm),
       options_(options),
       micro_batches_(options.train.batch_size / options.train.micro_batch_size),
@@ -44,18 +52,20 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
             "the flat buffer is padded for this number of ranks");
 }
 
-StepRunner::Pass StepRunner::forward_backward(const dist::StepPlan& plan, const PrecisionMap& precision,
-                                              std::int64_t micro_batch) {
-  const std::int64_t rows = options_.train.micro_batch_size;
-  const auto first = plan.step * static_cast<std::uint64_t>(options_.train.batch_size) +
-                     static_cast<std::uint64_t>(micro_batch * rows);
-  const Batch batch = sample_batch(sampler_, first, rows, options_.sequence_length, model_.mode().device);
-  const ForwardContext context{.precision = &precision,
+std::uint64_t StepRunner::first_sample(std::uint64_t step, std::int64_t micro_batch) const {
+  return step * static_cast<std::uint64_t>(options_.train.batch_size) +
+         static_cast<std::uint64_t>(micro_batch * options_.train.micro_batch_size);
+}
+
+StepRunner::Pass StepRunner::forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch,
+                                              GradientPlaces* places) {
+  const ForwardContext context{.precision = &step.precision,
                                .training = true,
                                .stochastic_gradients = options_.stochastic_gradients,
                                .weight_cache = &weight_cache_,
+                               .gradient_places = places,
                                .seed = options_.seed,
-                               .step = plan.step,
+                               .step = step.plan.step,
                                .micro_batch = static_cast<std::uint64_t>(micro_batch)};
   const at::Tensor loss = model_.loss(batch.inputs, batch.targets, context);
   // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
@@ -64,33 +74,43 @@ StepRunner::Pass StepRunner::forward_backward(const dist::StepPlan& plan, const 
                                              /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true)};
 }
 
-std::vector<double> StepRunner::run_micro_batches(const dist::StepPlan& plan, const PrecisionMap& precision,
-                                                  std::vector<bool>& produced) {
-  const std::int64_t first = comm_.rank() * local_micro_batches_;
-  std::vector<at::Tensor> losses;
-  // Rounds of as many passes as there are threads; gradients join the sum in order, so threads change no bit.
-  for (std::int64_t begin = 0; begin < local_micro_batches_; begin += options_.threads) {
-    std::vector<Pass> round(
-        static_cast<std::size_t>(std::min<std::int64_t>(options_.threads, local_micro_batches_ - begin)));
-    run_parallel(static_cast<std::int64_t>(round.size()), options_.threads, [&](std::int64_t i) {
-      round[static_cast<std::size_t>(i)] = forward_backward(plan, precision, first + begin + i);
-    });
-    for (std::size_t i = 0; i < round.size(); ++i) {
-      const std::span<float> leaf = accumulator_.next(/*zeroed=*/false);
-      model_.parameters().scatter_gradients(round[i].gradients, leaf, produced);
-      const std::int64_t micro_batch = first + begin + static_cast<std::int64_t>(i);
-      if (gradient_hook_) gradient_hook_(static_cast<std::int64_t>(plan.step), micro_batch, leaf);
-      accumulator_.commit();
-      losses.push_back(round[i].loss);
-    }
-  }
-  std::vector<double> values;
-  for (const at::Tensor& loss : losses) values.push_back(loss.item<double>());
-  return values;
+void StepRunner::join(const Pass& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step) {
+  model_.parameters().scatter_gradients(pass.gradients, leaf, step.produced);
+  if (gradient_hook_) gradient_hook_(static_cast<std::int64_t>(step.plan.step), micro_batch, leaf);
+  accumulator_.commit();
+  step.losses.push_back(pass.loss);
 }
 
-void StepRunner::agree_on_loss(const std::vector<double>& losses, int local_signal, StepOutcome& outcome) {
-  std::vector<double> mine = losses;
+void StepRunner::run_in_turn(Step& step) {
+  const std::int64_t first = comm_.rank() * local_micro_batches_;
+  for (std::int64_t i = first; i < first + local_micro_batches_; ++i) {
+    const std::span<float> leaf = accumulator_.next(/*zeroed=*/false);
+    GradientPlaces places(model_.parameters(), leaf);  // one pass may leave its gradients where they are wanted
+    join(forward_backward(step, i, loader_.take(first_sample(step.plan.step, i)), &places), i, leaf, step);
+    const bool last = i + 1 == first + local_micro_batches_;
+    loader_.prefetch(last ? first_sample(step.plan.step + 1, first) : first_sample(step.plan.step, i + 1));
+  }
+}
+
+void StepRunner::run_side_by_side(Step& step) {
+  const std::int64_t first = comm_.rank() * local_micro_batches_;
+  // Rounds of as many passes as there are threads; gradients join the sum in order, so threads change no bit.
+  for (std::int64_t begin = 0; begin < local_micro_batches_; begin += options_.threads) {
+    const std::int64_t count = std::min<std::int64_t>(options_.threads, local_micro_batches_ - begin);
+    std::vector<Pass> round(static_cast<std::size_t>(count));
+    run_parallel(count, options_.threads, [&](std::int64_t i) {
+      const std::int64_t micro_batch = first + begin + i;
+      const Batch batch = sample_batch(sampler_, first_sample(step.plan.step, micro_batch),
+                                       options_.train.micro_batch_size, options_.sequence_length, model_.mode().device);
+      round[static_cast<std::size_t>(i)] = forward_backward(step, micro_batch, batch, /*places=*/nullptr);
+    });
+    for (std::int64_t i = 0; i < count; ++i)
+      join(round[static_cast<std::size_t>(i)], first + begin + i, accumulator_.next(/*zeroed=*/false), step);
+  }
+}
+
+void StepRunner::agree_on_loss(const at::Tensor& losses, int local_signal, StepOutcome& outcome) {
+  std::vector<double> mine(losses.const_data_ptr<double>(), losses.const_data_ptr<double>() + losses.numel());
   mine.push_back(static_cast<double>(local_signal));
   std::vector<double> all(mine.size() * static_cast<std::size_t>(comm_.size()));
   comm_.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
@@ -109,10 +129,9 @@ void StepRunner::agree_on_loss(const std::vector<double>& losses, int local_sign
 StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& precision, int local_signal) {
   weight_cache_.clear();  // the weights have changed since the last step
   accumulator_.reset();
-  std::vector<bool> produced;
-  const std::vector<double> losses = run_micro_batches(plan, precision, produced);
-  StepOutcome outcome;
-  agree_on_loss(losses, local_signal, outcome);
+  Step step{.plan = plan, .precision = precision};
+  options_.threads == 1 ? run_in_turn(step) : run_side_by_side(step);
+  const at::Tensor losses = on_host(step.losses);
   const std::span<float> gradient = accumulator_.result();
   reducer_.reduce_scatter(gradient);
   const dist::ShardRange shard = reducer_.shard();
@@ -120,7 +139,10 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
       gradient.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.end - shard.begin));
   const kernels::Exec exec = exec_for(model_.parameters().tensor(0));
   const double mean = 1.0 / static_cast<double>(micro_batches_);
+  StepOutcome outcome;
+  // Waits for the device, for the first time in the step; the losses are there when the norm is.
   outcome.grad_norm = global_norm(comm_, exec, mine, optimizer_.norm_scratch()) * mean;
+  agree_on_loss(losses, local_signal, outcome);
   // Both numbers have the same bits on every rank, so every rank takes the same branch.
   outcome.skipped = !std::isfinite(outcome.loss) || !std::isfinite(outcome.grad_norm);
   if (outcome.skipped) return outcome;
@@ -129,7 +151,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   outcome.clipped = options_.optim.clip_norm > 0.0 && outcome.grad_norm > options_.optim.clip_norm;
   if (outcome.clipped) scale *= options_.optim.clip_norm / outcome.grad_norm;
   const std::span<float> params = model_.parameters().trainable_flat();
-  optimizer_.step(exec, params, gradient, produced, plan.learning_rate, scale);
+  optimizer_.step(exec, params, gradient, step.produced, plan.learning_rate, scale);
   reducer_.all_gather(params);
   return outcome;
 }

@@ -18,6 +18,7 @@
 #include "src/data/sampler.h"
 #include "src/model/gpt2.h"
 #include "src/optim/sharded_adamw.h"
+#include "src/train/batch.h"
 #include "src/train/train_config.h"
 
 namespace qat {
@@ -62,15 +63,29 @@ class StepRunner {
     at::Tensor loss;                    // on the model's device: reading it would wait for the pass
     std::vector<at::Tensor> gradients;  // of the trainable tensors; undefined: not produced
   };
-  Pass forward_backward(const dist::StepPlan& plan, const PrecisionMap& precision, std::int64_t micro_batch);
-  // All of this rank's micro-batches, their gradients added up in order. Returns their losses.
-  std::vector<double> run_micro_batches(const dist::StepPlan& plan, const PrecisionMap& precision,
-                                        std::vector<bool>& produced);
-  // Mean loss over the global batch in order of micro-batches, and the largest signal.
-  void agree_on_loss(const std::vector<double>& losses, int local_signal, StepOutcome& outcome);
+  // What all micro-batches of a step share.
+  struct Step {
+    const dist::StepPlan& plan;
+    const PrecisionMap& precision;
+    std::vector<bool> produced;      // gradients, by trainable tensor
+    std::vector<at::Tensor> losses;  // in order of micro-batches
+  };
+  // Number of the first sample of a micro-batch in the run.
+  std::uint64_t first_sample(std::uint64_t step, std::int64_t micro_batch) const;
+  // places: where gradients may be left, or null.
+  Pass forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientPlaces* places);
+  // Adds a pass to the step: its gradients by way of `leaf`, the accumulator's next.
+  void join(const Pass& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step);
+  // All of this rank's micro-batches: one at a time, or as many at once as there are threads.
+  void run_in_turn(Step& step);
+  void run_side_by_side(Step& step);
+  // Mean loss over the global batch in order of micro-batches, and the largest signal. losses: this rank's, on the
+  // host.
+  void agree_on_loss(const at::Tensor& losses, int local_signal, StepOutcome& outcome);
 
   Gpt2& model_;
   const Sampler& sampler_;
+  BatchLoader loader_;
   dist::Communicator& comm_;
   StepRunnerOptions options_;
   std::int64_t micro_batches_;        // of the global batch

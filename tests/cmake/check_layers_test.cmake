@@ -48,7 +48,7 @@ expect("src/eval/a.h includes src/train/b.h" src/eval/a.h "  #  include <src/tra
 expect("src/train/a.cc includes src/config/b.h" src/train/a.cc "#include <string>" "#include \"src/config/b.h\"")
 expect("src/model/deep/er/a.cc includes launch/b.h" src/model/deep/er/a.cc "#include \"launch/b.h\"")
 # Sideways.
-expect("kernels/quant/a.cc includes kernels/gemm/b.h: neighbours" kernels/quant/a.cc "#include \"kernels/gemm/b.h\"")
+expect("kernels/quant/a.cc includes kernels/optim/b.h: neighbours" kernels/quant/a.cc "#include \"kernels/optim/b.h\"")
 expect("src/text/a.cc includes src/data/b.h: neighbours" src/text/a.cc "#include \"src/data/b.h\"")
 # Folders that see less than their level.
 expect("src/base/a.cc includes dist/comm/b.h: src/base may see only" src/base/a.cc "#include \"dist/comm/b.h\"")

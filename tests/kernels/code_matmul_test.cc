@@ -214,7 +214,7 @@ MatmulProblem hopper_problem() {
   return {.m = 65536, .n = 768, .k = 3072, .out = DType::kBFloat16, .out_stride = 768, .capability = 90};
 }
 
-TEST(MatmulPlan, GivesWhatTmaCanAddressToCutlass) {
+TEST(MatmulPlan, GivesWhatTmaCanAddressToCutlassUnlessOneSideIsNarrow) {
   MatmulProblem problem = hopper_problem();
   EXPECT_EQ(to_text(problem, plan_code_matmul(problem)),
             "65536 x 768 x 3072 to bf16 on sm_90: cutlass (shape and addresses fit TMA)");
@@ -225,8 +225,53 @@ TEST(MatmulPlan, GivesWhatTmaCanAddressToCutlass) {
           for (const std::int64_t k : {16, 64, 1600, 65536}) {
             problem = {.m = m, .n = n, .k = k, .out = out, .out_stride = n, .accumulate = accumulate, .capability = 90};
             const MatmulPlan plan = plan_code_matmul(problem);
-            EXPECT_EQ(plan.path, !accumulate ? MatmulPath::kCutlass : MatmulPath::kCublasLt) << to_text(problem, plan);
+            const bool narrow = std::min(m, n) <= 64 && std::max(m, n) >= 512;
+            const MatmulPath wanted = narrow        ? MatmulPath::kNarrow
+                                      : !accumulate ? MatmulPath::kCutlass
+                                                    : MatmulPath::kCublasLt;
+            EXPECT_EQ(plan.path, wanted) << to_text(problem, plan);
           }
+}
+
+TEST(MatmulPlan, GivesAdapterProductsToTheNarrowPath) {
+  MatmulProblem problem = hopper_problem();
+  problem.n = problem.out_stride = 16;
+  EXPECT_EQ(to_text(problem, plan_code_matmul(problem)),
+            "65536 x 16 x 3072 to bf16 on sm_90: narrow (one side is narrow)");
+  const auto path_of = [](std::int64_t m, std::int64_t n, const auto& change) {
+    MatmulProblem changed = hopper_problem();
+    changed.m = m, changed.n = changed.out_stride = n;
+    change(changed);
+    return plan_code_matmul(changed).path;
+  };
+  const auto as_it_is = [](MatmulProblem& /*p*/) {};
+  EXPECT_EQ(path_of(64, 768, as_it_is), MatmulPath::kNarrow);
+  EXPECT_EQ(path_of(768, 64, as_it_is), MatmulPath::kNarrow);
+  EXPECT_EQ(path_of(65, 768, as_it_is), MatmulPath::kCutlass);
+  EXPECT_EQ(path_of(16, 511, as_it_is), MatmulPath::kSimple);
+  EXPECT_EQ(path_of(16, 504, as_it_is), MatmulPath::kCutlass);
+  // Any number of rows, any address and stride of y, any output.
+  EXPECT_EQ(path_of(5, 50257, as_it_is), MatmulPath::kNarrow);
+  EXPECT_EQ(path_of(16, 768, [](MatmulProblem& p) { p.out_alignment = 2, p.out_stride = 771; }), MatmulPath::kNarrow);
+  EXPECT_EQ(path_of(16, 768, [](MatmulProblem& p) { p.out = DType::kInt32; }), MatmulPath::kNarrow);
+  EXPECT_EQ(path_of(16, 768, [](MatmulProblem& p) { p.capability = 80; }), MatmulPath::kNarrow);
+}
+
+TEST(MatmulPlan, SaysWhatIsInTheWayOfTheNarrowPath) {
+  const auto obstacle = [](const auto& change) -> std::string {
+    MatmulProblem problem = hopper_problem();
+    problem.n = 16;
+    change(problem);
+    const char* text = obstacle_of(MatmulPath::kNarrow, problem);
+    EXPECT_EQ(plan_code_matmul(problem).path == MatmulPath::kNarrow, text == nullptr);
+    return text == nullptr ? "none" : text;
+  };
+  EXPECT_EQ(obstacle([](MatmulProblem& p) { p.m = 512; }), "none");
+  EXPECT_EQ(obstacle([](MatmulProblem& p) { p.capability = 75; }), "no int8 tensor cores of sm_80");
+  EXPECT_EQ(obstacle([](MatmulProblem& p) { p.n = 65; }), "neither M nor N is at most 64");
+  EXPECT_EQ(obstacle([](MatmulProblem& p) { p.k = 0; }), "an empty sum");
+  EXPECT_EQ(obstacle([](MatmulProblem& p) { p.k = 24; }), "K is not a multiple of 16");
+  EXPECT_EQ(obstacle([](MatmulProblem& p) { p.operand_alignment = 8; }), "the codes are not 16-byte aligned");
 }
 
 TEST(MatmulPlan, SaysWhatTheFasterPathsLack) {

@@ -50,11 +50,10 @@ Result by_the_formula(const Grid<float>& x, const Factors& factors, const Encode
     for (std::int64_t c = 0; c < x.cols; ++c) {
       const float inverse = 1.0F / scale_of(r, c);
       const float v = std::clamp(value(r, c) * inverse, -q_max, q_max);
-      float code = std::nearbyint(v);
-      if (options.rounding == Rounding::kStochastic) {
-        code = std::floor(v);
-        if (rounding_uniform_at(options.key, static_cast<std::uint64_t>(r * x.cols + c)) < v - code) code += 1.0F;
-      }
+      double code = std::nearbyint(v);
+      if (options.rounding == Rounding::kStochastic)  // in double the sum is exact, or nowhere near a whole number
+        code = std::floor(static_cast<double>(v) +
+                          rounding_uniform_at(options.key, static_cast<std::uint64_t>(r * x.cols + c)));
       codes.at(r, c) = static_cast<std::int8_t>(code);
     }
   return {scales, codes, transposed(codes)};
@@ -181,7 +180,7 @@ std::vector<std::int8_t> stochastic_codes(float value, std::int64_t n, RngKey ke
   return {codes.values.begin() + 1, codes.values.end()};
 }
 
-TEST(StochasticRounding, IsUnbiasedAndUsesOnlyTheTwoNeighbours) {
+TEST(StochasticRounding, GoesUpWithTheProbabilityOfItsFractionAndUsesOnlyTheTwoNeighbours) {
   constexpr std::int64_t kDraws = 1 << 16;
   for (const float value : {0.3F, -0.3F, 0.01F, 5.75F, -126.5F, 126.99F}) {
     double sum = 0.0;
@@ -189,9 +188,11 @@ TEST(StochasticRounding, IsUnbiasedAndUsesOnlyTheTwoNeighbours) {
       EXPECT_TRUE(code == std::floor(value) || code == std::ceil(value)) << static_cast<int>(code);
       sum += code;
     }
-    const double fraction = value - std::floor(value);
+    // The fraction in whole 256ths, since there are 256 draws: the mean is the value to within half a 256th.
+    const double fraction = std::floor(256.0 * (value - std::floor(value)) + 0.5) / 256.0;
     const double standard_error = std::sqrt(fraction * (1.0 - fraction) / kDraws);
-    EXPECT_NEAR(sum / kDraws, value, 5.0 * standard_error);
+    EXPECT_NEAR(sum / kDraws, std::floor(value) + fraction, 5.0 * standard_error);
+    EXPECT_NEAR(sum / kDraws, value, 5.0 * standard_error + 0x1p-9);
   }
 }
 
@@ -200,15 +201,19 @@ TEST(StochasticRounding, NeverMovesAWholeNumber) {
     for (const std::int8_t code : stochastic_codes(value, 1 << 14, {3, 4})) EXPECT_EQ(code, value);
 }
 
-TEST(StochasticRounding, GoesUpExactlyWhenTheDrawIsBelowTheFraction) {
-  const std::vector<float> x{3.0F, 0.5F, 0.5F, -2.25F, -2.25F, 127.0F, -127.0F};
-  const std::vector<float> draws{0.0F, 0.5F, 0.5F - 0x1p-24F, 0.75F, 0.75F - 0x1p-24F, 0.0F, 0.0F};
+TEST(StochasticRounding, IsTheFloorOfTheExactSumWithTheDraw) {
+  constexpr float kLeast = 0x1p-9F, kMost = 1.0F - 0x1p-9F;
+  const std::vector<float> x{3.0F, 0.5F, 0.5F, -2.25F, -2.25F, 127.0F, -127.0F,
+                             // the sum is 1 or 0 but for the last bits, which fp32 would lose
+                             kLeast, kLeast - 0x1p-33F, -kLeast, -kLeast - 0x1p-32F, 0x1p-140F, -0x1p-140F};
+  const std::vector<float> draws{kMost, 127.5F / 256, 128.5F / 256, 63.5F / 256, 64.5F / 256, kMost, kMost,
+                                 kMost, kMost,        kLeast,       kLeast,      kMost,       kLeast};
   const float inverse = 1.0F;
   for (const CpuIsa isa : {CpuIsa::kPortable, best_cpu_isa()}) {
     std::vector<std::int8_t> codes(x.size());
     code_row({x.data(), static_cast<std::int64_t>(x.size()), /*row_factor=*/1.0F, /*col_factors=*/nullptr},
              {&inverse, /*per_column=*/false, draws.data(), /*q_max=*/127.0F}, codes.data(), isa);
-    EXPECT_EQ(codes, (std::vector<std::int8_t>{3, 0, 1, -3, -2, 127, -127}));
+    EXPECT_EQ(codes, (std::vector<std::int8_t>{3, 0, 1, -3, -2, 127, -127, 1, 0, 0, -1, 0, 0}));
   }
 }
 

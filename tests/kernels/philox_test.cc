@@ -39,15 +39,24 @@ TEST(Philox, GivesTheKnownAnswersOfSevenRounds) {
             (std::vector<std::uint32_t>{0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a}));
 }
 
-TEST(Philox, RoundingDrawsAreTheHalvesOfTheirBlock) {
+TEST(Philox, RoundingDrawsAreTheBytesOfTheirBlock) {
   const RngKey key{7, 9};
-  for (std::uint64_t i = 0; i < 24; ++i) {
-    const std::uint32_t word = rounding_block(key, i / 8).v[i % 8 / 2];
-    const std::uint32_t half = i % 2 == 0 ? word & 0xFFFFU : word >> 16;
-    EXPECT_EQ(rounding_uniform_at(key, i), (static_cast<float>(half) + 0.5F) / 65536.0F);
+  for (std::uint64_t i = 0; i < 48; ++i) {
+    const std::uint32_t word = rounding_block(key, i / 16).v[i % 16 / 4];
+    const std::uint32_t byte = word >> (8 * (i % 4)) & 0xFFU;
+    EXPECT_EQ(rounding_byte_at(key, i), byte);
+    EXPECT_EQ(rounding_uniform_at(key, i), (static_cast<float>(byte) + 0.5F) / 256.0F);
   }
-  EXPECT_EQ(rounding_uniform(0), 0x1p-17F);
-  EXPECT_EQ(rounding_uniform(0xFFFFU), 1.0F - 0x1p-17F);
+  EXPECT_EQ(rounding_uniform(0), 0x1p-9F);
+  EXPECT_EQ(rounding_uniform(0xFFU), 1.0F - 0x1p-9F);
+}
+
+TEST(Philox, KeysWorkedOutBeforehandGiveTheSameBlocks) {
+  for (const RngKey key : {RngKey{0, 0}, RngKey{~0ULL, ~0ULL}, RngKey{0x299f31d0a4093822ULL, 0x0370734413198a2eULL}})
+    for (const std::uint64_t block : {0ULL, 1ULL, 0xFFFFFFFFULL, 0x100000000ULL, 0x85a308d3243f6a88ULL, ~0ULL}) {
+      const Philox4 want = rounding_block(key, block), got = rounding_block(rounding_keys(key), block);
+      EXPECT_EQ(std::vector<std::uint32_t>(got.v, got.v + 4), std::vector<std::uint32_t>(want.v, want.v + 4));
+    }
 }
 
 TEST(Philox, UniformDrawsLieInZeroToOneWithoutOne) {
@@ -80,8 +89,8 @@ TEST_P(FillUniform, EqualsTheSingleDrawsForAnyStartAndLength) {
 TEST_P(FillUniform, OfRoundingEqualsTheSingleDrawsForAnyStartAndLength) {
   if (GetParam() == CpuIsa::kAvx2 && best_cpu_isa() != CpuIsa::kAvx2) GTEST_SKIP() << "no AVX2 on this processor";
   const RngKey key{0x123456789ABCDEF0ULL, 0x0FEDCBA987654321ULL};
-  for (const std::uint64_t first : {0ULL, 1ULL, 5ULL, 7ULL, 1000003ULL, (8ULL << 32) - 43ULL})
-    for (const std::size_t n : {0UL, 1UL, 7UL, 8UL, 9UL, 63UL, 64UL, 65UL, 130UL, 300UL}) {
+  for (const std::uint64_t first : {0ULL, 1ULL, 5ULL, 15ULL, 1000003ULL, (16ULL << 32) - 43ULL})
+    for (const std::size_t n : {0UL, 1UL, 15UL, 16UL, 17UL, 127UL, 128UL, 129UL, 260UL, 600UL}) {
       std::vector<float> draws(n + 1, -1.0F), want(n + 1, -1.0F);  // one beyond the end, to be left alone
       for (std::size_t i = 0; i < n; ++i) want[i] = rounding_uniform_at(key, first + i);
       fill_rounding_uniform(key, first, std::span(draws).first(n), GetParam());

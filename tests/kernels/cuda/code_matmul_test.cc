@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -201,7 +202,9 @@ TEST(CodeMatmulCuda, EveryPathIsExactForTheLargestCodesOfOneSign) {
     const Product product(std::move(a), std::move(b));
     ASSERT_EQ(product.cpu_sums()[0], -127 * 127 * depth);
     const DType fp32 = DType::kFloat32;
-    for (const MatmulPath path : {MatmulPath::kCutlass, MatmulPath::kCublasLt, MatmulPath::kSimple}) {
+    for (const MatmulPath path :
+         {MatmulPath::kNarrow, MatmulPath::kCutlass, MatmulPath::kCublasLt, MatmulPath::kSimple}) {
+      if (path == MatmulPath::kNarrow && capability() < 80) continue;
       if (path == MatmulPath::kCutlass && capability() != 90) continue;
       const int tiles = path == MatmulPath::kCutlass ? cutlass_tile_count(fp32, false) : 1;
       for (int tile = 0; tile < tiles; ++tile) {
@@ -211,6 +214,53 @@ TEST(CodeMatmulCuda, EveryPathIsExactForTheLargestCodesOfOneSign) {
       }
     }
   }
+}
+
+// y = a b^T and, with the roles of a and b exchanged, its transpose.
+void expect_narrow_equals_cpu(std::int64_t rank, std::int64_t wide, std::int64_t depth) {
+  const TuningScope scope({.path = MatmulPath::kNarrow});
+  expect_equals_cpu(random_product(wide, rank, depth), "narrow b");
+  expect_equals_cpu(random_product(rank, wide, depth), "narrow a");
+}
+
+TEST(CodeMatmulCuda, NarrowEqualsTheCpuForAnyNumberOfRows) {
+  if (capability() < 80) GTEST_SKIP() << "needs sm_80";
+  for (const std::int64_t rank : {1, 5, 8, 16, 17, 24, 32, 40, 63, 64})
+    for (const std::int64_t wide : {1, 64, 127, 130, 1000}) expect_narrow_equals_cpu(rank, wide, 144);
+  for (const std::int64_t rank : {16, 64}) expect_narrow_equals_cpu(rank, 4099, 768);
+}
+
+TEST(CodeMatmulCuda, NarrowEqualsTheCpuForWholeAndPartialStepsAndPartsOfASum) {
+  if (capability() < 80) GTEST_SKIP() << "needs sm_80";
+  // Steps are 128 codes deep, a sum is cut from 8 steps on, into at most a quarter as many parts.
+  for (const std::int64_t depth : {16, 64, 112, 128, 256, 272, 512, 1008, 1024, 1040, 1600, 6400})
+    for (const std::int64_t rank : {7, 24, 64}) expect_narrow_equals_cpu(rank, 257, depth);
+}
+
+TEST(CodeMatmulCuda, NarrowEqualsTheCpuForSumsOverTokens) {
+  if (capability() < 80) GTEST_SKIP() << "needs sm_80";
+  const TuningScope scope({.path = MatmulPath::kNarrow});
+  for (const auto& [m, n, k] :
+       std::vector<std::array<std::int64_t, 3>>{{16, 140, 65536}, {64, 130, 65536}, {130, 8, 65536}, {9, 20, 131072}})
+    expect_equals_cpu(random_product(m, n, k), "narrow");
+}
+
+TEST(CodeMatmulCuda, NarrowLeavesGapsBetweenRowsAlone) {
+  if (capability() < 80) GTEST_SKIP() << "needs sm_80";
+  const TuningScope scope({.path = MatmulPath::kNarrow});
+  for (const std::int64_t depth : {64, 2048})  // the sum in one piece, and in parts
+    for (const auto& [m, n] : std::vector<std::array<std::int64_t, 2>>{{150, 13}, {13, 150}})
+      for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+        const Product product = random_product(m, n, depth);
+        const std::int64_t stride = n + 3;
+        const DeviceFloats y(std::vector<float>(static_cast<std::size_t>(m * stride), 7.0F), m, stride, dtype);
+        code_matmul(cuda_exec(), product.a_on_device(), product.b_on_device(), product.device_epilogue({}),
+                    {y.view().data, m, n, stride, dtype});
+        const std::vector<float> inside = product.expected({}, dtype);
+        std::vector<float> want(static_cast<std::size_t>(m * stride), 7.0F);
+        for (std::int64_t r = 0; r < m; ++r) std::copy_n(inside.begin() + r * n, n, want.begin() + r * stride);
+        EXPECT_TRUE(test::same_bits(y.download(), want)) << product.shape();
+      }
 }
 
 TEST(CodeMatmulCuda, CublasLtEqualsTheCpu) {
@@ -271,7 +321,7 @@ TEST(CodeMatmulCuda, LeavesGapsBetweenRowsAlone) {
 
 TEST(CodeMatmulCuda, SumsEqualTheCpuOnEveryPath) {
   for (const auto& [m, n, k] : std::vector<std::array<std::int64_t, 3>>{
-           {1, 1, 0}, {3, 5, 7}, {33, 17, 64}, {64, 768, 256}, {130, 2304, 768}, {48, 64, 65536}}) {
+           {1, 1, 0}, {3, 5, 7}, {33, 17, 64}, {64, 768, 256}, {130, 2304, 768}, {48, 64, 65536}, {16, 771, 1040}}) {
     const Product product = random_product(m, n, k);
     for (const bool simple : {false, true}) {
       MatmulTuning tuning;

@@ -142,7 +142,7 @@ TEST_P(EncodeGradientCuda, EqualsTheCpuForShapesOfEveryPath) {
   for (const auto& [rows, cols] :
        {Shape(1, 1), Shape(3, 5), Shape(33, 17), Shape(16, 8), Shape(1040, 16), Shape(3000, 64), Shape(100, 32),
         Shape(64, 768), Shape(130, 2304), Shape(1040, 3072), Shape(272, 4800), Shape(48, 6400), Shape(32, 8000),
-        Shape(2000, 256), Shape(4096, 1600)})
+        Shape(2000, 256), Shape(4096, 1600), Shape(10700, 528), Shape(300, 1032), Shape(64, 8200)})
     compare(data(rows, cols));
 }
 
@@ -222,8 +222,8 @@ TEST_P(EncodeGradientCuda, GivesTheSameBitsEveryTime) {
 }
 
 TEST_P(EncodeGradientCuda, OfGeluCodesTheGradientThatItStores) {
-  for (const auto& [rows, cols] :
-       {Shape(1, 1), Shape(33, 17), Shape(160, 776), Shape(528, 3072), Shape(64, 6400), Shape(32, 8000)})
+  for (const auto& [rows, cols] : {Shape(1, 1), Shape(33, 17), Shape(160, 776), Shape(528, 3072), Shape(64, 6400),
+                                   Shape(32, 8000), Shape(32, 8200)})
     for (const bool in_place : {false, true}) {
       SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(cols) + (in_place ? " in place" : ""));
       const Grid<float> dy = data(rows, cols, 20), x = data(rows, cols, 21);

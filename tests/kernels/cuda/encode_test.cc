@@ -48,14 +48,30 @@ class EncodeCuda : public ::testing::TestWithParam<Case> {
     return {rows, cols, test::rounded_to(x.values, GetParam().dtype)};
   }
 
+  bool is_dynamic() const { return GetParam().mode == Mode::kRows || GetParam().mode == Mode::kCols; }
+  std::int64_t scales_of(std::int64_t rows, std::int64_t cols) const {
+    const Mode mode = GetParam().mode;
+    return mode == Mode::kGivenOne ? 1 : mode == Mode::kCols ? cols : rows;
+  }
+  // scales: written if they are dynamic, read if they are given (then there are no factors).
+  void encode(const Exec& exec, const ConstFloatMatrix& x, const Factors& factors, const EncodeOptions& options,
+              const CodesOut& out, std::span<float> scales) const {
+    if (GetParam().mode == Mode::kRows)
+      encode_scaled_rows(exec, x, factors, options, out, scales);
+    else if (GetParam().mode == Mode::kCols)
+      encode_scaled_cols(exec, x, factors, options, out, scales);
+    else
+      encode_with_scales(exec, x, scales, options, out);
+  }
+
   // Codes, transposed codes and scales of x on both devices; `which`: bit 0 codes, bit 1 the transposed copy.
   void compare(const Grid<float>& x, const Factors& host_factors, const EncodeOptions& options, int which) const {
-    const auto [mode, dtype, rounding] = GetParam();
+    const DType dtype = GetParam().dtype;
     SCOPED_TRACE(std::to_string(x.rows) + " x " + std::to_string(x.cols) + ", " + std::to_string(options.width.bits()) +
                  " bits, outputs " + std::to_string(which) + ", factors " +
                  std::to_string(host_factors.row_factors.size()) + " " +
                  std::to_string(host_factors.col_factors.size()));
-    const std::int64_t groups = mode == Mode::kRows || mode == Mode::kGiven ? x.rows : mode == Mode::kCols ? x.cols : 1;
+    const std::int64_t groups = scales_of(x.rows, x.cols);
     Grid<std::int8_t> codes(x.rows, x.cols), transposed(x.cols, x.rows);
     std::vector<float> scales = test::random_factors(groups, 77);
     const DeviceFloats device_x(x.values, x.rows, x.cols, dtype);
@@ -67,18 +83,10 @@ class EncodeCuda : public ::testing::TestWithParam<Case> {
                        (which & 2) != 0 ? transposed.view() : Matrix<std::int8_t>{}};
     const CodesOut device_out{(which & 1) != 0 ? device_codes.matrix(x.rows, x.cols) : Matrix<std::int8_t>{},
                               (which & 2) != 0 ? device_transposed.matrix(x.cols, x.rows) : Matrix<std::int8_t>{}};
-    const Exec cuda = test::cuda_exec();
-    if (mode == Mode::kRows) {
-      encode_scaled_rows(Exec{}, x.view(), host_factors, options, out, scales);
-      encode_scaled_rows(cuda, device_x.view(), device_factors, options, device_out, dynamic.span());
-    } else if (mode == Mode::kCols) {
-      encode_scaled_cols(Exec{}, x.view(), host_factors, options, out, scales);
-      encode_scaled_cols(cuda, device_x.view(), device_factors, options, device_out, dynamic.span());
-    } else {
-      encode_with_scales(Exec{}, x.view(), scales, options, out);
-      encode_with_scales(cuda, device_x.view(), given.span(), options, device_out);
-    }
-    if (mode == Mode::kRows || mode == Mode::kCols) {
+    encode(Exec{}, x.view(), host_factors, options, out, scales);
+    encode(test::cuda_exec(), device_x.view(), device_factors, options, device_out,
+           is_dynamic() ? dynamic.span() : given.span());
+    if (is_dynamic()) {
       EXPECT_TRUE(test::same_bits(dynamic.download(), scales));
     }
     if ((which & 1) != 0) {
@@ -97,6 +105,10 @@ TEST_P(EncodeCuda, EqualsTheCpuForShapesOfEveryPath) {
                                      {272, 4800}, {512, 3072}, {4224, 200}, {17000, 96}, {16, 7200}};
   for (const auto& [rows, cols] : shapes)
     for (const int which : {1, 2, 3}) compare(data(rows, cols), {}, options, which);
+}
+
+TEST_P(EncodeCuda, EqualsTheCpuWhereABlockCodesSeveralTiles) {
+  compare(data(136000, 16), {}, {.rounding = GetParam().rounding, .key = {13, 14}}, 3);
 }
 
 TEST_P(EncodeCuda, EqualsTheCpuForEveryWidthAndFactor) {
@@ -128,25 +140,29 @@ TEST_P(EncodeCuda, TreatsWhatIsNotFiniteAsTheCpuDoes) {
 }
 
 TEST_P(EncodeCuda, AcceptsUnalignedData) {
-  if (GetParam().mode != Mode::kRows) GTEST_SKIP() << "the vector paths share one test of alignment";
   constexpr std::int64_t kRows = 32, kCols = 64;
   const Grid<float> x = data(kRows, kCols);
-  std::vector<float> shifted(static_cast<std::size_t>(kRows * kCols + 1), 0.0F);
-  std::copy(x.values.begin(), x.values.end(), shifted.begin() + 1);
-  const DeviceFloats device_x(shifted, 1, kRows * kCols + 1, GetParam().dtype);
+  const auto shifted = [](const std::vector<float>& values) {  // by one element
+    std::vector<float> result(1, 0.0F);
+    result.insert(result.end(), values.begin(), values.end());
+    return result;
+  };
+  const DeviceFloats device_x(shifted(x.values), 1, kRows * kCols + 1, GetParam().dtype);
   const auto* first = static_cast<const std::uint8_t*>(device_x.view().data) + size_of(GetParam().dtype);
+  std::vector<float> want_scales = test::random_factors(scales_of(kRows, kCols), 77);
+  const DeviceBuffer<float> scales(shifted(want_scales));
   const DeviceBuffer<std::int8_t> codes(kRows * kCols + 3), transposed(kRows * kCols + 5);
-  const DeviceBuffer<float> scales(kRows);
   const EncodeOptions options{.rounding = GetParam().rounding, .key = {3, 4}};
-  encode_rows(test::cuda_exec(), ConstFloatMatrix(first, kRows, kCols, kCols, GetParam().dtype), options,
-              {{codes.data() + 3, kRows, kCols}, {transposed.data() + 5, kCols, kRows}}, scales.span());
+  encode(test::cuda_exec(), ConstFloatMatrix(first, kRows, kCols, kCols, GetParam().dtype), {}, options,
+         {{codes.data() + 3, kRows, kCols}, {transposed.data() + 5, kCols, kRows}}, scales.span().subspan(1));
   Grid<std::int8_t> want(kRows, kCols), want_transposed(kCols, kRows);
-  std::vector<float> want_scales(kRows);
-  encode_rows(Exec{}, x.view(), options, {want.view(), want_transposed.view()}, want_scales);
+  encode(Exec{}, x.view(), {}, options, {want.view(), want_transposed.view()}, want_scales);
+  EXPECT_TRUE(test::same_bits(scales.download(), shifted(want_scales)));
   const std::vector<std::int8_t> got = codes.download(), got_transposed = transposed.download();
   EXPECT_TRUE(same_codes({got.begin() + 3, got.end()}, want.values, kCols));
   EXPECT_TRUE(same_codes({got_transposed.begin() + 5, got_transposed.end()}, want_transposed.values, kRows));
-  EXPECT_EQ(got_transposed[0], -1);  // the poison in front is left alone
+  EXPECT_EQ(got[2], -1);  // the poison in front is left alone
+  EXPECT_EQ(got_transposed[4], -1);
 }
 
 std::vector<Case> all_cases() {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <tuple>
+#include <utility>
 
 #include "tests/support/device_buffer.h"
 #include "tests/support/kernel_data.h"
@@ -19,9 +20,9 @@ using test::Grid;
 struct Shape {
   std::int64_t rows, cols;
 };
-constexpr Shape kShapes[] = {{1, 1},     {3, 5},     {33, 17},    {16, 8},     {64, 768},  {130, 2304},
-                             {77, 264},  {33, 1600}, {96, 3072},  {40, 4096},  {17, 4800}, {35, 6400},
-                             {5, 10248}, {2, 50000}, {16900, 64}, {16912, 136}};
+constexpr Shape kShapes[] = {{1, 1},     {3, 5},     {33, 17},    {16, 8},      {64, 768},  {130, 2304},
+                             {77, 264},  {33, 1600}, {96, 3072},  {40, 4096},   {17, 4800}, {35, 6400},
+                             {5, 10248}, {2, 50000}, {16900, 64}, {16912, 136}, {70, 5120}, {45, 3840}};
 
 class GeluCuda : public ::testing::TestWithParam<std::tuple<Shape, DType>> {};
 
@@ -97,6 +98,29 @@ TEST_P(GeluCuda, CodesAreThoseOfItsOwnGelu) {
   }
 }
 
+// More tiles than an H100 has multiprocessors, so that a CTA takes several. All rows are copies of a few.
+TEST(GeluCudaEdges, ManyTilesOfWideRowsGiveTheCodesOfFew) {
+  const std::int64_t few = 37, rows = 4 * 37 * 37 + 4, cols = 3840;
+  const Grid<float> x = input({few, cols}, DType::kBFloat16, 1);
+  const auto codes_of = [&](std::int64_t count) {
+    std::vector<float> values(static_cast<std::size_t>(count * cols));
+    for (std::int64_t row = 0; row < count; ++row) std::ranges::copy(x.row(row % few), values.begin() + row * cols);
+    const DeviceFloats device_x(values, count, cols, DType::kBFloat16);
+    const DeviceBuffer<float> scales(count);
+    const DeviceBuffer<std::int8_t> codes(count * cols), transposed(count * cols);
+    gelu_encode(test::cuda_exec(), device_x.view(), {}, {codes.matrix(count, cols), transposed.matrix(cols, count)},
+                scales.span());
+    return std::pair(Grid<std::int8_t>(count, cols, codes.download()),
+                     Grid<std::int8_t>(cols, count, transposed.download()));
+  };
+  const auto [want, want_transposed] = codes_of(few);
+  const auto [got, got_transposed] = codes_of(rows);
+  EXPECT_TRUE(want_transposed.values == test::transposed(want).values);
+  EXPECT_TRUE(got_transposed.values == test::transposed(got).values);
+  for (std::int64_t row = 0; row < rows; ++row)
+    ASSERT_TRUE(std::ranges::equal(got.row(row), want.row(row % few))) << "row " << row;
+}
+
 TEST(GeluCudaEdges, ExtremesAndRowsWithoutNumbers) {
   std::vector<float> values(8 * 64, 0.5F);
   const std::vector<float> extremes = {-1e30F, 1e30F, -INFINITY, INFINITY, NAN, 0.0F, -40.0F, 40.0F};
@@ -129,9 +153,9 @@ TEST(GeluCudaEdges, ExtremesAndRowsWithoutNumbers) {
 INSTANTIATE_TEST_SUITE_P(Shapes, GeluCuda,
                          ::testing::Combine(::testing::ValuesIn(kShapes),
                                             ::testing::Values(DType::kFloat32, DType::kBFloat16)),
-                         [](const auto& info) {
-                           const auto shape = std::get<0>(info.param);
-                           const DType dtype = std::get<1>(info.param);
+                         [](const auto& test_case) {
+                           const auto shape = std::get<0>(test_case.param);
+                           const DType dtype = std::get<1>(test_case.param);
                            return std::to_string(shape.rows) + "x" + std::to_string(shape.cols) +
                                   (dtype == DType::kFloat32 ? "Fp32" : "Bf16");
                          });

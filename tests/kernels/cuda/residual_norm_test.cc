@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <tuple>
+#include <utility>
 
 #include "tests/support/device_buffer.h"
 #include "tests/support/kernel_data.h"
@@ -169,6 +171,38 @@ TEST_P(ResidualNormCuda, BackwardAgreesWithTheCpuAndRepeats) {
   }
 }
 
+// So many rows that a CTA takes 64 of them; all are copies of a few, which small tiles encode alike.
+TEST(ResidualNormCudaEdges, LargeTilesOfWideRowsGiveTheCodesOfSmallOnes) {
+  const std::int64_t few = 37, rows = 64 * 264 + 16;
+  for (const std::int64_t cols : {1280, 1600}) {
+    const Inputs in({few, cols}, DType::kBFloat16);
+    const DeviceBuffer<float> weight(in.weight), bias(in.bias);
+    const auto codes_of = [&](std::int64_t count) {
+      std::vector<float> values(static_cast<std::size_t>(count * cols));
+      for (std::int64_t row = 0; row < count; ++row)
+        std::ranges::copy(in.x.row(row % few), values.begin() + row * cols);
+      const DeviceFloats x(values, count, cols, DType::kBFloat16);
+      const DeviceBuffer<float> scales(count), mean(count), rstd(count);
+      const DeviceBuffer<std::int8_t> codes(count * cols), transposed(count * cols);
+      residual_norm(test::cuda_exec(), x.view(), {}, {weight.span(), bias.span()}, {},
+                    {{},
+                     {},
+                     {codes.matrix(count, cols), transposed.matrix(cols, count)},
+                     scales.span(),
+                     mean.span(),
+                     rstd.span()});
+      return std::pair(Grid<std::int8_t>(count, cols, codes.download()),
+                       Grid<std::int8_t>(cols, count, transposed.download()));
+    };
+    const auto [want, want_transposed] = codes_of(few);
+    const auto [got, got_transposed] = codes_of(rows);
+    EXPECT_TRUE(want_transposed.values == test::transposed(want).values) << cols;
+    EXPECT_TRUE(got_transposed.values == test::transposed(got).values) << cols;
+    for (std::int64_t row = 0; row < rows; ++row)
+      ASSERT_TRUE(std::ranges::equal(got.row(row), want.row(row % few))) << "row " << row << " of " << cols;
+  }
+}
+
 TEST(ResidualNormCudaEdges, RowsWithoutNumbersAreMarkedAndNoRowsGiveZeroSums) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Grid<float> grid = test::random_grid(64, 768, 7);
@@ -201,9 +235,9 @@ TEST(ResidualNormCudaEdges, RowsWithoutNumbersAreMarkedAndNoRowsGiveZeroSums) {
 INSTANTIATE_TEST_SUITE_P(Shapes, ResidualNormCuda,
                          ::testing::Combine(::testing::ValuesIn(kShapes),
                                             ::testing::Values(DType::kFloat32, DType::kBFloat16)),
-                         [](const auto& info) {
-                           const auto shape = std::get<0>(info.param);
-                           const DType dtype = std::get<1>(info.param);
+                         [](const auto& test_case) {
+                           const auto shape = std::get<0>(test_case.param);
+                           const DType dtype = std::get<1>(test_case.param);
                            return std::to_string(shape.rows) + "x" + std::to_string(shape.cols) +
                                   (dtype == DType::kFloat32 ? "Fp32" : "Bf16");
                          });

@@ -24,7 +24,7 @@ constexpr const char* kAllChanged = R"({
             "init": "checkpoint", "init_from": "x", "freeze_base": true, "tie_lm_head": false, "quantize_lm_head": true,
             "embd_dropout": 0.1, "attn_dropout": 0.2, "resid_dropout": 0.3},
   "lora": {"rank": 3, "alpha": 0.1, "quantize": false},
-  "quant": {"widths": [8, 3, 17], "activation_bits": 9,
+  "quant": {"widths": [8, 3, 17], "activation_bits": 9, "kv_bits": 4,
             "weight": {"method": "log", "log_codebook": "seed", "granularity": "tensor"},
             "activation": {"symmetric": false, "granularity": "feature", "range": "calibrated"},
             "stochastic_gradients": false, "log_grad_clip": 3.5, "calibration_batches": 2,
@@ -38,7 +38,7 @@ constexpr const char* kAllChanged = R"({
   "eval": {"every": 3, "at_start": true, "bits": [32, 3], "max_tokens": 100, "stride": 32, "batch_size": 2},
   "checkpoint": {"every": 5, "keep": 1},
   "parallel": {"data": 2, "threads_per_rank": 3},
-  "compute": {"device": "cuda", "dtype": "tf32", "attention": "repeatable"}
+  "compute": {"device": "cuda", "dtype": "tf32", "attention": "repeatable", "recompute": "block"}
 })";
 
 TEST(ConfigToJson, LoadsBackToTheSameConfigurationAndHash) {

@@ -70,6 +70,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "train.micro_batch_size = 2048: times data.sequence_length must not exceed 131072 tokens"},
         Refused{{"compute.device=cpu", "compute.dtype=bf16"},
                 "compute.dtype = \"bf16\": must be \"auto\" or \"fp32\" on CPUs"},
+        Refused{{"compute.recompute=full"}, "compute.recompute = \"full\": must be one of none, block, selective"},
+        Refused{{"quant.kv_bits=9"}, "quant.kv_bits = 9: must be 2..8 or 32"},
         Refused{{"compute.device=gpu"}, "compute.device = \"gpu\": must be one of"},
         Refused{{"train.micro_batch_size=5"},
                 "train.micro_batch_size = 5: must divide train.batch_size; nearest: 4 or 8 (train.batch_size = 32, "
@@ -128,6 +130,9 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
   EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));
   EXPECT_THAT(warning({"quant.weight.log_codebook=seed"}),
               HasSubstr("quant.weight.log_codebook = \"seed\": has no effect"));
+  EXPECT_THAT(warning({"compute.recompute=selective", "compute.device=cpu"}),
+              HasSubstr("compute.recompute = \"selective\": has no effect"));
+  EXPECT_THAT(warning({"compute.recompute=selective"}), IsEmpty());
   EXPECT_THAT(warning({"precision.cycles=7"}), HasSubstr("precision.cycles = 7: does not divide the steps"));
   EXPECT_THAT(warning({"precision.cycles=7", "precision.phase=full"}), IsEmpty());
   EXPECT_THAT(warning({"lr.warmup_steps=600"}), HasSubstr("more than half"));

@@ -141,14 +141,18 @@ TEST(Quantizer, RangesOfZerosAndSubnormalsGiveFinitePositiveScales) {
 
 TEST(GemmPath, CodesNeedScalesThatFactorOut) {
   const QuantConfig config;
-  const auto path = [](const QuantConfig& c, int weight, int activation) {
-    return choose_gemm_path(c, {BitWidth(weight), BitWidth(activation), BitWidth(8)});
+  const auto path = [](const QuantConfig& c, int weight, int activation, Device device = Device::kCpu) {
+    return choose_gemm_path(c, {BitWidth(weight), BitWidth(activation), BitWidth(8)}, device);
   };
   EXPECT_EQ(path(config, 8, 8), GemmPath::kCodes);
   EXPECT_EQ(path(config, 2, 5), GemmPath::kCodes);
   EXPECT_EQ(path(config, 32, 32), GemmPath::kPlain);
   EXPECT_EQ(path(config, 9, 9), GemmPath::kFakeQuant);
   EXPECT_EQ(path(config, 8, 32), GemmPath::kFakeQuant);
+  EXPECT_EQ(path(config, 8, 8, Device::kCuda), GemmPath::kCodes);
+  EXPECT_EQ(path(config, 9, 8, Device::kCuda), GemmPath::kWideCodes);
+  EXPECT_EQ(path(config, 11, 11, Device::kCuda), GemmPath::kWideCodes);
+  EXPECT_EQ(path(config, 11, 12, Device::kCuda), GemmPath::kFakeQuant);
   QuantConfig feature = config;
   feature.activation.granularity = "feature";
   EXPECT_EQ(path(feature, 8, 8), GemmPath::kFakeQuant);

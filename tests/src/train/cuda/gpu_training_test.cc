@@ -42,7 +42,7 @@ struct Gradients {
   std::vector<at::Tensor> tensors;  // on the CPU; undefined: none
 };
 
-Gradients gradients_of(const TinyModel& spec, const ComputeMode& mode, int bits, int gradient_bits) {
+Gradients gradients_of(const TinyModel& spec, const ComputeMode& mode, int bits, int gradient_bits, bool fused = true) {
   Gpt2 model(spec.config, spec.lora, spec.quant, /*pad_to=*/1024, mode);
   model.init_random(3);
   // LoRA's B is zero at first, and so would be every gradient behind it.
@@ -56,7 +56,7 @@ Gradients gradients_of(const TinyModel& spec, const ComputeMode& mode, int bits,
   const at::Tensor ids = at::randint(spec.config.vocab_size, {4, 33}, at::kLong);
   const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), bits, bits, gradient_bits);
   const ForwardContext context{.precision = &map, .training = true, .stochastic_gradients = false, .seed = 1};
-  EXPECT_EQ(model.fuses(context), mode.is_cuda());
+  EXPECT_EQ(model.fuses(context), mode.is_cuda() && fused);
   const at::Tensor loss = model.loss(ids.narrow(1, 0, 32).contiguous().to(mode.device),
                                      ids.narrow(1, 1, 32).contiguous().to(mode.device), context);
   Gradients out{.loss = loss.item<double>()};
@@ -93,6 +93,18 @@ TEST(GpuTraining, GradientsOnCodesAreTheCpus) {
     // A value on a rounding boundary may get another code; at 4 bits one code is a large step.
     expect_close(gradients_of(gpu_model(), cuda_mode("fp32"), bits, 8), cpu, 1e-3, bits == 8 ? 2e-2 : 1e-1);
     expect_close(gradients_of(gpu_model(), cuda_mode("bf16"), bits, 8), cpu, 1e-2, bits == 8 ? 1e-1 : 4e-1);
+  }
+}
+
+// fp16 holds codes of 9 to 11 bits, so that bf16 activations are all that differs from the CPU.
+TEST(GpuTraining, WideCodesAreTheCpus) {
+  TinyModel spec = gpu_model();
+  for (const int bits : {9, 11}) {
+    SCOPED_TRACE(bits);
+    const Gradients cpu = gradients_of(spec, {}, bits, 32, /*fused=*/false);
+    // A value on a rounding boundary may get another code.
+    expect_close(gradients_of(spec, cuda_mode("fp32"), bits, 32, /*fused=*/false), cpu, 1e-5, 1e-2);
+    expect_close(gradients_of(spec, cuda_mode("bf16"), bits, 32, /*fused=*/false), cpu, 5e-3, 1e-1);
   }
 }
 

@@ -1,0 +1,28 @@
+// The CUDA half of adapter_backward.h. Internal to kernels/gemm.
+#pragma once
+
+#include "kernels/gemm/adapter_backward.h"
+
+namespace qat::kernels {
+
+bool takes_adapter_backward_cuda(const GradientColumns& g, std::int64_t rank);
+void adapter_backward_cuda(const Exec& exec, const GradientColumns& g, const AdapterBackwardOperands& operands,
+                           const AdapterBackwardOptions& options, const AdapterGradients& out);
+
+// How g is cut: a block reads one strip of rows of one group of columns. Sums over the strips (of db) and over the
+// groups (of dh) are left to a second kernel. Decided by the shapes alone, never by the device.
+struct AdapterCut {
+  std::int64_t strips = 0;
+  std::int64_t groups = 0;
+};
+AdapterCut adapter_cut(const GradientColumns& g, std::int64_t rank);
+
+// The two products of one read of g (adapter_backward_sm90.cu), not yet summed; db lacks its scaling.
+struct AdapterPartials {
+  float* dh = nullptr;  // [groups, M, r]
+  float* db = nullptr;  // [strips, N, r]
+};
+void adapter_products_sm90(const Exec& exec, const GradientColumns& g, const AdapterBackwardOperands& operands,
+                           const AdapterCut& cut, const AdapterPartials& partials);
+
+}  // namespace qat::kernels
