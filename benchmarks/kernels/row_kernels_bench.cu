@@ -143,18 +143,25 @@ void bench_shape(std::int64_t rows, std::int64_t cols) {
   }
 }
 
-// Against the bytes of the output gradient alone.
+// Against the bytes of the output gradient alone, and of its column codes where they are wanted.
 void bench_adapter(std::int64_t rows, std::int64_t cols, std::int64_t rank) {
   const Half g(rows, cols, 1), b(cols, rank, 2), h(rows, rank, 3), dx_term(rows, rank, 4);
   const Values<float> x_scales(rows, 5), a_scales(rank, 6), g_scales(rows, 7), db(cols * rank), dh_scales(rank);
-  const Values<std::int8_t> dh_cols(rank * rows);
+  const Values<std::int8_t> dh_cols(rank * rows), g_cols(rows * cols);
+  const Values<float> g_col_scales(cols);
   const EncodeOptions options{.amax_floor = kGradientAmaxFloor, .rounding = Rounding::kStochastic};
   const AdapterBackwardOperands operands{b.view(),        h.view(),        x_scales.span(),
                                          a_scales.span(), g_scales.span(), /*scaling=*/2.0F};
   const AdapterGradients out{{db.data(), cols, rank}, dx_term.view(), {dh_cols.data(), rank, rows}, dh_scales.span()};
   const std::string name = "adapter_backward, rank " + std::to_string(rank);
-  measure(name.c_str(), rows, cols, 2.0 * static_cast<double>(rows) * static_cast<double>(cols), [&] {
+  const double n = static_cast<double>(rows) * static_cast<double>(cols);
+  measure(name.c_str(), rows, cols, 2 * n, [&] {
     adapter_backward(kExec, {{g.view()}, 1}, operands, {options, options, options}, out);
+  });
+  encode_gradient(kExec, {{g.view()}, 1}, {{}, x_scales.span(), {}, options}, {{}, {}, {}, g_col_scales.span(), {}});
+  const AdapterColumns columns{options, g_col_scales.span(), {g_cols.data(), cols, rows}};
+  measure((name + ", columns").c_str(), rows, cols, 3 * n, [&] {
+    adapter_backward(kExec, {{g.view()}, 1}, operands, {options, options, options}, out, columns);
   });
 }
 

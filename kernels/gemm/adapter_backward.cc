@@ -59,6 +59,15 @@ void check_results(const Shape& s, DType dtype, const AdapterGradients& out) {
   check_length("column scales", length(out.dh_col_scales), s.rank, s);
 }
 
+void check_columns(const Shape& s, const AdapterColumns& columns) {
+  const Matrix<std::int8_t>& codes = columns.codes_transposed;
+  if (codes.empty()) return;
+  QAT_CHECK(codes.rows == s.cols && codes.cols == s.rows,
+            "transposed column codes of g are " + shape_text(codes) + for_shape(s));
+  check_length("column scales of g", length(columns.scales), s.cols, s);
+  check_width(columns.options);
+}
+
 }  // namespace
 
 bool takes_adapter_backward(const Exec& exec, const GradientColumns& g, std::int64_t rank) {
@@ -69,7 +78,8 @@ bool takes_adapter_backward(const Exec& exec, const GradientColumns& g, std::int
 }
 
 void adapter_backward(const Exec& exec, const GradientColumns& g, const AdapterBackwardOperands& operands,
-                      const AdapterBackwardOptions& options, const AdapterGradients& out) {
+                      const AdapterBackwardOptions& options, const AdapterGradients& out,
+                      const AdapterColumns& columns) {
   const Shape shape = check_gradient(g, operands.b.cols);
   const DType dtype = g.parts[0].dtype;
   check_matrix("b", operands.b, shape.cols, dtype, shape);
@@ -81,9 +91,10 @@ void adapter_backward(const Exec& exec, const GradientColumns& g, const AdapterB
   check_width(options.rows);
   check_width(options.cols);
   if (!options.db.width.is_full()) check_width(options.db);
+  check_columns(shape, columns);
   dispatch(
-      exec, "adapter_backward", [&] { adapter_backward_cpu(exec, g, operands, options, out); },
-      [&] { adapter_backward_cuda(exec, g, operands, options, out); });
+      exec, "adapter_backward", [&] { adapter_backward_cpu(exec, g, operands, options, out, columns); },
+      [&] { adapter_backward_cuda(exec, g, operands, options, out, columns); });
 }
 
 }  // namespace qat::kernels

@@ -9,6 +9,11 @@
 //   rows     k, s = codes per row of dh[m,j] * a_scales[j]:  dx_term[m,j] = k * (s[m] / g_row_scales[m])
 //   columns  codes per column of dh[m,j] * x_scales[m], transposed
 //
+// The codes of g's own columns, which the product for a trained dW reads, come from the same read where they are
+// wanted:
+//
+//   codes_transposed[n,m] = the code of g[m,n] * x_scales[m] that encode_gradient writes to cols_transposed
+//
 // dx_term is the adapter's part of dX as code_matmul_adapter takes it: inside the row scales of g's own codes. Codes
 // and scales are those of encode.h; sums are fp32, in an order that the shapes alone decide.
 #pragma once
@@ -42,11 +47,18 @@ struct AdapterGradients {
   std::span<float> dh_col_scales;          // [r]
 };
 
+struct AdapterColumns {
+  EncodeOptions options;                 // draws are numbered by the element of g
+  std::span<const float> scales;         // [N]: GradientCodes::col_scales of g with x_scales as its row factors
+  Matrix<std::int8_t> codes_transposed;  // [N, M]; empty: not wanted
+};
+
 // Whether this device has a kernel for these shapes: CPUs take all of fp32, GPUs of sm_90 bf16 whose rows have no odd
 // ends (columns, strides and rank are multiples of 8, the parts start on 16 bytes), for ranks up to kMaxAdapterRank.
 bool takes_adapter_backward(const Exec& exec, const GradientColumns& g, std::int64_t rank);
 
 void adapter_backward(const Exec& exec, const GradientColumns& g, const AdapterBackwardOperands& operands,
-                      const AdapterBackwardOptions& options, const AdapterGradients& out);
+                      const AdapterBackwardOptions& options, const AdapterGradients& out,
+                      const AdapterColumns& columns = {});
 
 }  // namespace qat::kernels

@@ -28,8 +28,8 @@ class NoColumns {
 };
 
 // A thread codes 4 rows x 16 columns of each step: one Philox block a row. Codes of a step go through shared memory as
-// [128 columns][8 groups of 16 rows], group h of column c at h ^ (c / 16 % 4 * 2): a warp's writes (4 columns 16 apart x
-// 8 words) then fall into 32 different banks, and so do eight lanes' reads. They are written out while the next step
+// [128 columns][8 groups of 16 rows], group h of column c at h ^ (c / 16 % 4 * 2): a warp's writes (4 columns 16 apart
+// x 8 words) then fall into 32 different banks, and so do eight lanes' reads. They are written out while the next step
 // is coded, after the barrier between the two.
 template <bool kStochastic>
 class ColumnCoder {
@@ -131,8 +131,8 @@ class ColumnCoder {
     out_cols_ = tile.cols;
   }
 
-  // Rows 2 kPair and 2 kPair + 1 of the thread's four: of each column, the two codes that make half a word. Lanes of odd
-  // quads take the second row first, so that the pieces that eight lanes read lie in different banks.
+  // Rows 2 kPair and 2 kPair + 1 of the thread's four: of each column, the two codes that make half a word. Lanes of
+  // odd quads take the second row first, so that the pieces that eight lanes read lie in different banks.
   template <int kStep, int kPair>
   __device__ __forceinline__ void code_rows(std::uint32_t (&words)[2][kGroup]) const {
     std::uint32_t code[2][2][kGroup];
@@ -141,16 +141,17 @@ class ColumnCoder {
       const float row_factor = read_float(factor_[k] + (kStep * kStepRows + 2 * kPair) * 4);
       Draws8 draws[2] = {};
       if constexpr (kStochastic) {
-        const Philox4 block = rounding_block(
-            a_.keys, block_[k] + tile_block_ + static_cast<std::uint64_t>(kStep * kStepRows + 2 * kPair) * blocks_a_row_);
+        const Philox4 block =
+            rounding_block(a_.keys, block_[k] + tile_block_ +
+                                        static_cast<std::uint64_t>(kStep * kStepRows + 2 * kPair) * blocks_a_row_);
         draws[0] = {{block.v[0], block.v[1]}};
         draws[1] = {{block.v[2], block.v[3]}};
       }
 #pragma unroll
       for (int v = 0; v < 2; ++v) {
         // Two rows on and eight columns on each flip one bit of the swizzled piece.
-        const Raw8<__nv_bfloat16> g{
-            read_shared((from_[k] ^ (2 * kPair + v) * 16U) + static_cast<unsigned>(kStep * kSlotBytes + 2 * kPair * 128))};
+        const Raw8<__nv_bfloat16> g{read_shared((from_[k] ^ (2 * kPair + v) * 16U) +
+                                                static_cast<unsigned>(kStep * kSlotBytes + 2 * kPair * 128))};
 #pragma unroll
         for (int j = 0; j < kGroup; ++j)
           code[k][v][j] = rounded_code<kStochastic>(element(g, j) * row_factor * inverse_[v][j], draws[v], j);
@@ -169,25 +170,28 @@ class ColumnCoder {
   template <int kStep>
   __device__ __forceinline__ void write_out() const {
     const unsigned rows16 = threadIdx.x % 8, first = threadIdx.x / 8;
-    if (strip_.first_row + kStep * kStepRows + rows16 * 16 >= strip_.rows) return;
+    const bool inside = strip_.first_row + kStep * kStepRows + rows16 * 16 < strip_.rows;
+    uint4 codes[kTileCols / 32];
 #pragma unroll
     for (unsigned i = 0; i < kTileCols / 32; ++i) {
-      const unsigned col = first + i * 32;
-      if (static_cast<int>(col) >= out_cols_) continue;
-      const unsigned from = own_ + kStep % 2 * ColumnMemory::kStepCodes + col * kStepRows;
-      *reinterpret_cast<uint4*>(out_ + static_cast<std::int64_t>(i * 32) * strip_.rows + kStep * kStepRows) =
-          read_shared(from + (rows16 ^ (col / 16 % 4 * 2)) * 16);
+      const unsigned col = first + i * 32, group = rows16 ^ (col / 16 % 4 * 2);
+      codes[i] = read_shared(own_ + kStep % 2 * ColumnMemory::kStepCodes + col * kStepRows + group * 16);
     }
+#pragma unroll
+    for (unsigned i = 0; i < kTileCols / 32; ++i)
+      if (inside && static_cast<int>(first + i * 32) < out_cols_)
+        *reinterpret_cast<uint4*>(out_ + static_cast<std::int64_t>(i * 32) * strip_.rows + kStep * kStepRows) =
+            codes[i];
   }
 
   const ColumnArgs& a_;
   const Strip& strip_;
   const unsigned own_;
   const std::uint32_t blocks_a_row_;
-  unsigned odd_, group_;       // its 4 rows are an odd quad of the step's; its 16 columns of the tile's
-  unsigned from_[2];           // in slot 0: its first row and the next, or the other way round
-  unsigned factor_[2];         // of these rows
-  std::uint64_t block_[2];     // Philox's, of column 0 of these rows in step 0
+  unsigned odd_, group_;          // its 4 rows are an odd quad of the step's; its 16 columns of the tile's
+  unsigned from_[2];              // in slot 0: its first row and the next, or the other way round
+  unsigned factor_[2];            // of these rows
+  std::uint64_t block_[2];        // Philox's, of column 0 of these rows in step 0
   std::uint32_t tile_block_ = 0;  // further on to the thread's columns
   unsigned to_, joined_;
   float next_scale_ = 1.0F;

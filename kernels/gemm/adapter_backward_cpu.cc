@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/common/shape_text.h"
+#include "kernels/common/uniform_fill.h"
+#include "kernels/quant/row_coder.h"
+
 namespace qat::kernels {
 namespace {
 
@@ -64,10 +68,44 @@ void round_rows(const Exec& exec, const EncodeOptions& options, Matrix<float> va
   decode_rows(exec, to, scales, values);
 }
 
+// The codes of one part of row m of g: its columns are first ... of all.
+void code_row_of_part(const ConstFloatMatrix& part, std::int64_t m, float row_factor, std::int64_t first,
+                      std::span<const float> inverses, const AdapterColumns& columns) {
+  const Matrix<std::int8_t>& to = columns.codes_transposed;
+  const auto n = static_cast<std::size_t>(part.cols);
+  const bool stochastic = columns.options.rounding == Rounding::kStochastic;
+  std::vector<float> draws(stochastic ? n : 0);
+  fill_rounding_uniform(columns.options.key, static_cast<std::uint64_t>(m * to.rows + first), draws);
+  std::vector<std::int8_t> codes(n);
+  code_row({row_of(part, m), part.cols, row_factor, nullptr},
+           {inverses.data() + first, /*per_column=*/true, stochastic ? draws.data() : nullptr,
+            static_cast<float>(columns.options.width.q_max())},
+           codes.data(), best_cpu_isa());
+  for (std::size_t c = 0; c < n; ++c) to.at(first + static_cast<std::int64_t>(c), m) = codes[c];
+}
+
+void code_columns(const Exec& exec, const GradientColumns& g, std::span<const float> row_factors,
+                  const AdapterColumns& columns) {
+  std::vector<float> inverses(columns.scales.size());
+  std::transform(columns.scales.begin(), columns.scales.end(), inverses.begin(), [](float s) { return 1.0F / s; });
+  exec.for_ranges(g.parts[0].rows, grain_of(length(columns.scales)), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t m = begin; m < end; ++m) {
+      std::int64_t first = 0;
+      for (int p = 0; p < g.count; ++p) {
+        const ConstFloatMatrix& part = g.parts[static_cast<std::size_t>(p)];
+        code_row_of_part(part, m, row_factors[static_cast<std::size_t>(m)], first, inverses, columns);
+        first += part.cols;
+      }
+    }
+  });
+}
+
 }  // namespace
 
 void adapter_backward_cpu(const Exec& exec, const GradientColumns& g, const AdapterBackwardOperands& operands,
-                          const AdapterBackwardOptions& options, const AdapterGradients& out) {
+                          const AdapterBackwardOptions& options, const AdapterGradients& out,
+                          const AdapterColumns& columns) {
+  if (!columns.codes_transposed.empty()) code_columns(exec, g, operands.x_scales, columns);
   const Matrix<const float> b = require_fp32(operands.b), h = require_fp32(operands.h);
   const std::vector<float> scaled_h = with_row_scales(h, operands.x_scales);
   std::int64_t first = 0;

@@ -6,6 +6,7 @@
 namespace qat::kernels {
 
 void adapter_backward_cpu(const Exec& exec, const GradientColumns& g, const AdapterBackwardOperands& operands,
-                          const AdapterBackwardOptions& options, const AdapterGradients& out);
+                          const AdapterBackwardOptions& options, const AdapterGradients& out,
+                          const AdapterColumns& columns);
 
 }  // namespace qat::kernels

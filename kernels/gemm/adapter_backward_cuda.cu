@@ -204,6 +204,22 @@ void finish_products(const Exec& exec, const AdapterBackwardOperands& operands, 
     launch_finish<8>(a, stream);
 }
 
+__global__ void __launch_bounds__(kThreads) invert_kernel(const float* scales, float* inverses, std::int64_t n) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < n) inverses[i] = __frcp_rn(scales[i]);
+}
+
+// The columns of g, in a read of their own.
+void code_columns(const Exec& exec, const GradientColumns& g, std::span<const float> x_scales,
+                  const AdapterColumns& columns) {
+  const std::int64_t cols = cols_of(g);
+  const DeviceScratch<float> inverses(exec, cols);
+  invert_kernel<<<static_cast<unsigned>((cols + kThreads - 1) / kThreads), kThreads, 0, cuda_stream(exec)>>>(
+      columns.scales.data(), inverses.get(), cols);
+  QAT_CUDA_CHECK(cudaGetLastError());
+  code_by_column_cuda(exec, {g, {x_scales, {}}, columns.options, {{}, columns.codes_transposed}}, inverses.get());
+}
+
 // The columns of dh, whose maxima are known.
 void code_hidden_columns(const Exec& exec, const ConstFloatMatrix& dh, std::span<const float> x_scales,
                          const EncodeOptions& options, const std::uint32_t* max_bits, const AdapterGradients& out) {
@@ -228,7 +244,8 @@ bool takes_adapter_backward_cuda(const GradientColumns& g, std::int64_t rank) {
 }
 
 void adapter_backward_cuda(const Exec& exec, const GradientColumns& g, const AdapterBackwardOperands& operands,
-                           const AdapterBackwardOptions& options, const AdapterGradients& out) {
+                           const AdapterBackwardOptions& options, const AdapterGradients& out,
+                           const AdapterColumns& columns) {
   const std::int64_t rows = rows_of(g), cols = cols_of(g), rank = operands.b.cols;
   QAT_CHECK(takes_adapter_backward_cuda(g, rank), "callers ask takes_adapter_backward() first");
   QAT_CHECK(is_aligned(operands.b.data, 16) && is_aligned(operands.h.data, 16) && is_aligned(out.dx_term.data, 16) &&
@@ -241,7 +258,9 @@ void adapter_backward_cuda(const Exec& exec, const GradientColumns& g, const Ada
   QAT_CUDA_CHECK(
       cudaMemsetAsync(max_bits.get(), 0, static_cast<std::size_t>(rank) * sizeof(std::uint32_t), cuda_stream(exec)));
   const AdapterPartials partials{dh_parts.get(), db_parts.get()};
-  adapter_products_sm90(exec, g, operands, cut, partials);
+  const bool together = takes_adapter_columns(g, rank, columns.codes_transposed);
+  adapter_products_sm90(exec, g, operands, together ? columns : AdapterColumns{}, cut, partials);
+  if (!together && !columns.codes_transposed.empty()) code_columns(exec, g, operands.x_scales, columns);
   finish_products(exec, operands, options, out, cut, partials, dh.get(), max_bits.get());
   code_hidden_columns(exec, {dh.get(), rows, rank, rank, DType::kBFloat16}, operands.x_scales, options.cols,
                       max_bits.get(), out);

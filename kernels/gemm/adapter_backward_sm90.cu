@@ -18,12 +18,16 @@ namespace {
 using cute::SM90::GMMA::Major;
 
 constexpr int kMmaDepth = 16;                   // of one instruction
+constexpr int kMaxRankWithColumns = 32;         // beyond it shared memory is too small for the codes
 constexpr std::int64_t kMultiprocessors = 132;  // a constant, not the device's: it decides the order of the sums
 
-// Where things lie in shared memory, for a rank rounded up to kRank. Rows of h and b are kRank elements.
+template <int kRank>
+constexpr int kRowBytesOf = 2 * kRank;  // of h and b
+
+// Where things lie in shared memory, for a rank rounded up to kRank.
 template <int kRank, int kColumnBytes>
 struct Layout {
-  static constexpr int kRowBytes = 2 * kRank;
+  static constexpr int kRowBytes = kRowBytesOf<kRank>;
   static constexpr int kH = kSteps * kSlotBytes;
   static constexpr int kB = kH + kStripRows * kRowBytes;
   static constexpr int kBTileBytes = kTileCols * kRowBytes;  // two of them: this tile's and the next one's
@@ -75,7 +79,7 @@ __device__ __forceinline__ void copy_step(const Tile& tile, std::int64_t row, st
 // The tile's rows of b. Beyond the part and beyond the rank they are zeros.
 template <int kRank>
 __device__ __forceinline__ void copy_b(const ProductArgs& a, const Tile& tile, unsigned to) {
-  constexpr int kPieces = kRank / 8, kRowBytes = Layout<kRank>::kRowBytes;
+  constexpr int kPieces = kRank / 8, kRowBytes = kRowBytesOf<kRank>;
 #pragma unroll
   for (int i = static_cast<int>(threadIdx.x); i < kTileCols * kPieces; i += kThreads) {
     const int row = i / kPieces, piece = i % kPieces;
@@ -88,7 +92,7 @@ __device__ __forceinline__ void copy_b(const ProductArgs& a, const Tile& tile, u
 // The strip's rows of h times x's scales, rounded again.
 template <int kRank>
 __device__ __forceinline__ void load_h(const ProductArgs& a, std::int64_t first_row, unsigned char* to) {
-  constexpr int kPieces = kRank / 8, kRowBytes = Layout<kRank>::kRowBytes;
+  constexpr int kPieces = kRank / 8, kRowBytes = kRowBytesOf<kRank>;
 #pragma unroll 8
   for (int i = static_cast<int>(threadIdx.x); i < kStripRows * kPieces; i += kThreads) {
     const int piece = i % kPieces;
@@ -164,12 +168,12 @@ struct Sums {
   }
 };
 
-// One step: dh += g b for the group's 64 rows of the step, db += g^T h for its 64 columns of the tile. Finished on
+// One step: dh += g b for the group's 64 rows of the step, db += g^T h for its 64 columns of the tile. Under way on
 // return.
 template <int kRank>
-__device__ __forceinline__ void multiply_step(unsigned slot, unsigned b, unsigned h, unsigned group, Sums<kRank>& dh,
-                                              Sums<kRank>& db) {
-  constexpr int kRowBytes = Layout<kRank>::kRowBytes;
+__device__ __forceinline__ void start_step(unsigned slot, unsigned b, unsigned h, unsigned group, Sums<kRank>& dh,
+                                           Sums<kRank>& db) {
+  constexpr int kRowBytes = kRowBytesOf<kRank>;
   const unsigned rows = slot + group * (64 * 128), columns = slot + group * kHalfBytes;
   dh.settle();
   db.settle();
@@ -183,14 +187,23 @@ __device__ __forceinline__ void multiply_step(unsigned slot, unsigned b, unsigne
     db.template multiply_add<Major::MN>(descriptor<128>(columns + k * kMmaDepth * 128),
                                         descriptor<kRowBytes>(h + k * kMmaDepth * kRowBytes));
   cute::warpgroup_commit_batch();
+}
+template <int kRank>
+__device__ __forceinline__ void finish_step(Sums<kRank>& dh, Sums<kRank>& db) {
   cute::warpgroup_wait<0>();
   dh.settle();
   db.settle();
 }
 
-template <int kRank>
-__global__ void __launch_bounds__(kThreads, 1) adapter_products_kernel(const ProductArgs a) {
-  using At = Layout<kRank>;
+template <typename Body, int... kStep>
+__device__ __forceinline__ void for_each_step(const Body& body, std::integer_sequence<int, kStep...> /*steps*/) {
+  (body(std::integral_constant<int, kStep>()), ...);
+}
+
+// Columns: NoColumns or a ColumnCoder, whose work the matrix unit's hides behind.
+template <int kRank, typename Columns>
+__global__ void __launch_bounds__(kThreads, 1) adapter_products_kernel(const __grid_constant__ ProductArgs a) {
+  using At = Layout<kRank, Columns::kBytes>;
   extern __shared__ unsigned char raw[];
   const auto unaligned = static_cast<unsigned>(__cvta_generic_to_shared(raw));
   const unsigned base = (unaligned + At::kAlignment - 1) / At::kAlignment * At::kAlignment;
@@ -199,6 +212,8 @@ __global__ void __launch_bounds__(kThreads, 1) adapter_products_kernel(const Pro
   const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.x) * kStripRows;
   const std::int64_t begin = a.tiles * blockIdx.y / gridDim.y, end = a.tiles * (blockIdx.y + 1) / gridDim.y;
 
+  const Strip strip{first_row, a.rows, a.cols};
+  Columns columns(a.columns, strip, base, base + At::kColumns);
   Tile tile(a, begin);
   copy_b<kRank>(a, tile, b);
 #pragma unroll
@@ -207,6 +222,7 @@ __global__ void __launch_bounds__(kThreads, 1) adapter_products_kernel(const Pro
     close_copies();
   }
   load_h<kRank>(a, first_row, raw + (h - unaligned));
+  columns.start(tile);
 
   Sums<kRank> dh[kSteps], db;
 #pragma unroll
@@ -216,23 +232,25 @@ __global__ void __launch_bounds__(kThreads, 1) adapter_products_kernel(const Pro
     const Tile next(a, last ? t : t + 1);
     const unsigned parity = static_cast<unsigned>(t - begin) % 2;
     db.clear();
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
+    const auto step = [&]<int kStep>(std::integral_constant<int, kStep> /*step*/) {
       wait_for_copies<kSteps - 2>();
       // Everybody has finished the step before, whose slot is free now. So is the other b, from the tile before on.
-      constexpr int kAhead = kSteps - 1;
-      const int ahead = (i + kAhead) % kSteps;
-      if (i == 1 && !last) copy_b<kRank>(a, next, b + (1 - parity) * At::kBTileBytes);
-      if (i == 0 || !last)
-        copy_step(i == 0 ? tile : next, first_row + ahead * kStepRows, a.rows, base + ahead * kSlotBytes);
+      constexpr int kAhead = (kStep + kSteps - 1) % kSteps;
+      if (kStep == 1 && !last) copy_b<kRank>(a, next, b + (1 - parity) * At::kBTileBytes);
+      if (kStep == 0 || !last)
+        copy_step(kStep == 0 ? tile : next, first_row + kAhead * kStepRows, a.rows, base + kAhead * kSlotBytes);
       close_copies();
-      multiply_step<kRank>(base + i * kSlotBytes, b + parity * At::kBTileBytes, h + i * kStepRows * At::kRowBytes,
-                           group, dh[i], db);
-    }
+      start_step<kRank>(base + kStep * kSlotBytes, b + parity * At::kBTileBytes, h + kStep * kStepRows * At::kRowBytes,
+                        group, dh[kStep], db);
+      columns.template code_step<kStep>(tile, next);
+      finish_step<kRank>(dh[kStep], db);
+    };
+    for_each_step(step, std::make_integer_sequence<int, kSteps>());
     const std::int64_t col = tile.first_col + group * kHalfCols;
     db.store(a.out.db + (blockIdx.x * a.cols + col) * a.rank, tile.cols - static_cast<int>(group) * kHalfCols, a.rank);
     tile = next;
   }
+  columns.finish();
 #pragma unroll
   for (int i = 0; i < kSteps; ++i) {
     const std::int64_t row = first_row + i * kStepRows + group * 64;
@@ -240,14 +258,24 @@ __global__ void __launch_bounds__(kThreads, 1) adapter_products_kernel(const Pro
   }
 }
 
-template <int kRank>
+template <int kRank, typename Columns>
 void launch(const ProductArgs& a, const AdapterCut& cut, cudaStream_t stream) {
-  constexpr int kBytes = Layout<kRank>::kBytes;
-  QAT_CUDA_CHECK(
-      cudaFuncSetAttribute(adapter_products_kernel<kRank>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+  constexpr int kBytes = Layout<kRank, Columns::kBytes>::kBytes;
+  const auto kernel = adapter_products_kernel<kRank, Columns>;
+  QAT_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
   const dim3 grid(static_cast<unsigned>(cut.strips), static_cast<unsigned>(cut.groups));
-  adapter_products_kernel<kRank><<<grid, kThreads, kBytes, stream>>>(a);
+  kernel<<<grid, kThreads, kBytes, stream>>>(a);
   QAT_CUDA_CHECK(cudaGetLastError());
+}
+
+template <int kRank>
+void launch(const ProductArgs& a, const AdapterCut& cut, Rounding rounding, cudaStream_t stream) {
+  if (a.columns.codes == nullptr)
+    launch<kRank, NoColumns>(a, cut, stream);
+  else if (rounding == Rounding::kStochastic)
+    launch<kRank, ColumnCoder<true>>(a, cut, stream);
+  else
+    launch<kRank, ColumnCoder<false>>(a, cut, stream);
 }
 
 std::int64_t tiles_of(std::int64_t cols) { return (cols + kTileCols - 1) / kTileCols; }
@@ -273,8 +301,15 @@ AdapterCut adapter_cut(const GradientColumns& g, std::int64_t rank) {
   return {strips, best};
 }
 
+bool takes_adapter_columns(const GradientColumns& g, std::int64_t rank, const Matrix<std::int8_t>& codes_transposed) {
+  bool whole_blocks = true;  // of Philox, whose draws a thread uses up
+  for (int p = 0; p < g.count; ++p) whole_blocks &= g.parts[static_cast<std::size_t>(p)].cols % kRoundingDraws == 0;
+  return whole_blocks && rank <= kMaxRankWithColumns && rows_of(g) % 16 == 0 && is_aligned(codes_transposed.data, 16);
+}
+
 void adapter_products_sm90(const Exec& exec, const GradientColumns& g, const AdapterBackwardOperands& operands,
-                           const AdapterCut& cut, const AdapterPartials& partials) {
+                           const AdapterColumns& columns, const AdapterCut& cut, const AdapterPartials& partials) {
+  const bool with_columns = !columns.codes_transposed.empty();
   ProductArgs a{.g = side_by_side(g),
                 .tiles_end = {},
                 .rows = rows_of(g),
@@ -284,18 +319,23 @@ void adapter_products_sm90(const Exec& exec, const GradientColumns& g, const Ada
                 .b = static_cast<const __nv_bfloat16*>(operands.b.data),
                 .h = static_cast<const __nv_bfloat16*>(operands.h.data),
                 .x_scales = operands.x_scales.data(),
-                .out = partials};
+                .out = partials,
+                .columns = {.row_factors = operands.x_scales.data(),
+                            .scales = columns.scales.data(),
+                            .keys = rounding_keys(columns.options.key),
+                            .codes = with_columns ? columns.codes_transposed.data : nullptr}};
   for (int p = 0; p < 3; ++p) {
     if (p < g.count) a.tiles += tiles_of(g.parts[static_cast<std::size_t>(p)].cols);
     a.tiles_end[p] = a.tiles;
   }
   const auto stream = cuda_stream(exec);
+  const Rounding rounding = columns.options.rounding;
   if (a.rank <= 16)
-    launch<16>(a, cut, stream);
-  else if (a.rank <= 32)
-    launch<32>(a, cut, stream);
+    launch<16>(a, cut, rounding, stream);
+  else if (a.rank <= kMaxRankWithColumns)
+    launch<32>(a, cut, rounding, stream);
   else
-    launch<64>(a, cut, stream);
+    launch<64, NoColumns>(a, cut, stream);
 }
 
 }  // namespace qat::kernels

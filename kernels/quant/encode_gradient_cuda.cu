@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/common/device_scratch.h"
+#include "kernels/common/shape_text.h"
 #include "kernels/quant/encode.h"
 #include "kernels/quant/encode_gradient_cuda.h"
 #include "kernels/quant/gelu_slope.cuh"

@@ -41,6 +41,7 @@ struct HeadCodes {
 
 struct LmHead {
   at::Tensor weight;               // the fp32 parameter that the gradient goes to, [V, d]
+  at::Tensor weight_place;         // where its gradient is to be written, fp32 [V, d]; undefined: new memory
   at::Tensor lora_a, lora_b;       // the adapter's parameters; undefined without one
   at::Tensor values;               // W or W^ in h's dtype, [Vp, d]; with codes only backward needs it
   std::optional<HeadCodes> codes;  // none: plain
@@ -68,7 +69,7 @@ HeadPass head_forward(const LmHead& head, const at::Tensor& h);
 
 // Sums over the chunks in fp32; undefined: not wanted.
 struct HeadGradients {
-  at::Tensor weight, lora_a, lora_b;  // [Vp, d], [r, d], [Vp, r]
+  at::Tensor weight, lora_a, lora_b;  // [V or Vp, d], [r, d], [Vp, r]
 };
 // Adds a chunk's. dz: [M, Vp]; dh: [M, d], overwritten, or undefined: not wanted.
 void head_backward(const LmHead& head, const HeadPass& pass, const at::Tensor& dz, at::Tensor dh, HeadGradients& sums);

@@ -65,7 +65,8 @@ class LmHeadCrossEntropy : public torch::autograd::Function<LmHeadCrossEntropy> 
       return parameter.requires_grad() ? at::zeros({sum_rows, parameter.size(1)}, h.options().dtype(at::kFloat))
                                        : at::Tensor();
     };
-    HeadGradients sums{.weight = sum_for(weight, head.rows())};
+    const bool in_place = weight.requires_grad() && head.weight_place.defined();
+    HeadGradients sums{.weight = in_place ? head.weight_place.zero_() : sum_for(weight, head.rows())};
     if (lora_a) sums.lora_a = sum_for(*lora_a, lora_a->size(0)), sums.lora_b = sum_for(*lora_b, head.rows());
     at::Tensor dh = h.requires_grad() ? at::empty_like(h) : at::Tensor();
     const bool with_gradient = dh.defined() || sums.weight.defined() || sums.lora_a.defined();
@@ -84,13 +85,24 @@ class LmHeadCrossEntropy : public torch::autograd::Function<LmHeadCrossEntropy> 
     }
     const auto real_rows = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, 0, classes) : t; };
     ctx->save_for_backward({dh, real_rows(sums.weight), sums.lora_a, real_rows(sums.lora_b)});
+    ctx->saved_data["in_place"] = in_place;
     return (loss / static_cast<double>(rows)).to(at::kFloat);
   }
 
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
-    tensor_list out;
-    for (const at::Tensor& t : ctx->get_saved_variables())
-      out.push_back(t.defined() ? t * grads[0].to(t.scalar_type()) : at::Tensor());
+    tensor_list out = ctx->get_saved_variables();
+    const bool in_place = ctx->saved_data["in_place"].toBool();
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      at::Tensor& t = out[i];
+      if (!t.defined()) continue;
+      const at::Tensor factor = grads[0].to(t.scalar_type());
+      // _foreach: a product with one number on the device that moves vectors, as plain multiplication does not.
+      if (i == 1 && in_place) {
+        at::_foreach_mul_({t}, factor);  // the weight's gradient stays where it was wanted
+      } else {
+        t = at::_foreach_mul({t}, factor)[0];
+      }
+    }
     out.insert(out.end(), 3, at::Tensor());
     return out;
   }

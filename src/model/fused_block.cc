@@ -165,9 +165,9 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
     const at::Tensor qkv = linear_forward(*c_attn.prepared, input, x.scalar_type(), train ? &saved.linear : nullptr);
     if (train) keep(ctx, std::move(saved));
     const std::int64_t d = x.size(1);
-    tensor_list out = {qkv.narrow(1, 0, d), qkv.narrow(1, d, d), qkv.narrow(1, 2 * d, d)};
-    if (delta) out.push_back(sum);
-    return out;
+    // The residual stream leaves through this function with or without a delta: its gradient then comes back here,
+    // where the norm adds it to its own.
+    return {qkv.narrow(1, 0, d), qkv.narrow(1, d, d), qkv.narrow(1, 2 * d, d), delta ? sum : x};
   }
 
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
@@ -176,7 +176,7 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
     const LinearGradients linear = linear_backward(*saved.c_attn.prepared, saved.linear,
                                                    {.parts = {grads[0], grads[1], grads[2]}, .gelu_input = {}},
                                                    saved.c_attn.rounding, needs_of(ctx, first), saved.c_attn.places);
-    const NormGradients norm = norm_backward(saved.norm, linear.input, saved.has_delta ? grads[3] : at::Tensor());
+    const NormGradients norm = norm_backward(saved.norm, linear.input, grads[3]);
     tensor_list out = {norm.residual, saved.has_delta ? norm.residual : at::Tensor(), norm.weight, norm.bias};
     append(out, saved.c_attn, linear);
     out.insert(out.end(), 2, at::Tensor());
@@ -285,7 +285,7 @@ FirstHalf fused_first_half(const ResidualPair& x, const FusedNorm& norm, const F
   const tensor_list out =
       FirstHalfFunction::apply(x.residual, optional(x.delta), norm.weight, norm.bias, at::TensorList(c_attn.parameters),
                                c_attn, at::GradMode::is_enabled());
-  return {x.delta.defined() ? out[3] : x.residual, out[0], out[1], out[2]};
+  return {out[3], out[0], out[1], out[2]};
 }
 
 ResidualPair fused_second_half(const at::Tensor& residual, const at::Tensor& attended, const FusedBlock& block,

@@ -189,9 +189,10 @@ at::Tensor Gpt2::mlp(const Block& block, const at::Tensor& x, const ForwardConte
   return linears_[block.mlp_proj].forward(at::gelu(linears_[block.c_fc].forward(x, context), "tanh"), context);
 }
 
-at::Tensor Gpt2::embed(const at::Tensor& tokens) const {
+at::Tensor Gpt2::embed(const at::Tensor& tokens, const at::Tensor& add_gradient_to) const {
   const std::int64_t length = tokens.size(1);
-  if (mode_.is_cuda()) return token_embedding(tokens, store_.tensor(wte_), store_.tensor(wpe_), mode_.dtype);
+  if (mode_.is_cuda())
+    return token_embedding(tokens, store_.tensor(wte_), store_.tensor(wpe_), mode_.dtype, add_gradient_to);
   return at::embedding(store_.tensor(wte_), tokens) + store_.tensor(wpe_).narrow(0, 0, length);
 }
 
@@ -287,11 +288,12 @@ at::Tensor Gpt2::hidden_by_operators(const at::Tensor& embedded, const ForwardCo
   return norm(x, ln_f_);
 }
 
-at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context) const {
+at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context,
+                        const at::Tensor& add_embedding_gradient_to) const {
   QAT_CHECK(context.precision != nullptr && context.precision->size() == static_cast<std::int64_t>(linears_.size()),
             "a pass needs the width of every linear layer");
   QAT_CHECK(tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
-  const at::Tensor x = dropout(embed(tokens), config_.embd_dropout, context, kEmbedding);
+  const at::Tensor x = dropout(embed(tokens, add_embedding_gradient_to), config_.embd_dropout, context, kEmbedding);
   return fuses(context) ? hidden_fused(x, context, tokens.size(0)) : hidden_by_operators(x, context);
 }
 
@@ -352,11 +354,17 @@ at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context)
 }
 
 at::Tensor Gpt2::loss(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
-  const at::Tensor x = hidden(tokens, context);
   const at::Tensor flat_targets = targets.reshape({-1});
-  if (const std::optional<LmHead> head = chunked_head(context))
-    return lm_head_cross_entropy(x.reshape({-1, config_.n_embd}), *head, flat_targets);
-  return cross_entropy(logits(x, context).reshape({-1, config_.vocab_size}).to(at::kFloat), flat_targets);
+  std::optional<LmHead> head = chunked_head(context);
+  if (!head) {
+    const at::Tensor z = logits(hidden(tokens, context), context);
+    return cross_entropy(z.reshape({-1, config_.vocab_size}).to(at::kFloat), flat_targets);
+  }
+  // Backward comes to the head first, so that of a table with two uses the other can add its gradient in place.
+  if (mode_.is_cuda() && context.gradient_places != nullptr && at::GradMode::is_enabled())
+    head->weight_place = context.gradient_places->take(head_);
+  const at::Tensor x = hidden(tokens, context, head_ == wte_ ? head->weight_place : at::Tensor());
+  return lm_head_cross_entropy(x.reshape({-1, config_.n_embd}), *head, flat_targets);
 }
 
 at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {

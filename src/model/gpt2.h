@@ -37,7 +37,9 @@ class Gpt2 {
   void init_random(std::uint64_t seed);
 
   // tokens: int64 [B, T] -> hidden states after the last norm, [B, T, d].
-  at::Tensor hidden(const at::Tensor& tokens, const ForwardContext& context) const;
+  // add_embedding_gradient_to: token_embedding()'s add_to.
+  at::Tensor hidden(const at::Tensor& tokens, const ForwardContext& context,
+                    const at::Tensor& add_embedding_gradient_to = {}) const;
   // [B, T, d] -> [B, T, V].
   at::Tensor logits(const at::Tensor& hidden, const ForwardContext& context) const;
   // Mean cross-entropy over all B * T targets (int64 [B, T]).
@@ -76,7 +78,7 @@ class Gpt2 {
   FusedNorm fused_norm_of(const Norm& norm) const;
   FusedBlock fused_block_of(const ForwardContext& context, std::int64_t layer) const;
   std::vector<at::Tensor> parameters_of(const Block& block) const;
-  at::Tensor embed(const at::Tensor& tokens) const;
+  at::Tensor embed(const at::Tensor& tokens, const at::Tensor& add_gradient_to) const;
   at::Tensor hidden_fused(const at::Tensor& x, const ForwardContext& context, std::int64_t batch) const;
   at::Tensor hidden_by_operators(const at::Tensor& x, const ForwardContext& context) const;
   // One block, `layer` counted from 0. Pair: [M, d] each; x: [B, T, d].

@@ -65,16 +65,20 @@ std::int64_t total_columns(const std::vector<at::Tensor>& parts) {
   return columns;
 }
 
+// When the codes for the weight gradient are made: not at all, with the others, or by the read of the output gradient
+// that the adapter needs anyway (adapter_backward), for which only their scales and memory are made ready.
+enum class Columns : std::uint8_t { kNone, kNow, kWithAdapter };
+
 // Codes of the output gradient with the other operands' scales folded in. Replaces a GELU pair by the gradient itself.
 // sums: where the bias gradient goes, or undefined.
 GradientCodesOfOutput encode_output_gradient(OutputGradient& gradient, const at::Tensor& weight_scales,
                                              const at::Tensor& input_scales, const GradientRounding& rounding,
-                                             bool want_weight, const at::Tensor& sums) {
+                                             Columns columns_wanted, const at::Tensor& sums) {
   const at::Tensor& first = gradient.parts.front();
   const std::int64_t columns = total_columns(gradient.parts), rows = first.numel() / first.size(-1);
   const auto bytes = first.options().dtype(at::kChar), floats = first.options().dtype(at::kFloat);
   GradientCodesOfOutput out{.rows = at::empty({rows, columns}, bytes), .row_scales = at::empty({rows}, floats)};
-  if (want_weight) {
+  if (columns_wanted != Columns::kNone) {
     out.cols_transposed = at::empty({columns, rows}, bytes);
     out.col_scales = at::empty({columns}, floats);
   }
@@ -82,8 +86,10 @@ GradientCodesOfOutput encode_output_gradient(OutputGradient& gradient, const at:
                                            .row_factors = const_span(input_scales),
                                            .row_options = gradient_options(rounding, Draw::kInput),
                                            .col_options = gradient_options(rounding, Draw::kWeight)};
-  const kernels::GradientCodes codes_out{codes(out.rows), span_of(out.row_scales), codes(out.cols_transposed),
-                                         span_of(out.col_scales), span_of(sums)};
+  const kernels::GradientCodes codes_out{
+      codes(out.rows), span_of(out.row_scales),
+      columns_wanted == Columns::kNow ? codes(out.cols_transposed) : Matrix<std::int8_t>{}, span_of(out.col_scales),
+      span_of(sums)};
   const kernels::Exec exec = exec_for(first);
   if (gradient.gelu_input.defined()) {
     const at::Tensor g = first;  // in place
@@ -135,7 +141,8 @@ at::Tensor lora_a_gradient(const Backward& b, const at::Tensor& cols_transposed,
   return da;
 }
 
-// Layer and adapter in one product each way: everything of the adapter from one more read of the output gradient.
+// Layer and adapter in one product each way: everything of the adapter, and the codes for the layer's weight gradient,
+// from one more read of the output gradient.
 void fused_adapter_backward(const Backward& b, const GradientCodesOfOutput& base, LinearGradients& out) {
   const PreparedLinear& linear = b.linear;
   const std::int64_t rows = base.rows.size(0), rank = linear.lora_a.codes.size(0);
@@ -157,7 +164,10 @@ void fused_adapter_backward(const Backward& b, const GradientCodesOfOutput& base
                             {.db = matrix(out.lora_b),
                              .dx_term = float_matrix(dx_term),
                              .dh_cols_transposed = codes(cols_transposed),
-                             .dh_col_scales = span_of(col_scales)});
+                             .dh_col_scales = span_of(col_scales)},
+                            {.options = gradient_options(b.rounding.base, Draw::kWeight),
+                             .scales = const_span(base.col_scales),
+                             .codes_transposed = codes(base.cols_transposed)});
   out.lora_a = lora_a_gradient(b, cols_transposed, col_scales);
   multiply_with_adapter({base.rows, linear.weight.codes_transposed, base.row_scales, linear.one}, dx_term,
                         linear.lora_a_values, {}, out.input);
@@ -173,7 +183,7 @@ void adapter_backward_by_parts(const Backward& b, const GradientCodesOfOutput& b
   round_gradient_(out.lora_b, b.rounding.lora_b_weight);
   OutputGradient dh{.parts = {times_lora_b(b.parts, linear.lora_b)}, .gelu_input = {}};
   const GradientCodesOfOutput coded =
-      encode_output_gradient(dh, linear.lora_a.scales, x.scales, b.rounding.lora_a, /*want_weight=*/true, {});
+      encode_output_gradient(dh, linear.lora_a.scales, x.scales, b.rounding.lora_a, Columns::kNow, {});
   out.lora_a = lora_a_gradient(b, coded.cols_transposed, coded.col_scales);
   const Product layer{base.rows, linear.weight.codes_transposed, base.row_scales, linear.one};
   if (linear.fuses_lora()) {
@@ -190,18 +200,19 @@ LinearGradients backward_codes(const PreparedLinear& linear, const LinearSaved& 
   const Coded& x = saved.input.codes;
   LinearGradients out;
   if (needs.bias) out.bias = fp32_at(places.bias, {linear.out_features()}, linear.one);
+  const bool one_read =
+      linear.fuses_lora() &&
+      kernels::takes_adapter_backward(exec_for(linear.one), columns_of(gradient.parts), linear.lora_a.codes.size(0));
+  const Columns columns = !needs.weight ? Columns::kNone : one_read ? Columns::kWithAdapter : Columns::kNow;
   const GradientCodesOfOutput coded =
-      encode_output_gradient(gradient, linear.weight.scales, x.scales, rounding.base, needs.weight, out.bias);
+      encode_output_gradient(gradient, linear.weight.scales, x.scales, rounding.base, columns, out.bias);
   out.input = at::empty({coded.rows.size(0), linear.in_features()}, gradient.parts.front().options());
   const Backward backward{linear, saved, gradient.parts, rounding, places};
   if (!linear.has_lora()) {
     multiply({coded.rows, linear.weight.codes_transposed, coded.row_scales, linear.one}, {}, /*accumulate=*/false,
              out.input);
-  } else if (linear.fuses_lora() && kernels::takes_adapter_backward(exec_for(out.input), columns_of(gradient.parts),
-                                                                    linear.lora_a.codes.size(0))) {
-    fused_adapter_backward(backward, coded, out);
   } else {
-    adapter_backward_by_parts(backward, coded, out);
+    one_read ? fused_adapter_backward(backward, coded, out) : adapter_backward_by_parts(backward, coded, out);
   }
   if (needs.weight) {
     out.weight = fp32_at(places.weight, {linear.out_features(), linear.in_features()}, linear.one);

@@ -141,6 +141,38 @@ TEST(AdapterBackward, OfPartsWithGapsIsThatOfThePartsTogether) {
   EXPECT_EQ(apart.dh_col_scales, together.dh_col_scales);
 }
 
+// The columns of whatever g the operands are for, as encode_gradient gives them.
+struct Columns {
+  Columns(const GradientColumns& g, std::int64_t cols, const std::vector<float>& x_scales, const EncodeOptions& as)
+      : options(as), want(cols, g.parts[0].rows), got(cols, g.parts[0].rows), scales(static_cast<std::size_t>(cols)) {
+    encode_gradient(Exec{}, g, {{}, x_scales, {}, options}, {{}, {}, want.view(), scales, {}});
+  }
+  AdapterColumns view() { return {options, scales, got.view()}; }
+
+  EncodeOptions options;
+  Grid<std::int8_t> want, got;
+  std::vector<float> scales;
+};
+
+TEST(AdapterBackward, CodesTheColumnsOfGAsEncodeGradientDoes) {
+  Grid<float> g = test::random_grid(37, 45, 3);
+  g.at(5, 40) = INFINITY;  // a column with the scale NaN
+  const auto part = [&](std::int64_t first, std::int64_t cols) {
+    return ConstFloatMatrix(g.values.data() + first, g.rows, cols, g.cols, DType::kFloat32);
+  };
+  const Operands operands(37, 45, 5);
+  for (const GradientColumns& parts : {columns_of(g), GradientColumns{{part(0, 10), part(10, 20), part(30, 15)}, 3}})
+    for (const EncodeOptions& options : {stochastic(7, 9), EncodeOptions{.width = BitWidth(5)}}) {
+      Columns columns(parts, 45, operands.x_scales, options);
+      Result with(37, 45, 5), without(37, 45, 5);
+      adapter_backward(Exec{}, parts, operands.view(), three_roundings(), with.out(), columns.view());
+      EXPECT_EQ(ints(columns.got.values), ints(columns.want.values));
+      adapter_backward(Exec{}, parts, operands.view(), three_roundings(), without.out());
+      EXPECT_TRUE(test::same_bits(with.db.values, without.db.values));
+      EXPECT_EQ(with.dh_cols.values, without.dh_cols.values);
+    }
+}
+
 TEST(AdapterBackward, TakesAllOfFp32OnACpu) {
   const Grid<float> g(3, 5);
   EXPECT_TRUE(takes_adapter_backward(Exec{}, columns_of(g), 7));
@@ -164,6 +196,15 @@ TEST(AdapterBackward, RefusesWhatItsContractExcludes) {
   EXPECT_THAT(message(columns_of(g), {wide, {}, {}}, result.out()), HasSubstr("not 12"));
   EXPECT_THAT(message(columns_of(g), {{}, {.width = BitWidth::full()}, {}}, result.out()), HasSubstr("not 32"));
   EXPECT_THAT(message(columns_of(g), {{}, {}, wide}, result.out()), HasSubstr("not 12"));
+  Grid<std::int8_t> codes(6, 4);
+  const std::vector<float> scales(6, 1.0F);
+  const auto columns_message = [&](const AdapterColumns& columns) {
+    return test::error_of(ErrorKind::kInternal,
+                          [&] { adapter_backward(Exec{}, columns_of(g), operands.view(), {}, result.out(), columns); });
+  };
+  EXPECT_THAT(columns_message({{}, scales, {codes.values.data(), 4, 6}}), HasSubstr("codes of g are [4, 6]"));
+  EXPECT_THAT(columns_message({{}, std::span(scales).first(5), codes.view()}), HasSubstr("5 column scales of g"));
+  EXPECT_THAT(columns_message({wide, scales, codes.view()}), HasSubstr("not 12"));
   operands.a_scales.pop_back();
   EXPECT_THAT(message(columns_of(g), {}, result.out()), HasSubstr("1 scales of A"));
   operands.h = Grid<float>(4, 3);

@@ -95,6 +95,10 @@ TEST(EncodeGradient, LeavesOutWhatIsNotWanted) {
   encode_gradient(Exec{}, columns_of(g), {}, {{}, {}, some.cols_transposed.view(), some.col_scales, {}});
   EXPECT_EQ(some.cols_transposed.values, all.cols_transposed.values);
   EXPECT_EQ(some.sums, std::vector<float>(33, 0.0F));
+  Result scales(20, 33);
+  encode_gradient(Exec{}, columns_of(g), {}, {{}, {}, {}, scales.col_scales, {}});
+  EXPECT_EQ(scales.col_scales, all.col_scales);
+  EXPECT_EQ(ints(scales.cols_transposed.values), std::vector<int>(660, 0));
 }
 
 double gelu(double x) { return 0.5 * x * (1.0 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
@@ -149,6 +153,10 @@ TEST(EncodeGradient, RefusesWhatItsContractExcludes) {
   EXPECT_THAT(message(columns_of(g), {}, wrong.out()), HasSubstr("row codes are [6, 4] for g of [4, 6]"));
   EXPECT_THAT(message(columns_of(g), {five, {}, {}, {}}, result.out()), HasSubstr("5 column factors"));
   EXPECT_THAT(message(columns_of(g), {{}, {}, {.width = BitWidth(12)}, {}}, result.out()), HasSubstr("not 12"));
+  std::vector<float> six(6);
+  EXPECT_THAT(message(columns_of(g), {}, {{}, {}, {}, std::span(six).first(5), {}}), HasSubstr("5 column scales"));
+  EXPECT_THAT(message(columns_of(g), {{}, {}, {}, {.width = BitWidth(12)}}, {{}, {}, {}, six, {}}),
+              HasSubstr("not 12"));
 }
 
 }  // namespace

@@ -67,24 +67,32 @@ AdapterBackwardOptions options_of(Rounding rounding) {
   return {options_of(8, rounding, 1), options_of(7, rounding, 2), options_of(6, rounding, 3)};
 }
 
+// The columns of g: seven bits, in another stream of draws.
+EncodeOptions column_options(const AdapterBackwardOptions& options) { return options_of(7, options.rows.rounding, 4); }
+
 struct Gradients {  // on the host
   explicit Gradients(const Problem& p)
       : db(p.g.cols, p.b.cols),
         dx_term(p.g.rows, p.b.cols),
         dh_cols(p.b.cols, p.g.rows),
-        dh_col_scales(static_cast<std::size_t>(p.b.cols)) {}
+        g_cols(p.g.cols, p.g.rows),
+        dh_col_scales(static_cast<std::size_t>(p.b.cols)),
+        g_col_scales(static_cast<std::size_t>(p.g.cols)) {}
   AdapterGradients out() { return {db.view(), dx_term.view(), dh_cols.view(), dh_col_scales}; }
 
   Grid<float> db, dx_term;
-  Grid<std::int8_t> dh_cols;
-  std::vector<float> dh_col_scales;
+  Grid<std::int8_t> dh_cols, g_cols;
+  std::vector<float> dh_col_scales, g_col_scales;
 };
 
+// The column codes are those of encode_gradient.
 Gradients cpu_gradients(const Problem& p, const AdapterBackwardOptions& options) {
   Gradients result(p);
   const test::ThreadsParallelFor parallel(8);
   adapter_backward(Exec{.parallel = &parallel}, p.columns(),
                    {p.b.view(), p.h.view(), p.x_scales, p.a_scales, p.g_row_scales, p.scaling}, options, result.out());
+  encode_gradient(Exec{.parallel = &parallel}, p.columns(), {{}, p.x_scales, {}, column_options(options)},
+                  {{}, {}, result.g_cols.view(), result.g_col_scales, {}});
   result.dx_term.values = test::rounded_to(result.dx_term.values, kBf16);
   return result;
 }
@@ -107,29 +115,44 @@ struct DeviceParts {
   GradientColumns columns;
 };
 
-Gradients gpu_gradients(const Problem& p, const DeviceParts& g, const AdapterBackwardOptions& options) {
+Gradients gpu_gradients(const Problem& p, const DeviceParts& g, const AdapterBackwardOptions& options,
+                        bool with_columns = true) {
   const std::int64_t rows = p.g.rows, cols = p.g.cols, rank = p.b.cols;
   const DeviceFloats b(p.b.values, cols, rank, kBf16), h(p.h.values, rows, rank, kBf16), dx_term(rows, rank, kBf16);
   const DeviceBuffer<float> x_scales(p.x_scales), a_scales(p.a_scales), g_row_scales(p.g_row_scales);
   const DeviceBuffer<float> db(cols * rank), dh_col_scales(rank);
-  const DeviceBuffer<std::int8_t> dh_cols(rows * rank);
+  const DeviceBuffer<std::int8_t> dh_cols(rows * rank), g_cols(rows * cols);
+  const DeviceBuffer<float> g_col_scales(cols);
+  const EncodeOptions column_rounding = column_options(options);
+  encode_gradient(test::cuda_exec(), g.columns, {{}, x_scales.span(), {}, column_rounding},
+                  {{}, {}, {}, g_col_scales.span(), {}});
+  AdapterColumns columns;
+  if (with_columns) columns = {column_rounding, g_col_scales.span(), g_cols.matrix(cols, rows)};
   EXPECT_TRUE(takes_adapter_backward(test::cuda_exec(), g.columns, rank));
   adapter_backward(test::cuda_exec(), g.columns,
                    {b.view(), h.view(), x_scales.span(), a_scales.span(), g_row_scales.span(), p.scaling}, options,
-                   {db.matrix(cols, rank), dx_term.view(), dh_cols.matrix(rank, rows), dh_col_scales.span()});
+                   {db.matrix(cols, rank), dx_term.view(), dh_cols.matrix(rank, rows), dh_col_scales.span()}, columns);
   Gradients result(p);
   result.db.values = db.download();
   result.dx_term.values = dx_term.download();
   result.dh_cols.values = dh_cols.download();
   result.dh_col_scales = dh_col_scales.download();
+  result.g_cols.values = g_cols.download();
+  result.g_col_scales = g_col_scales.download();
   return result;
 }
 
-void expect_equal(const Gradients& got, const Gradients& want) {
+void expect_equal(const Gradients& got, const Gradients& want, bool with_columns = true) {
   EXPECT_TRUE(test::same_bits(got.db.values, want.db.values)) << "db";
   EXPECT_TRUE(test::same_bits(got.dx_term.values, want.dx_term.values)) << "dx_term";
   EXPECT_TRUE(test::same_bits(got.dh_col_scales, want.dh_col_scales)) << "column scales";
   EXPECT_EQ(got.dh_cols.values, want.dh_cols.values) << "column codes";
+  EXPECT_TRUE(test::same_bits(got.g_col_scales, want.g_col_scales)) << "column scales of g";
+  const std::vector<std::int8_t> untouched(got.g_cols.values.size(), -1);  // as DeviceBuffer leaves it
+  const std::vector<std::int8_t>& codes = with_columns ? want.g_cols.values : untouched;
+  const auto wrong = std::mismatch(codes.begin(), codes.end(), got.g_cols.values.begin()).first - codes.begin();
+  EXPECT_EQ(wrong, static_cast<std::int64_t>(codes.size()))
+      << "codes of g: column " << wrong / got.g_cols.cols << ", row " << wrong % got.g_cols.cols;
 }
 
 class AdapterBackwardCuda : public ::testing::TestWithParam<Rounding> {
@@ -155,6 +178,20 @@ TEST_P(AdapterBackwardCuda, EqualsTheCpuForOddShapes) {
     compare(s, {s.cols}, 0);
 }
 
+// Whole groups of 16 rows and columns are coded in the same read; the shapes above have others.
+TEST_P(AdapterBackwardCuda, CodesTheColumnsOfGInTheSameRead) {
+  for (const Shape& s : {Shape{16, 16, 16}, Shape{128, 128, 8}, Shape{512, 256, 32}, Shape{528, 272, 24},
+                         Shape{1040, 784, 16}, Shape{112, 2304, 16}, Shape{640, 144, 64}})
+    compare(s, {s.cols}, 0);
+  compare({592, 592, 16}, {144, 16, 432}, 16);
+}
+
+TEST_P(AdapterBackwardCuda, LeavesTheColumnsOfGAloneUnlessTheyAreWanted) {
+  const Problem p({528, 272, 16});
+  const AdapterBackwardOptions options = options_of(GetParam());
+  expect_equal(gpu_gradients(p, DeviceParts(p.g, {272}, 0), options, false), cpu_gradients(p, options), false);
+}
+
 TEST_P(AdapterBackwardCuda, TakesPartsWithGaps) {
   compare({600, 2304, 16}, {768, 768, 768}, 0);
   compare({600, 264, 16}, {64, 128, 72}, 16);
@@ -162,14 +199,15 @@ TEST_P(AdapterBackwardCuda, TakesPartsWithGaps) {
 }
 
 TEST_P(AdapterBackwardCuda, TreatsWhatIsNotFiniteAsTheCpuDoes) {
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    Problem p({600, 264, 16});
-    p.g.at(7, 11) = bad;
-    p.g.at(599, 263) = bad;
-    for (std::int64_t n = 0; n < p.g.cols; ++n) p.g.at(2, n) = 0.0F;
-    const AdapterBackwardOptions options = options_of(GetParam());
-    expect_equal(gpu_gradients(p, DeviceParts(p.g, {264}, 0), options), cpu_gradients(p, options));
-  }
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
+    for (const Shape& s : {Shape{600, 264, 16}, Shape{608, 272, 16}}) {
+      Problem p(s);
+      p.g.at(7, 11) = bad;
+      p.g.at(s.rows - 1, s.cols - 1) = bad;
+      for (std::int64_t n = 0; n < p.g.cols; ++n) p.g.at(2, n) = 0.0F;
+      const AdapterBackwardOptions options = options_of(GetParam());
+      expect_equal(gpu_gradients(p, DeviceParts(p.g, {s.cols}, 0), options), cpu_gradients(p, options));
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Roundings, AdapterBackwardCuda,
@@ -204,7 +242,7 @@ TEST_P(AdapterBackwardFloatsCuda, LeavesDbUnroundedAtFullWidth) {
 // Several tiles a block: there are more tiles than multiprocessors.
 TEST_P(AdapterBackwardFloatsCuda, SumsOverManyTilesAndParts) {
   compare({8300, 2304, 16}, {768, 776, 760}, 8);
-  compare({33800, 256, 8}, {256}, 0);
+  compare({33808, 640, 8}, {144, 496}, 0);
 }
 
 // One product a sum: what is left is the rounding of h with its scales, and of dh.
@@ -238,14 +276,15 @@ TEST_P(AdapterBackwardFloatsCuda, RoundsTheScaledHAndDhToBf16Once) {
 }
 
 TEST_P(AdapterBackwardFloatsCuda, GivesTheSameBitsEveryTime) {
-  Problem p({3000, 776, 16});
-  p.g = test::random_grid(3000, 776, 8);
-  p.b = test::random_grid(776, 16, 9);
-  p.h = test::random_grid(3000, 16, 10);
-  p.x_scales = test::random_factors(3000, 11);
+  Problem p({3008, 784, 16});
+  p.g = test::random_grid(3008, 784, 8);
+  p.b = test::random_grid(784, 16, 9);
+  p.h = test::random_grid(3008, 16, 10);
+  p.x_scales = test::random_factors(3008, 11);
   p.round_to_bf16();
-  const DeviceParts g(p.g, {776}, 0);
+  const DeviceParts g(p.g, {784}, 0);
   const Gradients first = gpu_gradients(p, g, options_of(GetParam()));
+  EXPECT_EQ(first.g_cols.values, cpu_gradients(p, options_of(GetParam())).g_cols.values);
   for (int run = 0; run < 3; ++run) expect_equal(gpu_gradients(p, g, options_of(GetParam())), first);
 }
 

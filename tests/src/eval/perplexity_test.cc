@@ -5,6 +5,8 @@
 #include <cmath>
 #include <mutex>
 
+#include "kernels/common/error.h"
+#include "src/data/eval_windows.h"
 #include "src/eval/width_eval.h"
 #include "tests/support/tiny_training.h"
 
@@ -49,6 +51,53 @@ TEST(HeldOutScore, IsTheSumOverWindowsComputedOneByOne) {
   const HeldOutScore result = score(tiny, tokens, {.batch_size = 4});
   EXPECT_NEAR(result.nll_sum, expected, 1e-4 * expected);
   EXPECT_NEAR(result.perplexity(), std::exp(expected / 99), 1e-3 * result.perplexity());
+}
+
+// With overlapping windows a token's context is what its window has before it: no longer and no shorter.
+TEST(HeldOutScore, ScoresOnlyTheNewTokensOfOverlappingWindows) {
+  TinyModel tiny;
+  tiny.build();
+  tiny.randomize();
+  const TokenSource tokens = test::tiny_tokens(40);
+  const PrecisionMap map = evaluation_precision(*tiny.model, tiny.quant, 32);
+  double expected = 0.0;
+  for (const EvalWindow& window : eval_windows(40, 12, 5)) {
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(window.inputs()) + 1);
+    tokens.copy(window.begin, ids);
+    const at::Tensor text = at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end())).unsqueeze(0);
+    const at::Tensor nll = tiny.model->token_nll(text.narrow(1, 0, window.inputs()).contiguous(),
+                                                 text.narrow(1, 1, window.inputs()).contiguous(), tiny.context(map));
+    expected += nll.narrow(1, window.inputs() - window.scored(), window.scored()).sum(at::kDouble).item<double>();
+  }
+  EXPECT_NEAR(score(tiny, tokens, {.stride = 5, .batch_size = 3}, 32).nll_sum, expected, 1e-4 * expected);
+}
+
+TEST(HeldOutScore, ReadsAtMostTheTokensAskedFor) {
+  TinyModel tiny;
+  tiny.build();
+  EXPECT_EQ(score(tiny, test::tiny_tokens(100), {.max_tokens = 30}).tokens, 29);
+  EXPECT_EQ(score(tiny, test::tiny_tokens(100), {.max_tokens = 1000}).tokens, 99);
+  EXPECT_EQ(score(tiny, test::tiny_tokens(100), {.max_tokens = 30}).nll_sum,
+            score(tiny, test::tiny_tokens(30), {}).nll_sum);
+}
+
+TEST(HeldOutScore, DropsNoActivations) {
+  TinyModel plain, dropping;
+  dropping.config.resid_dropout = 0.5;
+  plain.build(), dropping.build();
+  EXPECT_EQ(score(dropping, test::tiny_tokens(50), {}).nll_sum, score(plain, test::tiny_tokens(50), {}).nll_sum);
+}
+
+TEST(HeldOutScore, RefusesATextWithoutATokenToPredict) {
+  TinyModel tiny;
+  tiny.build();
+  try {
+    (void)score(tiny, test::tiny_tokens(1), {});
+    FAIL() << "scored one token";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    EXPECT_NE(std::string(error.what()).find("data.val has 1 tokens"), std::string::npos);
+  }
 }
 
 TEST(HeldOutScore, HasTheSameBitsOnAnyNumberOfRanks) {

@@ -102,6 +102,19 @@ TEST(CodedHead, AFrozenBaseTrainsTheAdapterAlone) {
   for (std::size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(at::equal(got[i], want[i])) << i;
 }
 
+TEST(CodedHead, HiddenStatesWithoutGradientChangeNoOther) {
+  const Operands x = operands();
+  for (const bool adapter : {true, false}) {
+    std::vector<at::Tensor> wanted = {x.w};
+    if (adapter) wanted.push_back(x.a), wanted.push_back(x.b);
+    const auto gradients = [&](const at::Tensor& h) {
+      return torch::autograd::grad({lm_head_cross_entropy(h, coded(x, 8, 8, adapter), x.targets)}, wanted);
+    };
+    const auto got = gradients(x.h.detach()), want = gradients(x.h);
+    for (std::size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(at::equal(got[i], want[i])) << i;
+  }
+}
+
 TinyModel model_with_head(bool tied, std::int64_t rank, bool quantized = true) {
   TinyModel tiny;
   tiny.config.quantize_lm_head = quantized;

@@ -59,7 +59,9 @@ TEST(RecomputedSegment, KeepsNoIntermediateResult) {
 }
 
 TEST(RecomputeMode, RefusesAnUnknownName) {
+  EXPECT_EQ(recompute_of("none"), Recompute::kNone);
   EXPECT_EQ(recompute_of("block"), Recompute::kBlock);
+  EXPECT_EQ(recompute_of("selective"), Recompute::kSelective);
   try {
     recompute_of("blocks");
     FAIL();

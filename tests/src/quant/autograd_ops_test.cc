@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
 #include <set>
 
 #include "src/base/rng.h"
@@ -67,6 +68,7 @@ TEST_P(CodeLinearAtWidth, EightBitGradientsAreTheFormula) {
   // A value on a rounding boundary may fall either way in fp32: allow one code of one gradient.
   EXPECT_LT((l.x.grad() - dx).norm().item<double>(), 2e-3 * dx.norm().item<double>());
   EXPECT_LT((l.w.grad() - dw).norm().item<double>(), 2e-3 * dw.norm().item<double>());
+  EXPECT_TRUE(at::allclose(l.bias.grad(), l.g.sum(0)));  // sums the gradient as it is
   // And they are not the unquantized gradients.
   const at::Tensor plain = at::mm(g, decode(l.wq));
   EXPECT_GT((l.x.grad() - plain).norm().item<double>(), 1e-4 * plain.norm().item<double>());
@@ -108,6 +110,63 @@ TEST(CodeLinear, StochasticGradientsAreUnbiasedAndRepeatable) {
   const double once = ((gradient(0) - exact).norm() / exact.norm()).item<double>();
   const double averaged = ((mean - exact).norm() / exact.norm()).item<double>();
   EXPECT_LT(averaged, once / 8);  // the error of 400 draws falls as 1/sqrt(400) = 1/20 only without bias
+}
+
+// Codes with scales folded in against the values that they stand for, drawn at the same places of the same streams.
+TEST(CodeLinear, TheTwoGradientsDrawFromTheirOwnStreams) {
+  const Linear l(8);
+  for (const int bits : {4, 8}) {
+    const GradientRounding rounding{.width = BitWidth(bits), .stochastic = true, .key = {.seed = 3, .stream = 4}};
+    const auto g = torch::autograd::grad({code_linear(l.x, l.w, l.bias, l.xq, l.wq, rounding)}, {l.x, l.w}, {l.g});
+    const at::Tensor rows = fake_quant_gradient(l.g * l.wq.scales, rounding, Draw::kInput);
+    const at::Tensor cols = fake_quant_gradient(l.g * l.xq.scales.unsqueeze(1), rounding, Draw::kWeight);
+    EXPECT_TRUE(at::allclose(g[0], at::mm(rows, l.wq.codes.to(at::kFloat)), 1e-4, 1e-7));
+    EXPECT_TRUE(at::allclose(g[1], at::mm(cols.t(), l.xq.codes.to(at::kFloat)), 1e-4, 1e-7));
+  }
+}
+
+// Rounded to nearest in double, one scale a row (dim 1) or a column (dim 0).
+at::Tensor rounded(const at::Tensor& g, int bits, int dim) {
+  const at::Tensor t = g.to(at::kDouble);
+  const at::Tensor scale = t.abs().amax(dim, /*keepdim=*/true) / (std::pow(2.0, bits - 1) - 1.0);
+  return at::round(t / scale) * scale;
+}
+
+TEST(GradientsAbove8Bits, RoundRowsForTheInputAndColumnsForTheWeight) {
+  const Linear l(8);
+  const at::Tensor g = l.g * at::logspace(0, 2, 7).unsqueeze(1) * at::logspace(0, 2, 12);  // every group its own scale
+  const at::Tensor dx = at::mm(rounded(g, 9, 1), decode(l.wq)), dw = at::mm(rounded(g, 9, 0).t(), decode(l.xq));
+  const GradientRounding rounding{.width = BitWidth(9)};
+  const at::Tensor xf = decode(l.xq).to(at::kFloat).requires_grad_(true),
+                   wf = decode(l.wq).to(at::kFloat).requires_grad_(true);
+  const auto codes =
+      torch::autograd::grad({code_linear(l.x, l.w, l.bias, l.xq, l.wq, rounding)}, {l.x, l.w, l.bias}, {g});
+  const auto floats = torch::autograd::grad({float_linear(xf, wf, l.bias, rounding)}, {xf, wf, l.bias}, {g});
+  for (const auto& got : {codes, floats}) {
+    // A value on a rounding boundary may fall either way in fp32: allow one code of one gradient.
+    EXPECT_LT((got[0] - dx).norm().item<double>(), 5e-4 * dx.norm().item<double>());
+    EXPECT_LT((got[1] - dw).norm().item<double>(), 5e-4 * dw.norm().item<double>());
+    EXPECT_TRUE(at::allclose(got[2], g.sum(0)));
+  }
+}
+
+TEST(FakeQuantGradient, KeepsGradientsFarBelowTheFloorOfWeights) {
+  torch::manual_seed(6);
+  const at::Tensor g = at::randn({4, 50}) * 1e-12;
+  for (const int bits : {8, 10}) {
+    for (const Draw draw : {Draw::kInput, Draw::kWeight}) {
+      const at::Tensor got = fake_quant_gradient(g, {.width = BitWidth(bits)}, draw);
+      EXPECT_LT((got - g).norm().item<double>(), 0.02 * g.norm().item<double>()) << bits;
+    }
+  }
+}
+
+TEST(QuantizeGradientRows, RoundsAtWidthsWithoutCodesToo) {
+  torch::manual_seed(1);
+  const at::Tensor x = at::randn({3, 20}).requires_grad_(true), g = at::randn({3, 20});
+  quantize_gradient_rows(x, {.width = BitWidth(10)}).backward(g);
+  EXPECT_TRUE(at::allclose(x.grad().to(at::kDouble), rounded(g, 10, 1), 1e-5, 1e-7));
+  EXPECT_FALSE(at::equal(x.grad(), g));
 }
 
 TEST(QuantizeGradientRows, LeavesAtMostTheLevelsOfItsWidthInEachRow) {

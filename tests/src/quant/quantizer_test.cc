@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
+#include <set>
+
 #include "src/quant/gemm_path.h"
 
 namespace qat {
@@ -77,7 +80,7 @@ INSTANTIATE_TEST_SUITE_P(
       }
       return cases;
     }()),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& c) { return c.param.name; });
 
 TEST(Quantizer, CodesAndFakeQuantizationAreTheSameValuesBitForBit) {
   torch::manual_seed(4);
@@ -122,6 +125,86 @@ TEST(Quantizer, CalibrationTakesTheWidestRangeOfItsBatches) {
   EXPECT_TRUE(at::equal(range.lo, at::tensor({-2.0F, -3.0F})));
   EXPECT_TRUE(at::equal(range.hi, at::tensor({1.0F, 0.5F})));
   EXPECT_EQ(range.batches, 2);
+}
+
+// Values beyond what calibration saw saturate; values of the data at hand never do.
+TEST(Quantizer, ACalibratedRangeHoldsForOtherData) {
+  for (const char* method : {"minmax", "log"}) {
+    for (const bool symmetric : {true, false}) {
+      SCOPED_TRACE(method + std::string(symmetric ? " symmetric" : ""));
+      const BitWidth width(8);
+      const QuantizerConfig dynamic{.method = method, .symmetric = symmetric, .granularity = "tensor"};
+      QuantizerConfig held = dynamic;
+      held.range = "calibrated";
+      Quantizer q("layer", "activation", held);
+      q.observe(at::tensor({-2.0F, 0.5F, 2.0F}), width);
+      q.finish_calibration(width);
+      const at::Tensor x = at::tensor({1.0F, 64.0F}).unsqueeze(0);
+      EXPECT_NEAR(q.fake_quant(x, width).max().item<double>(), 2.0, 0.02);
+      EXPECT_NEAR(Quantizer("layer", "activation", dynamic).fake_quant(x, width).max().item<double>(), 64.0, 0.5);
+      if (!symmetric || std::string(method) == "log") continue;
+      const Coded coded = q.encode(x, width, false);
+      EXPECT_NEAR((coded.codes.to(at::kFloat) * coded.scales).max().item<double>(), 2.0, 1e-5);
+      const WideCoded wide = q.encode_wide(x, width);
+      EXPECT_NEAR((wide.codes.to(at::kFloat) * wide.scales).max().item<double>(), 2.0, 1e-5);
+    }
+  }
+}
+
+TEST(Quantizer, AFinishedCalibrationIsCollectedAnew) {
+  Quantizer q("layer", "activation", {.granularity = "tensor", .range = "calibrated"});
+  q.observe(at::tensor({1.0F, 4.0F}), BitWidth(8));
+  q.finish_calibration(BitWidth(8));
+  EXPECT_EQ(q.collecting(BitWidth(8)).batches, 0);
+  q.observe(at::tensor({1.0F, 2.0F}), BitWidth(8));
+  q.finish_calibration(BitWidth(8));
+  EXPECT_EQ(q.ranges().at(8).hi.item<float>(), 2.0F);
+}
+
+// Of 2-bit packed log codes, whose only magnitude is 2 to the mean exponent.
+TEST(Quantizer, TheOneMagnitudeIsTheMeanOverBatches) {
+  const QuantizerConfig config{.method = "log", .granularity = "tensor", .range = "calibrated"};
+  Quantizer q("layer", "activation", config);
+  for (const float value : {2.0F, 4.0F, 32.0F}) q.observe(at::full({1, 6}, value), BitWidth(2));  // exponents 1, 2, 5
+  q.finish_calibration(BitWidth(2));
+  EXPECT_EQ(q.ranges().at(2).batches, 3);
+  EXPECT_NEAR(q.ranges().at(2).mean.item<double>(), 8.0 / 3.0, 1e-5);
+  const at::Tensor y = q.fake_quant(at::tensor({-1.0F, 0.0F, 64.0F}).unsqueeze(0), BitWidth(2));
+  const double magnitude = std::exp2(8.0 / 3.0);
+  EXPECT_TRUE(at::allclose(y, at::tensor({-magnitude, 0.0, magnitude}).to(at::kFloat).unsqueeze(0), 1e-4));
+  // Other widths and the other codebook have no mean.
+  q.observe(at::full({1, 6}, 2.0F), BitWidth(3));
+  EXPECT_FALSE(q.collecting(BitWidth(3)).mean.defined());
+  QuantizerConfig seed = config;
+  seed.log_codebook = "seed";
+  Quantizer other("layer", "activation", seed);
+  other.observe(at::full({1, 6}, 2.0F), BitWidth(2));
+  EXPECT_FALSE(other.collecting(BitWidth(2)).mean.defined());
+}
+
+TEST(Quantizer, LogCodebooksHaveTheirNumbersOfMagnitudes) {
+  const at::Tensor x = at::exp2(at::linspace(-4.0, 4.0, 1000)).unsqueeze(0);
+  for (const std::string codebook : {"packed", "seed"}) {
+    const Quantizer q("layer", "weight", {.method = "log", .log_codebook = codebook, .granularity = "tensor"});
+    const at::Tensor y = q.fake_quant(x, BitWidth(3));
+    const std::set<float> distinct(y.data_ptr<float>(), y.data_ptr<float>() + y.numel());
+    EXPECT_EQ(distinct.size(), codebook == "packed" ? 3U : 7U);
+  }
+  const Quantizer packed("layer", "weight", {.method = "log", .granularity = "tensor"});
+  const at::Tensor y = packed.fake_quant(at::tensor({0.0F, 0.0625F, 16.0F}).unsqueeze(0), BitWidth(3));
+  EXPECT_TRUE(at::allclose(y, at::tensor({0.0F, 0.0625F, 16.0F}).unsqueeze(0), 1e-5));  // a zero widens no range
+}
+
+TEST(Quantizer, ARankWithoutBatchesChangesNoRange) {
+  const Quantizer tensor("layer", "activation", {.granularity = "tensor", .range = "calibrated"});
+  EXPECT_EQ(tensor.neutral_range(5, BitWidth(8)).lo.numel(), 1);
+  EXPECT_FALSE(tensor.neutral_range(5, BitWidth(2)).mean.defined());
+  const Quantizer log("layer", "activation", {.method = "log", .granularity = "feature", .range = "calibrated"});
+  const CalibratedRange range = log.neutral_range(5, BitWidth(2));
+  EXPECT_EQ(range.batches, 0);
+  EXPECT_TRUE(at::equal(range.lo, at::full({5}, INFINITY)));
+  EXPECT_TRUE(at::equal(range.hi, at::full({5}, -INFINITY)));
+  EXPECT_TRUE(at::equal(range.mean, at::zeros({5})));
 }
 
 TEST(Quantizer, CalibrationRefusesWhatIsNotFinite) {
@@ -173,6 +256,11 @@ TEST(PrecisionMap, OverridesReplaceTheScheduledWidthsOfMatchingLayers) {
   EXPECT_EQ(map.at(0), (LayerPrecision{BitWidth(8), BitWidth(4), BitWidth(8)}));
   EXPECT_EQ(map.at(1), base);
   EXPECT_EQ(map.at(2), (LayerPrecision{BitWidth(8), BitWidth(6), BitWidth(32)}));
+  const auto last =
+      PrecisionMap::make(names, base, {{.layers = "*", .weight_bits = 8}, {.layers = "h.1.*", .weight_bits = 6}});
+  EXPECT_EQ(last.at(1).weight, BitWidth(8));
+  EXPECT_EQ(last.at(2).weight, BitWidth(6));  // later rules win
+  EXPECT_EQ(PrecisionMap::uniform(2, 4, 6, 8).at(1), (LayerPrecision{BitWidth(4), BitWidth(6), BitWidth(8)}));
   // The unquantized reference stays unquantized.
   const auto full = PrecisionMap::make(names, LayerPrecision{}, {{.layers = "*", .weight_bits = 8}});
   EXPECT_TRUE(full.at(0).is_full());

@@ -63,8 +63,8 @@ TEST(WideCodes, RoundedGradientsAreThoseOfFloatLinear) {
   const WideCoded xq = Quantizer("layer", "activation", {.granularity = "token"}).encode_wide(x, width);
   const WideCoded wq = Quantizer("layer", "weight", {.granularity = "channel"}).encode_wide(w, width);
   const GradientRounding rounding{.width = BitWidth(6), .stochastic = true, .key = {.seed = 3, .stream = 4}};
-  const at::Tensor g = at::randn({7, 4});
-  wide_code_linear(x, w, {}, xq, wq, rounding).backward(g);
+  const at::Tensor g = at::randn({7, 4}), bias = at::zeros({4}).requires_grad_(true);
+  wide_code_linear(x, w, bias, xq, wq, rounding).backward(g);
   const at::Tensor wide_dx = x.grad().clone(), wide_dw = w.grad().clone();
 
   const auto leaf = [](const WideCoded& coded) {
@@ -74,6 +74,7 @@ TEST(WideCodes, RoundedGradientsAreThoseOfFloatLinear) {
   float_linear(xf, wf, {}, rounding).backward(g);
   EXPECT_TRUE(at::equal(wide_dx, xf.grad()));
   EXPECT_TRUE(at::equal(wide_dw, wf.grad()));
+  EXPECT_TRUE(at::allclose(bias.grad(), g.sum(0)));  // a bias sums the gradient as it is
 }
 
 }  // namespace

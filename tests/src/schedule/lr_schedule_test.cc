@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "kernels/common/error.h"
 
 namespace qat {
@@ -53,6 +55,11 @@ TEST(LrSchedule, TheOnlyStepAfterWarmUpIsTheLast) {
 
 TEST(LrSchedule, RefusesNonsense) {
   EXPECT_THROW(LrSchedule(config(-1.0, 0.1, 0, "cosine"), 10), Error);
+  EXPECT_THROW(LrSchedule(config(INFINITY, 0.1, 0, "cosine"), 10), Error);
+  EXPECT_THROW(LrSchedule(config(1.0, -0.1, 0, "cosine"), 10), Error);
+  EXPECT_THROW(LrSchedule(config(1.0, 0.1, -1, "cosine"), 10), Error);
+  EXPECT_THROW((void)LrSchedule(config(1.0, 0.1, 0, "cosine"), 10).at(-1), Error);
+  EXPECT_EQ(LrSchedule(config(0.0, 1.0, 0, "cosine"), 10).at(5), 0.0);  // the ends of the ranges are in them
   EXPECT_THROW(LrSchedule(config(1.0, 1.1, 0, "cosine"), 10), Error);
   EXPECT_THROW(LrSchedule(config(1.0, 0.1, 11, "cosine"), 10), Error);
   EXPECT_THROW(LrSchedule(config(1.0, 0.1, 0, "step"), 10), Error);

@@ -151,6 +151,28 @@ TEST(PrecisionSchedule, ScheduledGradientsFollowTheSameCurve) {
   EXPECT_EQ(list.at(2), (ScheduledBits{8, 8}));
 }
 
+TEST(PrecisionSchedule, GradientsOfAConstantOrLevelListHaveTheHighestWidth) {
+  PrecisionScheduleConfig config = curve("constant", "", 3, 8, 1);
+  config.grad_kind = "scheduled";
+  config.grad_min_bits = 4;
+  config.grad_max_bits = 6;
+  EXPECT_EQ(PrecisionSchedule(config, kAll, 4).at(0).gradient, 6);
+  config.kind = "list";
+  config.list = {8, 8};
+  EXPECT_EQ(PrecisionSchedule(config, kAll, 4).at(3).gradient, 6);
+  config.grad_kind = "constant";
+  EXPECT_EQ(PrecisionSchedule(config, kAll, 4).at(3).gradient, 4);
+}
+
+TEST(PrecisionSchedule, BeginsAgainAfterItsLastUnit) {
+  const PrecisionSchedule full(curve("cosine", "full", 2, 18, 2), kAll, 25);
+  EXPECT_EQ(weights(full, 25, 25), weights(full, 25));
+  const PrecisionSchedule triangle(curve("triangular", "", 2, 8, 2), kAll, 20);
+  EXPECT_EQ(weights(triangle, 20, 20), weights(triangle, 20));
+  EXPECT_THROW((void)triangle.at(-1), Error);
+  EXPECT_THAT(triangle.segments(3, 5), ElementsAre(ScheduleSegment{3, 1, {6, 8}}, ScheduleSegment{4, 1, {7, 8}}));
+}
+
 TEST(PrecisionSchedule, SegmentsPartWhereGradientBitsChange) {
   PrecisionScheduleConfig config = curve("triangular", "", 4, 8, 1);
   config.grad_kind = "scheduled";
@@ -185,7 +207,20 @@ TEST(PrecisionSchedule, RefusesWhatCannotBeFollowed) {
   fall.warmup_steps = 97;
   EXPECT_THAT(refusal(fall, kAll, 100), HasSubstr("3 steps in 2 cycles"));
 
+  fall.warmup_steps = -1;
+  EXPECT_THAT(refusal(fall, kAll, 100), HasSubstr("precision.warmup_steps is -1"));
+  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 1), HasSubstr("lower precision.cycles to 1"));
+  EXPECT_EQ(refusal(curve("cosine", "rise", 8, 8, 1), kAll, 15), "");
+
   PrecisionScheduleConfig gradients = curve("cosine", "rise", 3, 8, 1);
+  gradients.grad_kind = "sometimes";
+  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("constant, scheduled"));
+  gradients.grad_kind = "scheduled";
+  gradients.grad_max_bits = 19;
+  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_max_bits is 19"));
+  gradients.grad_max_bits = 8;
+  EXPECT_EQ(refusal(gradients, kAll, 100), "");  // equal bounds are a range
+  gradients.grad_kind = "constant";
   gradients.grad_min_bits = 1;
   EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_min_bits is 1"));
   gradients.grad_kind = "scheduled";

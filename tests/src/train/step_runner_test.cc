@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <mutex>
 
@@ -148,8 +149,11 @@ TEST(StepRunner, TheLargestSignalReachesEveryRank) {
     TinyModel spec;
     TinyRank rank(spec, tokens, comm, test::tiny_options());
     const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), 8, 8, 8);
-    const StepOutcome outcome = rank.runner().run({.step = 0, .learning_rate = 1e-3F}, map, comm.rank() == 1 ? 15 : 0);
-    EXPECT_EQ(outcome.stop_signal, 15);
+    for (const int who : {0, 1}) {
+      const StepOutcome outcome =
+          rank.runner().run({.step = 0, .learning_rate = 1e-3F}, map, comm.rank() == who ? 15 : 2);
+      EXPECT_EQ(outcome.stop_signal, 15) << who;
+    }
   });
 }
 
@@ -180,6 +184,90 @@ TEST(Calibration, GivesEveryRankTheRangesOfOneRank) {
       EXPECT_EQ(ranges, expected) << ranks << " ranks";
     });
   }
+}
+
+// Everything random in a micro-batch follows from seed, step and its index in the global batch.
+TEST(StepRunner, AMicroBatchIsTheTrainingPassOfItsSamplesSeedStepAndIndex) {
+  at::set_num_threads(1);
+  const TokenSource tokens = test::tiny_tokens();
+  for (const bool stochastic : {true, false}) {
+    for (const int ranks : {1, 2}) {
+      dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+        TinyModel spec;
+        spec.config.resid_dropout = 0.2;
+        StepRunnerOptions options = test::tiny_options();
+        options.stochastic_gradients = stochastic;
+        TinyRank rank(spec, tokens, comm, options);
+        const Gpt2& model = rank.model();
+        const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), 6, 6, 5);
+        double sum = 0.0;
+        const auto pass = [&](std::int64_t micro_batch) {
+          const Batch batch = sample_batch(rank.sampler(), static_cast<std::uint64_t>(3 * 16 + micro_batch * 2),
+                                           /*rows=*/2, options.sequence_length, at::kCPU);
+          return model.loss(batch.inputs, batch.targets,
+                            {.precision = &map,
+                             .training = true,
+                             .stochastic_gradients = stochastic,
+                             .seed = 5,
+                             .step = 3,
+                             .micro_batch = static_cast<std::uint64_t>(micro_batch)});
+        };
+        rank.runner().set_gradient_hook([&](std::int64_t, std::int64_t micro_batch, std::span<float> flat) {
+          const auto want = torch::autograd::grad({pass(micro_batch)}, model.parameters().trainable_tensors());
+          std::vector<float> expected(flat.size());
+          std::vector<bool> produced;
+          model.parameters().scatter_gradients(want, expected, produced);
+          EXPECT_TRUE(std::equal(flat.begin(), flat.end(), expected.begin())) << micro_batch;
+        });
+        for (std::int64_t i = 0; i < 8; ++i) sum += pass(i).item<double>();
+        EXPECT_NEAR(rank.step(3, 6, 5).loss, sum / 8, 1e-9);
+      });
+    }
+  }
+}
+
+TEST(StepRunner, AStepSeesTheWeightsOfTheLastUpdate) {
+  const TokenSource tokens = test::tiny_tokens();
+  const auto comm = dist::make_single_comm();
+  TinyModel spec;
+  TinyRank rank(spec, tokens, *comm, test::tiny_options());
+  rank.step(0, 8, 8);
+  TinyModel other_spec;
+  TinyRank other(other_spec, tokens, *comm, test::tiny_options());  // its codes are made for the first time
+  for (int id = 0; id < rank.model().parameters().count(); ++id)
+    other.model().parameters().set_values(id, rank.model().parameters().host_values(id));
+  EXPECT_EQ(rank.step(1, 8, 8).loss, other.step(1, 8, 8).loss);
+}
+
+TEST(StepRunner, AClipNormOfZeroClipsNothing) {
+  const TokenSource tokens = test::tiny_tokens();
+  const auto comm = dist::make_single_comm();
+  TinyModel spec;
+  StepRunnerOptions options = test::tiny_options();
+  options.optim.clip_norm = 0.0;
+  TinyRank rank(spec, tokens, *comm, options);
+  const StepOutcome outcome = rank.step(0, 8, 8);
+  EXPECT_FALSE(outcome.clipped);
+  double sum = 0.0;  // the first moment is (1 - beta1) times the gradient as it is
+  for (const float m : rank.runner().optimizer().exp_avg()) sum += static_cast<double>(m) * m;
+  EXPECT_NEAR(std::sqrt(sum) / 0.1, outcome.grad_norm, 1e-4 * outcome.grad_norm);
+}
+
+TEST(StepRunner, TheUpdateIsProportionalToThePlansLearningRate) {
+  const TokenSource tokens = test::tiny_tokens();
+  const auto comm = dist::make_single_comm();
+  const auto moved = [&](float rate) {
+    TinyModel spec;
+    TinyRank rank(spec, tokens, *comm, test::tiny_options());
+    const std::vector<float> before = rank.parameters();
+    rank.step(0, 8, 8, rate);
+    const std::vector<float> after = rank.parameters();
+    double sum = 0.0;
+    for (std::size_t i = 0; i < after.size(); ++i) sum += std::abs(static_cast<double>(after[i]) - before[i]);
+    return sum;
+  };
+  EXPECT_EQ(moved(0.0F), 0.0);
+  EXPECT_NEAR(moved(2e-3F) / moved(1e-3F), 2.0, 1e-3);
 }
 
 TEST(StepRunner, TheGradientIsTheMeanOverMicroBatches) {

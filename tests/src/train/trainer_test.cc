@@ -71,7 +71,8 @@ class TrainerTest : public ::testing::Test {
                             .val_tokens = held_out,
                             .comm = comm,
                             .log = log,
-                            .signal = signal});
+                            .signal = signal,
+                            .on_progress = comm.rank() == 0 ? on_progress_ : nullptr});
       if (prepare) prepare(trainer);
       TrainResult result = trainer.run();
       if (comm.rank() != 0) return;
@@ -96,6 +97,7 @@ class TrainerTest : public ::testing::Test {
   std::string read(const std::string& dir, const std::string& file) const { return read_file(root_ / dir / file); }
 
   fs::path root_;
+  std::function<void(std::int64_t, const std::string&)> on_progress_;
 };
 
 TEST_F(TrainerTest, ARunStoppedAndResumedContinuesBitForBit) {
@@ -209,6 +211,126 @@ TEST_F(TrainerTest, RefusesACheckpointOfAnotherShapeAndSaysWhatDiffers) {
     EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
     EXPECT_THAT(error.what(), ::testing::HasSubstr("model.n_layer: 2 in the checkpoint, 3 now"));
   }
+}
+
+// No option is lost between the configuration and the steps.
+TEST_F(TrainerTest, ARunIsItsPlannedStepsOneByOne) {
+  TrainerOptions o = options("run", 5);
+  o.optim = {.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-6, .weight_decay = 0.3, .clip_norm = 0.5};
+  o.quant.stochastic_gradients = false;
+  o.quant.activation_bits = 7;
+  o.quant.overrides = {{.layers = "h.1.*", .weight_bits = 6}};
+  const End end = train(o, 1);
+
+  const TokenSource tokens = test::tiny_tokens();
+  const auto comm = dist::make_single_comm();
+  TinyModel spec;
+  spec.quant = o.quant;
+  test::TinyRank rank(
+      spec, tokens, *comm,
+      {.seed = 5, .sequence_length = 12, .train = o.train, .optim = o.optim, .stochastic_gradients = false});
+  const Coordinator coordinator(o, rank.sampler().windows_per_epoch());
+  for (std::int64_t step = 0; step < 5; ++step) {
+    const dist::StepPlan plan = coordinator.plan(step);
+    const PrecisionMap map =
+        PrecisionMap::make(rank.model().linear_names(),
+                           {BitWidth(plan.weight_bits), BitWidth(7), BitWidth(plan.gradient_bits)}, o.quant.overrides);
+    (void)rank.runner().run(plan, map, 0);
+  }
+  EXPECT_EQ(end.parameters, rank.parameters());
+}
+
+TEST_F(TrainerTest, EvaluatesAtTheStartEverySoManyStepsAndAtTheEnd) {
+  TrainerOptions o = options("run", 8);
+  o.eval.at_start = true, o.eval.every = 3, o.eval.bits = {8, 3};
+  o.checkpoint.every = 4, o.checkpoint.keep = 0;
+  train(o, 2);
+  const auto lines = [&] {
+    std::ifstream in(root_ / "run/eval.jsonl");
+    std::vector<std::string> all;
+    for (std::string line; std::getline(in, line);) {
+      const Value value = parse_json(line, "eval");
+      all.push_back(to_json(value.at("step")) + " " + to_json(value.at("bits")));
+      EXPECT_NEAR(std::log(value.at("perplexity").as_double()), value.at("nll").as_double(), 1e-6);
+    }
+    return all;
+  };
+  const std::vector<std::string> want = {"0 32", "3 8", "3 3", "6 8", "6 3", "8 8", "8 3"};
+  EXPECT_EQ(lines(), want);
+  fs::remove_all(root_ / "run/checkpoints/step_00000008");
+  fs::remove(root_ / "run/report.md");
+  train(o, 1);  // from step 4: a resumed run has no start
+  EXPECT_EQ(lines(), want);
+}
+
+TEST_F(TrainerTest, WritesMetricsEverySoManyStepsOfTheLastAndOfSkippedOnes) {
+  TrainerOptions o = options("run", 10);
+  o.train.log_every = 4;
+  train(o, 1, {.granularity = "token"}, [](Trainer& trainer) {
+    trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t, std::span<float> flat) {
+      if (step == 5) flat[0] = NAN;
+    });
+  });
+  std::string steps;
+  for (const std::string& line : curve("run")) steps += line.substr(0, line.find(' ')) + " ";
+  EXPECT_EQ(steps, "3 5 7 9 ");
+}
+
+TEST_F(TrainerTest, KeepsSoManyCheckpointsWithTheCountersOfTheirSteps) {
+  TrainerOptions o = options("run", 9);
+  o.checkpoint.every = 2, o.checkpoint.keep = 2;
+  std::vector<std::int64_t> told;
+  std::string newest;
+  on_progress_ = [&](std::int64_t steps, const std::string& checkpoint) { told.push_back(steps), newest = checkpoint; };
+  train(o, 1);
+  const auto all = list_checkpoints(root_ / "run/checkpoints");
+  ASSERT_EQ(all.size(), 2U);
+  EXPECT_EQ(all[0].step, 8);
+  EXPECT_EQ(all[1].step, 9);
+  const TrainState state = load_train_state(CheckpointReader::open(all[0].folder));
+  EXPECT_EQ(state.seed, 5U);
+  EXPECT_EQ(state.config_hash, 77U);
+  EXPECT_EQ(state.consumed_samples, 8 * 16);
+  EXPECT_EQ(state.consumed_tokens, 8 * 16 * 12);
+  // After each step, and again when its checkpoint is there.
+  EXPECT_EQ(told, (std::vector<std::int64_t>{1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9, 9}));
+  EXPECT_EQ(fs::path(newest), all[1].folder);
+}
+
+TEST_F(TrainerTest, NeverRefusesAFolderThatHoldsARun) {
+  TrainerOptions o = options("run", 4);
+  o.run.resume = "never";
+  EXPECT_TRUE(train(o, 1).result.finished);
+  try {
+    train(o, 1);
+    FAIL() << "went on";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("holds a run up to step 4"));
+  }
+}
+
+TEST_F(TrainerTest, ASignalInTheLastStepStillFinishes) {
+  std::atomic<int> signal{15};
+  TrainerOptions o = options("run", 1);
+  o.precision = {.kind = "constant"}, o.lr.warmup_steps = 0;
+  const End end = train(o, 1, {.granularity = "token"}, {}, &signal);
+  EXPECT_TRUE(end.result.finished);
+  EXPECT_TRUE(fs::exists(root_ / "run/report.md"));
+}
+
+TEST_F(TrainerTest, AnOldReportDoesNotEndARunWithStepsToDo) {
+  const TrainerOptions o = options("run", 4);
+  fs::create_directories(o.run.dir);
+  std::ofstream(root_ / "run/report.md") << "old";
+  EXPECT_EQ(train(o, 1).state.step, 4);
+}
+
+TEST_F(TrainerTest, CalibratesOnAsManyBatchesAsAsked) {
+  TrainerOptions o = options("run", 4);
+  o.quant.calibration_batches = 4;
+  train(o, 2, {.granularity = "tensor", .range = "calibrated"});
+  const auto reader = CheckpointReader::open(list_checkpoints(root_ / "run/checkpoints").back().folder);
+  EXPECT_EQ(reader.attribute<std::int64_t>("/quant/h.0.attn.c_attn/activation/3/lo", "batches"), 4);
 }
 
 TEST_F(TrainerTest, TheReportHoldsEveryWidthOnce) {

@@ -115,6 +115,42 @@ TEST(GpuTraining, AFrozenBaseHasGradientsForAdaptersAndNormsAlone) {
   expect_close(gradients_of(spec, cuda_mode("fp32"), 8, 8), cpu, 1e-3, 2e-2);
 }
 
+// A step leaves gradients in their places in the flat buffer, the tied embedding's from two sources.
+TEST(GpuTraining, GradientsInTheirPlacesAreAutograds) {
+  for (const int bits : {8, 32}) {
+    SCOPED_TRACE(bits);
+    TinyModel spec = gpu_model();
+    StepRunnerOptions one_pass = options(/*stochastic=*/false);
+    one_pass.train = {.batch_size = 4, .micro_batch_size = 4};
+    const TokenSource tokens = test::tiny_tokens(4000, spec.config.vocab_size);
+    const auto comm = dist::make_nccl_world(dist::make_single_comm());
+    TinyRank rank(spec, tokens, *comm, one_pass, make_compute_mode("cuda", "bf16", "repeatable"));
+    const ParameterStore& store = rank.model().parameters();
+    at::Tensor flat;
+    rank.runner().set_gradient_hook([&](std::int64_t, std::int64_t, std::span<float> leaf) {
+      flat = at::from_blob(leaf.data(), {static_cast<std::int64_t>(leaf.size())},
+                           store.trainable_tensors()[0].options().requires_grad(false))
+                 .cpu();
+    });
+    // Without a step of its own: the learning rate is zero.
+    rank.step(/*index=*/0, bits, bits == 32 ? 32 : 8, /*learning_rate=*/0.0F);
+    const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), bits, bits, bits == 32 ? 32 : 8);
+    const Batch batch = sample_batch(rank.sampler(), 0, 4, 32, rank.model().mode().device);
+    const ForwardContext context{
+        .precision = &map, .training = true, .stochastic_gradients = false, .seed = one_pass.seed};
+    const at::Tensor loss = rank.model().loss(batch.inputs, batch.targets, context);
+    const auto want = torch::autograd::grad({loss}, store.trainable_tensors(), {}, false, false, true);
+    std::size_t i = 0;
+    for (const ParameterInfo& info : store.infos()) {
+      if (!info.trainable) continue;
+      const at::Tensor got = flat.narrow(0, info.offset, info.elems).view(info.shape);
+      const at::Tensor expected = want[i].defined() ? want[i].cpu() : at::zeros(info.shape);
+      EXPECT_LE((got - expected).norm().item<double>(), 1e-5 * expected.norm().item<double>()) << info.name;
+      ++i;
+    }
+  }
+}
+
 struct Curve {
   std::vector<double> losses;
   std::vector<float> parameters;

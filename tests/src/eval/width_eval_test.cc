@@ -1,0 +1,45 @@
+#include "src/eval/width_eval.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/tiny_training.h"
+
+namespace qat {
+namespace {
+
+using test::TinyModel;
+
+TEST(EvaluationPrecision, IsThatOfTraining) {
+  TinyModel tiny;
+  tiny.quant.overrides = {{.layers = "h.1.*", .weight_bits = 5}};
+  tiny.build();
+  EXPECT_EQ(evaluation_precision(*tiny.model, tiny.quant, 4).at(0), (LayerPrecision{BitWidth(4), BitWidth(4)}));
+  EXPECT_EQ(evaluation_precision(*tiny.model, tiny.quant, 4).at(4), (LayerPrecision{BitWidth(5), BitWidth(4)}));
+  tiny.quant.activation_bits = 7;
+  EXPECT_EQ(evaluation_precision(*tiny.model, tiny.quant, 4).at(0), (LayerPrecision{BitWidth(4), BitWidth(7)}));
+  // The unquantized reference has neither.
+  EXPECT_TRUE(evaluation_precision(*tiny.model, tiny.quant, 32).at(0).is_full());
+  EXPECT_TRUE(evaluation_precision(*tiny.model, tiny.quant, 32).at(4).is_full());
+}
+
+TEST(EvaluationWidths, AreEachScoredOnce) {
+  EXPECT_EQ(evaluation_widths({.bits = {4, 8, 4}}, {}), (std::vector<int>{8, 4}));
+}
+
+TEST(ScoreWidths, ScoresTheModelAtEachWidth) {
+  TinyModel tiny;
+  tiny.build();
+  tiny.randomize();
+  const TokenSource tokens = test::tiny_tokens(60);
+  const auto comm = dist::make_single_comm();
+  const auto scores = score_widths(*tiny.model, tokens, {32, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm);
+  ASSERT_EQ(scores.size(), 2U);
+  for (const WidthScore& one : scores) {
+    const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), one.bits, one.bits);
+    EXPECT_EQ(one.score.nll_sum, held_out_score(*tiny.model, tokens, map, {}, 12, 1, *comm).nll_sum) << one.bits;
+  }
+  EXPECT_NE(scores[0].score.nll_sum, scores[1].score.nll_sum);
+}
+
+}  // namespace
+}  // namespace qat

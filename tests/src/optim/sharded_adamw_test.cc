@@ -1,0 +1,68 @@
+// The update of a shard against AdamW written out in double, and what segments cut by shards keep.
+#include "src/optim/sharded_adamw.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "dist/comm/local_comm.h"
+#include "kernels/common/error.h"
+
+namespace qat {
+namespace {
+
+constexpr std::int64_t kTotal = 2 * kNormBlock;
+const OptimConfig kConfig{.beta1 = 0.7, .beta2 = 0.8, .eps = 1e-3, .weight_decay = 0.25};
+// The second lies across the boundary of two shards; the third has no decay, the fourth no gradient.
+const std::vector<OptimSegment> kSegments = {
+    {.offset = 0, .elems = 100}, {.offset = 8000, .elems = 400}, {8400, 50, false}, {9000, 10}};
+const std::vector<bool> kProduced = {true, true, true, false};
+
+float value(std::size_t i) { return 0.1F * static_cast<float>(i % 13) - 0.5F; }
+float gradient(std::size_t i, int step) {
+  return 0.3F * static_cast<float>((i + static_cast<std::size_t>(step)) % 7) - 1.0F;
+}
+
+double by_hand(std::size_t i, int steps, bool decay) {
+  double p = value(i), m = 0.0, v = 0.0;
+  for (int t = 1; t <= steps; ++t) {
+    const double g = 0.5 * gradient(i, t);
+    m = 0.7 * m + 0.3 * g, v = 0.8 * v + 0.2 * g * g;
+    const double step = (m / (1 - std::pow(0.7, t))) / (std::sqrt(v / (1 - std::pow(0.8, t))) + 1e-3);
+    p -= 0.05 * (step + (decay ? 0.25 * p : 0.0));
+  }
+  return p;
+}
+
+TEST(ShardedAdamW, UpdatesItsShardOfEverySegmentWithAGradient) {
+  for (const dist::ShardRange shard : {dist::ShardRange{0, kTotal}, {0, kNormBlock}, {kNormBlock, kTotal}}) {
+    ShardedAdamW optimizer(kSegments, shard, kConfig);
+    std::vector<float> params(kTotal), grads(kTotal);
+    for (std::size_t i = 0; i < params.size(); ++i) params[i] = value(i);
+    for (int step = 1; step <= 3; ++step) {
+      for (std::size_t i = 0; i < grads.size(); ++i) grads[i] = gradient(i, step);
+      optimizer.step({}, params, grads, kProduced, /*learning_rate=*/0.05, /*gradient_scale=*/0.5);
+    }
+    for (std::size_t s = 0; s < kSegments.size(); ++s) {
+      for (std::int64_t at = kSegments[s].offset; at < kSegments[s].offset + kSegments[s].elems; ++at) {
+        const auto i = static_cast<std::size_t>(at);
+        const bool moves = kProduced[s] && at >= shard.begin && at < shard.end;
+        EXPECT_NEAR(params[i], moves ? by_hand(i, 3, kSegments[s].decay) : value(i), 1e-5) << i;
+      }
+    }
+    EXPECT_EQ(params[500], value(500));                                     // no segment
+    EXPECT_EQ(optimizer.steps(), (std::vector<std::int64_t>{3, 3, 3, 0}));  // on every rank, whoever has the elements
+  }
+}
+
+TEST(GlobalNorm, IsOfTheShardsOfAllRanks) {
+  dist::run_local_ranks(2, [](dist::Communicator& comm) {
+    std::vector<float> shard(kNormBlock, 0.0F);
+    shard[7] = comm.rank() == 0 ? 3.0F : 4.0F;
+    EXPECT_EQ(global_norm(comm, {}, shard), 5.0);
+    EXPECT_THROW((void)global_norm(comm, {}, std::span<const float>(shard).first(100)), Error);
+  });
+}
+
+}  // namespace
+}  // namespace qat
