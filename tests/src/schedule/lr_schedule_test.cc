@@ -51,6 +51,7 @@ TEST(LrSchedule, TheOnlyStepAfterWarmUpIsTheLast) {
   EXPECT_DOUBLE_EQ(LrSchedule(config(1.0, 0.1, 4, "cosine"), 5).at(4), 0.1);
   EXPECT_DOUBLE_EQ(LrSchedule(config(1.0, 0.1, 4, "cosine"), 4).at(3), 1.0);
   EXPECT_DOUBLE_EQ(LrSchedule(config(1.0, 0.1, 0, "linear"), 1).at(0), 0.1);
+  EXPECT_DOUBLE_EQ(LrSchedule(config(1.0, 0.1, 0, "linear"), 2).at(0), 1.0);
 }
 
 TEST(LrSchedule, RefusesNonsense) {

@@ -164,6 +164,20 @@ TEST(PrecisionSchedule, GradientsOfAConstantOrLevelListHaveTheHighestWidth) {
   EXPECT_EQ(PrecisionSchedule(config, kAll, 4).at(3).gradient, 4);
 }
 
+TEST(PrecisionSchedule, FallingWidthsAndGradientsRoundHalfToEvenToo) {
+  EXPECT_EQ(PrecisionSchedule(curve("cosine", "fall", 3, 8, 1), kAll, 4).at(2).weight, 6);  // exactly 5.5
+  PrecisionScheduleConfig config = curve("cosine", "rise", 3, 8, 1);
+  config.grad_kind = "scheduled";
+  config.grad_min_bits = 6;
+  config.grad_max_bits = 9;
+  EXPECT_EQ(PrecisionSchedule(config, kAll, 4).at(2).gradient, 8);  // exactly 7.5
+  config.kind = "list";
+  config.list = {4, 6, 8};
+  EXPECT_EQ(PrecisionSchedule(config, kAll, 3).at(1).gradient, 8);
+  config.kind = "triangular";
+  EXPECT_EQ(PrecisionSchedule(config, kAll, 4).at(1).gradient, 8);
+}
+
 TEST(PrecisionSchedule, BeginsAgainAfterItsLastUnit) {
   const PrecisionSchedule full(curve("cosine", "full", 2, 18, 2), kAll, 25);
   EXPECT_EQ(weights(full, 25, 25), weights(full, 25));

@@ -215,29 +215,31 @@ TEST_F(TrainerTest, RefusesACheckpointOfAnotherShapeAndSaysWhatDiffers) {
 
 // No option is lost between the configuration and the steps.
 TEST_F(TrainerTest, ARunIsItsPlannedStepsOneByOne) {
-  TrainerOptions o = options("run", 5);
-  o.optim = {.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-6, .weight_decay = 0.3, .clip_norm = 0.5};
-  o.quant.stochastic_gradients = false;
-  o.quant.activation_bits = 7;
-  o.quant.overrides = {{.layers = "h.1.*", .weight_bits = 6}};
-  const End end = train(o, 1);
+  for (const bool stochastic : {true, false}) {
+    TrainerOptions o = options(stochastic ? "stochastic" : "nearest", 5);
+    o.optim = {.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-6, .weight_decay = 0.3, .clip_norm = 0.5};
+    o.quant.stochastic_gradients = stochastic;
+    o.quant.activation_bits = 7;
+    o.quant.overrides = {{.layers = "h.1.*", .weight_bits = 6}};
+    const End end = train(o, 1);
 
-  const TokenSource tokens = test::tiny_tokens();
-  const auto comm = dist::make_single_comm();
-  TinyModel spec;
-  spec.quant = o.quant;
-  test::TinyRank rank(
-      spec, tokens, *comm,
-      {.seed = 5, .sequence_length = 12, .train = o.train, .optim = o.optim, .stochastic_gradients = false});
-  const Coordinator coordinator(o, rank.sampler().windows_per_epoch());
-  for (std::int64_t step = 0; step < 5; ++step) {
-    const dist::StepPlan plan = coordinator.plan(step);
-    const PrecisionMap map =
-        PrecisionMap::make(rank.model().linear_names(),
-                           {BitWidth(plan.weight_bits), BitWidth(7), BitWidth(plan.gradient_bits)}, o.quant.overrides);
-    (void)rank.runner().run(plan, map, 0);
+    const TokenSource tokens = test::tiny_tokens();
+    const auto comm = dist::make_single_comm();
+    TinyModel spec;
+    spec.quant = o.quant;
+    test::TinyRank rank(
+        spec, tokens, *comm,
+        {.seed = 5, .sequence_length = 12, .train = o.train, .optim = o.optim, .stochastic_gradients = stochastic});
+    const Coordinator coordinator(o, rank.sampler().windows_per_epoch());
+    for (std::int64_t step = 0; step < 5; ++step) {
+      const dist::StepPlan plan = coordinator.plan(step);
+      const PrecisionMap map = PrecisionMap::make(
+          rank.model().linear_names(), {BitWidth(plan.weight_bits), BitWidth(7), BitWidth(plan.gradient_bits)},
+          o.quant.overrides);
+      (void)rank.runner().run(plan, map, 0);
+    }
+    EXPECT_EQ(end.parameters, rank.parameters());
   }
-  EXPECT_EQ(end.parameters, rank.parameters());
 }
 
 TEST_F(TrainerTest, EvaluatesAtTheStartEverySoManyStepsAndAtTheEnd) {
