@@ -9,7 +9,8 @@
 namespace qat::kernels {
 
 // Splits [0, count) into ranges of at least `grain` and runs body(begin, end) on each, perhaps at the same time.
-// The owner of the threads (LibTorch's pool, in the product) supplies it; kernels start no threads of their own.
+// The owner of the threads (LibTorch's pool, in the product) supplies it; kernels start no threads of their own, but
+// for long fills with random numbers (uniform_fill.h).
 class ParallelFor {
  public:
   using Body = std::function<void(std::int64_t begin, std::int64_t end)>;

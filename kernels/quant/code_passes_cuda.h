@@ -1,5 +1,5 @@
 // The passes that encode.h and encode_gradient.h are made of on a GPU. All pointers are device memory. Internal to
-// kernels/quant.
+// kernels/quant, and to kernels/gemm where a product codes on the way.
 #pragma once
 
 #include <cstdint>
