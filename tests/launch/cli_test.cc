@@ -1,93 +1,7 @@
-// The program as a user starts it: exit codes, messages and files. QAT_DIST and QAT_TEST_SOURCE_DIR say where it is.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "tests/launch/cli_fixture.h"
 
-#include <array>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
-#include <string>
-#include <thread>
-#include <vector>
-
+namespace qat::cli {
 namespace {
-
-namespace fs = std::filesystem;
-using ::testing::AllOf;
-using ::testing::HasSubstr;
-using ::testing::Not;
-
-struct Outcome {
-  int exit_code;
-  std::string text;  // standard output and error
-};
-
-std::string quote(const std::string& text) {
-  std::string out = "'";
-  for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
-Outcome shell(const std::string& command) {
-  Outcome outcome{-1, {}};
-  FILE* pipe = popen(("{ " + command + "; } 2>&1").c_str(), "r");
-  std::array<char, 4096> buffer;
-  while (const std::size_t n = fread(buffer.data(), 1, buffer.size(), pipe)) outcome.text.append(buffer.data(), n);
-  const int status = pclose(pipe);
-  outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return outcome;
-}
-
-std::size_t count(const std::string& text, const std::string& part) {
-  std::size_t n = 0;
-  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
-
-class Cli : public ::testing::Test {
- protected:
-  void SetUp() override {
-    source_ = std::getenv("QAT_TEST_SOURCE_DIR");
-    program_ = std::getenv("QAT_DIST");
-    root_ = fs::temp_directory_path() / ("qat cli ü " + std::to_string(getpid()));
-    fs::remove_all(root_);
-    fs::create_directories(root_);
-  }
-  void TearDown() override { fs::remove_all(root_); }
-
-  std::string program() const { return quote(program_); }
-  std::string on_ranks(int ranks) const {
-    return quote(source_ + "/launch/run_local.sh") + " -n " + std::to_string(ranks) + " " + program();
-  }
-  // The tiny configuration with its own run folder.
-  std::string tiny(const std::string& dir, const std::string& more = "") const {
-    return " --config " + quote(source_ + "/configs/tiny_cpu.json") +
-           " --set run.dir=" + quote((root_ / dir).string()) + " " + more;
-  }
-  std::string write(const std::string& name, const std::string& text) const {
-    std::ofstream(root_ / name, std::ios::binary) << text;
-    return (root_ / name).string();
-  }
-  // The loss column of metrics.jsonl.
-  std::vector<std::string> losses(const std::string& dir) const {
-    std::ifstream in(root_ / dir / "metrics.jsonl");
-    std::vector<std::string> out;
-    for (std::string line; std::getline(in, line);) {
-      const std::size_t at = line.find("\"loss\":");
-      out.push_back(line.substr(at, line.find(',', at) - at));
-    }
-    return out;
-  }
-
-  std::string source_, program_;
-  fs::path root_;
-};
 
 // ---- what works
 
@@ -131,15 +45,11 @@ TEST_F(Cli, ATerminatedRunSavesAndGoesOnAsIfNothingHadHappened) {
   const std::string part = on_ranks(2) + tiny("part", "--set train.steps=120");
   Outcome stopped{};
   std::thread runner([&] { stopped = shell(part); });
-  const fs::path metrics = root_ / "part/metrics.jsonl";
-  for (int i = 0; i < 600 && !(fs::exists(metrics) && losses("part").size() > 10); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  // To one rank alone: the lock names rank 0's process.
-  std::ifstream lock(root_ / "part/run.lock");
-  const std::string text((std::istreambuf_iterator<char>(lock)), {});
-  const std::size_t at = text.find("\"pid\":");
-  ASSERT_NE(at, std::string::npos) << text;
-  kill(std::atoi(text.c_str() + at + 6), SIGTERM);
+  EXPECT_TRUE(wait_for([&] { return losses("part").size() > 10; }));
+  // To one rank alone.
+  const pid_t rank0 = locked_by("part");
+  ASSERT_GT(rank0, 0);
+  kill(rank0, SIGTERM);
   runner.join();
   EXPECT_EQ(stopped.exit_code, 75) << stopped.text;
   ASSERT_LT(losses("part").size(), 120U);
@@ -255,13 +165,10 @@ TEST_F(Cli, TwoJobsOnOneRunFolderAreRefusedAndAStaleLockIsNot) {
   const std::string slow = program() + tiny("run", "--set train.steps=100000");
   Outcome first{};
   std::thread runner([&] { first = shell(slow); });
-  for (int i = 0; i < 300 && !fs::exists(root_ / "run/metrics.jsonl"); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_TRUE(wait_for([&] { return fs::exists(root_ / "run/metrics.jsonl"); }));
   const Outcome second = shell(slow);
   EXPECT_EQ(second.exit_code, 2);
-  std::ifstream lock(root_ / "run/run.lock");
-  const std::string text((std::istreambuf_iterator<char>(lock)), {});
-  const int pid = std::atoi(text.c_str() + text.find("\"pid\":") + 6);
+  const pid_t pid = locked_by("run");
   EXPECT_THAT(second.text, HasSubstr(std::to_string(pid)));
   kill(pid, SIGKILL);
   runner.join();
@@ -300,3 +207,4 @@ TEST_F(Cli, WrongArgumentsExitWithTwoAndHelpWithZero) {
 }
 
 }  // namespace
+}  // namespace qat::cli
