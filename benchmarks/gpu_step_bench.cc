@@ -74,15 +74,18 @@ void run(const Setting& s) {
       {.sequence_length = s.sequence, .train = {.batch_size = s.batch * s.micro_batches, .micro_batch_size = s.batch}});
   const qat::PrecisionMap map = qat::PrecisionMap::uniform(config.linears(), s.bits, s.bits, s.gradient_bits);
   std::uint64_t step = 0;
+  qat::dist::StopPoll poll(*comm);
   qat::StepOutcome outcome;
   const auto one_step = [&] {
     const double start = seconds_now();
-    outcome = runner.run({.step = step++,
+    outcome = runner.run({.step = step,
+                          .first_sample = step * static_cast<std::uint64_t>(s.batch * s.micro_batches),
                           .weight_bits = s.bits,
                           .activation_bits = s.bits,
                           .gradient_bits = s.gradient_bits,
                           .learning_rate = 1e-4F},
-                         map, /*local_signal=*/0);
+                         map, poll);
+    ++step;
     return seconds_now() - start;
   };
   for (int i = 0; i < s.warm_up; ++i) {

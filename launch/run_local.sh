@@ -2,8 +2,12 @@
 # Runs an MPI program on this machine: launch/run_local.sh -n 4 program args...
 #
 # What differs from plain mpirun: it works as root and in containers, takes more ranks than cores, and does not bury the
-# program's own error message. Signals go to mpirun, which ends the ranks (SIGUSR1 and SIGUSR2: passes them on), and the
-# exit code is the program's. OMP_NUM_THREADS is left alone: the program divides the cores among its ranks.
+# program's own error message. OMP_NUM_THREADS is left alone: the program divides the cores among its ranks.
+#
+# SIGTERM, SIGHUP, SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 ask the program to stop, as long as it takes: mpirun itself would
+# kill it a second after them, so what mpirun gets is SIGUSR1, which it passes on. The exit code is then the program's
+# 75, for Ctrl-C 130. A second signal ends everything at once. A reader of the output that goes away (`| head`) ends
+# nothing.
 set -eu
 
 usage() {
@@ -62,12 +66,25 @@ drop_noise() {
     held != "" { if (noise($0)) { held = ""; dropping = 1; next } print held; held = "" }
     /^-----+$/ { held = $0; next }
     /more process(es)? ha(s|ve) sent help message help-mpi-api/ { next }
-    /Set MCA parameter "orte_base_help_aggregate" to 0/ { next }
+    /Set MCA parameter "orte_base_help_aggregate" to 0/ || /^mpirun: Forwarding signal/ { next }
     { print; fflush() }
-    END { if (held != "") print held }' >&2
+    END { if (held != "") print held }'
 }
-exec 3> >(drop_noise)
+# Reads on when nobody reads its own output any more, where mpirun would end the ranks for that.
+keep_reading() {
+  trap '' HUP INT TERM USR1 USR2
+  exec tee -p /dev/null
+}
+exec 3> >(drop_noise | keep_reading >&2)
 filter=$!
+# A terminal stays a terminal, a file a file.
+output=
+if [ -p /dev/stdout ]; then
+  exec 4> >(keep_reading)
+  output=$!
+else
+  exec 4>&1
+fi
 
 # If this script is killed outright, so is mpirun, and with it the ranks.
 tether=()
@@ -80,18 +97,30 @@ if [ -t 0 ]; then
   exec < /dev/null
 fi
 set -m
-"${tether[@]}" mpirun "${options[@]}" -n "$ranks" "$@" <&0 2>&3 3>&- &
+QAT_STOP_IS_FORWARDED=1 "${tether[@]}" mpirun "${options[@]}" -n "$ranks" "$@" <&0 >&4 2>&3 3>&- 4>&- &
 mpirun=$!
-exec 3>&-
-forward() {
+exec 3>&- 4>&-
+
+# The first signal asks, a later one does not wait any more.
+asked=
+asked_at=0
+hurried=
+# shellcheck disable=SC2317
+stop() {
   interrupted=1
-  kill "-$1" "$mpirun" 2> /dev/null || true
+  if [ -z "$asked" ]; then
+    asked=$1 asked_at=${EPOCHREALTIME//[.,]/}
+    kill -USR1 "$mpirun" 2> /dev/null || true
+  elif [ $((${EPOCHREALTIME//[.,]/} - asked_at)) -gt 500000 ]; then  # else the same one, by another way
+    hurried=$1
+    kill -USR1 "$mpirun" 2> /dev/null || true
+    kill -TERM "$mpirun" 2> /dev/null || true
+  fi
 }
-trap 'forward HUP' HUP
-trap 'forward INT' INT
-trap 'forward TERM' TERM
-trap 'forward USR1' USR1
-trap 'forward USR2' USR2
+for signal in HUP INT TERM USR1 USR2; do
+  # shellcheck disable=SC2064
+  trap "stop $signal" "$signal"
+done
 
 # A trap ends `wait` early, with a status that is not the program's.
 code=0
@@ -100,5 +129,17 @@ while [ "$interrupted" = 1 ]; do
   interrupted=0
   if wait "$mpirun"; then code=0; else code=$?; fi
 done
-wait "$filter" || true  # everything is printed when this script ends
+# Everything is printed when this script ends.
+wait "$filter" || true
+if [ -n "$output" ]; then wait "$output" || true; fi
+
+if [ -n "$hurried" ] && [ "$code" -ne 0 ]; then
+  code=$((128 + $(kill -l "$hurried")))
+elif [ -n "$asked" ]; then
+  case $code in
+    75 | $((128 + $(kill -l USR1))))  # the second: before the program could take the signal, so with nothing to save
+      if [ "$asked" = INT ]; then code=130; else code=75; fi
+      ;;
+  esac
+fi
 exit "$code"

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 
@@ -17,6 +18,11 @@ bool output_is_terminal() {
   const bool terminal = isatty(fd) != 0;
   close(fd);
   return terminal;
+}
+
+void print(std::string_view text) {
+  (void)std::fwrite(text.data(), 1, text.size(), stdout);
+  (void)std::fflush(stdout);
 }
 
 }  // namespace qat::launch

@@ -74,6 +74,8 @@ ComputeMode World::use_device(const ComputeConfig& config) {
   return mode;
 }
 
+std::int64_t World::job_restarts() { return environment_int("SLURM_RESTART_COUNT"); }
+
 std::string World::job_id() {
   const char* text = std::getenv("SLURM_JOB_ID");  // NOLINT(concurrency-mt-unsafe): nobody sets it
   return text == nullptr ? "" : text;

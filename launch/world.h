@@ -32,8 +32,9 @@ class World {
   // few), and from then on comm() also moves GPU memory. Collective; once, before any tensor is made.
   ComputeMode use_device(const ComputeConfig& config);
 
-  // The batch system's number of this job; empty: none.
+  // The batch system's number of this job (empty: none), and how often it has been requeued.
   static std::string job_id();
+  static std::int64_t job_restarts();
 
  private:
   dist::MpiSession session_;

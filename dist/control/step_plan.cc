@@ -20,6 +20,7 @@ StepPlan exchange_step_plan(Communicator& comm, const StepPlan& mine) {
   };
   if (plan.step != mine.step) refuse("step", mine.step, plan.step);
   if (plan.config_hash != mine.config_hash) refuse("configuration hash", mine.config_hash, plan.config_hash);
+  if (plan.first_sample != mine.first_sample) refuse("first sample", mine.first_sample, plan.first_sample);
   QAT_CHECK(plan.kind == StepKind::kTrain || plan.kind == StepKind::kStop, "a step plan of unknown kind");
   return plan;
 }

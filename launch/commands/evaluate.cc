@@ -57,11 +57,12 @@ int evaluate(World& world, const EvalArguments& arguments) {
   load_model(reader.get(), model, world.comm());
   const std::vector<int> widths = evaluation_widths(config.eval, config.quant);
   require_calibrated(model, config.quant, widths);
+  dist::StopPoll never(world.comm());
   const auto scores = score_widths(model, tokens, widths, config.quant, config.eval, config.data.sequence_length,
-                                   threads, world.comm());
+                                   threads, world.comm(), never);
   on_root(world.comm(), "writing the report", [&] {
     FinalReport report{.title = "Held-out perplexity by bit width"};
-    report.widths = width_results(model, config.lora, config.quant, scores, config.data.sequence_length);
+    report.widths = width_results(model, config.lora, config.quant, *scores, config.data.sequence_length);
     report.summary = {{"checkpoint", reader->info().folder.string()}, {"step", std::to_string(state.step)}};
     report.details = Value::object({{"checkpoint", reader->info().folder.string()}, {"step", state.step}});
     const std::string table =

@@ -52,7 +52,7 @@ std::unique_ptr<RunLock> open_run_folder(World& world, const AgreedConfig& agree
   on_root(world.comm(), "opening the run folder", [&] {
     const std::filesystem::path dir = agreed.loaded.config.run.dir;
     create_directories_checked(dir, "run.dir");
-    lock = std::make_unique<RunLock>(dir, World::job_id());
+    lock = std::make_unique<RunLock>(dir, World::job_id(), World::job_restarts());
     write_file_atomic(dir / "config.json", agreed.json + "\n");
   });
   return lock;
@@ -89,7 +89,14 @@ void initialize(World& world, const Gpt2Config& config, std::uint64_t seed, Gpt2
   log.info("initial parameters from " + config.init_from);
 }
 
-int train(World& world, const TrainArguments& arguments, RunStatus& status) {
+std::string stopped_text(int signal, const RunStatus& status) {
+  return fmt::format("stopped by {} {}{}; start the same command again to go on\n", signal_name(signal),
+                     status.last_step && *status.last_step >= 0 ? fmt::format("after step {}", *status.last_step)
+                                                                : "before the first step",
+                     status.last_checkpoint.empty() ? "" : " with a checkpoint");
+}
+
+int train(World& world, const TrainArguments& arguments, const std::atomic<int>& signal, RunStatus& status) {
   const std::optional<std::string> file =
       arguments.config.empty() ? std::nullopt : std::optional<std::string>(arguments.config);
   const AgreedConfig agreed = load_agreed_config(world, file, arguments.sets);
@@ -114,6 +121,7 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
   if (progress) log_options.console = [&](std::string_view line) { progress->message(line); };
   Logger log(log_options);
   if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
+  if (const std::string warning = world.size() > 1 ? stop_warning() : ""; !warning.empty()) log.warning(warning);
 
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
              recompute_of(config.compute.recompute));
@@ -127,7 +135,7 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
                    .comm = world.comm(),
                    .log = log,
                    .progress = progress ? &*progress : nullptr,
-                   .signal = &watch_signals(),
+                   .signal = &signal,
                    .on_progress = [&](std::int64_t steps, const std::string& checkpoint) {
                      status.last_step = steps - 1;
                      status.last_checkpoint = checkpoint;
@@ -135,12 +143,10 @@ int train(World& world, const TrainArguments& arguments, RunStatus& status) {
   const TrainResult result = trainer.run();
   if (progress) progress->finish();
   if (!result.finished) {
-    if (world.is_root())
-      fmt::print("stopped by signal {} after step {} with a checkpoint; start the same command again to go on\n",
-                 result.signal, status.last_step.value_or(-1));
+    if (world.is_root()) print(stopped_text(result.signal, status));
     return exit_code_of_signal(result.signal);
   }
-  if (world.is_root()) fmt::print("{}\nresults: {}\n", result.table, config.run.dir);
+  if (world.is_root()) print(fmt::format("{}\nresults: {}\n", result.table, config.run.dir));
   return 0;
 }
 
@@ -152,9 +158,11 @@ Run add_train(CLI::App& app) {
   app.add_option("--set", arguments->sets, "override: section.key=value, as often as needed")->take_all();
   app.add_flag("--print-config", arguments->print_config, "print every value with its origin, and stop");
   return [arguments](Invocation invocation) {
+    // From here on a signal is a wish to stop, also while MPI starts.
+    const std::atomic<int>& signal = watch_signals();
     World world(invocation.argc, invocation.argv);
     RunStatus status;
-    return run_guarded(world, status, [&] { return train(world, *arguments, status); });
+    return run_guarded(world, status, [&] { return train(world, *arguments, signal, status); });
   };
 }
 

@@ -1,6 +1,7 @@
 // What a run says while it runs: a file per rank, and the console of rank 0.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <mutex>
@@ -43,6 +44,8 @@ class Logger {
   void error(std::string_view text) { log(LogLevel::kError, text); }
 
   int rank() const noexcept { return options_.rank; }
+  // Whether a line could not be written to the file.
+  bool failed() const noexcept { return write_failed_.load(); }
   // Empty if there is none.
   std::filesystem::path file() const;
 
@@ -50,7 +53,7 @@ class Logger {
   LoggerOptions options_;
   std::mutex mutex_;
   std::optional<AppendFile> file_;
-  bool write_failed_ = false;
+  std::atomic<bool> write_failed_{false};
 };
 
 }  // namespace qat

@@ -6,12 +6,15 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <climits>
+#include <iterator>
 #include <optional>
+#include <sstream>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 #include "src/base/clock.h"
 #include "src/base/file.h"
@@ -28,35 +31,42 @@ std::string host_name() {
   return name;
 }
 
-// Field 22 of /proc/<pid>/stat. Fields are counted from the last ')', since a program's name may hold blanks.
-std::int64_t process_start(std::int64_t pid) {
+// Fields of /proc/<pid>/stat from the third on; none: the process is gone, or the system has no /proc. They are counted
+// from the last ')', since a program's name may hold blanks.
+std::vector<std::string> process_fields(std::int64_t pid) {
   std::string stat;
   try {
     stat = read_file(fmt::format("/proc/{}/stat", pid));
   } catch (const Error&) {
-    return 0;  // gone, or a system without /proc
+    return {};
   }
   const std::size_t name_end = stat.rfind(')');
-  if (name_end == std::string::npos) return 0;
-  std::string_view rest = std::string_view(stat).substr(name_end + 1);  // " S 1 2 ...": field 3 comes first
-  for (int field = 3; field <= 22; ++field) {
-    rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
-    if (field < 22) rest.remove_prefix(std::min(rest.find(' '), rest.size()));
-  }
+  std::istringstream rest(name_end == std::string::npos ? "" : stat.substr(name_end + 1));
+  return {std::istream_iterator<std::string>(rest), {}};
+}
+
+std::int64_t start_of(const std::vector<std::string>& fields) {
+  constexpr std::size_t kStart = 22 - 3;
   std::int64_t ticks = 0;
-  for (const char c : rest) {
-    if (c < '0' || c > '9') break;
-    ticks = ticks * 10 + (c - '0');
-  }
+  if (fields.size() > kStart)
+    (void)std::from_chars(fields[kStart].data(), fields[kStart].data() + fields[kStart].size(), ticks);
   return ticks;
 }
 
-// A process of this host that has ended, or whose id now belongs to another.
+// A process of this host that has ended, even if its parent has not taken notice yet, or whose id now belongs to
+// another.
 bool is_dead(const LockHolder& holder) {
   if (holder.pid <= 0) return true;
   if (::kill(static_cast<pid_t>(holder.pid), 0) != 0 && errno == ESRCH) return true;
-  const std::int64_t start = process_start(holder.pid);
+  const std::vector<std::string> fields = process_fields(holder.pid);
+  if (!fields.empty() && (fields[0] == "Z" || fields[0] == "X")) return true;
+  const std::int64_t start = start_of(fields);
   return holder.process_start != 0 && start != 0 && start != holder.process_start;
+}
+
+// An earlier start of the batch job that runs here now: the batch system ends one before it begins the next.
+bool is_earlier_start(const LockHolder& holder, const LockHolder& me) {
+  return !me.job.empty() && holder.job == me.job && holder.job_restart < me.job_restart;
 }
 
 std::string describe(const LockHolder& holder) {
@@ -69,7 +79,8 @@ std::string to_text(const LockHolder& holder) {
                                 {"pid", holder.pid},
                                 {"process_start", holder.process_start},
                                 {"time", holder.time},
-                                {"job", holder.job}})) +
+                                {"job", holder.job},
+                                {"job_restart", holder.job_restart}})) +
          "\n";
 }
 
@@ -79,8 +90,13 @@ std::optional<LockHolder> read_holder(const fs::path& path) {
   if (!fs::exists(fs::symlink_status(path, code))) return std::nullopt;
   try {
     const Value value = parse_json(read_file(path, ErrorKind::kConfig), path.string());
-    return LockHolder{value.at("host").as_string(), value.at("pid").as_int(), value.at("process_start").as_int(),
-                      value.at("time").as_string(), value.at("job").as_string()};
+    const Value* restart = value.find("job_restart");  // earlier versions did not say
+    return LockHolder{.host = value.at("host").as_string(),
+                      .pid = value.at("pid").as_int(),
+                      .process_start = value.at("process_start").as_int(),
+                      .time = value.at("time").as_string(),
+                      .job = value.at("job").as_string(),
+                      .job_restart = restart == nullptr ? 0 : restart->as_int()};
   } catch (const Error& error) {
     if (!fs::exists(fs::symlink_status(path, code))) return std::nullopt;  // released in between
     throw Error(ErrorKind::kConfig, fmt::format("{} is no lock file of this program ({}). If no run uses that folder, "
@@ -113,9 +129,13 @@ bool make_exclusively(const fs::path& path, const std::string& content) {
 
 }  // namespace
 
-RunLock::RunLock(const fs::path& dir, const std::string& job) : path_(dir / "run.lock") {
-  const LockHolder me{host_name(), ::getpid(), process_start(::getpid()), utc_time(std::chrono::system_clock::now()),
-                      job};
+RunLock::RunLock(const fs::path& dir, const std::string& job, std::int64_t job_restart) : path_(dir / "run.lock") {
+  const LockHolder me{.host = host_name(),
+                      .pid = ::getpid(),
+                      .process_start = start_of(process_fields(::getpid())),
+                      .time = utc_time(std::chrono::system_clock::now()),
+                      .job = job,
+                      .job_restart = job_restart};
   content_ = to_text(me);
   // Two jobs of one host that find the same stale lock must not both replace it: the second would delete the first's.
   // Held until return. (Another host never replaces this host's lock, so a guard that sees one host is enough.)
@@ -125,12 +145,13 @@ RunLock::RunLock(const fs::path& dir, const std::string& job) : path_(dir / "run
   while (!make_exclusively(path_, content_)) {
     const std::optional<LockHolder> holder = read_holder(path_);
     if (!holder) continue;  // released between the two calls
-    if (holder->host != me.host)
+    const bool here = holder->host == me.host;
+    if (!here && !is_earlier_start(*holder, me))
       throw Error(ErrorKind::kConfig,
                   fmt::format("run.dir {} is in use by {}. Whether that still runs cannot be seen from {}: if it does "
                               "not, delete {}; else choose another run.dir",
                               dir.string(), describe(*holder), me.host, path_.string()));
-    if (!is_dead(*holder))
+    if (here && !is_dead(*holder))
       throw Error(ErrorKind::kConfig, fmt::format("run.dir {} is in use by {}: wait for it, or choose another run.dir",
                                                   dir.string(), describe(*holder)));
     replaced_ = *holder;

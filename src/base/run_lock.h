@@ -14,15 +14,18 @@ struct LockHolder {
   std::int64_t process_start = 0;  // clock ticks after the machine's boot; 0: unknown
   std::string time;                // when the lock was taken, UTC
   std::string job;                 // batch job id; empty: none
+  std::int64_t job_restart = 0;    // how often the batch system had requeued that job
 };
 
 // Holds `dir`/run.lock as long as it lives; one process of a job (rank 0) takes it. Linking a finished file into place
 // is atomic on local and network file systems, so of two jobs that start at once one gets it.
 class RunLock {
  public:
-  // Throws Error(kConfig) that names the holder if another process has the lock. A lock that a process of this host
-  // left behind is taken over; one of another host cannot be judged, and the message says which file to delete.
-  explicit RunLock(const std::filesystem::path& dir, const std::string& job = "");
+  // Throws Error(kConfig) that names the holder if another process has the lock. A lock is taken over if a process of
+  // this host left it behind (it is gone, a zombie, or its number is another's), or an earlier start of the same batch
+  // job, which has been requeued since. Any other of another host cannot be judged: the message says which file to
+  // delete.
+  explicit RunLock(const std::filesystem::path& dir, const std::string& job = "", std::int64_t job_restart = 0);
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
   ~RunLock();

@@ -6,6 +6,8 @@
 #include <system_error>
 #include <type_traits>
 
+#include "src/base/json.h"
+
 namespace qat {
 namespace {
 
@@ -28,13 +30,25 @@ void visit_fields(State& state, const Field& field) {
   field("bitops_at_full", state.bitops_at_full);
 }
 
+// Fields that came later: they keep their defaults where a checkpoint lacks them.
+template <typename State, typename Field>
+void visit_later_fields(State& state, const Field& field) {
+  field("branch_step", state.branch_step);
+  field("healthy_step", state.healthy_step);
+  field("evaluated_step", state.evaluated_step);
+  field("best_step", state.best_step);
+  field("best_loss", state.best_loss);
+  field("stale_evaluations", state.stale_evaluations);
+  field("loss_statistics", state.loss_statistics);
+}
+
 // Attributes have no unsigned integers: these are kept as decimal text, which every reader shows right.
-std::uint64_t parse_unsigned(const std::string& text, const char* key, const CheckpointReader& reader) {
+std::uint64_t parse_unsigned(const std::string& text, const char* key, const std::string& source) {
   std::uint64_t value = 0;
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (status != std::errc{} || end != text.data() + text.size()) {
-    throw Error(ErrorKind::kCheckpoint, fmt::format("{}: {}/{} is '{}', expected an unsigned integer",
-                                                    reader.info().folder.string(), kGroup, key, text));
+    throw Error(ErrorKind::kCheckpoint,
+                fmt::format("{}: {}/{} is '{}', expected an unsigned integer", source, kGroup, key, text));
   }
   return value;
 }
@@ -44,12 +58,14 @@ std::uint64_t parse_unsigned(const std::string& text, const char* key, const Che
 void save_train_state(CheckpointWriter& writer, const TrainState& state) {
   QAT_CHECK(state.step == writer.step(), "the training state is of another step than its checkpoint");
   writer.set_attribute(kGroup, kVersionKey, kTrainStateVersion);
-  visit_fields(state, [&]<typename T>(const char* key, const T& value) {
+  const auto write = [&]<typename T>(const char* key, const T& value) {
     if constexpr (std::is_same_v<T, std::uint64_t>)
       writer.set_attribute(kGroup, key, std::to_string(value));
     else
       writer.set_attribute(kGroup, key, value);
-  });
+  };
+  visit_fields(state, write);
+  visit_later_fields(state, write);
 }
 
 TrainState load_train_state(const CheckpointReader& reader) {
@@ -61,13 +77,51 @@ TrainState load_train_state(const CheckpointReader& reader) {
                             reader.info().folder.string(), version, kTrainStateVersion));
   }
   TrainState state;
-  visit_fields(state, [&]<typename T>(const char* key, T& value) {
+  const auto read = [&]<typename T>(const char* key, T& value) {
     if constexpr (std::is_same_v<T, std::uint64_t>) {
-      value = parse_unsigned(reader.attribute<std::string>(kGroup, key), key, reader);
+      value = parse_unsigned(reader.attribute<std::string>(kGroup, key), key, reader.info().folder.string());
     } else {
       value = reader.attribute<T>(kGroup, key);
     }
+  };
+  visit_fields(state, read);
+  visit_later_fields(state, [&](const char* key, auto& value) {
+    if (reader.has_attribute(kGroup, key)) read(key, value);
   });
+  return state;
+}
+
+std::string to_text(const TrainState& state) {
+  Value object = Value::object();
+  const auto put = [&]<typename T>(const char* key, const T& value) {
+    if constexpr (std::is_same_v<T, std::uint64_t>)
+      object.set(key, std::to_string(value));  // JSON integers have 63 bits
+    else
+      object.set(key, value);
+  };
+  visit_fields(state, put);
+  visit_later_fields(state, put);
+  return to_json(object);
+}
+
+TrainState train_state_from_text(const std::string& text) {
+  const char* const source = "the training state";
+  const Value object = parse_json(text, source, ErrorKind::kInternal);
+  TrainState state;
+  const auto get = [&]<typename T>(const char* key, T& value) {
+    const Value& found = object.at(key);
+    if constexpr (std::is_same_v<T, std::uint64_t>) {
+      value = parse_unsigned(found.as_string(), key, source);
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      value = found.as_string();
+    } else if constexpr (std::is_same_v<T, double>) {
+      value = found.as_double();
+    } else {
+      value = found.as_int();
+    }
+  };
+  visit_fields(state, get);
+  visit_later_fields(state, get);
   return state;
 }
 

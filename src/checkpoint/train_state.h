@@ -24,6 +24,15 @@ struct TrainState {
   double bitops = 0.0;          // spent so far
   double bitops_at_full = 0.0;  // what the same steps would have cost at 32 bits
 
+  // Not in checkpoints of earlier versions.
+  std::int64_t branch_step = -1;       // the checkpoint that run.resume named, which this run stands on; -1: none
+  std::int64_t healthy_step = -1;      // of the newest checkpoint whose parameters gave a plausible loss; -1: not known
+  std::int64_t evaluated_step = -1;    // of the last evaluation during the run; -1: none
+  std::int64_t best_step = -1;         // of the evaluation with the lowest held-out loss; -1: none
+  double best_loss = 0.0;              // that loss: mean over the evaluated widths, nats a token
+  std::int64_t stale_evaluations = 0;  // evaluations since then
+  std::string loss_statistics;         // LossMonitor's
+
   bool operator==(const TrainState&) const = default;
 };
 
@@ -32,5 +41,9 @@ void save_train_state(CheckpointWriter& writer, const TrainState& state);
 
 // Throws Error(kCheckpoint) when an attribute is missing, or was written by a newer version of this program.
 TrainState load_train_state(const CheckpointReader& reader);
+
+// As text, to be handed to other ranks; every field survives, exactly.
+std::string to_text(const TrainState& state);
+TrainState train_state_from_text(const std::string& text);
 
 }  // namespace qat

@@ -235,7 +235,15 @@ void add_training(Fields& f) {
           "sequences a forward and backward pass; batch_size / (micro_batch_size * ranks) passes are accumulated",
           {"gradient_accumulation_steps", "accumulation_steps", "per_device_batch_size"}));
   f.push_back(key("train.max_skips", at(&R::train, &T::max_skips), between(1, kMostOfAny), "steps",
-                  "stop with exit code 8, after a checkpoint, after so many non-finite steps in a row"));
+                  "stop with exit code 8 after so many skipped steps in a row; the newest healthy checkpoint stays"));
+  f.push_back(key("train.spike_deviations", at(&R::train, &T::spike_deviations), from(0), "standard deviations",
+                  "skip a step whose loss is so far above the running mean of its width; 0: never",
+                  {"loss_spike_threshold", "skip_spikes"}));
+  f.push_back(key("train.spike_window", at(&R::train, &T::spike_window), between(2, kMostOfAny), "steps",
+                  "steps that the running mean and deviation of the loss look back over; a width has no spikes before it "
+                  "has had so many"));
+  f.push_back(key("train.replica_check_every", at(&R::train, &T::replica_check_every), between(0, kMostSteps), "steps",
+                  "steps between comparisons of all ranks' parameters (exit 9 if they differ); 0: only before checkpoints"));
   f.push_back(key("train.log_every", at(&R::train, &T::log_every), between(1, kMostSteps), "steps",
                   "steps between lines of metrics", {"log_interval", "logging_steps"}));
   f.push_back(key("eval.every", at(&R::eval, &EvalConfig::every), between(0, kMostSteps), "steps",
@@ -250,11 +258,23 @@ void add_training(Fields& f) {
                   "tokens between windows; 0: data.sequence_length, so that windows do not overlap", {"doc_stride"}));
   f.push_back(key("eval.batch_size", at(&R::eval, &EvalConfig::batch_size), between(1, kMostSequences), "windows",
                   "windows a forward pass", {"eval_batch_size"}));
+  f.push_back(key("eval.patience", at(&R::eval, &EvalConfig::patience), between(0, kMostSteps), "evaluations",
+                  "training ends early after so many evaluations in a row without a better held-out loss (mean over "
+                  "eval.bits); 0: never",
+                  {"early_stopping_patience", "early_stopping"}));
+  f.push_back(key("eval.min_delta", at(&R::eval, &EvalConfig::min_delta), from(0), "nats a token",
+                  "a held-out loss is better if it is lower by more than this", {"early_stopping_threshold"}));
   f.push_back(key("checkpoint.every", at(&R::checkpoint, &CheckpointConfig::every), between(0, kMostSteps), "steps",
                   "steps between checkpoints; 0: only at the end",
                   {"save_interval", "save_every", "checkpoint_every", "save_steps"}));
   f.push_back(key("checkpoint.keep", at(&R::checkpoint, &CheckpointConfig::keep), between(0, kMostOfAny), "",
-                  "newest checkpoints kept; 0: all", {"save_total_limit"}));
+                  "newest checkpoints kept, beside the newest healthy one and the one that run.resume named; 0: all",
+                  {"save_total_limit"}));
+  f.push_back(key("checkpoint.keep_best", at(&R::checkpoint, &CheckpointConfig::keep_best), any(), "",
+                  "also keep the checkpoint of the evaluation with the lowest held-out loss: checkpoints/best leads to it",
+                  {"load_best_model_at_end", "save_best"}));
+  f.push_back(key("checkpoint.on_error", at(&R::checkpoint, &CheckpointConfig::on_error), one_of({"stop", "continue"}),
+                  "", "a checkpoint that cannot be written: stop with exit code 4, or continue with a warning"));
   f.push_back(key("parallel.data", at(&R::parallel, &ParallelConfig::data), between(0, kMostOfAny), "ranks",
                   "data-parallel ranks; 0: all ranks / parallel.pipeline", {"dp", "data_parallel", "dp_size"}));
   f.push_back(key("parallel.pipeline", at(&R::parallel, &ParallelConfig::pipeline), between(1, kMostOfAny), "stages",

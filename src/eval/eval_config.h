@@ -13,6 +13,8 @@ struct EvalConfig {
   std::int64_t max_tokens = 0;  // of the held-out text; 0: all of it
   std::int64_t stride = 0;      // tokens between windows; 0: sequence_length (no overlap)
   std::int64_t batch_size = 8;  // windows a pass
+  std::int64_t patience = 0;    // evaluations without a better held-out loss that end training early; 0: none do
+  double min_delta = 0.0;       // what counts as better: lower by more than this, nats a token
 };
 
 }  // namespace qat

@@ -63,9 +63,9 @@ double score_pass(const Gpt2& model, const TokenSource& tokens, const std::vecto
 double HeldOutScore::mean_nll() const { return tokens > 0 ? nll_sum / static_cast<double>(tokens) : NAN; }
 double HeldOutScore::perplexity() const { return std::exp(mean_nll()); }
 
-HeldOutScore held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
-                            const EvalConfig& config, std::int64_t sequence_length, int threads,
-                            dist::Communicator& comm) {
+std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
+                                           const EvalConfig& config, std::int64_t sequence_length, int threads,
+                                           dist::Communicator& comm, dist::StopPoll& poll) {
   const std::int64_t total =
       config.max_tokens > 0 ? std::min(config.max_tokens, tokens.total_tokens()) : tokens.total_tokens();
   const auto windows = eval_windows(total, sequence_length, config.stride > 0 ? config.stride : sequence_length);
@@ -79,11 +79,20 @@ HeldOutScore held_out_score(const Gpt2& model, const TokenSource& tokens, const 
   std::vector<double> mine(share), all(share * ranks);
   WeightCache cache;
   const ForwardContext context{.precision = &precision, .weight_cache = &cache};
-  run_parallel(static_cast<std::int64_t>(share), threads, [&](std::int64_t i) {
-    const std::size_t pass = static_cast<std::size_t>(i) * ranks + me;
-    if (pass < passes.size())
-      mine[static_cast<std::size_t>(i)] = score_pass(model, tokens, windows, passes[pass], context);
-  });
+  // Rounds of passes, as many on every rank, with a question after each; they keep the rank with most threads busy.
+  std::vector<std::int64_t> most_threads = {threads};
+  comm.all_reduce(view(std::span(most_threads)), dist::ReduceOp::kMax);
+  dist::Pace pace;
+  poll.start();
+  for (std::size_t begin = 0; begin < share;) {
+    const auto count = std::min<std::size_t>(share - begin, static_cast<std::size_t>(most_threads[0] * pace.units()));
+    run_parallel(static_cast<std::int64_t>(count), threads, [&](std::int64_t i) {
+      const std::size_t turn = begin + static_cast<std::size_t>(i), pass = turn * ranks + me;
+      if (pass < passes.size()) mine[turn] = score_pass(model, tokens, windows, passes[pass], context);
+    });
+    begin += count;
+    if (begin < share && poll.ask(pace, pace.units()) != 0) return std::nullopt;
+  }
   comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
   HeldOutScore score;
   for (std::size_t pass = 0; pass < passes.size(); ++pass) score.nll_sum += all[(pass % ranks) * share + pass / ranks];

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "dist/comm/communicator.h"
+#include "dist/control/stop_poll.h"
 #include "src/data/token_source.h"
 #include "src/eval/eval_config.h"
 #include "src/model/gpt2.h"
@@ -20,9 +22,9 @@ struct HeldOutScore {
 
 // Collective over `comm`: passes of config.batch_size windows are dealt to the ranks, and summed in order of windows,
 // so that the score has the same bits on any number of ranks. `sequence_length`: tokens a window reads; `threads`:
-// passes of this rank at the same time.
-HeldOutScore held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
-                            const EvalConfig& config, std::int64_t sequence_length, int threads,
-                            dist::Communicator& comm);
+// passes of this rank at the same time. Nothing if `poll`, asked between passes, says stop.
+std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
+                                           const EvalConfig& config, std::int64_t sequence_length, int threads,
+                                           dist::Communicator& comm, dist::StopPoll& poll);
 
 }  // namespace qat

@@ -18,13 +18,17 @@ PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, i
   return PrecisionMap::make(model.linear_names(), base, quant.overrides);
 }
 
-std::vector<WidthScore> score_widths(const Gpt2& model, const TokenSource& tokens, const std::vector<int>& widths,
-                                     const QuantConfig& quant, const EvalConfig& config, std::int64_t sequence_length,
-                                     int threads, dist::Communicator& comm) {
+std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const TokenSource& tokens,
+                                                    const std::vector<int>& widths, const QuantConfig& quant,
+                                                    const EvalConfig& config, std::int64_t sequence_length, int threads,
+                                                    dist::Communicator& comm, dist::StopPoll& poll) {
   std::vector<WidthScore> scores;
-  for (const int bits : widths)
-    scores.push_back({bits, held_out_score(model, tokens, evaluation_precision(model, quant, bits), config,
-                                           sequence_length, threads, comm)});
+  for (const int bits : widths) {
+    const auto score = held_out_score(model, tokens, evaluation_precision(model, quant, bits), config, sequence_length,
+                                      threads, comm, poll);
+    if (!score) return std::nullopt;
+    scores.push_back({bits, *score});
+  }
   return scores;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "src/eval/perplexity.h"
@@ -21,9 +22,10 @@ std::vector<int> evaluation_widths(const EvalConfig& config, const QuantConfig& 
 // Widths of every linear layer when the model runs at `bits`: quant.activation_bits and overrides apply as in training.
 PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, int bits);
 
-// Collective.
-std::vector<WidthScore> score_widths(const Gpt2& model, const TokenSource& tokens, const std::vector<int>& widths,
-                                     const QuantConfig& quant, const EvalConfig& config, std::int64_t sequence_length,
-                                     int threads, dist::Communicator& comm);
+// Collective. Nothing if `poll` says stop on the way.
+std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const TokenSource& tokens,
+                                                    const std::vector<int>& widths, const QuantConfig& quant,
+                                                    const EvalConfig& config, std::int64_t sequence_length, int threads,
+                                                    dist::Communicator& comm, dist::StopPoll& poll);
 
 }  // namespace qat

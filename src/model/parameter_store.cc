@@ -57,6 +57,17 @@ void ParameterStore::set_values(int id, std::span<const float> values) {
   tensors_.at(static_cast<std::size_t>(id)).copy_(host);
 }
 
+std::int64_t ParameterStore::checksum() const {
+  // A sum of 32-bit words: flipping a bit changes it by a power of two.
+  std::int64_t sum = 0;
+  for (const at::Tensor& flat : {trainable_, frozen_})
+    if (flat.defined() && flat.numel() > 0)
+      sum = static_cast<std::int64_t>(
+          static_cast<std::uint64_t>(sum) * 31U +
+          static_cast<std::uint64_t>(flat.view(at::kInt).sum(at::kLong).item<std::int64_t>()));
+  return sum;
+}
+
 at::Tensor ParameterStore::place_in(std::span<float> flat, int id) const {
   const ParameterInfo& one = info(id);
   QAT_CHECK(one.trainable && static_cast<std::int64_t>(flat.size()) == trainable_.numel(),

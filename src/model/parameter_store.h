@@ -45,6 +45,8 @@ class ParameterStore {
   // One parameter's values through host memory: for files, initial values and tests.
   std::vector<float> host_values(int id) const;
   void set_values(int id, std::span<const float> values);
+  // Of all parameters' bits, on the device: the same for the same bits, another if any one bit differs.
+  std::int64_t checksum() const;
 
   // The trainable tensors, in order of declaration: what gradients are taken of.
   const std::vector<at::Tensor>& trainable_tensors() const { return trainable_tensors_; }

@@ -28,16 +28,27 @@ Progress::Progress(std::ostream& out, ProgressOptions options) : out_(out), opti
 }
 
 std::string Progress::describe(const ProgressState& state, double now) const {
-  const std::int64_t done_here = state.steps_done - options_.first_step;
+  const std::int64_t done_here = state.steps_done - start_step_;
   const std::int64_t left = std::max<std::int64_t>(options_.total_steps - state.steps_done, 0);
-  // The mean over everything so far: steps of one precision cycle need not take the same time.
+  // The mean over everything since then: steps of one precision cycle need not take the same time.
   const double eta = done_here > 0 ? (now - start_) / static_cast<double>(done_here) * static_cast<double>(left) : -1.0;
   return fmt::format("step {}/{}  loss {}  {} bits  {} tokens/s  ETA {}", state.steps_done, options_.total_steps,
                      fixed(state.loss, 4), state.bits, short_count(state.tokens_per_s), duration(eta));
 }
 
+void Progress::begin(std::int64_t steps_done) {
+  start_ = options_.clock();
+  start_step_ = steps_done;
+  first_update_ = true;
+}
+
 void Progress::update(const ProgressState& state) {
   const double now = options_.clock();
+  show(state, now);
+  if (first_update_) start_ = now, start_step_ = state.steps_done, first_update_ = false;
+}
+
+void Progress::show(const ProgressState& state, double now) {
   const bool first = last_shown_step_ < 0;
   const bool last = state.steps_done >= options_.total_steps;
   const double waited = now - last_shown_;

@@ -12,7 +12,6 @@ namespace qat {
 struct ProgressOptions {
   bool terminal = false;         // the stream is a terminal (isatty)
   std::int64_t total_steps = 0;  // of the whole run
-  std::int64_t first_step = 0;   // steps that were done before this process began (resume)
   // Seconds of a clock that never goes back; empty: the system's.
   std::function<double()> clock;
 };
@@ -30,6 +29,8 @@ class Progress {
  public:
   Progress(std::ostream& out, ProgressOptions options);
 
+  // Steps begin now, after so many that were done before this process began.
+  void begin(std::int64_t steps_done);
   void update(const ProgressState& state);
 
   // A line of something else, above the progress line; what a Logger's console should be.
@@ -39,12 +40,17 @@ class Progress {
   void finish();
 
  private:
+  void show(const ProgressState& state, double now);
   std::string describe(const ProgressState& state, double now) const;
   void draw(const std::string& line);
 
   std::ostream& out_;
   ProgressOptions options_;
+  // What the time left is reckoned from: the end of this process's first step, which takes longer than the rest
+  // (kernels are chosen, memory is first touched), or its beginning until there is a second.
   double start_ = 0.0;
+  std::int64_t start_step_ = 0;
+  bool first_update_ = true;
   double last_shown_ = 0.0;
   std::int64_t last_shown_step_ = -1;
   std::string on_screen_;  // the unfinished line of a terminal

@@ -1,41 +1,45 @@
 #include "src/train/coordinator.h"
 
+#include <algorithm>
+
 #include "kernels/common/bit_width.h"
 
 namespace qat {
 namespace {
 
-std::int64_t schedule_units(const TrainerOptions& options, std::int64_t windows_per_epoch) {
+std::int64_t schedule_units(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start) {
   if (options.precision.unit == "step") return options.train.steps;
-  const std::int64_t samples = options.train.steps * options.train.batch_size;
+  const std::int64_t left = std::max<std::int64_t>(0, options.train.steps - start.step);
+  const std::int64_t samples = start.samples + left * options.train.batch_size;
   return (samples + windows_per_epoch - 1) / windows_per_epoch;
 }
 
 }  // namespace
 
-Coordinator::Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch)
+Coordinator::Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start)
     : options_(options),
       windows_per_epoch_(windows_per_epoch),
-      precision_(options.precision, options.quant.widths, schedule_units(options, windows_per_epoch)),
+      precision_(options.precision, options.quant.widths, schedule_units(options, windows_per_epoch, start)),
       lr_(options.lr, options.train.steps) {}
 
-std::int64_t Coordinator::unit_of(std::int64_t step) const {
-  return options_.precision.unit == "step" ? step : step * options_.train.batch_size / windows_per_epoch_;
+std::int64_t Coordinator::unit_of(RunPosition position) const {
+  return options_.precision.unit == "step" ? position.step : position.samples / windows_per_epoch_;
 }
 
-dist::StepPlan Coordinator::plan(std::int64_t step) const {
-  const ScheduledBits bits = precision_.at(unit_of(step));
+dist::StepPlan Coordinator::plan(RunPosition position) const {
+  const ScheduledBits bits = precision_.at(unit_of(position));
   const bool full = bits.weight == BitWidth::kFull;
-  const std::int64_t done = step + 1;
+  const std::int64_t done = position.step + 1;
   const auto due = [done](std::int64_t every) { return every > 0 && done % every == 0; };
   const bool last = done == options_.train.steps;
-  return {.step = static_cast<std::uint64_t>(step),
+  return {.step = static_cast<std::uint64_t>(position.step),
           .config_hash = options_.config_hash,
+          .first_sample = static_cast<std::uint64_t>(position.samples),
           .kind = dist::StepKind::kTrain,
           .weight_bits = bits.weight,
           .activation_bits = full || options_.quant.activation_bits == 0 ? bits.weight : options_.quant.activation_bits,
           .gradient_bits = full ? BitWidth::kFull : bits.gradient,
-          .learning_rate = static_cast<float>(lr_.at(step)),
+          .learning_rate = static_cast<float>(lr_.at(position.step)),
           // After the last step comes the final table, which evaluates anyway.
           .evaluate_after = due(options_.eval.every) && !last ? 1U : 0U,
           .checkpoint_after = due(options_.checkpoint.every) || last ? 1U : 0U,

@@ -11,16 +11,24 @@
 
 namespace qat {
 
+// How far a run is. The batch size may have changed on the way, so neither number follows from the other.
+struct RunPosition {
+  std::int64_t step = 0;     // steps finished
+  std::int64_t samples = 0;  // sequences consumed, over all ranks
+};
+
 class Coordinator {
  public:
-  // windows_per_epoch: samples in one pass over the training tokens.
-  Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch);
+  // windows_per_epoch: samples in one pass over the training tokens. start: where this process takes the run up; the
+  // rest of it has the batch size of the options. Throws Error(kConfig) for a schedule that does not fit the data.
+  Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start = {});
 
-  dist::StepPlan plan(std::int64_t step) const;
+  // The step that comes next at `position`.
+  dist::StepPlan plan(RunPosition position) const;
   const PrecisionSchedule& precision() const { return precision_; }
 
  private:
-  std::int64_t unit_of(std::int64_t step) const;
+  std::int64_t unit_of(RunPosition position) const;
 
   TrainerOptions options_;
   std::int64_t windows_per_epoch_;

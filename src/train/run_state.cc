@@ -199,27 +199,9 @@ void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAd
 }
 
 TrainState load_state(const CheckpointReader* reader, dist::Communicator& comm) {
-  TrainState state;
-  on_root(comm, "loading a checkpoint", [&] { state = load_train_state(*reader); });
-  const std::string config_json = dist::broadcast_string(comm, state.config_json);
-  struct Scalars {
-    std::int64_t step, world_size, samples, tokens, skips_row, skips;
-    std::uint64_t seed, hash;
-    double bitops, bitops_at_full;
-  } s{state.step,        state.world_size, state.consumed_samples, state.consumed_tokens, state.skips_in_row,
-      state.skips_total, state.seed,       state.config_hash,      state.bitops,          state.bitops_at_full};
-  broadcast_value(s, comm);
-  return {.step = s.step,
-          .seed = s.seed,
-          .config_hash = s.hash,
-          .config_json = config_json,
-          .world_size = s.world_size,
-          .consumed_samples = s.samples,
-          .consumed_tokens = s.tokens,
-          .skips_in_row = s.skips_row,
-          .skips_total = s.skips,
-          .bitops = s.bitops,
-          .bitops_at_full = s.bitops_at_full};
+  std::string text;
+  on_root(comm, "loading a checkpoint", [&] { text = to_text(load_train_state(*reader)); });
+  return train_state_from_text(dist::broadcast_string(comm, text));
 }
 
 }  // namespace qat

@@ -32,6 +32,12 @@ at::Tensor on_host(const std::vector<at::Tensor>& losses) {
   return host;
 }
 
+std::int64_t most_of(std::int64_t value, dist::Communicator& comm) {
+  std::vector<std::int64_t> most = {value};
+  comm.all_reduce(view(std::span(most)), dist::ReduceOp::kMax);
+  return most[0];
+}
+
 }  // namespace
 
 StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options)
@@ -42,19 +48,29 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
       options_(options),
       micro_batches_(options.train.batch_size / options.train.micro_batch_size),
       local_micro_batches_(micro_batches_ / comm.size()),
+      most_threads_(most_of(options.threads, comm)),
       reducer_(comm, model.parameters().trainable_elems(), kNormBlock,
                model.mode().is_cuda() ? Device::kCuda : Device::kCpu),
       accumulator_(reducer_.padded_elems(), memory_of(model)),
-      optimizer_(segments_of(model.parameters()), reducer_.shard(), options.optim, *memory_of(model)) {
+      optimizer_(segments_of(model.parameters()), reducer_.shard(), options.optim, *memory_of(model)),
+      timer_(model.mode().device) {
   QAT_CHECK(local_micro_batches_ * comm.size() * options.train.micro_batch_size == options.train.batch_size,
             "the global batch divides into equal micro-batches on every rank");
   QAT_CHECK(static_cast<std::int64_t>(model.parameters().trainable_flat().size()) == reducer_.padded_elems(),
             "the flat buffer is padded for this number of ranks");
 }
 
-std::uint64_t StepRunner::first_sample(std::uint64_t step, std::int64_t micro_batch) const {
-  return step * static_cast<std::uint64_t>(options_.train.batch_size) +
-         static_cast<std::uint64_t>(micro_batch * options_.train.micro_batch_size);
+std::uint64_t StepRunner::first_sample(const dist::StepPlan& plan, std::int64_t micro_batch) const {
+  return plan.first_sample + static_cast<std::uint64_t>(micro_batch * options_.train.micro_batch_size);
+}
+
+bool StepRunner::stops(Step& step) {
+  if (++step.unasked < pace_.units()) return false;
+  timer_.pause();
+  step.stop = step.poll.ask(pace_, step.unasked);
+  timer_.resume();
+  step.unasked = 0;
+  return step.stop != 0;
 }
 
 StepRunner::Pass StepRunner::forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch,
@@ -86,65 +102,84 @@ void StepRunner::run_in_turn(Step& step) {
   for (std::int64_t i = first; i < first + local_micro_batches_; ++i) {
     const std::span<float> leaf = accumulator_.next(/*zeroed=*/false);
     GradientPlaces places(model_.parameters(), leaf);  // one pass may leave its gradients where they are wanted
-    join(forward_backward(step, i, loader_.take(first_sample(step.plan.step, i)), &places), i, leaf, step);
+    join(forward_backward(step, i, loader_.take(first_sample(step.plan, i)), &places), i, leaf, step);
     const bool last = i + 1 == first + local_micro_batches_;
-    loader_.prefetch(last ? first_sample(step.plan.step + 1, first) : first_sample(step.plan.step, i + 1));
+    const auto next_step = static_cast<std::uint64_t>(options_.train.batch_size);
+    loader_.prefetch(last ? first_sample(step.plan, first) + next_step : first_sample(step.plan, i + 1));
+    if (!last && (i + 1 - first) % most_threads_ == 0 && stops(step)) return;
   }
 }
 
 void StepRunner::run_side_by_side(Step& step) {
   const std::int64_t first = comm_.rank() * local_micro_batches_;
-  // Rounds of as many passes as there are threads; gradients join the sum in order, so threads change no bit.
-  for (std::int64_t begin = 0; begin < local_micro_batches_; begin += options_.threads) {
-    const std::int64_t count = std::min<std::int64_t>(options_.threads, local_micro_batches_ - begin);
-    std::vector<Pass> round(static_cast<std::size_t>(count));
-    run_parallel(count, options_.threads, [&](std::int64_t i) {
-      const std::int64_t micro_batch = first + begin + i;
-      const Batch batch = sample_batch(sampler_, first_sample(step.plan.step, micro_batch),
-                                       options_.train.micro_batch_size, options_.sequence_length, model_.mode().device);
-      round[static_cast<std::size_t>(i)] = forward_backward(step, micro_batch, batch, /*places=*/nullptr);
-    });
-    for (std::int64_t i = 0; i < count; ++i)
-      join(round[static_cast<std::size_t>(i)], first + begin + i, accumulator_.next(/*zeroed=*/false), step);
+  // Rounds of as many passes as there are threads; gradients join the sum in order, so threads change no bit. Ranks may
+  // have unequally many threads, and ask at the same places all the same.
+  for (std::int64_t turn = 0; turn < local_micro_batches_; turn += most_threads_) {
+    const std::int64_t end = std::min(turn + most_threads_, local_micro_batches_);
+    for (std::int64_t begin = turn; begin < end; begin += options_.threads) {
+      const std::int64_t count = std::min<std::int64_t>(options_.threads, end - begin);
+      std::vector<Pass> round(static_cast<std::size_t>(count));
+      run_parallel(count, options_.threads, [&](std::int64_t i) {
+        const std::int64_t micro_batch = first + begin + i;
+        const Batch batch =
+            sample_batch(sampler_, first_sample(step.plan, micro_batch), options_.train.micro_batch_size,
+                         options_.sequence_length, model_.mode().device);
+        round[static_cast<std::size_t>(i)] = forward_backward(step, micro_batch, batch, /*places=*/nullptr);
+      });
+      for (std::int64_t i = 0; i < count; ++i)
+        join(round[static_cast<std::size_t>(i)], first + begin + i, accumulator_.next(/*zeroed=*/false), step);
+    }
+    if (end < local_micro_batches_ && stops(step)) return;
   }
 }
 
-void StepRunner::agree_on_loss(const at::Tensor& losses, int local_signal, StepOutcome& outcome) {
+void StepRunner::agree_on_loss(const at::Tensor& losses, const dist::StopPoll& poll, StepOutcome& outcome) {
   std::vector<double> mine(losses.const_data_ptr<double>(), losses.const_data_ptr<double>() + losses.numel());
-  mine.push_back(static_cast<double>(local_signal));
+  mine.push_back(static_cast<double>(poll.requested()));
+  mine.push_back(timer_.seconds());
   std::vector<double> all(mine.size() * static_cast<std::size_t>(comm_.size()));
   comm_.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
-  double sum = 0.0, signal = 0.0;
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    if (i % mine.size() + 1 == mine.size()) {
-      signal = std::max(signal, all[i]);
-    } else {
-      sum += all[i];
-    }
+  double sum = 0.0, stop = 0.0;
+  for (std::size_t begin = 0; begin < all.size(); begin += mine.size()) {
+    const std::size_t end = begin + mine.size();
+    for (std::size_t i = begin; i < end - 2; ++i) sum += all[i];
+    stop = std::max(stop, all[end - 2]);
+    outcome.own_seconds.push_back(all[end - 1]);
   }
   outcome.loss = sum / static_cast<double>(micro_batches_);
-  outcome.stop_signal = static_cast<int>(signal);
+  outcome.stop = static_cast<int>(stop);
 }
 
-StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& precision, int local_signal) {
+StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& precision, dist::StopPoll& poll,
+                            const SpikeTest& is_spike) {
   weight_cache_.clear();  // the weights have changed since the last step
   accumulator_.reset();
-  Step step{.plan = plan, .precision = precision};
+  Step step{.plan = plan, .precision = precision, .poll = poll};
+  timer_.start();
+  poll.start();
   options_.threads == 1 ? run_in_turn(step) : run_side_by_side(step);
+  StepOutcome outcome;
+  if (step.stop != 0) {
+    outcome.stop = step.stop;
+    outcome.abandoned = true;
+    return outcome;
+  }
   const at::Tensor losses = on_host(step.losses);
   const std::span<float> gradient = accumulator_.result();
+  timer_.stop();
   reducer_.reduce_scatter(gradient);
   const dist::ShardRange shard = reducer_.shard();
   const std::span<const float> mine =
       gradient.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.end - shard.begin));
   const kernels::Exec exec = exec_for(model_.parameters().tensor(0));
   const double mean = 1.0 / static_cast<double>(micro_batches_);
-  StepOutcome outcome;
   // Waits for the device, for the first time in the step; the losses are there when the norm is.
   outcome.grad_norm = global_norm(comm_, exec, mine, optimizer_.norm_scratch()) * mean;
-  agree_on_loss(losses, local_signal, outcome);
+  agree_on_loss(losses, poll, outcome);
+  if (loss_hook_) outcome.loss = loss_hook_(static_cast<std::int64_t>(plan.step), outcome.loss);
   // Both numbers have the same bits on every rank, so every rank takes the same branch.
-  outcome.skipped = !std::isfinite(outcome.loss) || !std::isfinite(outcome.grad_norm);
+  outcome.spike = is_spike && std::isfinite(outcome.loss) && is_spike(outcome.loss);
+  outcome.skipped = outcome.spike || !std::isfinite(outcome.loss) || !std::isfinite(outcome.grad_norm);
   if (outcome.skipped) return outcome;
 
   double scale = mean;

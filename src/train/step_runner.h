@@ -13,6 +13,7 @@
 
 #include "dist/comm/communicator.h"
 #include "dist/control/step_plan.h"
+#include "dist/control/stop_poll.h"
 #include "dist/grad/grad_reducer.h"
 #include "dist/grad/tree_accumulator.h"
 #include "src/data/sampler.h"
@@ -20,6 +21,7 @@
 #include "src/optim/sharded_adamw.h"
 #include "src/train/batch.h"
 #include "src/train/train_config.h"
+#include "src/train/work_timer.h"
 
 namespace qat {
 
@@ -28,9 +30,16 @@ struct StepOutcome {
   double loss = 0.0;       // mean over the global batch, before the update
   double grad_norm = 0.0;  // of the mean gradient, before clipping
   bool clipped = false;
-  bool skipped = false;  // loss or gradient was not finite: no parameter changed
-  int stop_signal = 0;   // a signal that some rank has received (the largest number), 0: none
+  bool skipped = false;             // loss or gradient was not finite, or a spike: no parameter changed
+  bool spike = false;               // why it was skipped: the loss stood out
+  bool abandoned = false;           // given up on the way, for `stop` or for want of memory: as if it had not begun
+  bool out_of_memory = false;       // a rank's; nothing of the step counts
+  int stop = 0;                     // why to stop (dist/control/stop_poll.h), 0: go on
+  std::vector<double> own_seconds;  // by rank: its own work, without waiting for others
 };
+
+// Asked between a step's loss and its update, on every rank with the same numbers: whether to skip the update.
+using SpikeTest = std::function<bool(double loss)>;
 
 struct StepRunnerOptions {
   std::uint64_t seed = 1;
@@ -43,17 +52,25 @@ struct StepRunnerOptions {
 
 class StepRunner {
  public:
-  // Optional hooks, called on this rank: after the gradient of one micro-batch is in the flat buffer (on the model's
-  // device).
+  // Optional hooks, called on this rank: with the loss that the ranks have agreed on, in whose place the result is
+  // taken; and after the gradient of one micro-batch is in the flat buffer (on the model's device).
+  using LossHook = std::function<double(std::int64_t step, double loss)>;
   using GradientHook = std::function<void(std::int64_t step, std::int64_t micro_batch, std::span<float> flat)>;
 
+  // Collective.
   StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
 
-  // `local_signal`: a signal this rank has received, or 0; it is agreed on with the losses.
-  StepOutcome run(const dist::StepPlan& plan, const PrecisionMap& precision, int local_signal);
+  // `poll`: asked between micro-batches, where they take long, and with the losses. `is_spike` may be empty.
+  StepOutcome run(const dist::StepPlan& plan, const PrecisionMap& precision, dist::StopPoll& poll,
+                  const SpikeTest& is_spike = {});
+
+  // Passes of so many sequences from now on, which must divide options.train.micro_batch_size: the global batch stays.
+  void set_micro_batch_size(std::int64_t sequences);
+  std::int64_t micro_batch_size() const { return options_.train.micro_batch_size; }
 
   ShardedAdamW& optimizer() { return optimizer_; }
   dist::GradReducer& reducer() { return reducer_; }
+  void set_loss_hook(LossHook hook) { loss_hook_ = std::move(hook); }
   void set_gradient_hook(GradientHook hook) { gradient_hook_ = std::move(hook); }
   // Elements that the flat buffer must be a multiple of on `ranks` ranks.
   static std::int64_t padding(int ranks) { return kNormBlock * ranks; }
@@ -67,21 +84,26 @@ class StepRunner {
   struct Step {
     const dist::StepPlan& plan;
     const PrecisionMap& precision;
+    dist::StopPoll& poll;
     std::vector<bool> produced;      // gradients, by trainable tensor
     std::vector<at::Tensor> losses;  // in order of micro-batches
+    int stop = 0;                    // the poll's answer on the way
+    std::int64_t unasked = 0;        // turns since the poll was asked
   };
   // Number of the first sample of a micro-batch in the run.
-  std::uint64_t first_sample(std::uint64_t step, std::int64_t micro_batch) const;
+  std::uint64_t first_sample(const dist::StepPlan& plan, std::int64_t micro_batch) const;
   // places: where gradients may be left, or null.
   Pass forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientPlaces* places);
   // Adds a pass to the step: its gradients by way of `leaf`, the accumulator's next.
   void join(const Pass& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step);
-  // All of this rank's micro-batches: one at a time, or as many at once as there are threads.
+  // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.
   void run_in_turn(Step& step);
   void run_side_by_side(Step& step);
-  // Mean loss over the global batch in order of micro-batches, and the largest signal. losses: this rank's, on the
-  // host.
-  void agree_on_loss(const at::Tensor& losses, int local_signal, StepOutcome& outcome);
+  // After most_threads_ more micro-batches, with more to come: whether to give the step up.
+  bool stops(Step& step);
+  // Mean loss over the global batch in order of micro-batches, the largest reason to stop, and who worked how long.
+  // losses: this rank's, on the host.
+  void agree_on_loss(const at::Tensor& losses, const dist::StopPoll& poll, StepOutcome& outcome);
 
   Gpt2& model_;
   const Sampler& sampler_;
@@ -90,11 +112,15 @@ class StepRunner {
   StepRunnerOptions options_;
   std::int64_t micro_batches_;        // of the global batch
   std::int64_t local_micro_batches_;  // of this rank
+  std::int64_t most_threads_;         // of any rank: so many micro-batches are a turn, after which all may ask
   dist::GradReducer reducer_;
   dist::TreeAccumulator accumulator_;
   ShardedAdamW optimizer_;
   WeightCache weight_cache_;
+  LossHook loss_hook_;
   GradientHook gradient_hook_;
+  dist::Pace pace_;
+  WorkTimer timer_;
 };
 
 }  // namespace qat

@@ -18,8 +18,12 @@ struct TrainConfig {
   std::int64_t batch_size = 32;       // sequences a step, over all ranks
   std::int64_t micro_batch_size = 4;  // sequences a forward/backward pass; batch_size / (micro_batch_size * ranks)
                                       // passes are accumulated
-  int max_skips = 10;                 // stop (exit 8, after a checkpoint) after so many non-finite steps in a row
-  std::int64_t log_every = 1;         // steps between metrics lines
+  int max_skips = 10;                 // stop (exit 8) after so many skipped steps in a row
+  double spike_deviations = 0.0;      // skip a step whose loss is so many standard deviations above the running mean of
+                                      // its width; 0: never
+  std::int64_t spike_window = 100;    // steps that mean and deviation look back over; none is skipped before so many
+  std::int64_t replica_check_every = 100;  // steps between comparisons of the ranks' parameters; 0: only in checkpoints
+  std::int64_t log_every = 1;              // steps between metrics lines
 };
 
 struct ParallelConfig {

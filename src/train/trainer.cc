@@ -2,17 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 
-#include "src/base/file.h"
-#include "src/checkpoint/retention.h"
 #include "src/quant/gemm_path.h"
-#include "src/report/final_report.h"
 #include "src/train/calibrator.h"
+#include "src/train/final_table.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
+#include "src/train/replica_check.h"
 #include "src/train/resume_check.h"
 #include "src/train/run_state.h"
 
@@ -43,97 +43,151 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     : options_(options),
       parts_(parts),
       sampler_(parts.train_tokens, options.data.sequence_length, options.run.seed),
-      coordinator_(options, sampler_.windows_per_epoch()),
-      runner_(parts.model, sampler_, parts.comm, runner_options(options)) {
+      runner_(parts.model, sampler_, parts.comm, runner_options(options)),
+      keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), parts.comm, parts.log),
+      poll_(parts.comm, [this] { return requested_stop(); }),
+      losses_(options.train.spike_window) {
   state_.seed = options.run.seed;
+  identify_state();
+}
+
+int Trainer::requested_stop() const {
+  if (!records_failure_.empty() || parts_.log.failed()) return dist::kRecordsFailed;
+  return parts_.signal == nullptr ? 0 : parts_.signal->load();
+}
+
+bool Trainer::is_complete() const {
+  const bool early = options_.eval.patience > 0 && state_.stale_evaluations >= options_.eval.patience;
+  return state_.step >= options_.train.steps || early;
 }
 
 TrainResult Trainer::run() {
   resume();
   if (std::string report = existing_report(); !report.empty()) return {.finished = true, .table = std::move(report)};
-  if (is_root()) {
-    const std::filesystem::path dir = options_.run.dir;
-    metrics_.emplace(dir / "metrics.jsonl", state_.step);
-    evaluations_.emplace(dir / "eval.jsonl", state_.step);
-  }
-  if (state_.step == 0 && options_.eval.at_start) evaluate({BitWidth::kFull});
-  const int signal = train();
-  if (signal != 0) return {.signal = signal};
-  return {.finished = true, .table = write_report()};
-}
-
-std::unique_ptr<CheckpointReader> Trainer::find_checkpoint() {
-  const std::filesystem::path root = std::filesystem::path(options_.run.dir) / "checkpoints";
-  const std::string& mode = options_.run.resume;
-  for (const auto& folder : sweep_leftovers(root))
-    parts_.log.info("cleared up after an interrupted save: " + folder.string());
-  if (mode == "auto") {
-    auto newest = open_newest_valid(root, [this](const std::string& text) { parts_.log.warning(text); });
-    return newest ? std::make_unique<CheckpointReader>(std::move(*newest)) : nullptr;
-  }
-  if (mode == "never") {
-    if (const auto all = list_checkpoints(root); !all.empty())
-      throw Error(ErrorKind::kConfig,
-                  fmt::format("run.resume is \"never\", but {} holds a run up to step {}: give another "
-                              "run.dir, remove that folder, or set run.resume to \"auto\"",
-                              options_.run.dir, all.back().step));
-    return nullptr;
-  }
-  return std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(mode)));
+  open_records();
+  if (parts_.progress != nullptr) parts_.progress->begin(state_.step);
+  if (const int reason = train(); reason != 0) return {.signal = stop_for(reason)};
+  const auto scores = evaluate(evaluation_widths(options_.eval, options_.quant));
+  if (!scores) return {.signal = stop_for(poll_.ask())};
+  return {.finished = true, .table = write_report(*scores)};
 }
 
 void Trainer::resume() {
   std::unique_ptr<CheckpointReader> reader;
-  on_root(parts_.comm, "looking for a checkpoint", [&] { reader = find_checkpoint(); });
+  on_root(parts_.comm, "looking for a checkpoint",
+          [&] { reader = keeper_.find(options_.run.resume, options_.config_hash); });
   std::vector<std::int32_t> found = {reader ? 1 : 0};
   parts_.comm.broadcast(view(std::span(found)), /*root=*/0);
-  if (found[0] == 0) return;
-  load(reader.get());
-  if (!reader) return;
-  saved_step_ = state_.step;
-  checkpoint_ = reader->info().folder.string();
-  parts_.log.info(fmt::format("resuming after step {} from {}", state_.step, checkpoint_));
+  if (found[0] != 0) {
+    load(reader.get());
+    keeper_.adopt(reader.get(), options_.run.resume, state_);
+  }
+  applied_ = state_;
+  coordinator_.emplace(options_, sampler_.windows_per_epoch(),
+                       RunPosition{.step = state_.step, .samples = state_.consumed_samples});
+  tell_progress();
+  if (reader)
+    parts_.log.info(fmt::format("resuming after step {} from {}", state_.step, reader->info().folder.string()));
 }
 
 void Trainer::load(const CheckpointReader* reader) {
   state_ = load_state(reader, parts_.comm);
-  const std::vector<std::string> changes = check_resume(state_.config_json, options_.config_json);
-  for (const std::string& change : changes) parts_.log.warning(change);
+  for (const std::string& change : check_resume(state_.config_json, options_.config_json)) parts_.log.warning(change);
   if (state_.world_size != parts_.comm.size())
     parts_.log.info(
         fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
   load_model(reader, parts_.model, parts_.comm);
   load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.comm);
   bitops_ = {.spent = state_.bitops, .at_full = state_.bitops_at_full, .steps = state_.step};
+  losses_ = LossMonitor::from_text(state_.loss_statistics, options_.train.spike_window);
+  identify_state();
+}
+
+void Trainer::identify_state() {
   state_.config_json = options_.config_json;
+  state_.config_hash = options_.config_hash;
+  state_.world_size = parts_.comm.size();
+}
+
+void Trainer::open_records() {
+  on_root(parts_.comm, "opening the run's records", [&] {
+    const std::filesystem::path dir = options_.run.dir;
+    metrics_.emplace(dir / "metrics.jsonl", state_.step);
+    // The line of an evaluation after step k says k, and is written before the checkpoint of k.
+    const bool again = state_.step == 0 || is_complete() || evaluation_pending();
+    evaluations_.emplace(dir / "eval.jsonl", again ? state_.step : state_.step + 1);
+  });
 }
 
 std::string Trainer::existing_report() {
-  if (state_.step < options_.train.steps) return {};
-  const std::filesystem::path file = std::filesystem::path(options_.run.dir) / "report.md";
-  std::string text;
-  if (is_root() && std::filesystem::exists(file)) text = read_file(file, ErrorKind::kConfig);
-  text = dist::broadcast_string(parts_.comm, text);
+  if (!is_complete()) return {};
+  ExistingTable table;
+  on_root(parts_.comm, "reading the report", [&] {
+    table = existing_table(options_.run.dir, state_.step, evaluation_settings(options_, parts_.val_tokens));
+  });
+  if (!table.stale.empty())
+    parts_.log.info(
+        fmt::format("this run is finished, but its table is of other settings ({}): evaluating again", table.stale));
+  const std::string text = dist::broadcast_string(parts_.comm, table.stale.empty() ? table.text : "");
   if (!text.empty())
     parts_.log.info(fmt::format("this run is finished: step {} of {}", state_.step, options_.train.steps));
   return text;
 }
 
 int Trainer::train() {
-  while (state_.step < options_.train.steps) {
+  if (const int reason = poll_.ask(); reason != 0) return reason;
+  if (state_.step == 0 && options_.eval.at_start && !evaluate({BitWidth::kFull})) return poll_.ask();
+  if (evaluation_pending()) {
+    if (const int reason = evaluate_during_run(); reason != 0) return reason;
+  }
+  while (!is_complete()) {
     const double start = seconds_now();
-    const dist::StepPlan plan = dist::exchange_step_plan(parts_.comm, coordinator_.plan(state_.step));
+    const dist::StepPlan plan = dist::exchange_step_plan(
+        parts_.comm, coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
     const PrecisionMap precision = precision_of(parts_.model, options_.quant, plan);
     calibrate_for(precision);
-    const int local_signal = parts_.signal == nullptr ? 0 : parts_.signal->load();
-    const StepOutcome outcome = runner_.run(plan, precision, local_signal);
+    const StepOutcome outcome = runner_.run(plan, precision, poll_, [&](double loss) { return is_spike(plan, loss); });
+    if (outcome.abandoned) return outcome.stop;
     account(plan, outcome, precision, seconds_now() - start);
     stop_if_diverged();
-    if (plan.evaluate_after != 0) evaluate(evaluation_widths(options_.eval, options_.quant));
-    if (plan.checkpoint_after != 0 || outcome.stop_signal != 0) save();
-    if (outcome.stop_signal != 0 && state_.step < options_.train.steps) return outcome.stop_signal;
+    // What would come after the step waits for the resumed run.
+    if (const int reason = outcome.stop != 0 ? outcome.stop : after_step(plan); reason != 0) return reason;
   }
   return 0;
+}
+
+// What comes after a step: evaluation, checkpoint. Why to stop then, asked anew since both take time; 0: go on.
+int Trainer::after_step(const dist::StepPlan& plan) {
+  const std::int64_t every = options_.train.replica_check_every;
+  if (every > 0 && state_.step % every == 0) check_replicas(parts_.model, parts_.comm);
+  bool asked = false;
+  int reason = 0;
+  if (plan.evaluate_after != 0) reason = evaluate_during_run(), asked = true;
+  const bool is_best = options_.checkpoint.keep_best && state_.best_step == state_.step;
+  if (reason == 0 && (plan.checkpoint_after != 0 || is_best || save_due_ || is_complete())) save(), asked = true;
+  if (asked) reason = std::max(reason, poll_.ask());
+  return reason;
+}
+
+// The run ends here: with a checkpoint, and for a signal with its number.
+int Trainer::stop_for(int reason) {
+  if (reason != dist::kRecordsFailed) {
+    if (state_.step > 0) save();
+    return reason;
+  }
+  std::string what = parts_.log.failed() ? "the log cannot be written" : records_failure_;
+  for (const std::string& one : dist::gather_strings(parts_.comm, requested_stop() == dist::kRecordsFailed ? what : ""))
+    if (!one.empty()) {
+      what = one;
+      break;
+    }
+  try {
+    save();
+  } catch (const dist::AgreedError& error) {
+    what += fmt::format("; the checkpoint of step {} could not be written either: {}", state_.step, error.what());
+  }
+  throw dist::AgreedError(ErrorKind::kCheckpoint,
+                          what + ". Make room on the disk of run.dir; starting again goes on from the checkpoint");
 }
 
 void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, const PrecisionMap& precision,
@@ -141,52 +195,116 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
   const std::int64_t tokens = options_.train.batch_size * options_.data.sequence_length;
   const auto work = layer_work(parts_.model, parts_.lora, precision, tokens, options_.data.sequence_length);
   bitops_.add(work);
+  judge(plan, outcome);
   state_.step = static_cast<std::int64_t>(plan.step) + 1;
   state_.consumed_samples += options_.train.batch_size;
   state_.consumed_tokens += tokens;
   state_.skips_in_row = outcome.skipped ? state_.skips_in_row + 1 : 0;
   state_.skips_total += outcome.skipped ? 1 : 0;
-  if (outcome.skipped)
-    parts_.log.warning(
-        fmt::format("step {}: loss {} and gradient norm {} are not both finite; all ranks skip the update "
-                    "({} in a row, train.max_skips {})",
-                    plan.step, outcome.loss, outcome.grad_norm, state_.skips_in_row, options_.train.max_skips));
-  if (parts_.on_progress) parts_.on_progress(state_.step, checkpoint_);
-  if (!is_root()) return;
+  state_.bitops = bitops_.spent;
+  state_.bitops_at_full = bitops_.at_full;
+  if (!outcome.skipped) {
+    applied_ = state_;
+    skip_plausible_ = false;
+  } else {
+    parts_.log.warning(fmt::format(
+        "step {}: {}; all ranks skip the update ({} in a row, train.max_skips {})", plan.step,
+        outcome.spike
+            ? fmt::format("loss {:.4f} stands out from what the run has had at {} bits", outcome.loss, plan.weight_bits)
+            : fmt::format("loss {} and gradient norm {} are not both finite", outcome.loss, outcome.grad_norm),
+        state_.skips_in_row, options_.train.max_skips));
+  }
+  tell_progress();
+  if (is_root()) write_metrics(plan, outcome, step_bitops(work).total(), seconds);
+}
+
+// What the loss says about the parameters it was computed with, those before this step.
+void Trainer::judge(const dist::StepPlan& plan, const StepOutcome& outcome) {
+  const bool plausible = losses_.is_plausible(plan.weight_bits, outcome.loss, parts_.model.config().vocab_size);
+  if (plausible) {
+    keeper_.note_plausible(applied_.step);
+    if (outcome.skipped) skip_plausible_ = true;
+  }
+  if (!outcome.skipped) losses_.add(plan.weight_bits, outcome.loss);
+}
+
+bool Trainer::is_spike(const dist::StepPlan& plan, double loss) const {
+  const double threshold = options_.train.spike_deviations;
+  return threshold > 0.0 && losses_.deviation(plan.weight_bits, loss) > threshold;
+}
+
+bool Trainer::evaluation_pending() const {
+  const std::int64_t every = options_.eval.every;
+  return state_.step > 0 && !is_complete() && every > 0 && state_.step % every == 0 &&
+         state_.evaluated_step != state_.step;
+}
+
+void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds) {
+  const std::int64_t tokens = options_.train.batch_size * options_.data.sequence_length;
   const double tokens_per_s = static_cast<double>(tokens) / seconds;
   const bool last = state_.step == options_.train.steps;
   if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
-    metrics_->write({.step = static_cast<std::int64_t>(plan.step),
-                     .loss = outcome.loss,
-                     .lr = plan.learning_rate,
-                     .weight_bits = plan.weight_bits,
-                     .act_bits = plan.activation_bits,
-                     .grad_bits = plan.gradient_bits,
-                     .grad_norm = outcome.grad_norm,
-                     .clipped = outcome.clipped,
-                     .tokens = tokens,
-                     .tokens_per_s = tokens_per_s,
-                     .step_ms = seconds * 1e3,
-                     .bitops = step_bitops(work).total(),
-                     .bitops_ratio = bitops_.ratio(),
-                     .skipped = outcome.skipped,
-                     .skips_in_a_row = static_cast<int>(state_.skips_in_row),
-                     .time = {}});
+    record([&] {
+      metrics_->write({.step = static_cast<std::int64_t>(plan.step),
+                       .loss = outcome.loss,
+                       .lr = plan.learning_rate,
+                       .weight_bits = plan.weight_bits,
+                       .act_bits = plan.activation_bits,
+                       .grad_bits = plan.gradient_bits,
+                       .grad_norm = outcome.grad_norm,
+                       .clipped = outcome.clipped,
+                       .tokens = tokens,
+                       .tokens_per_s = tokens_per_s,
+                       .step_ms = seconds * 1e3,
+                       .bitops = bitops,
+                       .bitops_ratio = bitops_.ratio(),
+                       .skipped = outcome.skipped,
+                       .skips_in_a_row = static_cast<int>(state_.skips_in_row),
+                       .time = {}});
+    });
   if (parts_.progress != nullptr)
     parts_.progress->update(
         {.steps_done = state_.step, .loss = outcome.loss, .bits = plan.weight_bits, .tokens_per_s = tokens_per_s});
 }
 
+void Trainer::record(const std::function<void()>& write) {
+  try {
+    write();
+  } catch (const Error& error) {
+    if (records_failure_.empty()) records_failure_ = error.what();
+  }
+}
+
 void Trainer::stop_if_diverged() {
-  if (state_.skips_in_row < options_.train.max_skips) return;
-  save();
+  if (state_.skips_in_row == 0) return;
+  // A run that ends on a skipped step has only what its last update left.
+  const bool last = state_.step >= options_.train.steps && !skip_plausible_;
+  if (state_.skips_in_row < options_.train.max_skips && !last) return;
+  diverge(last
+              ? fmt::format("the run's last step ({}) was skipped: its loss or gradient is not finite", state_.step - 1)
+              : fmt::format("{} steps in a row (to step {}) had a loss or gradient that is not finite, or a loss that "
+                            "stands out (train.max_skips)",
+                            state_.skips_in_row, state_.step - 1));
+}
+
+void Trainer::diverge(const std::string& what) {
+  // Parameters that still give a plausible loss are worth a checkpoint: the state before the first skipped step.
+  if (skip_plausible_) {
+    save();
+  } else {
+    keeper_.set_aside_unhealthy();
+  }
+  tell_progress();
+  const std::int64_t from = keeper_.saved_step();
   throw dist::AgreedError(
       ErrorKind::kDiverged,
-      fmt::format(
-          "{} steps in a row had a loss or gradient that is not finite (train.max_skips): training has diverged. "
-          "Lower lr.peak, lengthen lr.warmup_steps, or raise precision.min_bits, and start from a checkpoint "
-          "before the divergence (run.resume)",
-          state_.skips_in_row));
+      fmt::format("{}: training has diverged. {}. Change what made it diverge first, or it will again: lower lr.peak, "
+                  "lengthen lr.warmup_steps, or raise precision.min_bits",
+                  what,
+                  from >= 0 ? fmt::format("The newest healthy checkpoint is that of step {}, from which the same "
+                                          "command goes on",
+                                          from)
+                            : "There is no healthy checkpoint, so that the same command begins anew"));
 }
 
 void Trainer::calibrate_for(const PrecisionMap& precision) {
@@ -199,58 +317,72 @@ void Trainer::calibrate_for(const PrecisionMap& precision) {
              .sequence_length = options_.data.sequence_length});
 }
 
-std::vector<WidthScore> Trainer::evaluate(const std::vector<int>& widths) {
+std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<int>& widths) {
   for (const int bits : widths) calibrate_for(evaluation_precision(parts_.model, options_.quant, bits));
-  const auto scores = score_widths(parts_.model, parts_.val_tokens, widths, options_.quant, options_.eval,
-                                   options_.data.sequence_length, options_.threads, parts_.comm);
-  for (const WidthScore& one : scores) {
+  auto scores = score_widths(parts_.model, parts_.val_tokens, widths, options_.quant, options_.eval,
+                             options_.data.sequence_length, options_.threads, parts_.comm, poll_);
+  if (!scores) return scores;
+  for (const WidthScore& one : *scores) {
     parts_.log.info(fmt::format("held-out perplexity after step {} at {} bits: {:.3f}", state_.step, one.bits,
                                 one.score.perplexity()));
     if (is_root())
-      evaluations_->append(Value::object({{"step", state_.step},
-                                          {"bits", one.bits},
-                                          {"nll", one.score.mean_nll()},
-                                          {"perplexity", one.score.perplexity()},
-                                          {"tokens", one.score.tokens}}));
+      record([&] {
+        evaluations_->append(Value::object({{"step", state_.step},
+                                            {"bits", one.bits},
+                                            {"nll", one.score.mean_nll()},
+                                            {"perplexity", one.score.perplexity()},
+                                            {"tokens", one.score.tokens}}));
+      });
   }
   return scores;
 }
 
-void Trainer::save() {
-  if (saved_step_ == state_.step) return;
-  state_.config_json = options_.config_json;
-  state_.config_hash = options_.config_hash;
-  state_.world_size = parts_.comm.size();
-  state_.bitops = bitops_.spent;
-  state_.bitops_at_full = bitops_.at_full;
-  const std::filesystem::path root = std::filesystem::path(options_.run.dir) / "checkpoints";
-  const auto folder = save_run(root, state_, parts_.model, runner_.optimizer(), parts_.comm);
-  on_root(parts_.comm, "removing old checkpoints",
-          [&] { apply_retention(root, options_.checkpoint.keep, state_.step); });
-  saved_step_ = state_.step;
-  checkpoint_ = folder.string();
-  parts_.log.info("checkpoint complete: " + checkpoint_);
-  if (parts_.on_progress) parts_.on_progress(state_.step, checkpoint_);
+int Trainer::evaluate_during_run() {
+  const auto scores = evaluate(evaluation_widths(options_.eval, options_.quant));
+  if (!scores) return poll_.ask();
+  double loss = 0.0;
+  for (const WidthScore& one : *scores) loss += one.score.mean_nll() / static_cast<double>(scores->size());
+  const bool better =
+      std::isfinite(loss) && (state_.best_step < 0 || loss < state_.best_loss - options_.eval.min_delta);
+  if (better) state_.best_step = state_.step, state_.best_loss = loss;
+  state_.stale_evaluations = better ? 0 : state_.stale_evaluations + 1;
+  state_.evaluated_step = state_.step;
+  if (state_.skips_in_row == 0) applied_ = state_;
+  if (is_complete())
+    parts_.log.info(
+        fmt::format("training ends after step {}: {} evaluations without a held-out loss below {:.4f}, that "
+                    "of step {} (eval.patience)",
+                    state_.step, state_.stale_evaluations, state_.best_loss, state_.best_step));
+  return 0;
 }
 
-std::string Trainer::write_report() {
-  const auto scores = evaluate(evaluation_widths(options_.eval, options_.quant));
+bool Trainer::save() {
+  // Between skipped steps the run stands where its last update left it: that is what is saved, and only if a loss has
+  // said since that it is worth it. The steps skipped since then come again after a resume.
+  if (state_.skips_in_row > 0 && !skip_plausible_) {
+    save_due_ = true;
+    return false;
+  }
+  TrainState state = state_.skips_in_row > 0 ? applied_ : state_;
+  state.loss_statistics = losses_.to_text();
+  save_due_ = false;
+  const bool saved = keeper_.save(std::move(state));
+  tell_progress();
+  return saved;
+}
+
+void Trainer::tell_progress() const {
+  if (parts_.on_progress) parts_.on_progress(state_.step, keeper_.newest_folder());
+}
+
+std::string Trainer::write_report(const std::vector<WidthScore>& scores) {
+  // No width gives a number: the last update left nothing worth a table.
+  if (std::none_of(scores.begin(), scores.end(), [](const auto& one) { return std::isfinite(one.score.nll_sum); }))
+    diverge("the held-out loss after the last step is not finite at any width");
   std::string table;
   on_root(parts_.comm, "writing the report", [&] {
-    FinalReport report{.title = "Held-out perplexity by bit width"};
-    report.widths = width_results(parts_.model, parts_.lora, options_.quant, scores, options_.data.sequence_length);
-    report.summary = {{"steps", std::to_string(state_.step)},
-                      {"tokens trained on", std::to_string(state_.consumed_tokens)},
-                      {"steps skipped (not finite)", std::to_string(state_.skips_total)},
-                      {"training BitOps relative to 32 bits", fmt::format("{:.4f}", bitops_.ratio())},
-                      {"checkpoint", checkpoint_}};
-    report.details = Value::object({{"step", state_.step},
-                                    {"tokens", state_.consumed_tokens},
-                                    {"skips", state_.skips_total},
-                                    {"bitops", bitops_.spent},
-                                    {"bitops_ratio", bitops_.ratio()},
-                                    {"checkpoint", checkpoint_}});
-    table = write_final_report(options_.run.dir, report);
+    table = write_final_table(options_, parts_.model, parts_.lora, state_, bitops_, scores, keeper_.newest_folder(),
+                              evaluation_settings(options_, parts_.val_tokens));
   });
   return table;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "dist/comm/communicator.h"
+#include "dist/control/stop_poll.h"
 #include "src/base/log.h"
 #include "src/checkpoint/reader.h"
 #include "src/checkpoint/train_state.h"
@@ -18,7 +19,9 @@
 #include "src/report/metrics_writer.h"
 #include "src/report/progress.h"
 #include "src/schedule/bitops.h"
+#include "src/train/checkpoint_keeper.h"
 #include "src/train/coordinator.h"
+#include "src/train/loss_monitor.h"
 #include "src/train/step_runner.h"
 #include "src/train/trainer_options.h"
 
@@ -39,8 +42,8 @@ struct TrainerParts {
 };
 
 struct TrainResult {
-  bool finished = false;  // all steps done, and the final report written
-  int signal = 0;         // why not: the signal that stopped it after a checkpoint
+  bool finished = false;  // all steps done (or training ended early), and the final report written
+  int signal = 0;         // why not: the signal that stopped it
   std::string table;      // rank 0, finished: the final table as text
 };
 
@@ -49,7 +52,9 @@ class Trainer {
   Trainer(const TrainerOptions& options, const TrainerParts& parts);
 
   // Collective. Resumes, trains, and writes run.dir/{metrics.jsonl,eval.jsonl,checkpoints/,report.md,report.json}.
-  // Throws Error(kDiverged) on every rank, after a checkpoint, when train.max_skips non-finite steps came in a row.
+  // Throws on every rank: Error(kDiverged) when train.max_skips skipped steps came in a row, with the newest healthy
+  // checkpoint in place; Error(kSelfCheck) when the ranks' parameters differ; Error(kCheckpoint), after a checkpoint,
+  // when the disk takes no more records.
   TrainResult run();
 
   StepRunner& runner() { return runner_; }
@@ -57,29 +62,51 @@ class Trainer {
 
  private:
   bool is_root() const { return parts_.comm.rank() == 0; }
+  int requested_stop() const;
+  bool is_complete() const;  // nothing is left to train
   void resume();
-  std::unique_ptr<CheckpointReader> find_checkpoint();  // rank 0
   void load(const CheckpointReader* reader);
+  void identify_state();
+  void open_records();
   std::string existing_report();  // of a run that is finished already; collective
-  int train();                    // the signal that stopped it, or 0
+
+  int train();  // why it stopped before its end, or 0
+  int after_step(const dist::StepPlan& plan);
+  int stop_for(int reason);
   void account(const dist::StepPlan& plan, const StepOutcome& outcome, const PrecisionMap& precision, double seconds);
+  bool is_spike(const dist::StepPlan& plan, double loss) const;
+  bool evaluation_pending() const;  // the run stopped between a step and its evaluation
+  void judge(const dist::StepPlan& plan, const StepOutcome& outcome);
+  void write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds);
   void stop_if_diverged();
-  std::vector<WidthScore> evaluate(const std::vector<int>& widths);
+  [[noreturn]] void diverge(const std::string& what);
+  // Writes to the run's records; a failure is kept, and ends the run at the next chance.
+  void record(const std::function<void()>& write);
+
+  // Nothing when the run is to stop.
+  std::optional<std::vector<WidthScore>> evaluate(const std::vector<int>& widths);
+  int evaluate_during_run();
   void calibrate_for(const PrecisionMap& precision);
-  void save();
-  std::string write_report();
+  bool save();
+  void tell_progress() const;
+  std::string write_report(const std::vector<WidthScore>& scores);
 
   TrainerOptions options_;
   TrainerParts parts_;
   Sampler sampler_;
-  Coordinator coordinator_;
+  std::optional<Coordinator> coordinator_;  // once it is known where the run is taken up
   StepRunner runner_;
+  CheckpointKeeper keeper_;
+  dist::StopPoll poll_;
   TrainState state_;
+  TrainState applied_;           // as it was after the last step that changed the parameters
+  bool skip_plausible_ = false;  // a step skipped since then had a plausible loss: those parameters are healthy
+  bool save_due_ = false;        // a checkpoint fell on a skipped step
+  LossMonitor losses_;
   BitopsTotal bitops_;
-  std::int64_t saved_step_ = -1;  // of the newest checkpoint
-  std::string checkpoint_;        // its folder
   std::optional<MetricsWriter> metrics_;
   std::optional<JsonLinesFile> evaluations_;
+  std::string records_failure_;  // rank 0: why a record could not be written; empty: all were
 };
 
 }  // namespace qat

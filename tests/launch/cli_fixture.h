@@ -8,8 +8,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -71,6 +73,60 @@ inline std::size_t count(const std::string& text, const std::string& part) {
   return n;
 }
 
+// A command that goes on by itself: to be signalled while it runs. Its process is the command's own ("exec"), in a
+// session of its own; whatever is left of it is killed in the end.
+class Process {
+ public:
+  explicit Process(const std::string& command) {
+    char name[] = "/tmp/qat_process_XXXXXX";
+    output_ = mkstemp(name);
+    unlink(name);
+    pid_ = fork();
+    if (pid_ == 0) {
+      setsid();
+      for (const int signal : {SIGINT, SIGHUP, SIGTERM, SIGPIPE}) std::signal(signal, SIG_DFL);
+      dup2(output_, STDOUT_FILENO);
+      dup2(output_, STDERR_FILENO);
+      execl("/bin/bash", "bash", "-c", ("exec " + command).c_str(), nullptr);
+      _exit(127);
+    }
+  }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+  ~Process() {
+    if (pid_ > 0) {
+      kill(-pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+    close(output_);
+  }
+
+  pid_t pid() const { return pid_; }
+  void signal(int number) const { kill(pid_, number); }
+  bool is_running() {
+    int status = 0;
+    if (pid_ <= 0 || waitpid(pid_, &status, WNOHANG) == 0) return pid_ > 0;
+    code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    pid_ = -1;
+    return false;
+  }
+  // What it said so far.
+  std::string text() const {
+    std::string text(static_cast<std::size_t>(lseek(output_, 0, SEEK_END)), '\0');
+    text.resize(static_cast<std::size_t>(std::max<ssize_t>(0, pread(output_, text.data(), text.size(), 0))));
+    return text;
+  }
+  // Waits for its end; exit code -1 if that does not come in time.
+  Outcome wait(double seconds = 120.0) {
+    return {wait_for([&] { return !is_running(); }, seconds) ? code_ : -1, text()};
+  }
+
+ private:
+  pid_t pid_ = -1;
+  int output_ = -1;
+  int code_ = -1;
+};
+
 class Cli : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -105,6 +161,21 @@ class Cli : public ::testing::Test {
     }
     return out;
   }
+
+  // Steps in metrics.jsonl.
+  std::size_t steps(const std::string& dir) const { return losses(dir).size(); }
+  // Names of the complete checkpoints, with a blank after each.
+  std::string checkpoints(const std::string& dir) const {
+    std::vector<std::string> names;
+    std::error_code missing;
+    for (const auto& entry : fs::directory_iterator(root_ / dir / "checkpoints", missing))
+      if (fs::exists(entry.path() / "manifest.json")) names.push_back(entry.path().filename().string());
+    std::sort(names.begin(), names.end());
+    std::string text;
+    for (const std::string& name : names) text += name + " ";
+    return text;
+  }
+  bool is_locked(const std::string& dir) const { return fs::exists(root_ / dir / "run.lock"); }
 
   // Rank 0's process, as its lock says; 0: there is no lock.
   pid_t locked_by(const std::string& dir) const {

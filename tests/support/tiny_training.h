@@ -32,20 +32,24 @@ class TinyRank {
       : comm_(comm),
         model_(spec.config, spec.lora, spec.quant, StepRunner::padding(comm.size()), mode),
         sampler_(tokens, options.sequence_length, options.seed),
-        runner_(model_, sampler_, comm, options) {
+        runner_(model_, sampler_, comm, options),
+        poll_(comm),
+        batch_size_(static_cast<std::uint64_t>(options.train.batch_size)) {
     model_.init_random(options.seed);
   }
   StepOutcome step(std::uint64_t index, int bits, int gradient_bits, float learning_rate = 1e-2F) {
     const PrecisionMap map = PrecisionMap::uniform(model_.config().linears(), bits, bits, gradient_bits);
     return runner_.run({.step = index,
+                        .first_sample = index * batch_size_,
                         .weight_bits = bits,
                         .activation_bits = bits,
                         .gradient_bits = gradient_bits,
                         .learning_rate = learning_rate},
-                       map, /*local_signal=*/0);
+                       map, poll_);
   }
   Gpt2& model() { return model_; }
   StepRunner& runner() { return runner_; }
+  dist::StopPoll& poll() { return poll_; }
   const Sampler& sampler() const { return sampler_; }
   std::vector<float> parameters() {
     std::vector<float> all;
@@ -61,6 +65,8 @@ class TinyRank {
   Gpt2 model_;
   Sampler sampler_;
   StepRunner runner_;
+  dist::StopPoll poll_;
+  std::uint64_t batch_size_;
 };
 
 inline StepRunnerOptions tiny_options() {

@@ -91,6 +91,28 @@ TEST(RunLock, TakesOverWhenTheProcessIdNowBelongsToAnother) {
   EXPECT_EQ(lock.replaced().process_start, 1);
 }
 
+TEST(RunLock, TakesOverFromAZombie) {
+  const ScratchFolder folder;
+  const pid_t zombie = ::fork();
+  if (zombie == 0) ::_exit(0);
+  siginfo_t info{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(zombie), &info, WEXITED | WNOWAIT), 0);
+  plant_lock(folder.path(), {{"pid", static_cast<std::int64_t>(zombie)}, {"process_start", 0}});
+  EXPECT_EQ(RunLock(folder.path()).replaced().pid, zombie);
+  ::waitpid(zombie, nullptr, 0);
+}
+
+TEST(RunLock, TakesOverFromAnEarlierStartOfTheSameJobOnAnotherHost) {
+  const ScratchFolder folder;
+  plant_lock(folder.path(), {{"host", "another-host"}, {"job", "4711"}});
+  EXPECT_THROW(RunLock(folder.path(), "4711", 0), Error);  // another step of the same start
+  EXPECT_THROW(RunLock(folder.path(), "4712", 1), Error);
+  EXPECT_THROW(RunLock(folder.path(), "", 1), Error);
+  const RunLock lock(folder.path(), "4711", 1);
+  EXPECT_EQ(lock.replaced().host, "another-host");
+  EXPECT_EQ(parse_json(read_file(lock.path()), "lock").at("job_restart").as_int(), 1);
+}
+
 TEST(RunLock, LeavesALockOfAnotherHostAloneAndSaysWhatToDelete) {
   const ScratchFolder folder;
   plant_lock(folder.path(), {{"host", "another-host"}});

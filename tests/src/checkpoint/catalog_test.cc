@@ -138,10 +138,10 @@ TEST_F(Catalog, NoCheckpointIsNothingButOnlyDamagedOnesAreAnError) {
 TEST_F(Catalog, RetentionKeepsTheNewestAndTheOneJustWritten) {
   for (const std::int64_t step : {1, 2, 3, 4, 5}) save_small(root_, step, step);
   fs::create_directories(root_ / "step_00000006");  // incomplete: neither counted nor touched
-  EXPECT_THAT(apply_retention(root_, 0, 5), IsEmpty());
-  EXPECT_THAT(steps_of(apply_retention(root_, 3, 5)), ElementsAre(1, 2));
+  EXPECT_THAT(apply_retention(root_, 0, {5}).removed, IsEmpty());
+  EXPECT_THAT(steps_of(apply_retention(root_, 3, {5}).removed), ElementsAre(1, 2));
   EXPECT_THAT(steps_of(list_checkpoints(root_)), ElementsAre(3, 4, 5));
-  EXPECT_THAT(steps_of(apply_retention(root_, 1, 3)), ElementsAre(4));
+  EXPECT_THAT(steps_of(apply_retention(root_, 1, {3}).removed), ElementsAre(4));
   EXPECT_THAT(steps_of(list_checkpoints(root_)), ElementsAre(3, 5));
   EXPECT_THAT(leftovers(root_), IsEmpty());
   EXPECT_TRUE(fs::exists(root_ / "step_00000006"));
@@ -149,11 +149,12 @@ TEST_F(Catalog, RetentionKeepsTheNewestAndTheOneJustWritten) {
 
 TEST_F(Catalog, RetentionSelectsPurely) {
   const std::vector<CheckpointInfo> three = {{"a", 1, 0}, {"b", 2, 0}, {"c", 3, 0}};
-  EXPECT_THAT(steps_of(select_expired(three, 2, 3)), ElementsAre(1));
-  EXPECT_THAT(steps_of(select_expired(three, 2, 1)), IsEmpty());
-  EXPECT_THAT(steps_of(select_expired(three, 3, 3)), IsEmpty());
-  EXPECT_THAT(steps_of(select_expired(three, 7, 3)), IsEmpty());
-  EXPECT_THAT(steps_of(select_expired({}, 1, 3)), IsEmpty());
+  EXPECT_THAT(steps_of(select_expired(three, 2, {3})), ElementsAre(1));
+  EXPECT_THAT(steps_of(select_expired(three, 2, {1})), IsEmpty());
+  EXPECT_THAT(steps_of(select_expired(three, 1, {-1, 1, 9})), ElementsAre(2));
+  EXPECT_THAT(steps_of(select_expired(three, 3, {3})), IsEmpty());
+  EXPECT_THAT(steps_of(select_expired(three, 7, {3})), IsEmpty());
+  EXPECT_THAT(steps_of(select_expired({}, 1, {3})), IsEmpty());
 }
 
 TEST_F(Catalog, TheHashIsXxh3OfTheWholeFile) {

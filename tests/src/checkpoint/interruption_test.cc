@@ -334,7 +334,7 @@ TEST_F(Interruption, AFileSizeLimitIsAnErrorToo) {
     save_small(root, step, step);
     save_small(root, step, step, /*rows=*/20'000);
     (void)!::write(log, &step, sizeof step);
-    apply_retention(root, /*keep=*/2, step);
+    apply_retention(root, /*keep=*/2, {step});
   }
 }
 

@@ -18,8 +18,10 @@ using test::TinyModel;
 HeldOutScore score(TinyModel& tiny, const TokenSource& tokens, const EvalConfig& config, int bits = 8,
                    std::int64_t length = 12) {
   const auto comm = dist::make_single_comm();
+  dist::StopPoll poll(*comm);
   return held_out_score(*tiny.model, tokens, evaluation_precision(*tiny.model, tiny.quant, bits), config, length,
-                        /*threads=*/2, *comm);
+                        /*threads=*/2, *comm, poll)
+      .value();
 }
 
 TEST(HeldOutScore, ScoresEveryTokenAfterTheFirstOnce) {
@@ -109,8 +111,10 @@ TEST(HeldOutScore, HasTheSameBitsOnAnyNumberOfRanks) {
     dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
       TinyModel tiny;
       tiny.build();
+      dist::StopPoll poll(comm);
       const double sum = held_out_score(*tiny.model, tokens, evaluation_precision(*tiny.model, tiny.quant, 4),
-                                        {.batch_size = 4}, 12, /*threads=*/ranks, comm)
+                                        {.batch_size = 4}, 12, /*threads=*/1 + comm.rank(), comm, poll)
+                             .value()
                              .nll_sum;
       const std::lock_guard lock(mutex);
       if (ranks == 1) one = sum;

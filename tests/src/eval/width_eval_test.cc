@@ -32,11 +32,13 @@ TEST(ScoreWidths, ScoresTheModelAtEachWidth) {
   tiny.randomize();
   const TokenSource tokens = test::tiny_tokens(60);
   const auto comm = dist::make_single_comm();
-  const auto scores = score_widths(*tiny.model, tokens, {32, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm);
+  dist::StopPoll poll(*comm);
+  const auto scores =
+      score_widths(*tiny.model, tokens, {32, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm, poll).value();
   ASSERT_EQ(scores.size(), 2U);
   for (const WidthScore& one : scores) {
     const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), one.bits, one.bits);
-    EXPECT_EQ(one.score.nll_sum, held_out_score(*tiny.model, tokens, map, {}, 12, 1, *comm).nll_sum) << one.bits;
+    EXPECT_EQ(one.score.nll_sum, held_out_score(*tiny.model, tokens, map, {}, 12, 1, *comm, poll)->nll_sum) << one.bits;
   }
   EXPECT_NE(scores[0].score.nll_sum, scores[1].score.nll_sum);
 }

@@ -16,8 +16,8 @@ using ::testing::HasSubstr;
 // A progress line, its output, and a clock that the test moves.
 class ProgressTest : public ::testing::Test {
  protected:
-  Progress make(bool terminal, std::int64_t total, std::int64_t first = 0) {
-    return {out_, {.terminal = terminal, .total_steps = total, .first_step = first, .clock = [this] { return now_; }}};
+  Progress make(bool terminal, std::int64_t total) {
+    return {out_, {.terminal = terminal, .total_steps = total, .clock = [this] { return now_; }}};
   }
   std::int64_t count(const std::string& what) const {
     const std::string text = out_.str();
@@ -38,10 +38,15 @@ TEST_F(ProgressTest, ALineSaysHowFarAndHowMuchLonger) {
 }
 
 TEST_F(ProgressTest, AResumedRunEstimatesFromItsOwnSteps) {
-  Progress progress = make(/*terminal=*/false, 100, /*first=*/90);
+  Progress progress = make(/*terminal=*/false, 100);
+  now_ += 60.0;  // loading
+  progress.begin(90);
   now_ += 5.0;
-  progress.update({.steps_done = 95});
-  EXPECT_THAT(out_.str(), HasSubstr("ETA 0:05"));
+  progress.update({.steps_done = 91});
+  EXPECT_THAT(out_.str(), HasSubstr("step 91/100  loss 0.0000  32 bits  0 tokens/s  ETA 0:45"));
+  now_ += 2.0;  // the first step takes longer than the others
+  progress.update({.steps_done = 93});
+  EXPECT_THAT(out_.str(), HasSubstr("step 93/100  loss 0.0000  32 bits  0 tokens/s  ETA 0:07"));
 }
 
 TEST_F(ProgressTest, InAFileALineEveryTwoPercentIfStepsAreFast) {

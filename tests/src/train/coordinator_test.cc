@@ -21,11 +21,13 @@ TrainerOptions options() {
   return o;
 }
 
+RunPosition at(std::int64_t step) { return {.step = step, .samples = 4 * step}; }
+
 std::vector<std::int64_t> steps_with(const TrainerOptions& o, std::uint32_t dist::StepPlan::*flag) {
   const Coordinator coordinator(o, /*windows_per_epoch=*/100);
   std::vector<std::int64_t> steps;
   for (std::int64_t step = 0; step < o.train.steps; ++step)
-    if (coordinator.plan(step).*flag != 0) steps.push_back(step);
+    if (coordinator.plan(at(step)).*flag != 0) steps.push_back(step);
   return steps;
 }
 
@@ -34,7 +36,7 @@ TEST(Coordinator, PlansWidthsRateAndIdentityOfAStep) {
   const Coordinator coordinator(o, 100);
   const LrSchedule rates(o.lr, 10);
   for (std::int64_t step = 0; step < 10; ++step) {
-    const dist::StepPlan plan = coordinator.plan(step);
+    const dist::StepPlan plan = coordinator.plan(at(step));
     const int bits = step < 4 ? 8 : step < 7 ? 4 : 32;
     EXPECT_EQ(plan.step, static_cast<std::uint64_t>(step));
     EXPECT_EQ(plan.config_hash, 77U);
@@ -49,9 +51,9 @@ TEST(Coordinator, FixedActivationBitsHoldInQuantizedStepsOnly) {
   TrainerOptions o = options();
   o.quant.activation_bits = 7;
   const Coordinator coordinator(o, 100);
-  EXPECT_EQ(coordinator.plan(0).activation_bits, 7);
-  EXPECT_EQ(coordinator.plan(5).activation_bits, 7);
-  EXPECT_EQ(coordinator.plan(9).activation_bits, 32);
+  EXPECT_EQ(coordinator.plan(at(0)).activation_bits, 7);
+  EXPECT_EQ(coordinator.plan(at(5)).activation_bits, 7);
+  EXPECT_EQ(coordinator.plan(at(9)).activation_bits, 32);
 }
 
 TEST(Coordinator, AnEpochIsOnePassOverTheWindows) {
@@ -59,7 +61,18 @@ TEST(Coordinator, AnEpochIsOnePassOverTheWindows) {
   o.precision.unit = "epoch";
   const Coordinator coordinator(o, /*windows_per_epoch=*/16);  // 40 samples: two and a half epochs, three units
   for (std::int64_t step = 0; step < 10; ++step)
-    EXPECT_EQ(coordinator.plan(step).weight_bits, step < 4 ? 8 : step < 8 ? 4 : 32) << step;
+    EXPECT_EQ(coordinator.plan(at(step)).weight_bits, step < 4 ? 8 : step < 8 ? 4 : 32) << step;
+}
+
+TEST(Coordinator, EpochsAndSamplesAreCountedFromWhatWasReadWhateverTheBatchWas) {
+  TrainerOptions o = options();
+  o.precision.unit = "epoch";
+  // Six steps of 4 samples, then four of 8: 56 samples, three and a half epochs of 16, four units over three widths.
+  o.train.batch_size = 8;
+  const Coordinator coordinator(o, 16, {.step = 6, .samples = 24});
+  EXPECT_EQ(coordinator.precision().total_units(), 4);
+  EXPECT_EQ(coordinator.plan({.step = 6, .samples = 24}).first_sample, 24U);
+  EXPECT_EQ(coordinator.plan({.step = 7, .samples = 32}).weight_bits, coordinator.precision().at(2).weight);
 }
 
 TEST(Coordinator, EvaluatesAndSavesEverySoManyStepsAndSavesTheLast) {

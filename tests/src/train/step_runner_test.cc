@@ -150,9 +150,8 @@ TEST(StepRunner, TheLargestSignalReachesEveryRank) {
     TinyRank rank(spec, tokens, comm, test::tiny_options());
     const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), 8, 8, 8);
     for (const int who : {0, 1}) {
-      const StepOutcome outcome =
-          rank.runner().run({.step = 0, .learning_rate = 1e-3F}, map, comm.rank() == who ? 15 : 2);
-      EXPECT_EQ(outcome.stop_signal, 15) << who;
+      dist::StopPoll poll(comm, [&] { return comm.rank() == who ? 15 : 2; });
+      EXPECT_EQ(rank.runner().run({.step = 0, .learning_rate = 1e-3F}, map, poll).stop, 15) << who;
     }
   });
 }

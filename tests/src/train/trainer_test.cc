@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <thread>
 
 #include "src/base/json.h"
 #include "src/checkpoint/catalog.h"
@@ -163,6 +164,8 @@ TEST_F(TrainerTest, AFinishedRunOnlyShowsItsTableAgain) {
   EXPECT_THAT(second.result.table, ::testing::HasSubstr("32"));
 }
 
+// Gradients that are not finite say nothing against the parameters that gave the loss: they are saved as they were
+// before the first skipped step.
 TEST_F(TrainerTest, NonFiniteStepsAreSkippedCountedAndThenEndTheRunWithACheckpoint) {
   TrainerOptions o = options("run", 20);
   try {
@@ -177,10 +180,249 @@ TEST_F(TrainerTest, NonFiniteStepsAreSkippedCountedAndThenEndTheRunWithACheckpoi
   }
   const auto checkpoints = list_checkpoints(root_ / "run/checkpoints");
   ASSERT_EQ(checkpoints.size(), 1U);
-  EXPECT_EQ(checkpoints[0].step, 8);  // steps 5, 6 and 7 in a row; the one at step 2 was forgiven
+  EXPECT_EQ(checkpoints[0].step, 5);  // steps 5, 6 and 7 in a row; the one at step 2 was forgiven
   const TrainState state = load_train_state(CheckpointReader::open(checkpoints[0].folder));
-  EXPECT_EQ(state.skips_total, 4);
-  EXPECT_EQ(state.skips_in_row, 3);
+  EXPECT_EQ(state.skips_total, 1);
+  EXPECT_EQ(state.skips_in_row, 0);
+  EXPECT_EQ(state.consumed_samples, 5 * 16);
+  // Without the cause the same command goes on as if there had been none.
+  const Prepare second_step = [](Trainer& trainer) {
+    trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
+      if (step == 2 && micro_batch == 1) flat[0] = INFINITY;
+    });
+  };
+  const End resumed = train(o, 2, {.granularity = "token"}, second_step);
+  EXPECT_EQ(resumed.parameters, train(options("whole", 20), 2, {.granularity = "token"}, second_step).parameters);
+}
+
+// A learning rate that wrecks the parameters at one step; `wreck` is the first that sees them.
+TEST_F(TrainerTest, DivergenceLeavesTheNewestHealthyCheckpointInPlace) {
+  TrainerOptions o = options("run", 6);
+  o.checkpoint.every = 1, o.checkpoint.keep = 2;
+  train(o, 2);
+  o.train.steps = 30, o.lr.peak = 1e25, o.lr.warmup_steps = 0;
+  for (int again = 0; again < 2; ++again) {  // nor does trying again eat up what is there
+    try {
+      train(o, 2);
+      FAIL() << "a diverged run went on";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kDiverged);
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("healthy checkpoint is that of step 6"));
+    }
+    EXPECT_EQ(list_checkpoints(root_ / "run/checkpoints").back().step, 6);
+    EXPECT_TRUE(fs::exists(root_ / "run/checkpoints/diverged"));
+  }
+  o.train.steps = 10, o.lr.peak = 1e-3;
+  const End sane = train(o, 2);
+  EXPECT_TRUE(sane.result.finished);
+  EXPECT_EQ(sane.state.skips_total, 0);
+}
+
+TEST_F(TrainerTest, ARunThatEndsOnSkippedStepsHasDiverged) {
+  TrainerOptions o = options("run", 4);
+  o.checkpoint.every = 1, o.checkpoint.keep = 1;
+  train(o, 1);
+  o.train.steps = 6, o.lr.peak = 1e25, o.lr.warmup_steps = 0, o.train.max_skips = 10;
+  EXPECT_THROW(train(o, 1), Error);
+  EXPECT_EQ(list_checkpoints(root_ / "run/checkpoints").back().step, 4);
+}
+
+TEST_F(TrainerTest, GoingBackToAStepMakesItTheNewestBranch) {
+  TrainerOptions o = options("run", 20);
+  o.checkpoint.every = 4;
+  train(o, 1);
+  TrainerOptions back = o;
+  back.run.resume = (root_ / "run/checkpoints/step_00000012").string();
+  back.config_hash = 78, back.lr.peak = 1e-3, back.train.steps = 16, back.checkpoint.every = 1,
+  back.checkpoint.keep = 2;
+  EXPECT_EQ(train(back, 2).state.step, 16);
+  const auto steps = [&] {
+    std::string text;
+    for (const CheckpointInfo& one : list_checkpoints(root_ / "run/checkpoints"))
+      text += std::to_string(one.step) + " ";
+    return text;
+  };
+  EXPECT_EQ(steps(), "12 15 16 ");  // what it stands on stays
+  EXPECT_TRUE(fs::exists(root_ / "run/checkpoints/abandoned/step_00000020"));
+  TrainerOptions on = back;
+  on.run.resume = "auto", on.config_hash = 79, on.train.steps = 18, on.checkpoint.keep = 1;
+  EXPECT_EQ(train(on, 1).state.branch_step, 12);
+  EXPECT_EQ(steps(), "12 17 18 ");  // the newest healthy one beside the newest
+  EXPECT_EQ(curve("run").size(), 18U);
+  // The command that went back, given once more after another one has gone on: it goes back again.
+  EXPECT_EQ(train(back, 1).state.step, 16);
+  EXPECT_EQ(steps(), "12 15 16 ");
+}
+
+TEST_F(TrainerTest, TheSameCommandThatWentBackGoesOnWhenItIsStartedAgain) {
+  TrainerOptions o = options("run", 12);
+  o.checkpoint.every = 4, o.checkpoint.keep = 0;
+  train(o, 1);
+  TrainerOptions back = o;
+  back.run.resume = (root_ / "run/checkpoints/step_00000004").string(), back.config_hash = 78;
+  back.checkpoint.every = 1;
+  std::atomic<int> signal{0};
+  const auto stop_at = [&](std::int64_t at) {
+    return [&signal, at](Trainer& trainer) {
+      trainer.runner().set_gradient_hook([&signal, at](std::int64_t step, std::int64_t, std::span<float>) {
+        if (step == at) signal = 15;
+      });
+    };
+  };
+  EXPECT_FALSE(train(back, 1, {.granularity = "token"}, stop_at(8), &signal).result.finished);
+  signal = 0;
+  std::int64_t first = -1;
+  EXPECT_TRUE(train(back, 1, {.granularity = "token"}, [&](Trainer& trainer) {
+                trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+                  if (first < 0) first = step;
+                });
+              }).result.finished);
+  EXPECT_GE(first, 8);
+}
+
+TEST_F(TrainerTest, AnotherFoldersCheckpointBecomesTheRunsOwn) {
+  TrainerOptions a = options("a", 6);
+  train(a, 1);
+  TrainerOptions b = options("b", 4);
+  train(b, 1);
+  b.run.resume = (root_ / "a/checkpoints/step_00000006").string(), b.train.steps = 9, b.config_hash = 78;
+  const End end = train(b, 1);
+  EXPECT_EQ(end.state.branch_step, 6);
+  EXPECT_TRUE(fs::exists(root_ / "b/checkpoints/step_00000006"));
+  EXPECT_TRUE(fs::exists(root_ / "a/checkpoints/step_00000006"));
+  a.train.steps = 9;
+  EXPECT_EQ(end.parameters, train(a, 1).parameters);
+}
+
+// Samples follow those that were read, whatever the batch was.
+TEST_F(TrainerTest, AnotherBatchSizeGoesOnWithTheNextUnreadSample) {
+  TrainerOptions o = options("run", 4);
+  o.lr = {.peak = 1e-30, .warmup_steps = 0}, o.optim.weight_decay = 0.0;
+  o.precision = {.kind = "constant", .max_bits = 32};
+  train(o, 1);
+  o.train.batch_size = 4, o.train.steps = 6;
+  const End end = train(o, 2);
+  EXPECT_EQ(end.state.consumed_samples, 4 * 16 + 2 * 4);
+  TrainerOptions small = o;
+  small.run.dir = (root_ / "small").string(), small.train.steps = 18;
+  train(small, 1);
+  const auto mixed = curve("run"), all = curve("small");
+  const auto loss = [](const std::string& line) {
+    return line.substr(line.find(' ') + 1, line.find(' ', line.find(' ') + 1));
+  };
+  EXPECT_EQ(loss(mixed[4]), loss(all[16]));  // samples 64..67
+  EXPECT_EQ(loss(mixed[5]), loss(all[17]));
+}
+
+TEST_F(TrainerTest, ASpikeIsSkippedOnceThereIsAWindowAndOnlyIfAskedFor) {
+  // One batch whose loss stands out: the model is made to fail on it.
+  const auto spike_at = [](std::int64_t at) {
+    return [at](Trainer& trainer) {
+      trainer.runner().set_loss_hook([at](std::int64_t step, double loss) { return step == at ? loss + 5.0 : loss; });
+    };
+  };
+  TrainerOptions o = options("late", 20);
+  o.precision = {.kind = "constant", .max_bits = 8};
+  o.train.spike_deviations = 6.0, o.train.spike_window = 10;
+  EXPECT_EQ(train(o, 2, {.granularity = "token"}, spike_at(15)).state.skips_total, 1);
+  o.run.dir = (root_ / "early").string();
+  EXPECT_EQ(train(o, 2, {.granularity = "token"}, spike_at(5)).state.skips_total, 0);
+  o.run.dir = (root_ / "off").string(), o.train.spike_deviations = 0.0;
+  EXPECT_EQ(train(o, 2, {.granularity = "token"}, spike_at(15)).state.skips_total, 0);
+  // The statistics survive a resume.
+  o.run.dir = (root_ / "part").string(), o.train.spike_deviations = 6.0, o.train.steps = 14;
+  train(o, 1);
+  o.train.steps = 20;
+  EXPECT_EQ(train(o, 2, {.granularity = "token"}, spike_at(15)).state.skips_total, 1);
+}
+
+TEST_F(TrainerTest, KeepsTheBestCheckpointAndStopsEarly) {
+  TrainerOptions o = options("run", 40);
+  o.eval.every = 2, o.eval.patience = 3, o.eval.bits = {8};
+  o.precision = {.kind = "constant", .max_bits = 8};
+  o.lr = {.peak = 0.3, .warmup_steps = 0, .decay = "constant"};  // too much: it learns little and then nothing
+  o.checkpoint.keep = 1, o.checkpoint.keep_best = true, o.checkpoint.every = 1;
+  const End end = train(o, 2);
+  ASSERT_TRUE(end.result.finished);
+  EXPECT_LT(end.state.step, 40);
+  EXPECT_EQ(end.state.stale_evaluations, 3);
+  EXPECT_EQ(end.state.best_step, end.state.step - 6);
+  const auto best = CheckpointReader::open(root_ / "run/checkpoints/best");
+  EXPECT_EQ(load_train_state(best).step, end.state.best_step);
+  // Started again it is finished; with more patience it goes on, and remembers what was best.
+  EXPECT_EQ(train(o, 1).state.step, end.state.step);
+  o.eval.patience = 4;
+  const End longer = train(o, 1);
+  EXPECT_GE(longer.state.step, end.state.step + 2);
+  EXPECT_LE(longer.state.best_loss, end.state.best_loss);
+}
+
+TEST_F(TrainerTest, EarlyStoppingIsTheSameOverAResume) {
+  TrainerOptions o = options("whole", 40);
+  o.eval.every = 2, o.eval.patience = 3, o.eval.bits = {8};
+  o.precision = {.kind = "constant", .max_bits = 8};
+  o.lr = {.peak = 0.3, .warmup_steps = 0, .decay = "constant"};
+  const End whole = train(o, 1);
+  o.run.dir = (root_ / "part").string();
+  std::atomic<int> signal{0};
+  // In an even step's last micro-batch: the evaluation due after it is left to the resumed run.
+  train(
+      o, 1, {.granularity = "token"},
+      [&](Trainer& trainer) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
+          if (step == 3 && micro_batch == 7) signal = 15;
+        });
+      },
+      &signal);
+  const End resumed = train(o, 2);
+  EXPECT_EQ(resumed.state.step, whole.state.step);
+  EXPECT_EQ(resumed.state.best_loss, whole.state.best_loss);
+  EXPECT_EQ(resumed.parameters, whole.parameters);
+  EXPECT_EQ(read("part", "eval.jsonl"), read("whole", "eval.jsonl"));
+}
+
+TEST_F(TrainerTest, AFinishedRunIsEvaluatedAgainUnderOtherSettings) {
+  TrainerOptions o = options("run", 4);
+  train(o, 1);
+  o.eval.bits = {4}, o.eval.max_tokens = 100;
+  const End other = train(o, 2);
+  EXPECT_THAT(other.result.table, ::testing::Not(::testing::HasSubstr("| 32")));
+  EXPECT_EQ(parse_json(read("run", "report.json"), "report").at("widths").as_array().size(), 1U);
+  const auto time = fs::last_write_time(root_ / "run/report.json");
+  train(o, 1);
+  EXPECT_EQ(fs::last_write_time(root_ / "run/report.json"), time);
+}
+
+TEST_F(TrainerTest, ABitFlippedOnOneReplicaIsFound) {
+  TrainerOptions o = options("run", 6);
+  o.train.replica_check_every = 2;
+  const TokenSource tokens = test::tiny_tokens(), held_out = test::tiny_tokens(300);
+  std::atomic<int> found{0};
+  dist::run_local_ranks(3, [&](dist::Communicator& comm) {
+    TinyModel mine;
+    mine.config.freeze_base = true;  // frozen parameters are never sent again
+    Gpt2 model(mine.config, mine.lora, o.quant, StepRunner::padding(comm.size()));
+    model.init_random(o.run.seed);
+    Logger log({.dir = root_ / "logs", .rank = comm.rank()});
+    Trainer trainer(
+        o,
+        {.model = model, .lora = mine.lora, .train_tokens = tokens, .val_tokens = held_out, .comm = comm, .log = log});
+    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+      if (step != 2 || comm.rank() != 1) return;
+      const at::NoGradGuard no_grad;
+      std::int32_t* const word = model.parameters().tensor(0).view(at::kInt).data_ptr<std::int32_t>() + 5;
+      *word ^= 1;
+    });
+    try {
+      trainer.run();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kSelfCheck);
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("rank 1 holds others"));
+      ++found;
+    }
+  });
+  EXPECT_EQ(found, 3);
+  EXPECT_TRUE(list_checkpoints(root_ / "run/checkpoints").empty());
 }
 
 TEST_F(TrainerTest, CalibratedRangesAreKeptInTheCheckpoint) {
@@ -232,11 +474,11 @@ TEST_F(TrainerTest, ARunIsItsPlannedStepsOneByOne) {
         {.seed = 5, .sequence_length = 12, .train = o.train, .optim = o.optim, .stochastic_gradients = stochastic});
     const Coordinator coordinator(o, rank.sampler().windows_per_epoch());
     for (std::int64_t step = 0; step < 5; ++step) {
-      const dist::StepPlan plan = coordinator.plan(step);
+      const dist::StepPlan plan = coordinator.plan({.step = step, .samples = step * 16});
       const PrecisionMap map = PrecisionMap::make(
           rank.model().linear_names(), {BitWidth(plan.weight_bits), BitWidth(7), BitWidth(plan.gradient_bits)},
           o.quant.overrides);
-      (void)rank.runner().run(plan, map, 0);
+      (void)rank.runner().run(plan, map, rank.poll());
     }
     EXPECT_EQ(end.parameters, rank.parameters());
   }
@@ -295,7 +537,7 @@ TEST_F(TrainerTest, KeepsSoManyCheckpointsWithTheCountersOfTheirSteps) {
   EXPECT_EQ(state.consumed_samples, 8 * 16);
   EXPECT_EQ(state.consumed_tokens, 8 * 16 * 12);
   // After each step, and again when its checkpoint is there.
-  EXPECT_EQ(told, (std::vector<std::int64_t>{1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9, 9}));
+  EXPECT_EQ(told, (std::vector<std::int64_t>{0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9, 9}));
   EXPECT_EQ(fs::path(newest), all[1].folder);
 }
 
@@ -311,13 +553,49 @@ TEST_F(TrainerTest, NeverRefusesAFolderThatHoldsARun) {
   }
 }
 
-TEST_F(TrainerTest, ASignalInTheLastStepStillFinishes) {
-  std::atomic<int> signal{15};
-  TrainerOptions o = options("run", 1);
-  o.precision = {.kind = "constant"}, o.lr.warmup_steps = 0;
-  const End end = train(o, 1, {.granularity = "token"}, {}, &signal);
-  EXPECT_TRUE(end.result.finished);
+TEST_F(TrainerTest, ASignalBeforeTheTableLeavesTheTableToTheNextStart) {
+  std::atomic<int> signal{0};
+  const TrainerOptions o = options("run", 4);
+  const End end = train(
+      o, 2, {.granularity = "token"},
+      [&](Trainer& trainer) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
+          if (step == 3 && micro_batch == 7) signal = 15;
+        });
+      },
+      &signal);
+  EXPECT_FALSE(end.result.finished);
+  EXPECT_EQ(end.result.signal, 15);
+  EXPECT_EQ(list_checkpoints(root_ / "run/checkpoints").back().step, 4);
+  EXPECT_FALSE(fs::exists(root_ / "run/report.md"));
+  EXPECT_TRUE(train(o, 1).result.finished);
   EXPECT_TRUE(fs::exists(root_ / "run/report.md"));
+}
+
+TEST_F(TrainerTest, ASignalBeforeTheFirstStepLeavesNothingBehind) {
+  std::atomic<int> signal{15};
+  EXPECT_FALSE(train(options("run", 4), 2, {.granularity = "token"}, {}, &signal).result.finished);
+  EXPECT_TRUE(list_checkpoints(root_ / "run/checkpoints").empty());
+}
+
+// A step given up on the way: the checkpoint is of the steps before it, and the resumed run is the same run.
+TEST_F(TrainerTest, ASignalInALongStepIsObeyedBetweenMicroBatches) {
+  const End whole = train(options("whole", 4), 2);
+  std::atomic<int> signal{0};
+  std::atomic<int> passes{0};
+  const TrainerOptions o = options("part", 4);
+  const End stopped = train(
+      o, 2, {.granularity = "token"},
+      [&](Trainer& trainer) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+          if (step == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // each pass asks
+          if (step == 0 && ++passes == 2) signal = 15;
+        });
+      },
+      &signal);
+  EXPECT_EQ(stopped.state.step, 0);
+  EXPECT_LT(passes, 8);
+  EXPECT_EQ(train(o, 2).parameters, whole.parameters);
 }
 
 TEST_F(TrainerTest, AnOldReportDoesNotEndARunWithStepsToDo) {

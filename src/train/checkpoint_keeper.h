@@ -1,0 +1,71 @@
+// The checkpoints of one run folder: which of them a run goes on from, when one counts, which of them stay.
+//
+// A checkpoint is healthy once its parameters have given a plausible loss: the step after it. Those that come later are
+// only hoped to be, so the newest healthy one is never removed for them, and a run that comes apart puts them aside.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "dist/comm/communicator.h"
+#include "src/base/log.h"
+#include "src/checkpoint/checkpoint_config.h"
+#include "src/checkpoint/reader.h"
+#include "src/checkpoint/train_state.h"
+#include "src/model/gpt2.h"
+#include "src/optim/sharded_adamw.h"
+
+namespace qat {
+
+class CheckpointKeeper {
+ public:
+  // run_dir/checkpoints is its folder. All of the arguments outlive it.
+  CheckpointKeeper(const std::string& run_dir, const CheckpointConfig& config, Gpt2& model, ShardedAdamW& optimizer,
+                   dist::Communicator& comm, Logger& log);
+
+  // What run.resume means here; rank 0 only, the others get null. Null: a new run.
+  //   auto      the newest checkpoint that can be read
+  //   never     Error(kConfig) if there is one
+  //   a folder  that checkpoint; but where the newest checkpoint here was made under the same configuration
+  //             (`config_hash`, run.resume included), the same command has been started again, and goes on from it.
+  std::unique_ptr<CheckpointReader> find(const std::string& resume, std::uint64_t config_hash);
+
+  // Collective, once the state has been loaded from what find() returned: a run that went back has its later steps
+  // moved to checkpoints/abandoned, and a run that starts from another folder's checkpoint gets it as its own. Updates
+  // state.branch_step.
+  void adopt(const CheckpointReader* reader, const std::string& resume, TrainState& state);
+
+  // Collective: writes the checkpoint of state.step unless it is the newest already, and removes what has expired.
+  // False if that failed and checkpoint.on_error allows it; else a failure is thrown on every rank.
+  bool save(TrainState state);
+
+  // The parameters that stood after `step` steps gave a plausible loss.
+  void note_plausible(std::int64_t step);
+  // Collective: moves what was written after the newest healthy checkpoint to checkpoints/diverged.
+  void set_aside_unhealthy();
+
+  // Steps of the newest checkpoint; -1: none. The same on every rank.
+  std::int64_t saved_step() const { return saved_step_; }
+  // Its folder, from which the same command goes on; empty: none.
+  std::string newest_folder() const { return saved_step_ >= 0 ? folder_of(saved_step_).string() : ""; }
+
+ private:
+  std::filesystem::path folder_of(std::int64_t step) const;
+  std::set<std::int64_t> protected_steps(const TrainState& state) const;
+  void clean_up();
+
+  std::filesystem::path root_;
+  CheckpointConfig config_;
+  Gpt2& model_;
+  ShardedAdamW& optimizer_;
+  dist::Communicator& comm_;
+  Logger& log_;
+  std::int64_t saved_step_ = -1;
+  std::int64_t healthy_step_ = -1;
+};
+
+}  // namespace qat

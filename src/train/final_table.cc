@@ -1,0 +1,81 @@
+#include "src/train/final_table.h"
+
+#include <fmt/format.h>
+
+#include "src/base/file.h"
+#include "src/report/final_report.h"
+#include "src/train/model_report.h"
+#include "src/train/resume_check.h"
+
+namespace qat {
+namespace {
+
+// The member of report.json that holds evaluation_settings().
+constexpr char kSettings[] = "evaluation";
+
+}  // namespace
+
+std::string evaluation_settings(const TrainerOptions& options, const TokenSource& held_out) {
+  Value::Array bits, files;
+  for (const int width : evaluation_widths(options.eval, options.quant)) bits.emplace_back(width);
+  for (const TokenSource::Segment& segment : held_out.segments())
+    files.push_back(Value::object({{"name", std::filesystem::path(segment.name).filename().string()},
+                                   {"tokens", static_cast<std::int64_t>(segment.tokens.size())}}));
+  const EvalConfig& eval = options.eval;
+  return to_json(Value::object({{"eval.bits", Value::array(std::move(bits))},
+                                {"eval.max_tokens", eval.max_tokens},
+                                {"eval.stride", eval.stride},
+                                {"eval.batch_size", eval.batch_size},
+                                {"data.sequence_length", options.data.sequence_length},
+                                {"data.val", Value::array(std::move(files))}}));
+}
+
+std::string write_final_table(const TrainerOptions& options, const Gpt2& model, const LoraConfig& lora,
+                              const TrainState& state, const BitopsTotal& bitops, const std::vector<WidthScore>& scores,
+                              const std::string& checkpoint, const std::string& settings) {
+  FinalReport report{.title = "Held-out perplexity by bit width"};
+  report.widths = width_results(model, lora, options.quant, scores, options.data.sequence_length);
+  report.summary = {{"steps", std::to_string(state.step)},
+                    {"tokens trained on", std::to_string(state.consumed_tokens)},
+                    {"steps skipped", std::to_string(state.skips_total)},
+                    {"training BitOps relative to 32 bits", fmt::format("{:.4f}", bitops.ratio())},
+                    {"checkpoint", checkpoint}};
+  if (state.step < options.train.steps)
+    report.summary.insert(report.summary.begin() + 1,
+                          {"ended early", fmt::format("{} evaluations without a better held-out loss (eval.patience)",
+                                                      state.stale_evaluations)});
+  if (state.best_step >= 0)
+    report.summary.emplace_back("lowest held-out loss during the run",
+                                fmt::format("{:.4f} nats after step {}", state.best_loss, state.best_step));
+  report.details = Value::object({{"step", state.step},
+                                  {"tokens", state.consumed_tokens},
+                                  {"skips", state.skips_total},
+                                  {"bitops", bitops.spent},
+                                  {"bitops_ratio", bitops.ratio()},
+                                  {"checkpoint", checkpoint},
+                                  {kSettings, parse_json(settings, kSettings)}});
+  return write_final_report(options.run.dir, report);
+}
+
+ExistingTable existing_table(const std::filesystem::path& run_dir, std::int64_t step, const std::string& settings) {
+  const std::filesystem::path text = run_dir / "report.md", data = run_dir / "report.json";
+  if (!std::filesystem::exists(text) || !std::filesystem::exists(data)) return {};
+  ExistingTable table{.text = read_file(text, ErrorKind::kConfig)};
+  try {
+    const Value report = parse_json(read_file(data, ErrorKind::kConfig), data.string());
+    if (report.at("step").as_int() != step) return {};  // of an earlier end of this run
+    const Value* made_with = report.find(kSettings);
+    if (made_with == nullptr) {  // by an earlier program
+      table.stale = "it does not say how it was made";
+      return table;
+    }
+    for (const ConfigChange& change : config_changes(to_json(*made_with), settings))
+      table.stale +=
+          fmt::format("{}{} was {}, is {}", table.stale.empty() ? "" : "; ", change.key, change.before, change.after);
+  } catch (const Error& error) {
+    table.stale = error.what();
+  }
+  return table;
+}
+
+}  // namespace qat
