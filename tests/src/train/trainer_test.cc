@@ -410,8 +410,8 @@ TEST_F(TrainerTest, ABitFlippedOnOneReplicaIsFound) {
     Trainer trainer(
         o,
         {.model = model, .lora = mine.lora, .train_tokens = tokens, .val_tokens = held_out, .comm = comm, .log = log});
-    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
-      if (step != 2 || comm.rank() != 1) return;
+    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
+      if (step != 2 || micro_batch != 2) return;  // the first of rank 1's two
       const at::NoGradGuard no_grad;
       std::int32_t* const word = model.parameters().tensor(0).view(at::kInt).data_ptr<std::int32_t>() + 5;
       *word ^= 1;
