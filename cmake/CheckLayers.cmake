@@ -37,7 +37,6 @@ set(fences
     "^(torch|ATen|c10)/" "^(src/(quant|loss|model|eval|train)/|src/base/torch_|launch/)"
     "^(hdf5[.]h|hdf5_hl[.]h|H5[A-Za-z]+[.]h)$" "^src/checkpoint/h5_"
     "^nlohmann/" "^src/(base/json[a-z_]*|text/byte_pair_vocabulary|checkpoint/manifest)[.]cc$"
-    "^pcre2[.]h$" "^src/text/"
     "^(fmt|spdlog)/" "^(src|launch)/"
     "^CLI/" "^launch/")
 

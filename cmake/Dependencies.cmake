@@ -29,7 +29,6 @@ qat_require(fmt libfmt-dev)
 qat_require(spdlog libspdlog-dev)
 qat_require(nlohmann_json nlohmann-json3-dev)
 qat_require(CLI11 libcli11-dev)
-qat_require(Pcre2 libpcre2-dev)
 qat_require(XxHash libxxhash-dev)
 # Where launch/setup.sh keeps what no package brings.
 if(NOT "$ENV{QAT_CACHE}" STREQUAL "")

@@ -20,7 +20,7 @@ END
 
 # What CMake's find_package lines and these scripts need; behind the colon a command that stands in for the package.
 packages=(g++:g++ git:git ninja-build:ninja ccache:ccache openmpi-bin:mpirun python3:python3 ca-certificates
-  libopenmpi-dev libhdf5-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libxxhash-dev
+  libopenmpi-dev libhdf5-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libxxhash-dev
   libgtest-dev libgmock-dev libbenchmark-dev)
 cmake_version=4.4.4
 # The wheel's libtorch_cpu links these two even on a machine without a GPU.

@@ -3,7 +3,7 @@
 //   tokenize_bench MERGES VOCAB TEXT [SECONDS]      VOCAB may be "" (ids follow from the merges)
 //
 // Writes one JSON line, in MB (1e6 bytes) of text a second: the first pass (the cache of pieces is empty), the median
-// of all passes by wall and by processor time, and the split alone by the fast path and by PCRE2 for every piece.
+// of all passes by wall and by processor time, and the split into pieces alone.
 #include <fmt/format.h>
 #include <time.h>
 
@@ -16,6 +16,7 @@
 
 #include "src/base/file.h"
 #include "src/text/byte_pair_tokenizer.h"
+#include "src/text/pre_tokenizer.h"
 
 namespace {
 
@@ -35,13 +36,11 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-double split_seconds(const std::string& text, qat::SplitMethod method) {
-  const qat::PreTokenPattern pattern;
-  const auto state = pattern.make_state();
+double split_seconds(const std::string& text) {
   std::vector<double> times;
   for (int i = 0; i < 5; ++i) {
     const double begin = cpu_seconds();
-    qat::PreTokenCursor cursor(text, pattern, *state, method);
+    qat::PreTokenCursor cursor(text);
     for (std::string_view piece; cursor.next(piece);) {
     }
     times.push_back(cpu_seconds() - begin);
@@ -66,11 +65,9 @@ void run(const std::string& merges, const std::string& vocab, const std::string&
   }
   fmt::print(
       "{{\"bench\":\"tokenize\",\"text\":\"{}\",\"bytes\":{},\"tokens\":{},\"passes\":{},\"load_cpu_ms\":{:.1f},"
-      "\"first_cpu_mb_s\":{:.1f},\"mb_s\":{:.1f},\"cpu_mb_s\":{:.1f},\"split_cpu_mb_s\":{:.1f},"
-      "\"split_pcre_cpu_mb_s\":{:.1f}}}\n",
+      "\"first_cpu_mb_s\":{:.1f},\"mb_s\":{:.1f},\"cpu_mb_s\":{:.1f},\"split_cpu_mb_s\":{:.1f}}}\n",
       path, text.size(), ids.size(), wall.size(), load * 1e3, megabytes / cpu.front(), megabytes / median(wall),
-      megabytes / median(cpu), megabytes / split_seconds(text, qat::SplitMethod::kFast),
-      megabytes / split_seconds(text, qat::SplitMethod::kPcreOnly));
+      megabytes / median(cpu), megabytes / split_seconds(text));
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "src/text/pre_tokenizer.h"
+
 namespace qat {
 namespace {
 
@@ -46,9 +48,6 @@ class PieceCache {
 }  // namespace
 
 struct BytePairTokenizer::Workspace {
-  explicit Workspace(const PreTokenPattern& pattern) : match(pattern.make_state()) {}
-
-  std::shared_ptr<PreTokenPattern::MatchState> match;
   PieceCache cache;
 };
 
@@ -56,7 +55,7 @@ struct BytePairTokenizer::WorkspacePool {
   std::mutex mutex;
   std::vector<std::unique_ptr<Workspace>> idle;
 
-  std::unique_ptr<Workspace> take(const PreTokenPattern& pattern) {
+  std::unique_ptr<Workspace> take() {
     {
       const std::lock_guard lock(mutex);
       if (!idle.empty()) {
@@ -65,7 +64,7 @@ struct BytePairTokenizer::WorkspacePool {
         return workspace;
       }
     }
-    return std::make_unique<Workspace>(pattern);
+    return std::make_unique<Workspace>();
   }
   void give_back(std::unique_ptr<Workspace> workspace) {
     const std::lock_guard lock(mutex);
@@ -84,8 +83,8 @@ BytePairTokenizer BytePairTokenizer::load(const std::string& merges_path, const 
 
 void BytePairTokenizer::encode_plain(std::string_view text, std::vector<int>& out) const {
   if (text.empty()) return;
-  std::unique_ptr<Workspace> workspace = pool_->take(pattern_);  // lost, not returned, if an error passes through
-  PreTokenCursor cursor(text, pattern_, *workspace->match);
+  std::unique_ptr<Workspace> workspace = pool_->take();  // lost, not returned, if an error passes through
+  PreTokenCursor cursor(text);
   std::string_view piece;
   while (cursor.next(piece)) {
     if (piece.size() > PieceCache::kMaxBytes) {

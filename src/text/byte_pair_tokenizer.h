@@ -12,7 +12,6 @@
 
 #include "src/text/byte_pair_merger.h"
 #include "src/text/byte_pair_vocabulary.h"
-#include "src/text/pre_tokenizer.h"
 #include "src/text/tokenizer.h"
 
 namespace qat {
@@ -35,14 +34,13 @@ class BytePairTokenizer final : public Tokenizer {
   std::string_view token_bytes(int id) const override { return vocabulary_.tokens[static_cast<std::size_t>(id)]; }
 
  private:
-  // What a running encode writes: the cache of pieces and PCRE2's match data. A call takes an idle one, or makes one,
-  // and gives it back, so calls on different threads share nothing they write.
+  // What a running encode writes: the cache of pieces. A call takes an idle one, or makes one, and gives it back, so
+  // calls on different threads share nothing they write.
   struct Workspace;
   struct WorkspacePool;
 
   BytePairVocabulary vocabulary_;
   BytePairMerger merger_;
-  PreTokenPattern pattern_;
   std::unique_ptr<WorkspacePool> pool_;
 };
 

@@ -117,10 +117,10 @@ expect "a machine that has everything" 0 "ready"
 calls_are "a machine that has everything"
 
 machine
-printf '%s\n' libhdf5-dev libpcre2-dev >"$work/missing"
+printf '%s\n' libhdf5-dev libxxhash-dev >"$work/missing"
 setup
-expect "root" 0 "installing 2 packages: libhdf5-dev libpcre2-dev" "to fetch: 7 MB"
-calls_are "root" "^apt-get .*update$" "--assume-no libhdf5-dev libpcre2-dev$" "--yes libhdf5-dev libpcre2-dev$"
+expect "root" 0 "installing 2 packages: libhdf5-dev libxxhash-dev" "to fetch: 7 MB"
+calls_are "root" "^apt-get .*update$" "--assume-no libhdf5-dev libxxhash-dev$" "--yes libhdf5-dev libxxhash-dev$"
 
 machine
 fake nvcc <<<'exit 0'
