@@ -17,18 +17,23 @@
 
 namespace qat {
 
-DocumentReader::DocumentReader(std::string path) : name_(path == "-" ? "standard input" : path) {
+DocumentReader::DocumentReader(std::string path, std::int64_t bytes) : name_(path == "-" ? "standard input" : path) {
   fd_ = FileDescriptor(path == "-" ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat status {};
   if (!fd_.valid() || ::fstat(fd_.get(), &status) != 0) fail("opened");
   if (!S_ISREG(status.st_mode)) return;
+  char probe = 0;
+  if (status.st_size == 0 && ::pread(fd_.get(), &probe, 1, 0) > 0) return;
   start_ = ::lseek(fd_.get(), 0, SEEK_CUR);
   if (start_ < 0) fail("opened");
   size_ = std::max<std::int64_t>(status.st_size - start_, 0);
+  if (bytes == kUnknown) return;
+  if (size_ < bytes) fail_shorter();
+  size_ = bytes;
 }
 
 void DocumentReader::make_sized(const std::string& beside) {
-  if (size_ >= 0) return;
+  if (is_sized()) return;
   std::string temporary = beside + ".text.XXXXXX";
   FileDescriptor copy(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!copy.valid()) fail(fmt::format("copied to {}", temporary));
@@ -43,43 +48,52 @@ void DocumentReader::make_sized(const std::string& beside) {
   fd_ = std::move(copy);
   start_ = 0;
   size_ = size;
-  position_ = 0;
+  observer_ = nullptr;
 }
 
 std::int64_t DocumentReader::size() const {
-  QAT_CHECK(size_ >= 0, "the size of a pipe is asked for after make_sized");
+  QAT_CHECK(is_sized(), "the size of a pipe is asked for after make_sized");
   return size_;
 }
 
-std::int64_t DocumentReader::held_out_begin(double fraction) const {
+void DocumentReader::scan(const std::function<void(std::string_view)>& block) const {
+  std::vector<char> text(static_cast<std::size_t>(std::min<std::int64_t>(kBlockBytes, size())));
+  for (std::int64_t at = 0; at < size();) {
+    const auto count = static_cast<std::size_t>(std::min<std::int64_t>(std::ssize(text), size() - at));
+    read_at(at, text.data(), count);
+    block({text.data(), count});
+    at += static_cast<std::int64_t>(count);
+  }
+}
+
+std::int64_t DocumentReader::held_out_begin(double fraction, std::string_view separator) const {
   const std::int64_t target = size() - static_cast<std::int64_t>(std::floor(static_cast<double>(size()) * fraction));
   if (target <= 0 || target >= size()) return target;
-  constexpr std::int64_t kBefore = 3;  // bytes that is_certain_boundary looks back
-  constexpr std::int64_t kSearched = std::int64_t{64} << 10;
-  const std::int64_t from = std::max<std::int64_t>(target - kBefore, 0);
-  std::string text(static_cast<std::size_t>(std::min(target + kSearched, size()) - from), '\0');
-  for (std::size_t got = 0; got < text.size();) {
-    const ::ssize_t n =
-        ::pread(fd_.get(), text.data() + got, text.size() - got, start_ + from + static_cast<std::int64_t>(got));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("read");
-    if (n == 0) throw Error(ErrorKind::kData, fmt::format("{} became shorter while it was read", name_));
-    got += static_cast<std::size_t>(n);
-  }
+  // Far enough for any text, and never so far that half of a short held-out part is gone.
+  const auto searched = static_cast<std::size_t>(std::min<std::int64_t>(kSearchedBytes, (size() - target) / 2));
+  constexpr std::int64_t kCharacter = 4;  // a character's bytes; is_certain_boundary looks back over fewer
+  const std::int64_t margin = std::ssize(separator) + kCharacter;
+  const std::int64_t from = std::max<std::int64_t>(target - margin, 0);
   const auto first = static_cast<std::size_t>(target - from);
-  const auto find = [&](auto&& accept) {
-    std::size_t at = first;
-    while (at < text.size() && !accept(at)) ++at;
-    return at;
-  };
-  std::size_t at = find([&](std::size_t i) { return is_certain_boundary(text, i); });
-  if (at == text.size()) {  // 10xxxxxx: inside a UTF-8 character
-    at = find([&](std::size_t i) { return (static_cast<unsigned char>(text[i]) & 0xC0) != 0x80; });
+  const std::int64_t to = std::min(target + static_cast<std::int64_t>(searched) + margin, size());
+  std::string text(static_cast<std::size_t>(to - from), '\0');
+  read_at(from, text.data(), text.size());
+  if (!separator.empty()) {  // one that the target is in the middle of counts too; one at the start cuts nothing
+    const std::size_t earliest =
+        std::max<std::size_t>(first - std::min(first, separator.size() - 1), from == 0 ? 1 : 0);
+    const std::size_t at = text.find(separator, earliest);
+    if (at != std::string::npos && at <= first + searched) return from + static_cast<std::int64_t>(at);
   }
+  for (std::size_t at = std::max<std::size_t>(first, 1); at < std::min(first + searched + 1, text.size()); ++at) {
+    if (is_certain_boundary(text, at)) return from + static_cast<std::int64_t>(at);
+  }
+  std::size_t at = first;
+  while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) ++at;  // inside a UTF-8 character
   return at == text.size() ? target : from + static_cast<std::int64_t>(at);
 }
 
 void DocumentReader::read_to(std::int64_t end, const std::function<void(std::string_view)>& block) {
+  if (end < 0) end = size_;  // still unknown for a pipe: to its end
   std::string text;
   std::size_t searched = 1;  // no boundary below this
   while (end < 0 || position_ < end) {
@@ -90,7 +104,7 @@ void DocumentReader::read_to(std::int64_t end, const std::function<void(std::str
     const std::size_t got = read_some(text.data() + before, want);
     text.resize(before + got);
     if (got == 0 && end < 0) break;
-    if (got == 0) throw Error(ErrorKind::kData, fmt::format("{} became shorter while it was read", name_));
+    if (got == 0) fail_shorter();
     position_ += static_cast<std::int64_t>(got);
     std::size_t cut = text.size();
     while (--cut >= searched && !is_certain_boundary(text, cut)) {
@@ -107,9 +121,26 @@ void DocumentReader::read_to(std::int64_t end, const std::function<void(std::str
 std::size_t DocumentReader::read_some(char* to, std::size_t bytes) {
   while (true) {
     const ::ssize_t got = ::read(fd_.get(), to, bytes);
-    if (got >= 0) return static_cast<std::size_t>(got);
-    if (errno != EINTR) fail("read");
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail("read");
+    if (observer_) observer_({to, static_cast<std::size_t>(got)});
+    return static_cast<std::size_t>(got);
   }
+}
+
+void DocumentReader::read_at(std::int64_t offset, char* to, std::size_t bytes) const {
+  for (std::size_t done = 0; done < bytes;) {
+    const ::ssize_t got =
+        ::pread(fd_.get(), to + done, bytes - done, start_ + offset + static_cast<std::int64_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail("read");
+    if (got == 0) fail_shorter();
+    done += static_cast<std::size_t>(got);
+  }
+}
+
+void DocumentReader::fail_shorter() const {
+  throw Error(ErrorKind::kData, fmt::format("{} became shorter while it was read", name_));
 }
 
 void DocumentReader::fail(const std::string& doing) const {

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "src/data/document_reader.h"
@@ -156,11 +158,181 @@ TEST(Tokenize, RefusesToReplaceShardsUnlessAllowedAndThenLeavesNoOldOnes) {
   EXPECT_THAT(names, ::testing::UnorderedElementsAre("text", "out_train_000.bin", "out_train_notes.bin"));
 }
 
+TEST(Tokenize, HoldsOutWholeDocumentsWhereThereAreMany) {
+  const TemporaryFolder folder;
+  std::set<std::string> texts;
+  for (int i = 0; i < 300; ++i) {
+    const std::string text = "Short note " + std::to_string(i) + ": it's fine.";
+    write_text(folder.file("note" + std::to_string(1000 + i)), text);
+    texts.insert(text);
+  }
+  write_text(folder.file("note9999"), std::string(100'000, 'x') + " the end of a long one");
+  write_text(folder.file("note0000"), "");
+  const TokenizeResult result = tokenize_files({.inputs = {folder.file("note*")}, .output_prefix = folder.file("out")});
+  EXPECT_EQ(result.documents, 302);
+  EXPECT_EQ(result.empty, 1);
+  EXPECT_EQ(result.tails, 1);
+  EXPECT_NEAR(static_cast<double>(result.held_out), 30, 1);
+  EXPECT_NEAR(static_cast<double>(result.val_bytes) / static_cast<double>(result.bytes), 0.1, 0.001);
+
+  // Every document is in one part, as it was.
+  const ByteTokenizer bytes;
+  const auto documents_in = [&](const std::vector<std::string>& files) {
+    std::set<std::string> found;
+    std::string text = bytes.decode(tokens_of(files)).substr(kEndOfText.size());
+    for (std::size_t at = 0; at != std::string::npos;) {
+      const std::size_t end = text.find(kEndOfText, at);
+      found.insert(text.substr(at, end - at));
+      at = end == std::string::npos ? end : end + kEndOfText.size();
+    }
+    return found;
+  };
+  std::set<std::string> held = documents_in({result.val_file}), trained = documents_in(result.train_files);
+  EXPECT_EQ(std::erase_if(held, [](const std::string& text) { return text.ends_with("the end of a long one"); }), 1U);
+  EXPECT_EQ(std::erase_if(trained, [](const std::string& text) { return text.starts_with("xxx"); }), 1U);
+  EXPECT_EQ(static_cast<std::int64_t>(held.size()), result.held_out);
+  trained.merge(held);
+  EXPECT_TRUE(held.empty());
+  EXPECT_EQ(trained, texts);
+}
+
+TEST(Tokenize, PipesAreDocumentsAmongOthers) {
+  const TemporaryFolder folder;
+  std::vector<std::string> inputs;
+  for (int i = 0; i < 20; ++i) {
+    inputs.push_back(write_text(folder.file("file" + std::to_string(10 + i)), "ten bytes."));
+  }
+  const TokenizeResult from_files = tokenize_files({.inputs = inputs, .output_prefix = folder.file("f")});
+  EXPECT_EQ(from_files.held_out, 2);
+  inputs[3] = folder.file("pipe");
+  ASSERT_EQ(::mkfifo(inputs[3].c_str(), 0600), 0);
+  std::jthread writer([&] { write_text(inputs[3], "ten bytes."); });
+  const TokenizeResult from_pipe = tokenize_files({.inputs = inputs, .output_prefix = folder.file("p")});
+  EXPECT_EQ(read_text(from_pipe.val_file), read_text(from_files.val_file));
+  EXPECT_EQ(read_text(from_pipe.train_files[0]), read_text(from_files.train_files[0]));
+}
+
+TEST(Tokenize, PipesMayBeWrittenOneAfterTheOther) {
+  const TemporaryFolder folder;
+  const std::string first = folder.file("1"), second = folder.file("2");
+  ASSERT_EQ(::mkfifo(first.c_str(), 0600), 0);
+  ASSERT_EQ(::mkfifo(second.c_str(), 0600), 0);
+  for (const double fraction : {0.0, 0.1}) {
+    std::jthread writer([&] {  // more than a pipe holds: the second is opened when the first has been read
+      write_text(first, std::string(300'000, 'a'));
+      write_text(second, std::string(300'000, 'b'));
+    });
+    EXPECT_EQ(tokenize_files({.inputs = {first, second},
+                              .output_prefix = folder.file("out"),
+                              .val_fraction = fraction,
+                              .overwrite = true})
+                  .bytes,
+              600'000);
+  }
+}
+
+TEST(Tokenize, FilesThatSayTheyAreEmptyAndAreNotAreReadToTheirEnd) {
+  const TemporaryFolder folder;
+  const std::string text = read_text("/proc/version");
+  ASSERT_FALSE(text.empty());
+  for (const double fraction : {0.0, 0.2}) {
+    EXPECT_EQ(tokenize_files({.inputs = {"/proc/version"},
+                              .output_prefix = folder.file("out"),
+                              .val_fraction = fraction,
+                              .overwrite = true})
+                  .bytes,
+              static_cast<std::int64_t>(text.size()));
+  }
+}
+
+TEST(Tokenize, TheCutOfATextWithSpecialTokensIsMadeBetweenDocuments) {
+  const TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "document number " + std::to_string(i) + " of one file<|endoftext|>";
+  write_text(folder.file("text"), text);
+  const TokenizeResult result =
+      tokenize_files({.inputs = {folder.file("text")}, .output_prefix = folder.file("out"), .allow_special = true});
+  const std::string held = ByteTokenizer().decode(tokens_of({result.val_file}));
+  EXPECT_TRUE(held.starts_with("<|endoftext|>document number 18")) << held.substr(0, 40);
+  EXPECT_NEAR(static_cast<double>(result.val_bytes) / static_cast<double>(result.bytes), 0.1, 0.01);
+
+  // One at the very end separates nothing: cutting there would hold nothing out.
+  write_text(folder.file("text"), "one document alone and its end<|endoftext|>");
+  const TokenizeResult single = tokenize_files({.inputs = {folder.file("text")},
+                                                .output_prefix = folder.file("single"),
+                                                .val_fraction = 0.5,
+                                                .allow_special = true});
+  EXPECT_EQ(ByteTokenizer().decode(tokens_of({single.val_file})), "<|endoftext|> its end<|endoftext|>");
+}
+
+TEST(Tokenize, AByteOrderMarkIsTextAndIsCounted) {
+  const TemporaryFolder folder;
+  write_text(folder.file("1"), "\xEF\xBB\xBFmarked");
+  write_text(folder.file("2"), "not marked, but here: \xEF\xBB\xBF");
+  const TokenizeResult result = tokenize_files(
+      {.inputs = {folder.file("1"), folder.file("2")}, .output_prefix = folder.file("out"), .val_fraction = 0});
+  EXPECT_EQ(result.byte_order_marks, 1);
+  EXPECT_EQ(ByteTokenizer().decode(tokens_of(result.train_files)),
+            "<|endoftext|>\xEF\xBB\xBFmarked<|endoftext|>not marked, but here: \xEF\xBB\xBF");
+}
+
+TEST(Tokenize, RefusesWhatIsNoTextAllAtOnceUnlessAskedForIt) {
+  const TemporaryFolder folder;
+  const std::string zipped("\x1F\x8B\x08\0\0\0\0\0\0\x03", 10), latin = "caf\xE9 cr\xE8me";
+  write_text(folder.file("1 ok.txt"), "words of plain text");
+  write_text(folder.file("2.gz"), zipped);
+  write_text(folder.file("3 it's.txt"), latin);
+  TokenizeOptions options{.inputs = {folder.file("?*")}, .output_prefix = folder.file("new/out"), .val_fraction = 0};
+  EXPECT_THAT(
+      error_message(ErrorKind::kData, [&] { tokenize_files(options); }),
+      AllOf(HasSubstr("2 of 3 inputs are not UTF-8 text"), HasSubstr("2.gz looks like gzip data: `zcat '"),
+            HasSubstr("2.gz' | qat_dist tokenize - ...`"), HasSubstr("3 it's.txt has 2 bytes of 10 that are not UTF-8"),
+            HasSubstr("3 it'\\''s.txt' |"), HasSubstr("--allow-binary")));
+  EXPECT_FALSE(std::filesystem::exists(folder.file("new")));
+  for (int i = 0; i < 30; ++i) write_text(folder.file("more" + std::to_string(i)), zipped);
+  EXPECT_THAT(error_message(ErrorKind::kData, [&] { tokenize_files(options); }),
+              AllOf(HasSubstr("32 of 33 inputs"), HasSubstr("... and 22 more")));
+  options.inputs = {folder.file("2.gz"), folder.file("3 it's.txt")};
+  options.allow_binary = true;
+  EXPECT_EQ(ByteTokenizer().decode(tokens_of(tokenize_files(options).train_files)),
+            "<|endoftext|>" + zipped + "<|endoftext|>" + latin);
+}
+
+TEST(Tokenize, RefusesWhatIsNoTextInAPipe) {
+  const TemporaryFolder folder;
+  const std::string pipe = folder.file("pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  for (const double fraction : {0.0, 0.1}) {
+    // The first is known by its first bytes, the second by all of them.
+    for (const std::string& content :
+         {std::string("\x1F\x8B\x08 and so on"), std::string(5000, 'a') + std::string(60, '\xE9')}) {
+      std::jthread writer([&] { write_text(pipe, content); });
+      EXPECT_THAT(
+          error_message(ErrorKind::kData,
+                        [&] {
+                          tokenize_files(
+                              {.inputs = {pipe}, .output_prefix = folder.file("out"), .val_fraction = fraction});
+                        }),
+          AllOf(HasSubstr("pipe"), HasSubstr(content[0] == 'a' ? "60 bytes of 5060" : "gzip")));
+    }
+  }
+  const auto entries = std::filesystem::directory_iterator(folder.path());
+  EXPECT_EQ(std::distance(begin(entries), end(entries)), 1);
+}
+
+TEST(Tokenize, MakesTheFolderOfTheOutput) {
+  const TemporaryFolder folder;
+  write_text(folder.file("text"), "words and more words");
+  EXPECT_EQ(tokenize_files({.inputs = {folder.file("text")}, .output_prefix = folder.file("new/folder/out")}).val_file,
+            folder.file("new/folder/out_val.bin"));
+}
+
 TEST(Tokenize, FailsCleanlyAndLeavesNoFiles) {
   const TemporaryFolder folder;
   const std::string text = write_text(folder.file("text"), "words"), empty = write_text(folder.file("empty"), "");
+  std::filesystem::create_symlink(text, folder.file("link"));
   const auto message = [&](ErrorKind kind, TokenizeOptions options) {
-    if (options.output_prefix.empty()) options.output_prefix = folder.file("out");
+    if (options.output_prefix.empty()) options.output_prefix = folder.file("made/for/out");
     return error_message(kind, [&] { tokenize_files(options); });
   };
   EXPECT_THAT(message(ErrorKind::kConfig, {}), HasSubstr("no input"));
@@ -168,16 +340,39 @@ TEST(Tokenize, FailsCleanlyAndLeavesNoFiles) {
               HasSubstr("expected 1 to 2147483647"));
   EXPECT_THAT(message(ErrorKind::kConfig, {.inputs = {text}, .val_fraction = 1.0}), HasSubstr("less than 1"));
   EXPECT_THAT(message(ErrorKind::kConfig, {.inputs = {text}, .tokenizer = "gpt2"}), HasSubstr("needs merges.txt"));
-  EXPECT_THAT(message(ErrorKind::kConfig, {.inputs = {text, folder.file("t*t")}}), HasSubstr("named twice"));
-  EXPECT_THAT(message(ErrorKind::kData, {.inputs = {text, folder.file("none*")}}), HasSubstr("matches no file"));
+  EXPECT_THAT(message(ErrorKind::kData, {.inputs = {text}, .tokenizer = "gpt2", .merges = folder.file("none")}),
+              HasSubstr("none"));
+  for (const char* prefix : {"data/", "some/..", "."}) {
+    EXPECT_THAT(message(ErrorKind::kConfig, {.inputs = {text}, .output_prefix = prefix}), HasSubstr("names no file"));
+  }
+  EXPECT_THAT(message(ErrorKind::kConfig, {.inputs = {text, folder.file("t*t")}}),
+              AllOf(HasSubstr("may be read once"), HasSubstr("text is named twice")));
+  EXPECT_THAT(message(ErrorKind::kConfig, {.inputs = {text, folder.file("./text"), folder.file("link")}}),
+              AllOf(HasSubstr("./text are the same file"), HasSubstr("link are the same file")));
+  EXPECT_THAT(message(ErrorKind::kData, {.inputs = {text, folder.file("none*"), folder.path(), folder.file("gone")}}),
+              AllOf(HasSubstr("3 of the inputs cannot be read"), HasSubstr("none*\" matches no file"),
+                    HasSubstr("a folder; name the files in it, such as"), HasSubstr("gone\" matches no file")));
   EXPECT_THAT(message(ErrorKind::kData, {.inputs = {empty}}), HasSubstr("too little for a token"));
   EXPECT_THAT(message(ErrorKind::kData, {.inputs = {text}}), HasSubstr("too little for a held-out part"));
-  EXPECT_THAT(message(ErrorKind::kData, {.inputs = {text, folder.path().string()}, .val_fraction = 0}),
-              HasSubstr("directory"));
-  EXPECT_THAT(message(ErrorKind::kData, {.inputs = {text}, .output_prefix = folder.file("no/such/out")}),
-              HasSubstr("No such file"));
+  EXPECT_THAT(message(ErrorKind::kConfig, {.inputs = {text}, .output_prefix = folder.file("text/out")}),
+              AllOf(HasSubstr("the output's folder is"), HasSubstr("text is not a folder")));
+  EXPECT_THAT(message(ErrorKind::kData, {.inputs = {text}, .output_prefix = folder.file(std::string(250, 'n'))}),
+              HasSubstr("File name too long"));
   const auto entries = std::filesystem::directory_iterator(folder.path());
-  EXPECT_EQ(std::distance(begin(entries), end(entries)), 2);
+  EXPECT_EQ(std::distance(begin(entries), end(entries)), 3);
+}
+
+TEST(Tokenize, RefusesToWriteOverItsInputAndOverFolders) {
+  const TemporaryFolder folder;
+  const std::string own = write_text(folder.file("out_val.bin"), "text under the name of a shard");
+  TokenizeOptions options{.inputs = {folder.file("*")}, .output_prefix = folder.file("out"), .overwrite = true};
+  EXPECT_THAT(error_message(ErrorKind::kConfig, [&] { tokenize_files(options); }),
+              AllOf(HasSubstr("inputs that the output would replace"), HasSubstr("out_val.bin")));
+  EXPECT_EQ(read_text(own), "text under the name of a shard");
+  std::filesystem::create_directory(folder.file("out_train_000.bin"));
+  options.inputs = {own};
+  EXPECT_THAT(error_message(ErrorKind::kData, [&] { tokenize_files(options); }),
+              HasSubstr("out_train_000.bin is a folder"));
 }
 
 TEST(Tokenize, AVocabularyBeyondSixteenBitsIsRefused) {
