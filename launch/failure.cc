@@ -5,8 +5,10 @@
 #include <cstdio>
 #include <filesystem>
 #include <new>
+#include <utility>
 
 #include "dist/comm/agree.h"
+#include "dist/comm/mpi_comm.h"
 #include "kernels/common/error.h"
 #include "src/report/failure_text.h"
 
@@ -55,20 +57,47 @@ void print(const Failure& failure, const World* world, const RunStatus& status) 
   std::fflush(stderr);
 }
 
+// What stops every rank is one failure, however each came to it. Nobody else can be asked when communication is broken.
+std::optional<dist::AgreedError> shared_failure(World& world, const std::exception& error) {
+  constexpr double kPatienceSeconds = 3.0;  // for ranks that meet the same failure a little later
+  const dist::RankReport report = report_of(error);
+  if (world.size() == 1 || report.exit_code == static_cast<int>(ErrorKind::kCommunication)) return std::nullopt;
+  if (!world.session().all_arrive(kPatienceSeconds)) return std::nullopt;
+  try {
+    const std::unique_ptr<dist::Communicator> everyone = dist::make_mpi_world(world.session());
+    dist::agree(*everyone, report, "failure");
+  } catch (const dist::AgreedError& shared) {
+    return shared;
+  }
+  return std::nullopt;
+}
+
+int end_together(World& world, const RunStatus& status, const dist::AgreedError& error) {
+  if (world.is_root()) print(describe(error), &world, status);
+  // NCCL may have left a thread behind that never ends: nothing may be destroyed under its feet.
+  if (error.kind() == ErrorKind::kCommunication) world.session().leave(error.exit_code());
+  return error.exit_code();
+}
+
 }  // namespace
 
 int run_guarded(World& world, const RunStatus& status, const std::function<int()>& body) {
   try {
     return body();
   } catch (const dist::AgreedError& error) {
-    if (world.is_root()) print(describe(error), &world, status);
-    return error.exit_code();
+    return end_together(world, status, error);
   } catch (const std::exception& error) {
+    if (const auto shared = shared_failure(world, error)) return end_together(world, status, *shared);
     const Failure failure = describe(error);
     print(failure, &world, status);
     if (world.size() > 1) world.session().abort(failure.exit_code);
     return failure.exit_code;
   }
+}
+
+dist::RankReport report_of(const std::exception& error) {
+  Failure failure = describe(error);
+  return {.ok = false, .exit_code = failure.exit_code, .message = std::move(failure.message)};
 }
 
 int report_failure(const std::exception& error) {

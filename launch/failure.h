@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "dist/comm/agree.h"
 #include "launch/world.h"
 
 namespace qat::launch {
@@ -18,9 +19,13 @@ struct RunStatus {
   std::string last_checkpoint;            // empty: none
 };
 
-// Runs `body` and returns its exit code. A failure that all ranks share is printed by rank 0 and returned; one of this
-// rank alone is printed here and ends the whole job, since the others wait in some collective.
+// Runs `body` and returns its exit code. A failure that all ranks share, an AgreedError or what stops each of them
+// within a few seconds, is printed by rank 0 and returned; one of this rank alone is printed here and ends the whole
+// job, since the others wait in some collective.
 int run_guarded(World& world, const RunStatus& status, const std::function<int()>& body);
+
+// What a rank tells the others of an exception (dist::agree).
+dist::RankReport report_of(const std::exception& error);
 
 // Prints a failure outside a world (start-up, subcommands of one process) and returns its exit code.
 int report_failure(const std::exception& error);

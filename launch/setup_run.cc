@@ -1,24 +1,12 @@
 #include "launch/setup_run.h"
 
-#include <functional>
-
 #include "dist/comm/agree.h"
 #include "launch/build_id.h"
+#include "launch/failure.h"
 #include "src/config/validate.h"
 
 namespace qat::launch {
 namespace {
-
-// Runs `body` on every rank; what any of them throws is thrown on all.
-void on_every_rank(World& world, std::string_view what, const std::function<std::uint64_t()>& body) {
-  dist::RankReport report;
-  try {
-    report.hash = body();
-  } catch (const Error& error) {
-    report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
-  }
-  dist::agree(world.comm(), report, what);
-}
 
 AgreedConfig agree_on(World& world, const std::function<LoadResult()>& load) {
   AgreedConfig result;
@@ -35,6 +23,16 @@ AgreedConfig agree_on(World& world, const std::function<LoadResult()>& load) {
 }
 
 }  // namespace
+
+void on_every_rank(World& world, std::string_view what, const std::function<std::uint64_t()>& body) {
+  dist::RankReport report;
+  try {
+    report.hash = body();
+  } catch (const std::exception& error) {
+    report = report_of(error);
+  }
+  dist::agree(world.comm(), report, what);
+}
 
 AgreedConfig load_agreed_config(World& world, const std::optional<std::string>& file,
                                 const std::vector<std::string>& sets) {

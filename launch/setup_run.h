@@ -1,9 +1,12 @@
 // From a command line to the parts of a run: the steps that training and evaluation share.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "launch/world.h"
@@ -12,6 +15,10 @@
 #include "src/model/gpt2.h"
 
 namespace qat::launch {
+
+// Runs `body` on every rank; what any of them throws is thrown on all, as one AgreedError. `body` returns a hash of
+// what must be the same everywhere (0: nothing) and makes no collective call. `what` names it: "configuration".
+void on_every_rank(World& world, std::string_view what, const std::function<std::uint64_t()>& body);
 
 // The configuration of this rank, checked and equal on all ranks (exit 2 naming the ranks otherwise).
 struct AgreedConfig {

@@ -1,7 +1,6 @@
 #include "launch/world.h"
 
 #include <ATen/Parallel.h>
-#include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -18,28 +17,7 @@
 #include "kernels/common/error.h"
 
 namespace qat::launch {
-namespace {
-
-int environment_int(const char* name) {
-  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): read before any thread exists
-  return text == nullptr ? 0 : std::atoi(text);
-}
-
-void refuse_singletons(int world_size) {
-  const int tasks = environment_int("SLURM_NTASKS");
-  if (tasks <= 1 || world_size != 1) return;
-  throw Error(ErrorKind::kConfig,
-              fmt::format("SLURM started {} tasks but MPI sees a world of 1: every task would train alone. Start with "
-                          "`srun --mpi=pmix` (see `srun --mpi=list`) or `mpirun -np {}`; for a single process on "
-                          "purpose, set SLURM_NTASKS=1",
-                          tasks, tasks));
-}
-
-}  // namespace
-
-World::World(int* argc, char*** argv) : session_(argc, argv), comm_(dist::make_mpi_world(session_)) {
-  refuse_singletons(comm_->size());
-}
+World::World(int* argc, char*** argv) : session_(argc, argv), comm_(dist::make_mpi_world(session_)) {}
 
 int World::use_threads(int requested) const {
   cpu_set_t mask;

@@ -13,8 +13,7 @@ namespace qat::launch {
 
 class World {
  public:
-  // Starts MPI. Throws Error(kConfig) if a launcher started several processes that do not form one MPI world
-  // (srun without PMI: every process would train alone).
+  // Starts MPI.
   World(int* argc, char*** argv);
 
   dist::Communicator& comm() { return *comm_; }

@@ -3,10 +3,14 @@
 #include <mpi.h>
 
 #include <array>
+#include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <thread>
 
 #include "dist/comm/comm_check.h"
+#include "dist/comm/start_hints.h"
 #include "kernels/common/error.h"
 
 namespace qat::dist {
@@ -46,6 +50,7 @@ MpiSession::MpiSession(int* argc, char*** argv) : exceptions_at_birth_(std::unca
   int started = 0;
   QAT_MPI_CHECK(MPI_Initialized(&started));
   if (started != 0) throw Error(ErrorKind::kInternal, "internal error: MPI was started twice");
+  require_shared_memory();
   // Other threads exist (the tensor library's), but only this one calls MPI.
   int provided = MPI_THREAD_SINGLE;
   QAT_MPI_CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
@@ -70,6 +75,24 @@ MpiSession::MpiSession(int* argc, char*** argv) : exceptions_at_birth_(std::unca
 MpiSession::~MpiSession() {
   if (std::uncaught_exceptions() > exceptions_at_birth_) return;
   (void)MPI_Finalize();
+}
+
+void MpiSession::leave(int exit_code) const noexcept {
+  (void)std::fflush(nullptr);
+  (void)MPI_Finalize();
+  std::_Exit(exit_code);
+}
+
+bool MpiSession::all_arrive(double seconds) const noexcept {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  MPI_Request arrival = MPI_REQUEST_NULL;
+  int done = 0;
+  if (MPI_Ibarrier(MPI_COMM_WORLD, &arrival) != MPI_SUCCESS) return false;
+  while (true) {
+    if (MPI_Test(&arrival, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
+    if (done != 0 || std::chrono::steady_clock::now() > end) return done != 0;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 void MpiSession::abort(int exit_code) const noexcept {

@@ -1,14 +1,19 @@
 #include "dist/comm/nccl_comm.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <cstring>
+#include <future>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "dist/comm/agree.h"
 #include "dist/comm/buffer_checks.h"
 #include "dist/comm/nccl_handle.h"
+#include "dist/comm/start_hints.h"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_scratch.h"
@@ -80,14 +85,7 @@ class NcclComm final : public Communicator {
         options_(options),
         rank_(control_->rank()),
         size_(control_->size()),
-        device_(current_device()) {
-    QAT_CHECK(options.small_bytes >= 0, "a negative size");
-    QAT_CHECK(options.scratch_bytes >= 65536, "a reduction needs at least 64 KiB of scratch memory");
-    if (comm_.get() == nullptr) return;
-    int nccl_rank = -1;
-    QAT_NCCL_CHECK(ncclCommUserRank(comm_.get(), &nccl_rank));
-    QAT_CHECK(nccl_rank == rank_, "NCCL and the control communicator disagree about ranks");
-  }
+        device_(current_device()) {}
 
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return size_; }
@@ -274,6 +272,10 @@ class NcclComm final : public Communicator {
   int device_;
 };
 
+RankReport failed_start(const std::string& what) {
+  return {.ok = false, .exit_code = static_cast<int>(ErrorKind::kCommunication), .message = what + nccl_start_hints()};
+}
+
 // What rank 0 has made, on every rank.
 ncclUniqueId agree_on_id(Communicator& control) {
   ncclUniqueId id{};
@@ -282,7 +284,7 @@ ncclUniqueId agree_on_id(Communicator& control) {
     try {
       QAT_NCCL_CHECK(ncclGetUniqueId(&id));
     } catch (const Error& error) {
-      report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
+      report = failed_start(error.what());
     }
   }
   agree(control, report, "NCCL set-up");
@@ -291,6 +293,44 @@ ncclUniqueId agree_on_id(Communicator& control) {
   control.broadcast(view(bytes), 0);
   std::memcpy(&id, bytes.data(), sizeof id);
   return id;
+}
+
+// A byte to and from every rank: NCCL connects ranks when they first have something to say to each other, and what
+// cannot be connected is to show now.
+void meet_everyone(ncclComm_t comm, int rank, int size) {
+  const StreamRef stream;
+  const kernels::DeviceScratch<std::uint8_t> bytes(exec_on(stream), 2 * std::int64_t{size});
+  std::uint8_t* const out = bytes.get();
+  std::uint8_t* const in = out + size;
+  cuda_zero(out, 2 * to_size(size), stream);
+  NcclGroup group;
+  for (int peer = 0; peer < size; ++peer) {
+    if (peer == rank) continue;
+    QAT_NCCL_CHECK(ncclSend(out + peer, 1, ncclUint8, peer, comm, handle(stream)));
+    QAT_NCCL_CHECK(ncclRecv(in + peer, 1, ncclUint8, peer, comm, handle(stream)));
+  }
+  group.end();
+  QAT_NCCL_CHECK(ncclAllGather(out + rank, out, 1, ncclUint8, comm, handle(stream)));
+  cuda_synchronize(stream);
+}
+
+// This rank's membership, on a thread of its own: NCCL waits without end for a peer that does not come, and what it has
+// made by then can be neither used nor freed. (Its non-blocking mode could be aborted, but every later call would be
+// one that may not have begun when it returns.)
+std::future<ncclComm_t> start(const ncclUniqueId& id, int rank, int size) {
+  std::packaged_task<ncclComm_t()> task([id, rank, size, device = current_device()] {
+    set_cuda_device(device);
+    ncclComm_t comm = nullptr;
+    QAT_NCCL_CHECK(ncclCommInitRank(&comm, size, id, rank));
+    int nccl_rank = -1;
+    QAT_NCCL_CHECK(ncclCommUserRank(comm, &nccl_rank));
+    QAT_CHECK(nccl_rank == rank, "NCCL and the control communicator disagree about ranks");
+    meet_everyone(comm, rank, size);
+    return comm;
+  });
+  std::future<ncclComm_t> started = task.get_future();
+  std::thread(std::move(task)).detach();
+  return started;
 }
 
 }  // namespace
@@ -303,19 +343,26 @@ void throw_nccl_error(ncclResult_t code, const char* call, const char* file, int
               text + " in `" + call + "` at " + file + ":" + std::to_string(line) + "; NCCL_DEBUG=WARN tells more");
 }
 
-std::unique_ptr<Communicator> make_nccl_world(std::unique_ptr<Communicator> control, const NcclCommOptions& options) {
+std::unique_ptr<Communicator> make_nccl_world(std::unique_ptr<Communicator>&& control, const NcclCommOptions& options) {
+  QAT_CHECK(options.small_bytes >= 0, "a negative size");
+  QAT_CHECK(options.scratch_bytes >= 65536, "a reduction needs at least 64 KiB of scratch memory");
   if (control->size() == 1) return std::make_unique<NcclComm>(std::move(control), NcclHandle(), options);
   const ncclUniqueId id = agree_on_id(*control);
+  std::future<ncclComm_t> started = start(id, control->rank(), control->size());
   ncclComm_t comm = nullptr;
   RankReport report;
-  try {
-    QAT_NCCL_CHECK(ncclCommInitRank(&comm, control->size(), id, control->rank()));
-  } catch (const Error& error) {
-    report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
+  if (started.wait_for(std::chrono::duration<double>(options.start_seconds)) != std::future_status::ready) {
+    report = failed_start("NCCL has not connected the GPUs within " +
+                          std::to_string(std::lround(options.start_seconds)) + " s; NCCL_DEBUG=WARN tells more");
+  } else {
+    try {
+      comm = started.get();
+    } catch (const Error& error) {
+      report = failed_start(error.what());
+    }
   }
-  NcclHandle handle(comm);
-  agree(*control, report, "NCCL set-up");
-  return std::make_unique<NcclComm>(std::move(control), std::move(handle), options);
+  agree(*control, report, "NCCL set-up");  // throws: what NCCL has made stays as it is, its peers are not there
+  return std::make_unique<NcclComm>(std::move(control), NcclHandle(comm), options);
 }
 
 }  // namespace qat::dist

@@ -26,12 +26,17 @@ struct NcclCommOptions {
   std::int64_t small_bytes = std::int64_t{256} << 10;
   // Bounds the scratch memory of a reduction; larger ones are done in pieces. At least 64 KiB.
   std::int64_t scratch_bytes = std::int64_t{512} << 20;
+  // How long NCCL may take to connect all ranks.
+  double start_seconds = 45.0;
 };
 
 // A group of all ranks of `control`, each on the device that is current on the calling thread; these must differ
-// (device_assignment.h). Later calls must come from threads with the same device. Collective; where NCCL cannot start
-// on one rank, all throw AgreedError(kCommunication).
-std::unique_ptr<Communicator> make_nccl_world(std::unique_ptr<Communicator> control,
+// (device_assignment.h). Later calls must come from threads with the same device. Collective.
+//
+// Where NCCL cannot start, or not in time, on one rank, all throw AgreedError(kCommunication). `control` is then still
+// the caller's, but a thread may be left inside NCCL for ever: say what has happened and end the process without
+// destructors (MpiSession::leave).
+std::unique_ptr<Communicator> make_nccl_world(std::unique_ptr<Communicator>&& control,
                                               const NcclCommOptions& options = {});
 
 }  // namespace qat::dist

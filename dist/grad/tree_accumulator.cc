@@ -1,14 +1,16 @@
 #include "dist/grad/tree_accumulator.h"
 
+#include <bit>
 #include <utility>
 
 #include "kernels/common/error.h"
 
 namespace qat::dist {
 
-TreeAccumulator::TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory)
-    : elems_(elems), memory_(std::move(memory)) {
+TreeAccumulator::TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory, std::int64_t group)
+    : elems_(elems), memory_(std::move(memory)), group_(group) {
   QAT_CHECK(elems >= 0, "a negative number of elements");
+  QAT_CHECK(group >= 1, "a group has at least one leaf");
   QAT_CHECK(memory_ != nullptr, "an accumulator without memory");
 }
 
@@ -29,7 +31,11 @@ void TreeAccumulator::commit() {
   partials_[depth_].leaves = 1;
   ++depth_;
   ++leaves_;
-  while (depth_ >= 2 && partials_[depth_ - 1].leaves == partials_[depth_ - 2].leaves) add_top();
+  add_equal();
+  if (leaves_ % group_ != 0) return;
+  // The group is full: its partial sums, ever smaller powers of two, become one from the small end.
+  while (partials_[depth_ - 1].leaves < group_) add_top();
+  add_equal();
 }
 
 std::span<float> TreeAccumulator::result() {
@@ -39,8 +45,8 @@ std::span<float> TreeAccumulator::result() {
     filling_ = false;
   }
   finished_ = true;
-  // The partial sums hold ever smaller powers of two; from the small end, this is the tree that splits off the largest
-  // power of two first: 7 leaves are 4 + (2 + 1).
+  // The partial sums hold ever smaller powers of two of groups; from the small end, this is the tree that splits off
+  // the largest power of two first: 7 groups are 4 + (2 + 1).
   while (depth_ >= 2) add_top();
   return values(partials_[0]);
 }
@@ -52,12 +58,21 @@ void TreeAccumulator::reset() {
   finished_ = false;
 }
 
+void TreeAccumulator::add_equal() {
+  while (depth_ >= 2 && partials_[depth_ - 1].leaves == partials_[depth_ - 2].leaves) add_top();
+}
+
 void TreeAccumulator::add_top() {
   Partial& left = partials_[depth_ - 2];
   const Partial& right = partials_[depth_ - 1];
   memory_->add(values(left), values(right));
   left.leaves += right.leaves;
   --depth_;
+}
+
+std::int64_t odd_part(std::int64_t leaves) {
+  QAT_CHECK(leaves >= 1, "only a positive number has an odd part");
+  return leaves >> std::countr_zero(static_cast<std::uint64_t>(leaves));
 }
 
 }  // namespace qat::dist

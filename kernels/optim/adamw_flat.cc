@@ -9,7 +9,7 @@
 namespace qat::kernels {
 
 void adamw_flat(const Exec& exec, std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
-                const AdamWStep& step) {
+                const AdamWStep& step, std::int32_t* refused) {
   QAT_CHECK(g.size() == p.size() && m.size() == p.size() && v.size() == p.size(),
             "AdamW on " + std::to_string(p.size()) + " parameters got " + std::to_string(g.size()) + " gradients, " +
                 std::to_string(m.size()) + " and " + std::to_string(v.size()) + " moments");
@@ -18,10 +18,10 @@ void adamw_flat(const Exec& exec, std::span<float> p, std::span<const float> g, 
   dispatch(
       exec, "adamw_flat",
       [&] {
-        adamw_flat_cpu(exec, {p, g, m, v}, step, best_cpu_isa());
+        adamw_flat_cpu(exec, {p, g, m, v, refused}, step, best_cpu_isa());
       },
       [&] {
-        adamw_flat_cuda(exec, {p, g, m, v}, step);
+        adamw_flat_cuda(exec, {p, g, m, v, refused}, step);
       });
 }
 

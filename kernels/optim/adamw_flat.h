@@ -8,13 +8,14 @@
 
 namespace qat::kernels {
 
+// In double, as configured; what the kernels compute with is adamw_state.h's constants_of().
 struct AdamWStep {
-  float learning_rate = 0.0F;
-  float beta1 = 0.9F;
-  float beta2 = 0.999F;
-  float eps = 1e-8F;
-  float weight_decay = 0.0F;    // decoupled: p -= lr * wd * p
-  float gradient_scale = 1.0F;  // multiplies the gradient first (1/accumulation, clipping)
+  double learning_rate = 0.0;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0.0;    // decoupled: p -= lr * wd * p
+  double gradient_scale = 1.0;  // multiplies the gradient first (1/accumulation, clipping)
   std::int64_t step = 1;        // of these elements, counted from 1: bias correction
 };
 
@@ -24,8 +25,11 @@ struct AdamWStep {
 //   g' = g * gradient_scale;  m = b1*m + (1-b1)*g';  v = b2*v + (1-b2)*(g'*g')
 //   p = p - lr * ((m*u1) / (sqrt(v*u2) + eps) + wd*p)
 // Element-wise: any cut of the range gives the same bits, on any device.
+//
+// Nothing that is not finite is ever written: an element whose new p, m or v would be a NaN or an infinity keeps its
+// old three values, and *refused (on exec's device; null: nobody asks) becomes 1. Else *refused stays as it is.
 void adamw_flat(const Exec& exec, std::span<float> p, std::span<const float> g, std::span<float> m, std::span<float> v,
-                const AdamWStep& step);
+                const AdamWStep& step, std::int32_t* refused = nullptr);
 
 // partial[i] = sum of x^2 over block i of `block` elements (the last one may be short), in double: element j of a block
 // is added, in index order, to one of 128 sums, that of j mod 128, and these are added as a balanced binary tree,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <bit>
 #include <cmath>
 
 namespace qat::kernels {
@@ -9,23 +11,34 @@ namespace {
 
 constexpr std::int64_t kGrainElems = 16384;
 
-// The order of adamw_flat.h, every operation rounded to fp32.
-QAT_ALWAYS_INLINE void adamw_body(std::int64_t n, const AdamWConstants& k, float* p_out, const float* g_in,
+// By bits, so that the loop below has neither a branch nor a masked store.
+QAT_ALWAYS_INLINE float pick(std::uint32_t mask, float if_set, float if_not) {
+  return std::bit_cast<float>((std::bit_cast<std::uint32_t>(if_set) & mask) |
+                              (std::bit_cast<std::uint32_t>(if_not) & ~mask));
+}
+
+// The order of adamw_flat.h, every operation rounded to fp32. Whether an element kept its old values.
+QAT_ALWAYS_INLINE bool adamw_body(std::int64_t n, const AdamWConstants& k, float* p_out, const float* g_in,
                                   float* m_out, float* v_out) {
   float* __restrict p = p_out;
   const float* __restrict g = g_in;
   float* __restrict m = m_out;
   float* __restrict v = v_out;
   const AdamWConstants c = k;
+  std::uint32_t refused = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     const float gradient = g[i] * c.gradient_scale;
     const float m_new = c.beta1 * m[i] + c.one_minus_beta1 * gradient;
     const float v_new = c.beta2 * v[i] + c.one_minus_beta2 * (gradient * gradient);
     const float direction = (m_new * c.unbias1) / (std::sqrt(v_new * c.unbias2) + c.eps);
-    m[i] = m_new;
-    v[i] = v_new;
-    p[i] = p[i] - c.learning_rate * (direction + c.weight_decay * p[i]);
+    const float p_new = p[i] - c.learning_rate * (direction + c.weight_decay * p[i]);
+    const std::uint32_t good = is_good(p_new, v_new) ? ~0U : 0U;
+    m[i] = pick(good, m_new, m[i]);
+    v[i] = pick(good, v_new, v[i]);
+    p[i] = pick(good, p_new, p[i]);
+    refused |= ~good;
   }
+  return refused != 0;
 }
 
 constexpr std::int64_t kSums = 128;  // of one block, side by side
@@ -61,8 +74,10 @@ void adamw_flat_cpu(const Exec& exec, const AdamWState& state, const AdamWStep& 
   const AdamWConstants constants = constants_of(step);
   const auto body = IsaClones<adamw_body>::pick(isa);
   exec.for_ranges(static_cast<std::int64_t>(state.p.size()), kGrainElems, [&](std::int64_t begin, std::int64_t end) {
-    body(end - begin, constants, state.p.data() + begin, state.g.data() + begin, state.m.data() + begin,
-         state.v.data() + begin);
+    const bool refused = body(end - begin, constants, state.p.data() + begin, state.g.data() + begin,
+                              state.m.data() + begin, state.v.data() + begin);
+    // Ranges run on several threads.
+    if (refused && state.refused != nullptr) std::atomic_ref(*state.refused).store(1, std::memory_order_relaxed);
   });
 }
 
@@ -71,7 +86,7 @@ void adamw_segments_cpu(const Exec& exec, const AdamWState& state, std::span<con
     const auto at = static_cast<std::size_t>(segment.offset), count = static_cast<std::size_t>(segment.elems);
     adamw_flat_cpu(exec,
                    {state.p.subspan(at, count), state.g.subspan(at, count), state.m.subspan(at, count),
-                    state.v.subspan(at, count)},
+                    state.v.subspan(at, count), state.refused},
                    segment.step, isa);
   }
 }

@@ -21,16 +21,28 @@ struct Arrays {
   const float* g;
   float* m;
   float* v;
+  std::int32_t* refused;
 };
 
-// adamw_flat.h, every operation rounded to fp32: the intrinsics are never contracted to fused multiply-adds.
-__device__ __forceinline__ void update(float& p, float g, float& m, float& v, const AdamWConstants& c) {
+// adamw_flat.h, every operation rounded to fp32: the intrinsics are never contracted to fused multiply-adds. False: the
+// three values are the old ones, for the new ones are not all finite.
+__device__ __forceinline__ bool update(float& p, float g, float& m, float& v, const AdamWConstants& c) {
   const float gradient = __fmul_rn(g, c.gradient_scale);
-  m = __fadd_rn(__fmul_rn(c.beta1, m), __fmul_rn(c.one_minus_beta1, gradient));
-  v = __fadd_rn(__fmul_rn(c.beta2, v), __fmul_rn(c.one_minus_beta2, __fmul_rn(gradient, gradient)));
-  const float root = __fadd_rn(__fsqrt_rn(__fmul_rn(v, c.unbias2)), c.eps);
-  const float direction = __fdiv_rn(__fmul_rn(m, c.unbias1), root);
-  p = __fsub_rn(p, __fmul_rn(c.learning_rate, __fadd_rn(direction, __fmul_rn(c.weight_decay, p))));
+  const float m_new = __fadd_rn(__fmul_rn(c.beta1, m), __fmul_rn(c.one_minus_beta1, gradient));
+  const float v_new = __fadd_rn(__fmul_rn(c.beta2, v), __fmul_rn(c.one_minus_beta2, __fmul_rn(gradient, gradient)));
+  const float root = __fadd_rn(__fsqrt_rn(__fmul_rn(v_new, c.unbias2)), c.eps);
+  const float direction = __fdiv_rn(__fmul_rn(m_new, c.unbias1), root);
+  const float p_new = __fsub_rn(p, __fmul_rn(c.learning_rate, __fadd_rn(direction, __fmul_rn(c.weight_decay, p))));
+  const bool good = is_good(p_new, v_new);
+  p = good ? p_new : p;
+  m = good ? m_new : m;
+  v = good ? v_new : v;
+  return good;
+}
+
+// The flag is written by the few threads that have a reason, if any.
+__device__ __forceinline__ void report(const Arrays& a, bool good) {
+  if (!good && a.refused != nullptr) atomicExch(a.refused, 1);
 }
 
 struct Quad {
@@ -44,20 +56,21 @@ __device__ __forceinline__ Quad load_quad(const Arrays& a, std::int64_t quad) {
 }
 
 __device__ __forceinline__ void update_quad(const Arrays& a, std::int64_t quad, Quad x, const AdamWConstants& c) {
-  update(x.p.x, x.g.x, x.m.x, x.v.x, c);
-  update(x.p.y, x.g.y, x.m.y, x.v.y, c);
-  update(x.p.z, x.g.z, x.m.z, x.v.z, c);
-  update(x.p.w, x.g.w, x.m.w, x.v.w, c);
+  bool good = update(x.p.x, x.g.x, x.m.x, x.v.x, c);
+  good &= update(x.p.y, x.g.y, x.m.y, x.v.y, c);
+  good &= update(x.p.z, x.g.z, x.m.z, x.v.z, c);
+  good &= update(x.p.w, x.g.w, x.m.w, x.v.w, c);
   reinterpret_cast<float4*>(a.p)[quad] = x.p;  // the next forward pass reads these: no streaming store
   __stcs(reinterpret_cast<float4*>(a.m) + quad, x.m);
   __stcs(reinterpret_cast<float4*>(a.v) + quad, x.v);
+  report(a, good);
 }
 
 // The elements of one quad that lie in [begin, end), one by one.
 __device__ __forceinline__ void update_some(const Arrays& a, std::int64_t quad, std::int64_t begin, std::int64_t end,
                                             const AdamWConstants& c) {
   for (std::int64_t i = quad * kQuad; i < quad * kQuad + kQuad; ++i)
-    if (i >= begin && i < end) update(a.p[i], a.g[i], a.m[i], a.v[i], c);
+    if (i >= begin && i < end) report(a, update(a.p[i], a.g[i], a.m[i], a.v[i], c));
 }
 
 __device__ __forceinline__ bool is_inside(std::int64_t quad, std::int64_t begin, std::int64_t end) {
@@ -177,7 +190,8 @@ std::int64_t common_shift(const AdamWState& state) {
 }
 
 Arrays arrays_of(const AdamWState& state, std::int64_t shift) {
-  return {state.p.data() - shift, state.g.data() - shift, state.m.data() - shift, state.v.data() - shift};
+  return {state.p.data() - shift, state.g.data() - shift, state.m.data() - shift, state.v.data() - shift,
+          state.refused};
 }
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

@@ -10,7 +10,7 @@
 namespace qat::kernels {
 
 void adamw_segments(const Exec& exec, std::span<float> p, std::span<const float> g, std::span<float> m,
-                    std::span<float> v, std::span<const AdamWSegment> segments) {
+                    std::span<float> v, std::span<const AdamWSegment> segments, std::int32_t* refused) {
   QAT_CHECK(g.size() == p.size() && m.size() == p.size() && v.size() == p.size(),
             "AdamW on " + std::to_string(p.size()) + " parameters got " + std::to_string(g.size()) + " gradients, " +
                 std::to_string(m.size()) + " and " + std::to_string(v.size()) + " moments");
@@ -23,7 +23,7 @@ void adamw_segments(const Exec& exec, std::span<float> p, std::span<const float>
     end = segment.offset + segment.elems;
   }
   if (end == 0) return;
-  const AdamWState state{p, g, m, v};
+  const AdamWState state{p, g, m, v, refused};
   dispatch(
       exec, "adamw_segments", [&] { adamw_segments_cpu(exec, state, segments, best_cpu_isa()); },
       [&] { adamw_segments_cuda(exec, state, segments); });

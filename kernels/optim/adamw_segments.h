@@ -15,8 +15,9 @@ struct AdamWSegment {
 };
 
 // adamw_flat on each segment, with the same bits; on a GPU one launch for all. p, g, m, v: [n], fp32, same length;
-// what lies in no segment is not touched. segments: in host memory, disjoint, by rising offset, any number.
+// what lies in no segment is not touched. segments: in host memory, disjoint, by rising offset, any number. refused: as
+// adamw_flat's.
 void adamw_segments(const Exec& exec, std::span<float> p, std::span<const float> g, std::span<float> m,
-                    std::span<float> v, std::span<const AdamWSegment> segments);
+                    std::span<float> v, std::span<const AdamWSegment> segments, std::int32_t* refused = nullptr);
 
 }  // namespace qat::kernels

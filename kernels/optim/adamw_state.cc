@@ -3,20 +3,34 @@
 #include <cmath>
 
 namespace qat::kernels {
+namespace {
+
+struct Decay {
+  float beta, one_minus_beta, unbias;
+};
+
+Decay decay_of(double configured, std::int64_t step) {
+  const auto rounded = static_cast<float>(configured);
+  const double beta = rounded < 1.0F ? rounded : configured;
+  // expm1 and log: 1 - pow would lose the digits of a beta near 1.
+  const double bias = -std::expm1(static_cast<double>(step) * std::log(beta));
+  return {rounded, static_cast<float>(1.0 - beta), static_cast<float>(1.0 / bias)};
+}
+
+}  // namespace
 
 AdamWConstants constants_of(const AdamWStep& step) {
-  // In double: 1 - 0.999^1 in fp32 would lose four of its digits.
-  const double beta1 = step.beta1, beta2 = step.beta2, t = static_cast<double>(step.step);
-  return {step.gradient_scale,
-          step.beta1,
-          static_cast<float>(1.0 - beta1),
-          step.beta2,
-          static_cast<float>(1.0 - beta2),
-          static_cast<float>(1.0 / (1.0 - std::pow(beta1, t))),
-          static_cast<float>(1.0 / (1.0 - std::pow(beta2, t))),
-          step.eps,
-          step.learning_rate,
-          step.weight_decay};
+  const Decay first = decay_of(step.beta1, step.step), second = decay_of(step.beta2, step.step);
+  return {static_cast<float>(step.gradient_scale),
+          first.beta,
+          first.one_minus_beta,
+          second.beta,
+          second.one_minus_beta,
+          first.unbias,
+          second.unbias,
+          static_cast<float>(step.eps),
+          static_cast<float>(step.learning_rate),
+          static_cast<float>(step.weight_decay)};
 }
 
 }  // namespace qat::kernels

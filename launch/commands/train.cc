@@ -1,16 +1,19 @@
 #include <fmt/format.h>
 
+#include <bit>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
 
 #include "dist/comm/agree.h"
+#include "dist/grad/tree_accumulator.h"
 #include "kernels/common/cuda_device.h"
 #include "launch/command.h"
 #include "launch/failure.h"
 #include "launch/setup_run.h"
 #include "launch/signals.h"
+#include "launch/singletons.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
 #include "src/base/file.h"
@@ -74,6 +77,12 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,
                        store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
   log.info(fmt::format("{} training tokens, {} held out", train.total_tokens(), val.total_tokens()));
+  if (!std::has_single_bit(static_cast<unsigned>(world.size())))
+    log.info(
+        fmt::format("sums over {0} ranks have the same bits on {1}, {2}, {3}, ... ranks; on other numbers of ranks "
+                    "this run would agree to rounding only",
+                    world.size(), dist::odd_part(world.size()), 2 * dist::odd_part(world.size()),
+                    4 * dist::odd_part(world.size())));
   for (const std::string& line : product_paths(model, config.quant, config.precision)) log.info(line);
 }
 
@@ -105,6 +114,7 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
     if (world.is_root()) fmt::print("{}", print_config(config, agreed.loaded.origins));
     return 0;
   }
+  refuse_singletons(world.size());
   const ComputeMode mode = world.use_device(config.compute);
   // A GPU takes one pass at a time.
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
@@ -123,24 +133,33 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
   if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
   if (const std::string warning = world.size() > 1 ? stop_warning() : ""; !warning.empty()) log.warning(warning);
 
-  Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
-             recompute_of(config.compute.recompute));
+  std::optional<Gpt2> built;
+  on_every_rank(world, "model", [&] {
+    built.emplace(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
+                  recompute_of(config.compute.recompute));
+    return 0;
+  });
+  Gpt2& model = *built;
   initialize(world, config.model, config.run.seed, model, log);
   say_what_runs(world, agreed, model, train_tokens, val_tokens, threads, log);
-  Trainer trainer(trainer_options(agreed, threads),
-                  {.model = model,
-                   .lora = config.lora,
-                   .train_tokens = train_tokens,
-                   .val_tokens = val_tokens,
-                   .comm = world.comm(),
-                   .log = log,
-                   .progress = progress ? &*progress : nullptr,
-                   .signal = &signal,
-                   .on_progress = [&](std::int64_t steps, const std::string& checkpoint) {
-                     status.last_step = steps - 1;
-                     status.last_checkpoint = checkpoint;
-                   }});
-  const TrainResult result = trainer.run();
+  const TrainerParts parts{.model = model,
+                           .lora = config.lora,
+                           .train_tokens = train_tokens,
+                           .val_tokens = val_tokens,
+                           .comm = world.comm(),
+                           .log = log,
+                           .progress = progress ? &*progress : nullptr,
+                           .signal = &signal,
+                           .on_progress = [&](std::int64_t steps, const std::string& checkpoint) {
+                             status.last_step = steps - 1;
+                             status.last_checkpoint = checkpoint;
+                           }};
+  std::optional<Trainer> trainer;
+  on_every_rank(world, "training", [&] {
+    trainer.emplace(trainer_options(agreed, threads), parts);
+    return 0;
+  });
+  const TrainResult result = trainer->run();
   if (progress) progress->finish();
   if (!result.finished) {
     if (world.is_root()) print(stopped_text(result.signal, status));

@@ -22,8 +22,10 @@ constexpr double kMostOfAny = 1e6;  // batches, ranks, threads, files: a bound t
 Rule any() { return {}; }
 Rule from(double min) { return {.min = min}; }
 Rule between(double min, double max) { return {.min = min, .max = max}; }
-Rule positive() { return {.min = 0, .open_min = true}; }
+// What fp32 holds with all its digits: a smaller number would lose them, or be 0; a larger one would be infinite.
+Rule normal_float() { return between(1.2e-38, 3.4e38); }
 Rule fraction() { return {.min = 0, .max = 1, .open_max = true}; }
+Rule dropout() { return between(0, 0.999); }  // fp32 rounds what is nearer to 1, and nothing would be kept
 Rule one_of(std::vector<std::string> choices) { return {.choices = std::move(choices)}; }
 Rule maybe_empty() { return {.empty_allowed = true}; }
 
@@ -100,19 +102,19 @@ void add_model(Fields& f) {
                   "the output projection is the token embedding", {"tie_word_embeddings", "tie_weights"}));
   f.push_back(key("model.quantize_lm_head", at(&R::model, &M::quantize_lm_head), any(), "",
                   "the output projection is a quantized linear layer with its own adapter"));
-  f.push_back(key("model.embd_dropout", at(&R::model, &M::embd_dropout), fraction(), "probability",
+  f.push_back(key("model.embd_dropout", at(&R::model, &M::embd_dropout), dropout(), "probability",
                   "dropout after the embeddings", {"embd_pdrop", "dropout"}));
-  f.push_back(key("model.attn_dropout", at(&R::model, &M::attn_dropout), fraction(), "probability",
+  f.push_back(key("model.attn_dropout", at(&R::model, &M::attn_dropout), dropout(), "probability",
                   "dropout on attention probabilities", {"attn_pdrop"}));
-  f.push_back(key("model.resid_dropout", at(&R::model, &M::resid_dropout), fraction(), "probability",
+  f.push_back(key("model.resid_dropout", at(&R::model, &M::resid_dropout), dropout(), "probability",
                   "dropout on what attention and MLP add to the residual stream", {"resid_pdrop"}));
 }
 
 void add_lora(Fields& f) {
   f.push_back(key("lora.rank", at(&R::lora, &LoraConfig::rank), between(0, 65536), "",
                   "rank of the adapters that all widths share; 0: no adapters", {"lora_rank", "r"}));
-  f.push_back(key("lora.alpha", at(&R::lora, &LoraConfig::alpha), positive(), "", "adapters are scaled by alpha / rank",
-                  {"lora_alpha"}));
+  f.push_back(key("lora.alpha", at(&R::lora, &LoraConfig::alpha), between(1e-6, kMostOfAny), "",
+                  "adapters are scaled by alpha / rank", {"lora_alpha"}));
   f.push_back(key("lora.quantize", at(&R::lora, &LoraConfig::quantize), any(), "",
                   "quantize the adapters' A and B at the weight width, each with its own scales"));
 }
@@ -150,7 +152,7 @@ void add_quant(Fields& f) {
                   {"calibration_method"}));
   f.push_back(key("quant.stochastic_gradients", at(&R::quant, &Q::stochastic_gradients), any(), "",
                   "round gradients stochastically, else to the nearest code"));
-  f.push_back(key("quant.log_grad_clip", at(&R::quant, &Q::log_grad_clip), positive(), "",
+  f.push_back(key("quant.log_grad_clip", at(&R::quant, &Q::log_grad_clip), normal_float(), "",
                   "log quantizer: gradients through it are clamped to this magnitude"));
   f.push_back(key("quant.calibration_batches", at(&R::quant, &Q::calibration_batches), between(1, kMostOfAny),
                   "micro-batches", "batches that calibrated ranges are taken from",
@@ -187,7 +189,7 @@ void add_schedules(Fields& f) {
                   "width of backward's gradients; 32: not quantized", {"gradient_bits", "grad_bits", "num_grad_bits"}));
   f.push_back(key("precision.grad_max_bits", at(&R::precision, &P::grad_max_bits), code_width(), "bits",
                   "scheduled only: highest width of gradients"));
-  f.push_back(key("lr.peak", at(&R::lr, &L::peak), positive(), "", "learning rate after warm-up",
+  f.push_back(key("lr.peak", at(&R::lr, &L::peak), normal_float(), "", "learning rate after warm-up",
                   {"learning_rate", "max_lr", "base_lr"}));
   f.push_back(key("lr.min_ratio", at(&R::lr, &L::min_ratio), between(0, 1), "",
                   "the last step's learning rate is peak * min_ratio", {"min_learning_rate", "min_lr", "eta_min"}));
@@ -215,13 +217,16 @@ void add_training(Fields& f) {
   using T = TrainConfig;
   constexpr double kMostSteps = 1e9;
   constexpr double kMostSequences = 1 << 24;
+  // The square of a gradient below 4e-23 is 0 in fp32, and so is the root that eps is added to: a smaller eps would
+  // turn that gradient into a step of any size.
+  constexpr double kSmallestEps = 1e-20;
   f.push_back(key("optim.beta1", at(&R::optim, &O::beta1), fraction(), "", "AdamW: decay of the first moment",
                   {"adam_beta1", "betas"}));
   f.push_back(key("optim.beta2", at(&R::optim, &O::beta2), fraction(), "", "AdamW: decay of the second moment",
                   {"adam_beta2"}));
-  f.push_back(key("optim.eps", at(&R::optim, &O::eps), positive(), "", "AdamW: added to the root of the second moment",
-                  {"adam_epsilon", "epsilon"}));
-  f.push_back(key("optim.weight_decay", at(&R::optim, &O::weight_decay), from(0), "",
+  f.push_back(key("optim.eps", at(&R::optim, &O::eps), between(kSmallestEps, kMostOfAny), "",
+                  "AdamW: added to the root of the second moment", {"adam_epsilon", "epsilon"}));
+  f.push_back(key("optim.weight_decay", at(&R::optim, &O::weight_decay), between(0, kMostOfAny), "",
                   "AdamW: decoupled decay; not on layer norms and biases"));
   f.push_back(key("optim.clip_norm", at(&R::optim, &O::clip_norm), from(0), "",
                   "gradients are scaled down to this global norm; 0: no clipping",

@@ -41,6 +41,7 @@ class Checker {
     gradients();
     data_and_eval();
     training();
+    optimizer();
     found_.warnings = find_warnings(c_);
     return std::move(found_);
   }
@@ -201,6 +202,15 @@ class Checker {
     if (c_.parallel.pipeline > c_.model.n_layer)
       error("parallel.pipeline", "must not exceed model.n_layer: a stage has at least one block", {"model.n_layer"});
     if (c_.parallel.pipeline > 1) error("parallel.pipeline", "must be 1: this build trains with data parallelism only");
+  }
+
+  void optimizer() {
+    // Clipped gradients are at most so large: below the square root of the smallest float, every second moment is 0.
+    constexpr double kSmallestClip = 1e-20;
+    if (c_.optim.clip_norm > 0.0 && c_.optim.clip_norm < kSmallestClip)
+      error("optim.clip_norm", fmt::format("must be 0 (no clipping) or at least {}: fp32 loses the squares of smaller "
+                                           "gradients",
+                                           kSmallestClip));
   }
 
   const RunConfig& c_;

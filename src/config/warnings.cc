@@ -88,6 +88,14 @@ class Warner {
     const std::int64_t cycled = c_.train.steps - (p.phase == "fall" ? p.warmup_steps : 0);
     if (p.kind == "cosine" && p.phase != "full" && p.unit == "step" && cycled > 0 && cycled % p.cycles != 0)
       warn("precision.cycles", "does not divide the steps: the run ends inside a cycle", {"train.steps"});
+    if (c_.lr.peak > 1.0)
+      warn("lr.peak", "moves every parameter by more than 1 in one step: training will hardly survive it");
+    if (c_.lr.peak * c_.optim.weight_decay >= 1.0)
+      warn("optim.weight_decay", "times lr.peak is 1 or more: a step's decay takes away more than there is",
+           {"lr.peak"});
+    if (c_.optim.clip_norm > 0.0 && c_.optim.clip_norm <= c_.optim.eps)
+      warn("optim.clip_norm", "is not above optim.eps: clipped gradients vanish beside it, and so do the steps",
+           {"optim.eps"});
     if (c_.lr.warmup_steps > c_.train.steps / 2)
       warn("lr.warmup_steps", "is more than half of the run", {"train.steps"});
     const bool files = std::find(c_.data.val.begin(), c_.data.val.end(), "builtin") == c_.data.val.end();

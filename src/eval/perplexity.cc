@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/common/error.h"
+#include "dist/comm/agree.h"
 #include "src/base/parallel.h"
 #include "src/data/eval_windows.h"
 
@@ -70,8 +70,8 @@ std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource&
       config.max_tokens > 0 ? std::min(config.max_tokens, tokens.total_tokens()) : tokens.total_tokens();
   const auto windows = eval_windows(total, sequence_length, config.stride > 0 ? config.stride : sequence_length);
   if (windows.empty())
-    throw Error(ErrorKind::kData, "data.val has " + std::to_string(total) +
-                                      " tokens; perplexity needs at least 2: name a longer held-out text");
+    throw dist::AgreedError(ErrorKind::kData, "data.val has " + std::to_string(total) +
+                                                  " tokens; perplexity needs at least 2: name a longer held-out text");
   const std::vector<Pass> passes = plan_passes(windows, config.batch_size);
   // Equal counts on every rank; a rank beyond the last pass contributes zeros that nobody reads.
   const std::size_t ranks = static_cast<std::size_t>(comm.size()), me = static_cast<std::size_t>(comm.rank());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
@@ -37,6 +38,7 @@ ShardedAdamW::ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange 
       exp_avg_sq_(memory.allocate(shard.size())),
       norm_scratch_(
           memory.allocate(shard.size() / kNormBlock * static_cast<std::int64_t>(sizeof(double) / sizeof(float)))),
+      refused_(memory.allocate(1)),
       steps_(segments_.size()) {}
 
 void ShardedAdamW::step(const kernels::Exec& exec, std::span<float> params, std::span<const float> grads,
@@ -53,16 +55,32 @@ void ShardedAdamW::step(const kernels::Exec& exec, std::span<float> params, std:
     if (begin >= end) continue;
     mine.push_back({.offset = begin - shard_.begin,
                     .elems = end - begin,
-                    .step = {.learning_rate = static_cast<float>(learning_rate),
-                             .beta1 = static_cast<float>(config_.beta1),
-                             .beta2 = static_cast<float>(config_.beta2),
-                             .eps = static_cast<float>(config_.eps),
-                             .weight_decay = segment.decay ? static_cast<float>(config_.weight_decay) : 0.0F,
-                             .gradient_scale = static_cast<float>(gradient_scale),
+                    .step = {.learning_rate = learning_rate,
+                             .beta1 = config_.beta1,
+                             .beta2 = config_.beta2,
+                             .eps = config_.eps,
+                             .weight_decay = segment.decay ? config_.weight_decay : 0.0,
+                             .gradient_scale = gradient_scale,
                              .step = steps_[i]}});
   }
   const auto at = static_cast<std::size_t>(shard_.begin), count = static_cast<std::size_t>(shard_.size());
-  kernels::adamw_segments(exec, params.subspan(at, count), grads.subspan(at, count), exp_avg(), exp_avg_sq(), mine);
+  kernels::adamw_segments(exec, params.subspan(at, count), grads.subspan(at, count), exp_avg(), exp_avg_sq(), mine,
+                          reinterpret_cast<std::int32_t*>(refused_.get()));
+}
+
+bool ShardedAdamW::take_refused(const kernels::Exec& exec) {
+  const std::span<float> flag(refused_.get(), 1);
+  std::int32_t refused = 0;
+  if (exec.device == Device::kCuda)
+    cuda_copy_to_host(&refused, flag.data(), flag.size_bytes(), exec.stream);
+  else
+    std::memcpy(&refused, flag.data(), flag.size_bytes());
+  if (refused == 0) return false;
+  if (exec.device == Device::kCuda)
+    cuda_zero(flag.data(), flag.size_bytes(), exec.stream);
+  else
+    flag[0] = 0.0F;
+  return true;
 }
 
 }  // namespace qat

@@ -37,9 +37,14 @@ class ShardedAdamW {
                dist::FlatMemory& memory = *dist::host_flat_memory());
 
   // Updates this rank's shard of `params` from the same shard of `grads` (both whole flat buffers). A segment with
-  // produced[i] false is not touched: no moment decay, no weight decay, no step count.
+  // produced[i] false is not touched: no moment decay, no weight decay, no step count. An element whose update would
+  // not be finite keeps its parameter and moments; take_refused() tells.
   void step(const kernels::Exec& exec, std::span<float> params, std::span<const float> grads,
             const std::vector<bool>& produced, double learning_rate, double gradient_scale);
+
+  // Whether some element of this rank's shard kept its old values in a step since the last call. On a GPU it waits for
+  // what is on exec's stream: ask where something else has waited already.
+  bool take_refused(const kernels::Exec& exec);
 
   const dist::ShardRange& shard() const { return shard_; }
   const std::vector<OptimSegment>& segments() const { return segments_; }
@@ -62,6 +67,7 @@ class ShardedAdamW {
   }
 
   std::shared_ptr<float> exp_avg_, exp_avg_sq_, norm_scratch_;
+  std::shared_ptr<float> refused_;  // an int32 for the kernel, where `memory` is
   std::vector<std::int64_t> steps_;
 };
 

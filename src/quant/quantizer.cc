@@ -22,6 +22,10 @@ Axis axis_of(const std::string& granularity) {
   return Axis::kCol;
 }
 
+// A mean is collected as a float64 sum in units of 2^-24: of whole numbers, so that it is exact in whatever order
+// batches and ranks are added, up to 2^53 of them, which is 4 million batches of the largest |log2|x||.
+constexpr double kMeanUnits = 1 << 24;
+
 at::Tensor groups_like(const at::Tensor& x, Axis axis) {
   return at::empty({kernels::groups_of(const_matrix(x), axis)}, x.options().dtype(at::kFloat));
 }
@@ -154,6 +158,7 @@ void Quantizer::observe(const at::Tensor& x, BitWidth width) {
                 fmt::format("calibration of {} ({}) at {} bits saw values that are not finite; the "
                             "model has diverged before this width was calibrated",
                             layer_, role_, width.bits()));
+  if (batch.mean.defined()) batch.mean = at::round(batch.mean.to(at::kDouble).mul_(kMeanUnits));
   CalibratedRange& all = collecting_[width.bits()];
   if (all.batches == 0) {
     all = std::move(batch);
@@ -161,8 +166,7 @@ void Quantizer::observe(const at::Tensor& x, BitWidth width) {
   }
   all.lo = at::minimum(all.lo, batch.lo);
   all.hi = at::maximum(all.hi, batch.hi);
-  // Running mean over batches of equal size.
-  if (batch.mean.defined()) all.mean = all.mean + (batch.mean - all.mean) / static_cast<double>(all.batches + 1);
+  if (batch.mean.defined()) all.mean = all.mean + batch.mean;
   ++all.batches;
 }
 
@@ -174,7 +178,7 @@ CalibratedRange Quantizer::neutral_range(std::int64_t cols, BitWidth width, at::
                         .hi = at::full({groups}, -INFINITY, options),
                         .mean = {},
                         .batches = 0};
-  if (wants_mean(width)) range.mean = at::zeros({groups}, options);
+  if (wants_mean(width)) range.mean = at::zeros({groups}, options.dtype(at::kDouble));
   return range;
 }
 
@@ -182,8 +186,11 @@ void Quantizer::finish_calibration(BitWidth width) {
   const auto found = collecting_.find(width.bits());
   QAT_CHECK(found != collecting_.end() && found->second.batches > 0,
             fmt::format("calibration of {} ({}) at {} bits saw no data", layer_, role_, width.bits()));
-  ranges_[width.bits()] = std::move(found->second);
+  CalibratedRange& range = ranges_[width.bits()] = std::move(found->second);
   collecting_.erase(found);
+  // Batches are of equal size.
+  if (range.mean.defined())
+    range.mean = (range.mean / (kMeanUnits * static_cast<double>(range.batches))).to(at::kFloat);
 }
 
 }  // namespace qat

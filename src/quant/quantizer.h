@@ -23,7 +23,7 @@ struct Coded {
 };
 
 // Ranges collected over calibration batches for one width.   lo, hi: fp32 [groups]: min and max of x, or for the log
-// quantizer of log2|x|; mean: of log2|x| (log, packed, 2 bits only).
+// quantizer of log2|x|; mean: of log2|x| (log, packed, 2 bits only; while it is being collected, the sum over batches).
 struct CalibratedRange {
   at::Tensor lo, hi, mean;
   std::int64_t batches = 0;

@@ -23,13 +23,12 @@ void reduce_over_ranks(CalibratedRange& range, dist::Communicator& comm) {
   comm.all_reduce(view(span_of(range.lo)), dist::ReduceOp::kMin);
   comm.all_reduce(view(span_of(range.hi)), dist::ReduceOp::kMax);
   std::vector<std::int64_t> batches = {range.batches};
-  if (range.mean.defined()) {
-    range.mean.mul_(static_cast<double>(range.batches));
-    comm.all_reduce(view(span_of(range.mean)), dist::ReduceOp::kSum);
+  if (range.mean.defined()) {  // still a sum over batches
+    const std::span sums(range.mean.mutable_data_ptr<double>(), static_cast<std::size_t>(range.mean.numel()));
+    comm.all_reduce(view(sums), dist::ReduceOp::kSum);
   }
   comm.all_reduce(view(std::span(batches)), dist::ReduceOp::kSum);
   range.batches = batches[0];
-  if (range.mean.defined()) range.mean.div_(static_cast<double>(range.batches));
   move(device);
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <string_view>
 
+#include "dist/comm/agree.h"
 #include "src/base/json.h"
 
 namespace qat {
@@ -72,9 +73,9 @@ std::vector<std::string> check_resume(const std::string& checkpoint_json, const 
     }
   }
   if (!fatal.empty())
-    throw Error(ErrorKind::kCheckpoint,
-                "the checkpoint does not fit this configuration:" + fatal +
-                    "\n  set these keys as the checkpoint has them, or give the run another run.dir");
+    throw dist::AgreedError(ErrorKind::kCheckpoint,
+                            "the checkpoint does not fit this configuration:" + fatal +
+                                "\n  set these keys as the checkpoint has them, or give the run another run.dir");
   return lines;
 }
 

@@ -51,7 +51,7 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
       most_threads_(most_of(options.threads, comm)),
       reducer_(comm, model.parameters().trainable_elems(), kNormBlock,
                model.mode().is_cuda() ? Device::kCuda : Device::kCpu),
-      accumulator_(reducer_.padded_elems(), memory_of(model)),
+      accumulator_(reducer_.padded_elems(), memory_of(model), dist::odd_part(local_micro_batches_)),
       optimizer_(segments_of(model.parameters()), reducer_.shard(), options.optim, *memory_of(model)),
       timer_(model.mode().device) {
   QAT_CHECK(local_micro_batches_ * comm.size() * options.train.micro_batch_size == options.train.batch_size,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "dist/comm/tree_reduce.h"
 #include "kernels/common/error.h"
 #include "tests/dist/random_leaves.h"
 
@@ -34,6 +35,57 @@ TEST(TreeAccumulator, SumsAnyCountOfLeavesAsTheBalancedTree) {
   }
 }
 
+// A rank's leaves as groups of `group`: first the tree of each group, then the tree of the groups.
+float grouped_tree_of_random(int first_group, int groups, int group, std::int64_t index) {
+  if (groups == 1) return testing::tree_of_random(first_group * group, group, index);
+  const auto left = static_cast<int>(left_leaves(groups));
+  return grouped_tree_of_random(first_group, left, group, index) +
+         grouped_tree_of_random(first_group + left, groups - left, group, index);
+}
+
+TEST(TreeAccumulator, SumsTheTreesOfGroups) {
+  for (const int group : {1, 2, 3, 5, 6, 7}) {
+    TreeAccumulator accumulator(kElems, host_flat_memory(), group);
+    for (int groups = 1; groups <= 9; ++groups) {
+      accumulator.reset();
+      for (int leaf = 0; leaf < groups * group; ++leaf) add_leaf(accumulator, leaf);
+      std::vector<float> expected;
+      for (std::int64_t i = 0; i < kElems; ++i) expected.push_back(grouped_tree_of_random(0, groups, group, i));
+      EXPECT_EQ(testing::compare_bits(to_vector(accumulator.result()), expected), "equal")
+          << groups << " groups of " << group;
+    }
+  }
+}
+
+// The sum of `leaves` over `ranks`, each with an equal share of them.
+std::vector<float> sum_over_ranks(int leaves, int ranks) {
+  const int share = leaves / ranks;
+  std::vector<std::vector<float>> sums;
+  for (int rank = 0; rank < ranks; ++rank) {
+    TreeAccumulator accumulator(kElems, host_flat_memory(), odd_part(share));
+    for (int i = 0; i < share; ++i) add_leaf(accumulator, rank * share + i);
+    sums.push_back(to_vector(accumulator.result()));
+  }
+  std::vector<const void*> inputs;
+  for (const std::vector<float>& sum : sums) inputs.push_back(sum.data());
+  std::vector<float> total(kElems);
+  tree_reduce(ReduceOp::kSum, DType::kFloat32, inputs, total.data(), kElems);
+  return total;
+}
+
+TEST(TreeAccumulator, RanksContinueItsTreeForEveryCountOfLeaves) {
+  for (const int leaves : {8, 24, 40, 48, 56}) {
+    for (const int odd : {1, 3, 5}) {
+      if (leaves % odd != 0) continue;
+      const std::vector<float> few = sum_over_ranks(leaves, odd);
+      for (int ranks = 2 * odd; leaves % ranks == 0; ranks *= 2)
+        EXPECT_EQ(testing::compare_bits(sum_over_ranks(leaves, ranks), few), "equal")
+            << leaves << " leaves on " << ranks << " ranks and on " << odd;
+    }
+  }
+  EXPECT_NE(sum_over_ranks(24, 3), sum_over_ranks(24, 1)) << "no tree has both eighths and thirds as its branches";
+}
+
 TEST(TreeAccumulator, EveryLeafStartsFromZero) {
   TreeAccumulator accumulator(kElems);
   for (int turn = 0; turn < 6; ++turn) {
@@ -50,25 +102,6 @@ TEST(TreeAccumulator, ASingleLeafIsTheResultWithoutACopy) {
   const float* const leaf = accumulator.next().data();
   accumulator.commit();
   EXPECT_EQ(accumulator.result().data(), leaf);
-}
-
-TEST(TreeAccumulator, NeedsOneBufferMoreThanTheLogarithmOfTheLeaves) {
-  TreeAccumulator accumulator(kElems);
-  std::set<const float*> buffers;
-  for (int turn = 0; turn < 2; ++turn) {
-    for (int leaf = 0; leaf < 64; ++leaf) {
-      buffers.insert(accumulator.next().data());
-      accumulator.commit();
-    }
-    accumulator.result();
-    accumulator.reset();
-  }
-  EXPECT_EQ(buffers.size(), 7U);  // partial sums of 32, 16, 8, 4, 2, 1 leaves, and the one being filled
-}
-
-TEST(TreeAccumulator, NoLeafIsASumOfZero) {
-  TreeAccumulator accumulator(3);
-  EXPECT_EQ(to_vector(accumulator.result()), std::vector<float>(3, 0.0F));
 }
 
 // Host memory that counts what is asked of it.
@@ -93,6 +126,29 @@ class CountingMemory final : public FlatMemory {
  private:
   std::shared_ptr<FlatMemory> host_ = host_flat_memory();
 };
+
+TEST(TreeAccumulator, NeedsOneBufferMoreThanTheLogarithmOfTheLeaves) {
+  TreeAccumulator accumulator(kElems);
+  std::set<const float*> buffers;
+  for (int turn = 0; turn < 2; ++turn) {
+    for (int leaf = 0; leaf < 64; ++leaf) {
+      buffers.insert(accumulator.next().data());
+      accumulator.commit();
+    }
+    accumulator.result();
+    accumulator.reset();
+  }
+  EXPECT_EQ(buffers.size(), 7U);  // partial sums of 32, 16, 8, 4, 2, 1 leaves, and the one being filled
+  const auto memory = std::make_shared<CountingMemory>();
+  TreeAccumulator groups(kElems, memory, /*group=*/3);
+  for (int leaf = 0; leaf < 48; ++leaf) add_leaf(groups, leaf);
+  EXPECT_EQ(memory->allocations, 6);  // partial sums of 8, 4, 2, 1 groups, of two leaves, and the one being filled
+}
+
+TEST(TreeAccumulator, NoLeafIsASumOfZero) {
+  TreeAccumulator accumulator(3);
+  EXPECT_EQ(to_vector(accumulator.result()), std::vector<float>(3, 0.0F));
+}
 
 TEST(TreeAccumulator, ZeroesOnlyWhenAskedAndWorksInTheMemoryItIsGiven) {
   const auto memory = std::make_shared<CountingMemory>();

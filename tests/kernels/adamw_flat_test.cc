@@ -24,7 +24,9 @@ struct State {
         g(test::random_grid(1, n, seed + 1).values),
         m(static_cast<std::size_t>(n)),
         v(static_cast<std::size_t>(n)) {}
-  void step(const AdamWStep& with, const Exec& exec = {}) { adamw_flat(exec, p, g, m, v, with); }
+  void step(const AdamWStep& with, const Exec& exec = {}, std::int32_t* refused = nullptr) {
+    adamw_flat(exec, p, g, m, v, with, refused);
+  }
   ::testing::AssertionResult equals(const State& other) const {
     if (auto same = test::same_bits(p, other.p); !same) return same << " (p)";
     if (auto same = test::same_bits(m, other.m); !same) return same << " (m)";
@@ -107,6 +109,89 @@ TEST(AdamW, FollowsTheFormulaInDoubleOverManySteps) {
   }
 }
 
+TEST(AdamW, BetasThatFp32RoundsToOneKeepTheirMeaning) {
+  for (const double beta : {0.99999999, 0.9999999999, 0.999999999999999}) {
+    State state(11);
+    std::vector<double> p(state.p.begin(), state.p.end()), m(11), v(11);
+    for (int t = 1; t <= 8; ++t) {
+      state.g = test::random_grid(1, 11, 100U + static_cast<unsigned>(t)).values;
+      state.step({.learning_rate = 0.01, .beta1 = beta, .beta2 = beta, .step = t});
+      const double bias = t * (1 - beta);  // 1 - beta^t, whose other terms are below 1e-14
+      for (std::size_t i = 0; i < 11; ++i) {
+        const double g = state.g[i];
+        m[i] += (1 - beta) * g;
+        v[i] += (1 - beta) * g * g;
+        p[i] -= 0.01 * (m[i] / bias) / (std::sqrt(v[i] / bias) + 1e-8);
+      }
+    }
+    for (std::size_t i = 0; i < 11; ++i) EXPECT_NEAR(state.p[i], p[i], 2e-6 * (1.0 + std::abs(p[i]))) << beta;
+  }
+}
+
+TEST(AdamW, OtherBetasAreTheirFp32ValuesThroughout) {
+  for (const float beta : {0.0F, 0.5F, 0.9F, 0.95F, 0.999F, 0.9999999F}) {
+    for (const std::int64_t count : {1, 7, 100000}) {
+      const AdamWConstants c = constants_of({.beta1 = beta, .beta2 = beta, .step = count});
+      const double exact = beta;
+      EXPECT_EQ(c.beta1, beta);
+      EXPECT_EQ(c.one_minus_beta1, static_cast<float>(1.0 - exact));
+      EXPECT_FLOAT_EQ(c.unbias1, static_cast<float>(1.0 / (1.0 - std::pow(exact, static_cast<double>(count)))));
+      EXPECT_EQ(c.unbias1, c.unbias2);
+    }
+  }
+  EXPECT_EQ(constants_of({.beta1 = 0.9}).one_minus_beta1, static_cast<float>(1.0 - static_cast<double>(0.9F)));
+}
+
+// What makes an element's new values overflow or not a number, one for each element that refusing_state() spoils.
+constexpr std::size_t kSpoilt[] = {0, 5, 17, 64, 100, 998};
+
+State refusing_state() {
+  State state(1003, 3);
+  state.g[0] = std::nanf("");
+  state.g[5] = -INFINITY;
+  state.g[17] = 1e25F;  // its square is infinite, the step would be 0
+  state.v[64] = 3.0e38F, state.g[64] = 1.9e19F;
+  state.p[100] = 3.4e38F, state.m[100] = -3e38F, state.v[100] = 0.0F;
+  state.p[998] = std::nanf("");  // not finite before either
+  return state;
+}
+
+TEST(AdamW, WritesNothingThatIsNotFinite) {
+  const AdamWStep step{.learning_rate = 0.5, .beta2 = 0.95, .weight_decay = 0.1, .step = 2};
+  for (const CpuIsa isa : {CpuIsa::kPortable, best_cpu_isa()}) {
+    State state = refusing_state(), healthy = refusing_state();
+    const State before = state;
+    for (const std::size_t i : kSpoilt) healthy.p[i] = healthy.g[i] = healthy.m[i] = healthy.v[i] = 0.0F;
+    std::int32_t refused = 0;
+    adamw_flat_cpu(Exec{}, {healthy.p, healthy.g, healthy.m, healthy.v, &refused}, step, isa);
+    EXPECT_EQ(refused, 0);
+    adamw_flat_cpu(Exec{}, {state.p, state.g, state.m, state.v, &refused}, step, isa);
+    EXPECT_EQ(refused, 1);
+    for (const std::size_t i : kSpoilt) {
+      EXPECT_TRUE(test::same_bits(std::vector{state.p[i], state.m[i], state.v[i]},
+                                  std::vector{before.p[i], before.m[i], before.v[i]}))
+          << i;
+      healthy.p[i] = state.p[i], healthy.m[i] = state.m[i], healthy.v[i] = state.v[i];
+    }
+    EXPECT_TRUE(state.equals(healthy)) << "the others are updated as ever";
+  }
+}
+
+TEST(AdamW, EverySpoiltElementAloneRaisesTheFlag) {
+  const AdamWStep step{.learning_rate = 0.5, .beta2 = 0.95, .weight_decay = 0.1, .step = 2};
+  const State all = refusing_state();
+  const test::ThreadsParallelFor parallel(3);
+  for (const std::size_t i : kSpoilt) {
+    State state(70000, 3);
+    const std::size_t at = 60000 + i;
+    state.p[at] = all.p[i], state.g[at] = all.g[i], state.m[at] = all.m[i], state.v[at] = all.v[i];
+    std::int32_t refused = 0;
+    state.step(step, Exec{.parallel = &parallel}, &refused);
+    EXPECT_EQ(refused, 1) << i;
+    state.step(step);  // nobody asks
+  }
+}
+
 TEST(AdamW, GivesTheSameBitsForAnyCutAndInstructionSet) {
   constexpr std::int64_t kCount = 50003;
   State whole(kCount);
@@ -152,6 +237,19 @@ TEST(AdamWSegments, AreAsManyCallsOfAdamWAndTouchNothingElse) {
   const State untouched(1000, 9);
   for (const std::size_t i : {0UL, 2UL, 204UL, 499UL}) EXPECT_EQ(together.p[i], untouched.p[i]) << i;
   EXPECT_NE(together.p[203], untouched.p[203]);
+}
+
+TEST(AdamWSegments, RaiseTheFlagForAnyOfThem) {
+  State state(10);
+  state.g[7] = INFINITY;
+  std::int32_t refused = 0;
+  const auto step = [&](std::vector<AdamWSegment> segments) {
+    adamw_segments(Exec{}, state.p, state.g, state.m, state.v, segments, &refused);
+  };
+  step({{.offset = 0, .elems = 7, .step = {}}, {.offset = 8, .elems = 2, .step = {}}});
+  EXPECT_EQ(refused, 0);
+  step({{.offset = 0, .elems = 2, .step = {}}, {.offset = 6, .elems = 2, .step = {}}});
+  EXPECT_EQ(refused, 1);
 }
 
 TEST(AdamWSegments, RefusesWhatOverlapsFallsOrEndsOutside) {

@@ -112,13 +112,6 @@ TEST_F(Cli, ABatchThatDoesNotDivideOverTheRanksNamesTheNearestThatDoes) {
   EXPECT_EQ(shell(on_ranks(2) + tiny("run", "--set parallel.pipeline=2")).exit_code, 2);
 }
 
-TEST_F(Cli, SeparateProcessesOfALauncherWithoutMpiAreRefused) {
-  const Outcome run = shell("SLURM_NTASKS=8 SLURM_PROCID=3 " + program() + tiny("run"));
-  EXPECT_EQ(run.exit_code, 2);
-  EXPECT_THAT(run.text, AllOf(HasSubstr("8 tasks"), HasSubstr("srun --mpi=pmix")));
-  EXPECT_FALSE(fs::exists(root_ / "run"));
-}
-
 TEST_F(Cli, RanksWithDifferentConfigurationsAreNamed) {
   const std::string a = tiny("run"), b = tiny("run", "--set run.seed=99");
   const Outcome run = shell("mpirun --allow-run-as-root --oversubscribe --bind-to none -np 1 " + program() + a +

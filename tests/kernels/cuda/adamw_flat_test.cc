@@ -119,6 +119,89 @@ TEST(AdamWSegmentsCuda, TakeUnalignedArrays) {
   }
 }
 
+// Elements whose new values would not be finite, at both ends and inside of quads and chunks.
+HostState spoilt_state(std::int64_t n, const std::vector<std::size_t>& where) {
+  HostState host(n, 21);
+  int kind = 0;
+  for (const std::size_t i : where) {
+    switch (kind++ % 5) {
+      case 0:
+        host.g[i] = std::nanf("");
+        break;
+      case 1:
+        host.g[i] = -INFINITY;
+        break;
+      case 2:
+        host.g[i] = 1e25F;  // its square is infinite, the step would be 0
+        break;
+      case 3:
+        host.p[i] = 3.4e38F, host.m[i] = -3e38F, host.v[i] = 0.0F;
+        break;
+      case 4:
+        host.p[i] = std::nanf("");
+        break;
+    }
+  }
+  return host;
+}
+
+TEST(AdamWCuda, KeepsWhatWouldNotBeFiniteAndRaisesTheFlagAsTheCpuDoes) {
+  constexpr std::int64_t kElems = 20003;
+  const std::vector<std::size_t> where{0, 1, 2, 3, 5, 4095, 4096, 4100, 8191, 9000, 15000, 20000, 20001, 20002};
+  for (const std::size_t shift : {0UL, 1UL}) {  // whole quads, and element by element
+    HostState host = spoilt_state(kElems + 1, where);
+    const DeviceState device(host);
+    const DeviceBuffer<std::int32_t> flag(std::vector<std::int32_t>{0});
+    std::int32_t refused = 0;
+    const auto part = [&](auto span, std::size_t at) { return span.subspan(at, kElems); };
+    adamw_flat(Exec{}, part(std::span(host.p), 0), part(std::span<const float>(host.g), shift),
+               part(std::span(host.m), 0), part(std::span(host.v), 0), step_of(2), &refused);
+    adamw_flat(cuda_exec(), part(device.p.span(), 0), part(std::span<const float>(device.g.span()), shift),
+               part(device.m.span(), 0), part(device.v.span(), 0), step_of(2), flag.span().data());
+    EXPECT_EQ(refused, 1);
+    EXPECT_EQ(flag.download(), std::vector<std::int32_t>{1});
+    EXPECT_TRUE(device.equals(host)) << "gradient shifted by " << shift;
+    EXPECT_TRUE(std::isfinite(host.p[1]) && std::isfinite(host.v[2]));
+  }
+}
+
+TEST(AdamWSegmentsCuda, RaiseTheFlagForOneElementAnywhereAndOnlyThen) {
+  constexpr std::int64_t kElems = 12000;
+  const std::vector<AdamWSegment> segments{{.offset = 0, .elems = 5000, .step = step_of(4)},
+                                           {.offset = 5001, .elems = 6999, .step = step_of(5)}};
+  const auto step_both = [&](HostState& host, const char* what) {
+    const DeviceState device(host);
+    const DeviceBuffer<std::int32_t> flag(std::vector<std::int32_t>{0});
+    std::int32_t refused = 0;
+    adamw_segments(Exec{}, host.p, host.g, host.m, host.v, segments, &refused);
+    adamw_segments(cuda_exec(), device.p.span(), device.g.span(), device.m.span(), device.v.span(), segments,
+                   flag.span().data());
+    EXPECT_EQ(flag.download()[0], refused) << what;
+    EXPECT_TRUE(device.equals(host)) << what;
+    return refused;
+  };
+  HostState healthy(kElems, 21), outside = spoilt_state(kElems, {5000});
+  EXPECT_EQ(step_both(healthy, "healthy"), 0);
+  EXPECT_EQ(step_both(outside, "in no segment"), 0);
+  for (const std::size_t at : {0UL, 4096UL, 4999UL, 5001UL, 5005UL, 9200UL, 11999UL}) {
+    HostState host = spoilt_state(kElems, {at});
+    EXPECT_EQ(step_both(host, "one"), 1) << at;
+  }
+}
+
+TEST(AdamWCuda, BetasThatFp32RoundsToOneGiveTheBitsOfTheCpu) {
+  HostState host(3001);
+  const DeviceState device(host);
+  const DeviceBuffer<std::int32_t> flag(std::vector<std::int32_t>{0});
+  for (const std::int64_t count : {1, 2, 3}) {
+    const AdamWStep step{.learning_rate = 0.01, .beta1 = 0.99999999, .beta2 = 0.99999999, .step = count};
+    adamw_flat(Exec{}, host.p, host.g, host.m, host.v, step);
+    adamw_flat(cuda_exec(), device.p.span(), device.g.span(), device.m.span(), device.v.span(), step,
+               flag.span().data());
+    ASSERT_TRUE(device.equals(host)) << "step " << count;
+  }
+}
+
 TEST(BlockSumSquaresCuda, EqualsTheCpuToTheBit) {
   const std::vector<float> values = test::random_grid(1, 300007, 5).values;
   for (const std::int64_t block : {1, 7, 64, 128, 1000, 1024, 2600, 400000}) {

@@ -94,7 +94,7 @@ TEST(LoadRunConfig, AllErrorsAreReportedAtOnceEachWithLineValueAndRule) {
         "run.json:4: precision.cycles = 0: must be an integer of at least 1",
         "run.json:4: precision.min_bits = 8: must not exceed precision.max_bits (precision.max_bits = 3, run.json:4)",
         "run.json:5: lr.warmup_steps = 2000: must not exceed train.steps (train.steps = 1000, run.json:6)",
-        "run.json:5: lr.peak = -1: must be a number above 0",
+        "run.json:5: lr.peak = -1: must be a number from 1.2e-38 to 3.4e+38",
         "run.json:6: train.batch_size = \"8\": must be an integer from 1 to 16777216, without quotes",
         "run.json:6: train.micro_batch_size = 1.5: must be an integer from 1 to 16777216",
         "run.json:7: eval.every = -1: must be an integer from 0 to 1000000000",

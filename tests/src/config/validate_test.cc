@@ -65,7 +65,18 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"lr.min_ratio=1.5"}, "lr.min_ratio = 1.5: must be a number from 0 to 1"},
         Refused{{"optim.beta2=1"}, "optim.beta2 = 1: must be a number of at least 0 and below 1"},
         Refused{{"lora.rank=-1"}, "lora.rank = -1: must be an integer from 0"},
-        Refused{{"lora.alpha=0"}, "lora.alpha = 0: must be a number above 0"},
+        Refused{{"optim.eps=1e-300"}, "optim.eps = 1e-300: must be a number from 1e-20 to 1000000"},
+        Refused{{"optim.eps=1e-30"}, "optim.eps = 1e-30: must be a number from 1e-20"},
+        Refused{{"optim.weight_decay=1e39"}, "optim.weight_decay = 1e+39: must be a number from 0 to 1000000"},
+        Refused{{"optim.clip_norm=1e-40"},
+                "optim.clip_norm = 1e-40: must be 0 (no clipping) or at least 1e-20: fp32 loses"},
+        Refused{{"lr.peak=1e-40"}, "lr.peak = 1e-40: must be a number from 1.2e-38 to 3.4e+38"},
+        Refused{{"lr.peak=1e39"}, "lr.peak = 1e+39: must be a number from 1.2e-38 to 3.4e+38"},
+        Refused{{"lora.alpha=0"}, "lora.alpha = 0: must be a number from 1e-06 to 1000000"},
+        Refused{{"lora.alpha=1e30"}, "lora.alpha = 1e+30: must be a number from 1e-06 to 1000000"},
+        Refused{{"quant.log_grad_clip=1e300"}, "quant.log_grad_clip = 1e+300: must be a number from 1.2e-38"},
+        Refused{{"model.resid_dropout=0.99999999"},
+                "model.resid_dropout = 0.99999999: must be a number from 0 to 0.999"},
         Refused{{"train.batch_size=2048", "train.micro_batch_size=2048"},
                 "train.micro_batch_size = 2048: times data.sequence_length must not exceed 131072 tokens"},
         Refused{{"compute.device=cpu", "compute.dtype=bf16"},
@@ -108,6 +119,9 @@ TEST(CrossRules, AcceptWhatTheyShould) {
            {"precision.kind=list", "precision.list=[32,4,4]", "quant.widths=[4,32]"},
            {"precision.unit=epoch", "precision.cycles=900"},
            {"precision.cycles=500"},
+           {"optim.beta1=0.99999999", "optim.beta2=0.99999999"},
+           {"optim.clip_norm=0", "optim.weight_decay=0", "optim.eps=1e-15"},
+           {"lr.peak=1e-30"},
            {"eval.bits=[32]", "quant.widths=[3,8]"},
            {"quant.activation.granularity=feature", "quant.activation.range=calibrated"},
            {"precision.grad_kind=scheduled", "precision.grad_min_bits=4"},
@@ -136,6 +150,11 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
   EXPECT_THAT(warning({"precision.cycles=7"}), HasSubstr("precision.cycles = 7: does not divide the steps"));
   EXPECT_THAT(warning({"precision.cycles=7", "precision.phase=full"}), IsEmpty());
   EXPECT_THAT(warning({"lr.warmup_steps=600"}), HasSubstr("more than half"));
+  EXPECT_THAT(warning({"lr.peak=1e25"}), HasSubstr("lr.peak = 1e+25: moves every parameter"));
+  EXPECT_THAT(warning({"lr.peak=0.5", "optim.weight_decay=2"}),
+              HasSubstr("optim.weight_decay = 2.0: times lr.peak is 1"));
+  EXPECT_THAT(warning({"lr.peak=0.5", "optim.weight_decay=1.9"}), IsEmpty());
+  EXPECT_THAT(warning({"optim.clip_norm=1e-9"}), HasSubstr("optim.clip_norm = 1e-09: is not above optim.eps"));
   EXPECT_THAT(warning({"data.train=[\"a\"]", "data.val=[\"a\"]"}), HasSubstr("in common with data.train"));
   EXPECT_THAT(warning({"quant.widths=[2,16]", "precision.min_bits=2", "precision.max_bits=16"}),
               HasSubstr("more than 12 bits"));

@@ -55,6 +55,41 @@ TEST(ShardedAdamW, UpdatesItsShardOfEverySegmentWithAGradient) {
   }
 }
 
+TEST(ShardedAdamW, TellsOnceOfElementsThatKeptTheirValues) {
+  ShardedAdamW optimizer(kSegments, {0, kTotal}, kConfig);
+  std::vector<float> params(kTotal, 1.0F), grads(kTotal, 1.0F);
+  const auto step = [&] {
+    optimizer.step({}, params, grads, kProduced, /*learning_rate=*/0.05, /*gradient_scale=*/1.0);
+  };
+  step();
+  EXPECT_FALSE(optimizer.take_refused({}));
+  grads[8005] = 1e30F;     // its square is infinite
+  grads[9003] = INFINITY;  // in a segment that this step leaves alone
+  const float before = params[8005];
+  step();
+  step();
+  EXPECT_EQ(params[8005], before);
+  EXPECT_TRUE(optimizer.take_refused({}));
+  EXPECT_FALSE(optimizer.take_refused({}));
+  grads[8005] = 1.0F;
+  step();
+  EXPECT_FALSE(optimizer.take_refused({}));
+  EXPECT_NE(params[8005], before);
+  for (const float value : params) ASSERT_TRUE(std::isfinite(value));
+}
+
+TEST(ShardedAdamW, ABetaThatFp32RoundsToOneStillTrains) {
+  OptimConfig config = kConfig;
+  config.beta1 = config.beta2 = 0.99999999;
+  ShardedAdamW optimizer(kSegments, {0, kTotal}, config);
+  std::vector<float> params(kTotal, 1.0F), grads(kTotal, 0.5F);
+  optimizer.step({}, params, grads, kProduced, /*learning_rate=*/0.05, /*gradient_scale=*/1.0);
+  EXPECT_FALSE(optimizer.take_refused({}));
+  // The first step of Adam is the learning rate, whatever the betas; without decay in the third segment.
+  EXPECT_NEAR(params[8420], 1.0 - 0.05 * 0.5 / (0.5 + 1e-3), 1e-6);
+  EXPECT_NEAR(params[50], 1.0 - 0.05 * (0.5 / (0.5 + 1e-3) + 0.25), 1e-6);
+}
+
 TEST(GlobalNorm, IsOfTheShardsOfAllRanks) {
   dist::run_local_ranks(2, [](dist::Communicator& comm) {
     std::vector<float> shard(kNormBlock, 0.0F);

@@ -18,27 +18,42 @@ using test::TinyRank;
 
 struct Curve {
   std::vector<double> losses, norms;
-  std::vector<float> parameters;
+  std::vector<float> parameters, moments;
+  bool operator==(const Curve&) const = default;
 };
+
+// Both of AdamW's moments without padding, from all ranks.
+std::vector<float> moments_of(TinyRank& rank, dist::Communicator& comm) {
+  std::vector<float> moments;
+  for (const std::span<float> mine : {rank.runner().optimizer().exp_avg(), rank.runner().optimizer().exp_avg_sq()}) {
+    std::vector<float> all(mine.size() * static_cast<std::size_t>(comm.size()));
+    comm.all_gather(view(std::span<const float>(mine)), view(std::span(all)));
+    all.resize(static_cast<std::size_t>(rank.model().parameters().trainable_elems()));
+    moments.insert(moments.end(), all.begin(), all.end());
+  }
+  return moments;
+}
 
 // Widths as a cyclic schedule visits them, the unquantized one included.
 int width_of(int step) { return std::vector<int>{3, 4, 8, 32, 6}[static_cast<std::size_t>(step) % 5]; }
 
-Curve train(int ranks, int steps, int gradient_bits) {
+Curve train(int ranks, int steps, int gradient_bits, const StepRunnerOptions& options = test::tiny_options()) {
   at::set_num_threads(1);  // what a fixed number of bits is promised for: equal threads a rank
   const TokenSource tokens = test::tiny_tokens();
   Curve curve;
   std::mutex mutex;
   dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
     TinyModel spec;
-    TinyRank rank(spec, tokens, comm, test::tiny_options());
+    TinyRank rank(spec, tokens, comm, options);
     for (int step = 0; step < steps; ++step) {
       const int bits = width_of(step);
       const StepOutcome outcome = rank.step(static_cast<std::uint64_t>(step), bits, bits == 32 ? 32 : gradient_bits);
       const std::lock_guard lock(mutex);
       if (comm.rank() == 0) curve.losses.push_back(outcome.loss), curve.norms.push_back(outcome.grad_norm);
     }
+    std::vector<float> moments = moments_of(rank, comm);
     const std::lock_guard lock(mutex);
+    curve.moments = std::move(moments);
     const std::vector<float> mine = rank.parameters();
     if (!curve.parameters.empty()) {
       EXPECT_EQ(curve.parameters, mine) << "replicas differ";
@@ -57,7 +72,23 @@ TEST(StepRunner, OneTwoFourAndEightRanksComputeTheSameBits) {
       EXPECT_EQ(many.losses, one.losses) << ranks << " ranks";
       EXPECT_EQ(many.norms, one.norms) << ranks << " ranks";
       EXPECT_EQ(many.parameters, one.parameters) << ranks << " ranks";
+      EXPECT_EQ(many.moments, one.moments) << ranks << " ranks";
     }
+  }
+}
+
+// Whatever the number of micro-batches; ranks that are three times a power of two agree with each other.
+TEST(StepRunner, RankCountsThatDifferByAPowerOfTwoComputeTheSameBits) {
+  for (const std::int64_t micro_batches : {24, 48}) {
+    StepRunnerOptions options = test::tiny_options();
+    options.train = {.batch_size = micro_batches, .micro_batch_size = 1};
+    const Curve one = train(1, 4, 8, options);
+    for (const int ranks : {2, 4, 8})
+      EXPECT_EQ(train(ranks, 4, 8, options), one) << micro_batches << " on " << ranks << " ranks";
+    const Curve three = train(3, 4, 8, options);
+    for (const int ranks : {6, 12})
+      EXPECT_EQ(train(ranks, 4, 8, options), three) << micro_batches << " on " << ranks << " ranks";
+    EXPECT_NEAR(three.losses.back(), one.losses.back(), 1e-3);
   }
 }
 
@@ -158,30 +189,35 @@ TEST(StepRunner, TheLargestSignalReachesEveryRank) {
 
 TEST(Calibration, GivesEveryRankTheRangesOfOneRank) {
   const TokenSource tokens = test::tiny_tokens();
-  std::vector<float> expected;
-  std::mutex mutex;
-  for (const int ranks : {1, 2, 4, 8}) {
-    dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
-      TinyModel spec;
-      spec.quant.activation = {.granularity = "tensor", .range = "calibrated"};
-      TinyRank rank(spec, tokens, comm, test::tiny_options());
-      const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), 4, 4, 8);
-      EXPECT_TRUE(needs_calibration(rank.model(), map));
-      EXPECT_THROW(rank.step(0, 4, 8), Error);
-      calibrate(rank.model(), map, rank.sampler(), comm,
-                {.seed = 1, .batches = 5, .micro_batch_size = 2, .sequence_length = 12});
-      EXPECT_FALSE(needs_calibration(rank.model(), map));
-      EXPECT_TRUE(needs_calibration(rank.model(), PrecisionMap::uniform(spec.config.linears(), 8, 8, 8)));
-      std::vector<float> ranges;
-      for (const QuantLinear& linear : rank.model().linears()) {
-        const CalibratedRange& range = linear.activation_quantizer().ranges().at(4);
-        EXPECT_EQ(range.batches, 5);
-        ranges.push_back(range.lo.item<float>()), ranges.push_back(range.hi.item<float>());
-      }
-      const std::lock_guard lock(mutex);
-      if (expected.empty()) expected = ranges;
-      EXPECT_EQ(ranges, expected) << ranks << " ranks";
-    });
+  for (const char* method : {"minmax", "log"}) {
+    const int bits = std::string(method) == "log" ? 2 : 4;  // the widths without and with a mean
+    std::vector<float> expected;
+    std::mutex mutex;
+    for (const int ranks : {1, 2, 3, 4, 8}) {
+      dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+        TinyModel spec;
+        spec.quant.activation = {.method = method, .granularity = "tensor", .range = "calibrated"};
+        TinyRank rank(spec, tokens, comm, test::tiny_options());
+        const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), bits, bits, 8);
+        EXPECT_TRUE(needs_calibration(rank.model(), map));
+        EXPECT_THROW(rank.step(0, bits, 8), Error);
+        calibrate(rank.model(), map, rank.sampler(), comm,
+                  {.seed = 1, .batches = 5, .micro_batch_size = 2, .sequence_length = 12});
+        EXPECT_FALSE(needs_calibration(rank.model(), map));
+        EXPECT_TRUE(needs_calibration(rank.model(), PrecisionMap::uniform(spec.config.linears(), 8, 8, 8)));
+        std::vector<float> ranges;
+        for (const QuantLinear& linear : rank.model().linears()) {
+          const CalibratedRange& range = linear.activation_quantizer().ranges().at(bits);
+          EXPECT_EQ(range.batches, 5);
+          ranges.push_back(range.lo.item<float>()), ranges.push_back(range.hi.item<float>());
+          ASSERT_EQ(range.mean.defined(), bits == 2);
+          if (bits == 2) ranges.push_back(range.mean.item<float>());
+        }
+        const std::lock_guard lock(mutex);
+        if (expected.empty()) expected = ranges;
+        EXPECT_EQ(ranges, expected) << ranks << " ranks";
+      });
+    }
   }
 }
 

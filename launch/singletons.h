@@ -1,0 +1,11 @@
+// Processes that a launcher started together but that do not see each other.
+#pragma once
+
+namespace qat::launch {
+
+// Throws Error(kConfig) where training in a world of `world_size` would not be what the launcher's variables say that
+// somebody wanted: several processes that do not form one MPI world, each of which would train alone, or one process in
+// a Slurm job of several tasks. `mpirun -np 1` says that one process is wanted.
+void refuse_singletons(int world_size);
+
+}  // namespace qat::launch

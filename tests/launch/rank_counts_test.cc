@@ -1,0 +1,74 @@
+// The same bits on other numbers of ranks, wherever the README claims it: in what a run writes.
+#include "tests/launch/cli_fixture.h"
+
+namespace qat::cli {
+namespace {
+
+class RankCounts : public Cli {
+ protected:
+  struct Written {
+    std::vector<std::string> steps;  // losses and gradient norms
+    std::string evaluations;
+    std::string checkpoint;
+    std::string said;
+  };
+
+  // Two steps of so many micro-batches, in a folder of its own, under a name that is the same for all.
+  Written run(int ranks, int micro_batches) const {
+    const fs::path dir = root_ / (std::to_string(micro_batches) + "_on_" + std::to_string(ranks));
+    fs::create_directories(dir);
+    const Outcome outcome = shell(
+        "cd " + quote(dir.string()) + " && " + on_ranks(ranks) + " --config " +
+        quote(source_ + "/configs/tiny_cpu.json") +
+        " --set run.dir=run --set train.steps=2 --set precision.cycles=1 --set lr.warmup_steps=0 --set eval.every=1 "
+        "--set eval.bits=[8] --set eval.max_tokens=512 --set data.sequence_length=16 --set train.batch_size=" +
+        std::to_string(micro_batches));
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.text;
+    Written written{.said = outcome.text};
+    std::ifstream metrics(dir / "run/metrics.jsonl");
+    for (std::string line; std::getline(metrics, line);)
+      written.steps.push_back(value(line, "loss") + " " + value(line, "grad_norm"));
+    written.evaluations = content(dir / "run/eval.jsonl");
+    written.checkpoint = content(dir / "run/checkpoints/step_00000002/checkpoint.h5");
+    return written;
+  }
+  static std::string value(const std::string& line, const std::string& key) {
+    const std::size_t at = line.find("\"" + key + "\":");
+    return line.substr(at, line.find(',', at) - at);
+  }
+
+  static void expect_same(const Written& a, const Written& b, const std::string& what) {
+    EXPECT_EQ(a.steps.size(), 2U) << what;
+    EXPECT_EQ(a.steps, b.steps) << what;
+    EXPECT_EQ(a.evaluations, b.evaluations) << what;
+    // All but the number of ranks, which the checkpoint notes, and the file's checksum over that.
+    ASSERT_EQ(a.checkpoint.size(), b.checkpoint.size()) << what;
+    ASSERT_GT(a.checkpoint.size(), 100000U) << what;
+    std::size_t different = 0;
+    for (std::size_t i = 0; i < a.checkpoint.size(); ++i) different += a.checkpoint[i] != b.checkpoint[i] ? 1U : 0U;
+    EXPECT_LE(different, 16U) << what;
+  }
+};
+
+TEST_F(RankCounts, ThatDifferByAPowerOfTwoWriteTheSame) {
+  for (const int micro_batches : {24, 48}) {
+    for (const int odd : {1, 3}) {
+      const Written few = run(odd, micro_batches);
+      EXPECT_EQ(few.said.find("have the same bits on 3, 6, 12, ... ranks") != std::string::npos, odd == 3) << few.said;
+      for (const int ranks : {2 * odd, 4 * odd, 8 * odd}) {
+        if (ranks > 8 || (micro_batches == 48 && ranks == 4)) continue;  // 48 on 4 tells nothing that 24 on 2 does not
+        expect_same(run(ranks, micro_batches), few,
+                    std::to_string(micro_batches) + " micro-batches on " + std::to_string(ranks) + " ranks");
+      }
+    }
+  }
+}
+
+TEST_F(RankCounts, OfEightMicroBatchesToo) {
+  const Written one = run(1, 8);
+  EXPECT_THAT(one.said, Not(HasSubstr("have the same bits on")));
+  for (const int ranks : {2, 4, 8}) expect_same(run(ranks, 8), one, std::to_string(ranks) + " ranks");
+}
+
+}  // namespace
+}  // namespace qat::cli
