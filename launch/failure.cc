@@ -31,14 +31,15 @@ Failure describe(const std::exception& error) {
 }
 
 // The user's to mend before anything ran: the message says all there is to say.
-bool is_plain(int exit_code) {
-  return exit_code == static_cast<int>(ErrorKind::kConfig) || exit_code == static_cast<int>(ErrorKind::kData);
+bool is_plain(int exit_code, const RunStatus& status) {
+  return !status.last_step &&
+         (exit_code == static_cast<int>(ErrorKind::kConfig) || exit_code == static_cast<int>(ErrorKind::kData));
 }
 
 void print(const Failure& failure, const World* world, const RunStatus& status) {
   std::string text = fmt::format("qat_dist: {} (exit {}): {}\n", exit_code_meaning(failure.exit_code),
                                  failure.exit_code, failure.message);
-  if (world != nullptr && !is_plain(failure.exit_code)) {
+  if (world != nullptr && !is_plain(failure.exit_code, status)) {
     FailureReport report{.exit_code = failure.exit_code,
                          .what = failure.message,
                          .rank = world->rank(),

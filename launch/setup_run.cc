@@ -4,13 +4,14 @@
 #include "launch/build_id.h"
 #include "launch/failure.h"
 #include "src/config/validate.h"
+#include "src/data/agreed_tokens.h"
 
 namespace qat::launch {
 namespace {
 
 AgreedConfig agree_on(World& world, const std::function<LoadResult()>& load) {
   AgreedConfig result;
-  on_every_rank(world, "configuration", [&] {
+  dist::on_every_rank(world.comm(), "configuration", [&] {
     result.loaded = load();
     validate_parallel(result.loaded.config, world.size());
     result.json = to_json(config_to_json(result.loaded.config), 2);
@@ -18,20 +19,21 @@ AgreedConfig agree_on(World& world, const std::function<LoadResult()>& load) {
     return result.hash;
   });
   // Another build of the program may compute other bits from the same configuration.
-  on_every_rank(world, "program", [] { return build_id(); });
+  dist::on_every_rank(world.comm(), "program", [] { return build_id(); });
   return result;
 }
 
 }  // namespace
 
 void on_every_rank(World& world, std::string_view what, const std::function<std::uint64_t()>& body) {
-  dist::RankReport report;
-  try {
-    report.hash = body();
-  } catch (const std::exception& error) {
-    report = report_of(error);
-  }
-  dist::agree(world.comm(), report, what);
+  dist::on_every_rank(world.comm(), what, [&] {
+    try {
+      return body();
+    } catch (const std::exception& error) {  // other libraries' too
+      const dist::RankReport report = report_of(error);
+      throw Error(static_cast<ErrorKind>(report.exit_code), report.message);
+    }
+  });
 }
 
 AgreedConfig load_agreed_config(World& world, const std::optional<std::string>& file,
@@ -50,14 +52,7 @@ AgreedConfig agree_on_config_text(World& world, const std::string& text, const s
 }
 
 TokenSource open_agreed_tokens(World& world, const std::vector<std::string>& patterns, Split split, int vocab_size) {
-  TokenSource source;
-  on_every_rank(world, split == Split::kTrain ? "training tokens" : "held-out tokens", [&] {
-    source = open_tokens(patterns, split);
-    source.check_vocabulary(vocab_size);
-    // Ranks that see other files of the same name would train on other text: compared by their sizes.
-    return static_cast<std::uint64_t>(source.total_tokens());
-  });
-  return source;
+  return qat::open_agreed_tokens(patterns, split, vocab_size, world.session().host_name(), world.comm());
 }
 
 }  // namespace qat::launch

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "dist/comm/communicator.h"
@@ -28,6 +29,23 @@ struct RankReport {
 // message once and the ranks it came from. If all are ok but hashes differ from rank 0's, all throw
 // AgreedError(kConfig) that names the ranks. `what` is the thing compared, e.g. "configuration".
 void agree(Communicator& comm, const RankReport& mine, std::string_view what);
+
+// Runs `body` on every rank; what it throws as Error on some of them is thrown on all, and what it returns, if
+// anything, must be equal everywhere: see agree(). Collective.
+template <typename Body>
+void on_every_rank(Communicator& comm, std::string_view what, Body&& body) {
+  RankReport report;
+  try {
+    if constexpr (std::is_void_v<std::invoke_result_t<Body&>>) {
+      body();
+    } else {
+      report.hash = body();
+    }
+  } catch (const Error& error) {
+    report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
+  }
+  agree(comm, report, what);
+}
 
 // Element r is rank r's string, on every rank.
 std::vector<std::string> gather_strings(Communicator& comm, const std::string& mine);

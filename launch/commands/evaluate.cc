@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cstdio>
 #include <memory>
 
 #include "launch/command.h"
@@ -8,6 +9,7 @@
 #include "launch/setup_run.h"
 #include "launch/world.h"
 #include "src/checkpoint/reader.h"
+#include "src/data/split_check.h"
 #include "src/train/calibrator.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
@@ -35,6 +37,25 @@ void require_calibrated(Gpt2& model, const QuantConfig& quant, const std::vector
                       bits));
 }
 
+// The held-out tokens must be enough, and of the kind that the model was trained on; where the run's own are meant,
+// what has changed in them since is said.
+void check_held_out(World& world, const LoadResult& loaded, const std::string& data_json, const TokenSource& tokens) {
+  std::vector<std::string> doubts;
+  dist::on_every_rank(world.comm(), "held-out tokens", [&] {
+    (void)tokens_to_read(tokens, loaded.config.eval);
+    if (data_json.empty()) return;  // a checkpoint of an older program
+    const DataIdentity trained = parse_data_identity(data_json, "the checkpoint's list of token files");
+    const SplitIdentity now = identity_of(tokens);
+    doubts = check_same_ids(loaded.config.data, trained.train, now);
+    const auto origin = loaded.origins.find("data.val");
+    const bool given = origin != loaded.origins.end() && origin->second.kind == Origin::Kind::kSet;
+    if (const std::string change = held_out_change(trained.val, now); !given && !change.empty())
+      doubts.push_back(change);
+  });
+  if (!world.is_root()) return;
+  for (const std::string& doubt : doubts) fmt::print(stderr, "warning: {}\n", doubt);
+}
+
 int evaluate(World& world, const EvalArguments& arguments) {
   std::unique_ptr<CheckpointReader> reader;
   on_root(world.comm(), "opening the checkpoint", [&] {
@@ -53,6 +74,7 @@ int evaluate(World& world, const EvalArguments& arguments) {
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
 
   const TokenSource tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
+  check_held_out(world, agreed.loaded, state.data_json, tokens);
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1), mode);
   load_model(reader.get(), model, world.comm());
   const std::vector<int> widths = evaluation_widths(config.eval, config.quant);

@@ -21,6 +21,7 @@
 #include "src/checkpoint/reader.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
+#include "src/train/preflight.h"
 #include "src/train/run_state.h"
 #include "src/train/trainer.h"
 
@@ -62,9 +63,10 @@ std::unique_ptr<RunLock> open_run_folder(World& world, const AgreedConfig& agree
 }
 
 void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, const TokenSource& train,
-                   const TokenSource& val, int threads, Logger& log) {
+                   const TokenSource& val, const std::vector<std::string>& doubts, int threads, Logger& log) {
   const RunConfig& config = agreed.loaded.config;
   for (const std::string& warning : agreed.loaded.warnings) log.warning(warning);
+  for (const std::string& doubt : doubts) log.warning(doubt);
   const ParameterStore& store = model.parameters();
   log.info(fmt::format("{} rank{} ({}), {} thread{} each; run folder {}", world.size(), world.size() == 1 ? "" : "s",
                        world.comm().backend(), threads, threads == 1 ? "" : "s", config.run.dir));
@@ -121,6 +123,11 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
   const TokenSource train_tokens = open_agreed_tokens(world, config.data.train, Split::kTrain, config.model.vocab_size);
   const TokenSource val_tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
 
+  const TrainerOptions options = trainer_options(agreed, threads);
+  std::vector<std::string> doubts;
+  dist::on_every_rank(world.comm(), "data and schedules",
+                      [&] { doubts = check_before_training(options, train_tokens, val_tokens); });
+
   const std::unique_ptr<RunLock> lock = open_run_folder(world, agreed);
   status.run_dir = config.run.dir;
   const bool terminal = output_is_terminal();
@@ -141,7 +148,7 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
   });
   Gpt2& model = *built;
   initialize(world, config.model, config.run.seed, model, log);
-  say_what_runs(world, agreed, model, train_tokens, val_tokens, threads, log);
+  say_what_runs(world, agreed, model, train_tokens, val_tokens, doubts, threads, log);
   const TrainerParts parts{.model = model,
                            .lora = config.lora,
                            .train_tokens = train_tokens,
@@ -156,7 +163,7 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
                            }};
   std::optional<Trainer> trainer;
   on_every_rank(world, "training", [&] {
-    trainer.emplace(trainer_options(agreed, threads), parts);
+    trainer.emplace(options, parts);
     return 0;
   });
   const TrainResult result = trainer->run();

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <span>
 #include <system_error>
 #include <type_traits>
+#include <vector>
 
 #include "src/base/json.h"
 
@@ -13,6 +15,7 @@ namespace {
 
 constexpr char kGroup[] = "/state";
 constexpr char kVersionKey[] = "version";
+constexpr char kDataTensor[] = "/state/data";  // the text of data_json
 
 // The one list of fields, for both directions. Field is called with (attribute name, reference to the member).
 template <typename State, typename Field>
@@ -66,6 +69,8 @@ void save_train_state(CheckpointWriter& writer, const TrainState& state) {
   };
   visit_fields(state, write);
   visit_later_fields(state, write);
+  const auto size = static_cast<std::int64_t>(state.data_json.size());
+  if (size > 0) writer.write_tensor(kDataTensor, {size}, std::as_bytes(std::span(state.data_json)));
 }
 
 TrainState load_train_state(const CheckpointReader& reader) {
@@ -88,6 +93,10 @@ TrainState load_train_state(const CheckpointReader& reader) {
   visit_later_fields(state, [&](const char* key, auto& value) {
     if (reader.has_attribute(kGroup, key)) read(key, value);
   });
+  if (reader.has_tensor(kDataTensor)) {
+    const std::vector<std::uint8_t> text = reader.read_tensor<std::uint8_t>(kDataTensor);
+    state.data_json.assign(text.begin(), text.end());
+  }
   return state;
 }
 
@@ -101,6 +110,7 @@ std::string to_text(const TrainState& state) {
   };
   visit_fields(state, put);
   visit_later_fields(state, put);
+  put("data_json", state.data_json);
   return to_json(object);
 }
 
@@ -122,6 +132,7 @@ TrainState train_state_from_text(const std::string& text) {
   };
   visit_fields(state, get);
   visit_later_fields(state, get);
+  get("data_json", state.data_json);
   return state;
 }
 

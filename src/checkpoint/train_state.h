@@ -1,4 +1,5 @@
-// The scalars that every checkpoint carries, as attributes of the group /state; everything larger is a tensor.
+// What every checkpoint carries beside the model and its optimizer: scalars, as attributes of the group /state, and the
+// list of token files, which may be long, as the bytes of a tensor there.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,8 @@ struct TrainState {
   std::int64_t skips_total = 0;
   double bitops = 0.0;          // spent so far
   double bitops_at_full = 0.0;  // what the same steps would have cost at 32 bits
+  // The tokens it was trained and evaluated on (src/data/data_identity.h); empty in checkpoints of older programs.
+  std::string data_json;
 
   // Not in checkpoints of earlier versions.
   std::int64_t branch_step = -1;       // the checkpoint that run.resume named, which this run stands on; -1: none

@@ -205,11 +205,15 @@ void add_data(Fields& f) {
           "training token files (.bin, llm.c layout; globs allowed), or [\"builtin\"]: the system's own text, as "
           "bytes",
           {"train_files", "dataset", "train_data"}));
-  f.push_back(key("data.val", at(&R::data, &DataConfig::val), any(), "", "held-out token files, or [\"builtin\"]",
+  f.push_back(key("data.val", at(&R::data, &DataConfig::val), any(), "", "held-out token files of the same tokenizer; [\"builtin\"] is bytes, as data.train's",
                   {"valid", "validation", "val_files"}));
   f.push_back(key("data.sequence_length", at(&R::data, &DataConfig::sequence_length), between(1, 1 << 20), "tokens",
                   "length of a sample; at most model.n_positions",
                   {"seq_len", "seq_length", "block_size", "max_length", "max_seq_length", "context_length"}));
+  f.push_back(
+      key("data.allow_change", at(&R::data, &DataConfig::allow_change), any(), "",
+          "resume although the training files are not those that the checkpoint was trained on; the run goes on "
+          "at the same sample number, in the new files"));
 }
 
 void add_training(Fields& f) {
@@ -258,7 +262,7 @@ void add_training(Fields& f) {
   f.push_back(key("eval.bits", at(&R::eval, &EvalConfig::bits), list(width(), /*empty_allowed=*/true, /*unique=*/true),
                   "bits", "widths to evaluate; empty: every width of quant.widths"));
   f.push_back(key("eval.max_tokens", at(&R::eval, &EvalConfig::max_tokens), from(0), "tokens",
-                  "held-out tokens used; 0: all of them"));
+                  "held-out tokens used, at least 2; 0: all of them"));
   f.push_back(key("eval.stride", at(&R::eval, &EvalConfig::stride), from(0), "tokens",
                   "tokens between windows; 0: data.sequence_length, so that windows do not overlap", {"doc_stride"}));
   f.push_back(key("eval.batch_size", at(&R::eval, &EvalConfig::batch_size), between(1, kMostSequences), "windows",

@@ -170,6 +170,8 @@ class Checker {
     if (c_.eval.stride > c_.data.sequence_length)
       error("eval.stride", "must not exceed data.sequence_length, or tokens between windows are left out",
             {"data.sequence_length"});
+    if (c_.eval.max_tokens == 1)
+      error("eval.max_tokens", "must be at least 2, or 0 for all: the first token has nothing to be predicted from");
     for (std::size_t i = 0; i < c_.eval.bits.size(); ++i) {
       const int bits = c_.eval.bits[i];
       if (bits == BitWidth::kFull || contains(c_.quant.widths, bits)) continue;

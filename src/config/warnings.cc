@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "kernels/common/bit_width.h"
 
 namespace qat {
@@ -98,12 +96,6 @@ class Warner {
            {"optim.eps"});
     if (c_.lr.warmup_steps > c_.train.steps / 2)
       warn("lr.warmup_steps", "is more than half of the run", {"train.steps"});
-    const bool files = std::find(c_.data.val.begin(), c_.data.val.end(), "builtin") == c_.data.val.end();
-    for (const std::string& name : c_.data.val) {
-      if (files && std::find(c_.data.train.begin(), c_.data.train.end(), name) != c_.data.train.end())
-        warn("data.val", fmt::format("has {} in common with data.train: held-out perplexity will be too good", name),
-             {"data.train"});
-    }
   }
 
   const RunConfig& c_;

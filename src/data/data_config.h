@@ -13,6 +13,7 @@ struct DataConfig {
   std::vector<std::string> train = {"builtin"};
   std::vector<std::string> val = {"builtin"};  // held-out shards, or ["builtin"]
   std::int64_t sequence_length = 128;          // tokens a sample predicts; at most model.n_positions
+  bool allow_change = false;                   // go on from a checkpoint that other training tokens led to
 };
 
 }  // namespace qat

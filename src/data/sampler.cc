@@ -51,7 +51,7 @@ Sampler::Sampler(const TokenSource& source, std::int64_t sequence_length, std::u
   QAT_CHECK(sequence_length > 0, "a window has at least one token");
   std::int64_t longest = 0;
   for (std::size_t i = 0; i < source.segments().size(); ++i) {
-    const auto tokens = static_cast<std::int64_t>(source.segments()[i].tokens.size());
+    const std::int64_t tokens = source.segments()[i].tokens;
     longest = std::max(longest, tokens);
     const std::int64_t windows = (tokens - 1) / sequence_length;
     if (windows < 1) continue;
@@ -87,7 +87,8 @@ void Sampler::sample(std::uint64_t n, std::span<std::int32_t> inputs, std::span<
   const auto length = static_cast<std::size_t>(sequence_length_);
   QAT_CHECK(inputs.size() == length && targets.size() == length, "a sample fills inputs and targets exactly");
   const Place at = place(n);
-  const auto tokens = source_.segments()[at.segment].tokens.subspan(static_cast<std::size_t>(at.offset), length + 1);
+  std::vector<std::uint16_t> tokens(length + 1);
+  source_.read(at.segment, at.offset, tokens);
   std::copy_n(tokens.begin(), length, inputs.begin());
   std::copy_n(tokens.begin() + 1, length, targets.begin());
 }

@@ -32,7 +32,8 @@ class Sampler {
   std::int64_t windows_per_epoch() const { return windows_; }
   std::int64_t sequence_length() const { return sequence_length_; }
 
-  // Sample n: inputs and targets hold sequence_length() tokens each, targets[i] == inputs[i + 1].
+  // Sample n: inputs and targets hold sequence_length() tokens each, targets[i] == inputs[i + 1]. Throws kData if they
+  // cannot be read, or not as they were.
   void sample(std::uint64_t n, std::span<std::int32_t> inputs, std::span<std::int32_t> targets) const;
 
   // Where sample n starts in the source: the segment, and the first input's place in it.

@@ -2,7 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -55,69 +55,100 @@ std::int64_t checked_count(const std::string& path, const std::array<std::int32_
   return count;
 }
 
+// Every shard stays open while a run reads it, and there may be more of them than the files that a process may have
+// open by default; the system often allows more to one that asks.
+bool allow_more_open_files() {
+  ::rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return false;
+  limit.rlim_cur = limit.rlim_max;
+  return ::setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}
+
+FileDescriptor open_shard(const std::string& path) {
+  const auto open = [&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); };  // a pipe must not block
+  FileDescriptor fd(open());
+  if (!fd.valid() && errno == EMFILE && allow_more_open_files()) fd = FileDescriptor(open());
+  if (!fd.valid())
+    fail_file(path, fmt::format("cannot be opened: {}{}", std::strerror(errno),
+                                errno == EMFILE ? " (`ulimit -n` allows more, or use larger shards)" : ""));
+  return fd;
+}
+
 }  // namespace
 
-void check_vocabulary(std::span<const std::uint16_t> tokens, int vocab_size, const std::string& where,
-                      std::int64_t first_byte) {
-  constexpr std::size_t kBlock = 4096;
-  for (std::size_t begin = 0; begin < tokens.size(); begin += kBlock) {
-    const std::span<const std::uint16_t> block = tokens.subspan(begin, std::min(kBlock, tokens.size() - begin));
-    std::uint16_t largest = 0;
-    for (const std::uint16_t token : block) largest = std::max(largest, token);  // vectorises
-    if (largest < vocab_size) continue;
-    const auto bad = std::find_if(block.begin(), block.end(), [&](std::uint16_t token) { return token >= vocab_size; });
-    const std::int64_t index = static_cast<std::int64_t>(begin) + (bad - block.begin());
-    throw Error(ErrorKind::kData,
-                fmt::format("{}: at byte {} (token {}): expected an id below the model's vocabulary of {}, found {}; "
-                            "was the text tokenized for another model?",
-                            where, first_byte + index * kTokenBytes, index, vocab_size, *bad));
-  }
-}
-
-TokenFile TokenFile::open(const std::string& path) {
-  const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a pipe must not block
-  if (!fd.valid()) fail_file(path, fmt::format("cannot be opened: {}", std::strerror(errno)));
+TokenFile::TokenFile(std::string path) : path_(std::move(path)), fd_(open_shard(path_)) {
   struct stat status {};
-  if (::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) fail_file(path, "is not a regular file");
-  if (status.st_size < kTokenFileHeaderBytes) {
-    fail_at(path, status.st_size, fmt::format("a header of {} bytes", kTokenFileHeaderBytes), "the end of the file");
+  if (::fstat(fd_.get(), &status) != 0 || !S_ISREG(status.st_mode)) fail_file(path_, "is not a regular file");
+  stamp_ = stamp_now();
+  known_ns_ = stamp_.changed_ns;
+  if (stamp_.bytes < kTokenFileHeaderBytes) {
+    fail_at(path_, stamp_.bytes, fmt::format("a header of {} bytes", kTokenFileHeaderBytes), "the end of the file");
   }
-  void* map = ::mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_SHARED, fd.get(), 0);
-  if (map == MAP_FAILED) fail_file(path, fmt::format("cannot be mapped: {}", std::strerror(errno)));
-  return TokenFile(path, map, status.st_size);
-}
-
-TokenFile::TokenFile(std::string path, void* map, std::int64_t bytes)
-    : path_(std::move(path)), map_(map), bytes_(bytes) {
   std::array<std::int32_t, 3> header;
-  std::memcpy(header.data(), map_, sizeof header);
-  std::int64_t count = 0;
-  try {
-    count = checked_count(path_, header, bytes_);
-  } catch (...) {  // the destructor of a half-made object does not run
-    ::munmap(map_, static_cast<std::size_t>(bytes_));
-    throw;
+  read_bytes(header.data(), sizeof header, 0);
+  tokens_ = checked_count(path_, header, stamp_.bytes);
+}
+
+FileStamp TokenFile::stamp_now() const {
+  struct stat status {};
+  if (::fstat(fd_.get(), &status) != 0) fail_file(path_, fmt::format("cannot be read: {}", std::strerror(errno)));
+  return {.device = status.st_dev,
+          .inode = status.st_ino,
+          .bytes = status.st_size,
+          .changed_ns = std::int64_t{status.st_ctim.tv_sec} * 1'000'000'000 + status.st_ctim.tv_nsec};
+}
+
+void TokenFile::read(std::int64_t offset, std::span<std::uint16_t> out) const {
+  const auto count = static_cast<std::int64_t>(out.size());
+  QAT_CHECK(offset >= 0 && offset + count <= tokens_, "tokens are read from inside the file");
+  read_bytes(out.data(), count * kTokenBytes, kTokenFileHeaderBytes + offset * kTokenBytes);
+  check_unchanged();
+}
+
+TokenContent TokenFile::scan(int vocab_size) const {
+  TokenContent content = scan_bytes(vocab_size);
+  if (stamp_now() != stamp_) fail_changed("it was written to while it was being read");
+  return content;
+}
+
+TokenContent TokenFile::scan_bytes(int vocab_size) const {
+  const auto block = [&](std::int64_t offset, std::span<std::uint16_t> out) {
+    read_bytes(out.data(), static_cast<std::int64_t>(out.size_bytes()), kTokenFileHeaderBytes + offset * kTokenBytes);
+  };
+  return read_content(tokens_, block, vocab_size, path_, kTokenFileHeaderBytes);
+}
+
+void TokenFile::read_bytes(void* to, std::int64_t bytes, std::int64_t offset) const {
+  auto* at = static_cast<std::byte*>(to);
+  while (bytes > 0) {
+    const ::ssize_t got = ::pread(fd_.get(), at, static_cast<std::size_t>(bytes), offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_file(path_, fmt::format("cannot be read at byte {}: {}", offset, std::strerror(errno)));
+    if (got == 0) fail_size(stamp_now().bytes);
+    at += got;
+    bytes -= got;
+    offset += got;
   }
-  const auto* first = static_cast<const std::byte*>(map_) + kTokenFileHeaderBytes;
-  tokens_ = {reinterpret_cast<const std::uint16_t*>(first), static_cast<std::size_t>(count)};
 }
 
-TokenFile::TokenFile(TokenFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      map_(std::exchange(other.map_, nullptr)),
-      bytes_(std::exchange(other.bytes_, 0)),
-      tokens_(std::exchange(other.tokens_, {})) {}
-
-TokenFile& TokenFile::operator=(TokenFile&& other) noexcept {
-  std::swap(path_, other.path_);
-  std::swap(map_, other.map_);
-  std::swap(bytes_, other.bytes_);
-  std::swap(tokens_, other.tokens_);
-  return *this;
+void TokenFile::check_unchanged() const {
+  const FileStamp now = stamp_now();
+  if (now.bytes != stamp_.bytes) fail_size(now.bytes);
+  if (now.changed_ns == known_ns_) return;
+  const std::lock_guard lock(recheck_);
+  if (now.changed_ns == known_ns_) return;  // another thread has read it meanwhile
+  if (!hash_ || scan_bytes(kMaxTokenId + 1).hash != *hash_) fail_changed("it holds other tokens than before");
+  known_ns_ = now.changed_ns;
 }
 
-TokenFile::~TokenFile() {
-  if (map_ != nullptr) ::munmap(map_, static_cast<std::size_t>(bytes_));
+void TokenFile::fail_size(std::int64_t bytes) const {
+  fail_changed(fmt::format("it has {} bytes and had {} when it was opened", bytes, stamp_.bytes));
+}
+
+void TokenFile::fail_changed(const std::string& how) const {
+  fail_file(path_, fmt::format("changed while it was in use: {}. Put it back as it was and start again; to go on with "
+                               "other tokens, see data.allow_change",
+                               how));
 }
 
 TokenFileWriter::TokenFileWriter(std::string path)

@@ -2,12 +2,16 @@
 //
 // A training window never crosses from one segment into the next (shards need not be neighbours in any text). copy()
 // may: evaluation reads all segments as one long text.
+//
+// Reading may fail at any time, since files may change or be lost: kData, naming the file.
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <deque>
+#include <optional>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "src/data/token_file.h"
@@ -19,31 +23,36 @@ enum class Split { kTrain, kVal };
 class TokenSource {
  public:
   struct Segment {
-    std::string name;        // the file, for messages
-    std::int64_t first = 0;  // global index of its first token
-    std::span<const std::uint16_t> tokens;
-    std::int64_t first_byte;  // offset of tokens[0] in the file, for messages
+    std::string name;                     // the file, for messages
+    std::int64_t first = 0;               // global index of its first token
+    std::int64_t tokens = 0;              // how many it has
+    std::optional<FileStamp> file;        // text in memory has none
+    std::optional<TokenContent> content;  // once all of it has been read
   };
 
   TokenSource() = default;
-  void add_file(TokenFile file);
+  // Opens a shard. kData if it is one that the source has already, under whatever name.
+  void add_file(const std::string& path);
   void add_tokens(std::string name, std::vector<std::uint16_t> tokens);
 
   const std::vector<Segment>& segments() const { return segments_; }
   std::int64_t total_tokens() const { return total_; }
 
+  // Tokens [offset, offset + out.size()) of one segment.
+  void read(std::size_t segment, std::int64_t offset, std::span<std::uint16_t> out) const;
   // Tokens [offset, offset + out.size()) of all segments in a row.
   void copy(std::int64_t offset, std::span<std::int32_t> out) const;
 
-  // Throws kData, naming the file and the byte, if an id is not below vocab_size. Reads everything once.
-  void check_vocabulary(int vocab_size) const;
+  // Reads all of a segment once. Throws kData, naming the file and the byte, if an id is not below vocab_size.
+  TokenContent scan(std::size_t segment, int vocab_size) const;
+  // What scan() found here, or on another rank that has the same file open.
+  void set_content(std::size_t segment, const TokenContent& content);
 
  private:
-  void add_segment(std::string name, std::span<const std::uint16_t> tokens, std::int64_t first_byte);
+  using Memory = std::vector<std::uint16_t>;
 
-  std::vector<TokenFile> files_;                    // what the segments point into; moving either moves no token
-  std::vector<std::vector<std::uint16_t>> memory_;  //
   std::vector<Segment> segments_;
+  std::deque<std::variant<TokenFile, Memory>> storage_;  // of each segment
   std::int64_t total_ = 0;
 };
 
@@ -52,7 +61,7 @@ class TokenSource {
 TokenSource open_tokens(const std::vector<std::string>& patterns, Split split);
 
 // The files that the patterns name, as open_tokens takes them: a pattern that names an existing file is that file, any
-// other is a glob; one that matches nothing, and a file named twice, are kData errors.
+// other is a glob; one that matches nothing is a kData error.
 std::vector<std::string> expand_patterns(const std::vector<std::string>& patterns);
 
 }  // namespace qat

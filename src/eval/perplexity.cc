@@ -1,12 +1,14 @@
 #include "src/eval/perplexity.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "dist/comm/agree.h"
+#include "kernels/common/error.h"
 #include "src/base/parallel.h"
 #include "src/data/eval_windows.h"
 
@@ -63,15 +65,24 @@ double score_pass(const Gpt2& model, const TokenSource& tokens, const std::vecto
 double HeldOutScore::mean_nll() const { return tokens > 0 ? nll_sum / static_cast<double>(tokens) : NAN; }
 double HeldOutScore::perplexity() const { return std::exp(mean_nll()); }
 
+std::int64_t tokens_to_read(const TokenSource& tokens, const EvalConfig& config) {
+  const std::int64_t total =
+      config.max_tokens > 0 ? std::min(config.max_tokens, tokens.total_tokens()) : tokens.total_tokens();
+  if (total < 2)
+    throw Error(
+        ErrorKind::kData,
+        fmt::format("data.val{} has {} token{} to read; perplexity needs at least 2, since the first has nothing "
+                    "to be predicted from: name a longer held-out text",
+                    tokens.segments().empty() ? "" : fmt::format(" ({})", tokens.segments().front().name), total,
+                    total == 1 ? "" : "s"));
+  return total;
+}
+
 std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
                                            const EvalConfig& config, std::int64_t sequence_length, int threads,
                                            dist::Communicator& comm, dist::StopPoll& poll) {
-  const std::int64_t total =
-      config.max_tokens > 0 ? std::min(config.max_tokens, tokens.total_tokens()) : tokens.total_tokens();
-  const auto windows = eval_windows(total, sequence_length, config.stride > 0 ? config.stride : sequence_length);
-  if (windows.empty())
-    throw dist::AgreedError(ErrorKind::kData, "data.val has " + std::to_string(total) +
-                                                  " tokens; perplexity needs at least 2: name a longer held-out text");
+  const auto windows = eval_windows(tokens_to_read(tokens, config), sequence_length,
+                                    config.stride > 0 ? config.stride : sequence_length);
   const std::vector<Pass> passes = plan_passes(windows, config.batch_size);
   // Equal counts on every rank; a rank beyond the last pass contributes zeros that nobody reads.
   const std::size_t ranks = static_cast<std::size_t>(comm.size()), me = static_cast<std::size_t>(comm.rank());
@@ -83,16 +94,24 @@ std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource&
   std::vector<std::int64_t> most_threads = {threads};
   comm.all_reduce(view(std::span(most_threads)), dist::ReduceOp::kMax);
   dist::Pace pace;
+  std::optional<Error> unreadable;  // the other ranks wait for this one in what follows, and then all throw
   poll.start();
   for (std::size_t begin = 0; begin < share;) {
     const auto count = std::min<std::size_t>(share - begin, static_cast<std::size_t>(most_threads[0] * pace.units()));
-    run_parallel(static_cast<std::int64_t>(count), threads, [&](std::int64_t i) {
-      const std::size_t turn = begin + static_cast<std::size_t>(i), pass = turn * ranks + me;
-      if (pass < passes.size()) mine[turn] = score_pass(model, tokens, windows, passes[pass], context);
-    });
+    try {
+      run_parallel(static_cast<std::int64_t>(count), threads, [&](std::int64_t i) {
+        const std::size_t turn = begin + static_cast<std::size_t>(i), pass = turn * ranks + me;
+        if (pass < passes.size()) mine[turn] = score_pass(model, tokens, windows, passes[pass], context);
+      });
+    } catch (const Error& error) {
+      if (!unreadable) unreadable = error;
+    }
     begin += count;
     if (begin < share && poll.ask(pace, pace.units()) != 0) return std::nullopt;
   }
+  dist::on_every_rank(comm, "held-out tokens", [&] {
+    if (unreadable) throw Error(*unreadable);
+  });
   comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
   HeldOutScore score;
   for (std::size_t pass = 0; pass < passes.size(); ++pass) score.nll_sum += all[(pass % ranks) * share + pass / ranks];

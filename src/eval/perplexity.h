@@ -20,6 +20,10 @@ struct HeldOutScore {
   double perplexity() const;
 };
 
+// How many tokens of the held-out text are read. Throws kData for fewer than two: the first has nothing to be predicted
+// from.
+std::int64_t tokens_to_read(const TokenSource& tokens, const EvalConfig& config);
+
 // Collective over `comm`: passes of config.batch_size windows are dealt to the ranks, and summed in order of windows,
 // so that the score has the same bits on any number of ranks. `sequence_length`: tokens a window reads; `threads`:
 // passes of this rank at the same time. Nothing if `poll`, asked between passes, says stop.

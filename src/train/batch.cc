@@ -4,6 +4,8 @@
 
 #include <span>
 
+#include "kernels/common/error.h"
+
 namespace qat {
 
 Batch sample_batch(const Sampler& sampler, std::uint64_t first, std::int64_t rows, std::int64_t sequence_length,
@@ -30,7 +32,12 @@ Batch BatchLoader::take(std::uint64_t first) {
 }
 
 void BatchLoader::prefetch(std::uint64_t first) {
-  if (device_.is_cuda()) ahead_ = Ahead{first, sample_batch(sampler_, first, rows_, sequence_length_, device_)};
+  if (!device_.is_cuda()) return;
+  try {
+    ahead_ = Ahead{first, sample_batch(sampler_, first, rows_, sequence_length_, device_)};
+  } catch (const Error&) {
+    ahead_.reset();
+  }
 }
 
 }  // namespace qat

@@ -29,7 +29,8 @@ class BatchLoader {
 
   // Samples first .. first + rows - 1: those made ahead, if they are the ones.
   Batch take(std::uint64_t first);
-  // Call when the device has work. On a CPU nothing is gained, and nothing done.
+  // Call when the device has work. On a CPU nothing is gained, and nothing done. What cannot be read is left to take(),
+  // which tries again and throws.
   void prefetch(std::uint64_t first);
 
  private:

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "dist/comm/agree.h"
 #include "src/quant/torch_view.h"
 #include "src/train/batch.h"
 
@@ -53,13 +54,15 @@ void calibrate(Gpt2& model, const PrecisionMap& precision, const Sampler& sample
                const CalibratorOptions& options) {
   const at::NoGradGuard no_grad;
   const ForwardContext context{.precision = &precision, .calibrating = true, .seed = options.seed};
-  for (std::int64_t batch = comm.rank(); batch < options.batches; batch += comm.size()) {
-    const auto first = kFirstSample + static_cast<std::uint64_t>(batch * options.micro_batch_size);
-    const Batch data =
-        sample_batch(sampler, first, options.micro_batch_size, options.sequence_length, model.mode().device);
-    const at::Tensor hidden = model.hidden(data.inputs, context);
-    if (model.config().quantize_lm_head) (void)model.logits(hidden, context);
-  }
+  dist::on_every_rank(comm, "calibration samples", [&] {  // which may fail to be read on one of them
+    for (std::int64_t batch = comm.rank(); batch < options.batches; batch += comm.size()) {
+      const auto first = kFirstSample + static_cast<std::uint64_t>(batch * options.micro_batch_size);
+      const Batch data =
+          sample_batch(sampler, first, options.micro_batch_size, options.sequence_length, model.mode().device);
+      const at::Tensor hidden = model.hidden(data.inputs, context);
+      if (model.config().quantize_lm_head) (void)model.logits(hidden, context);
+    }
+  });
   for_each_uncalibrated(model.linears(), precision, [&](QuantLinear& linear, BitWidth width) {
     Quantizer& quantizer = linear.activation_quantizer();
     CalibratedRange& range = quantizer.collecting(width);

@@ -20,7 +20,8 @@ constexpr std::array<std::string_view, 9> kShapeKeys = {
 
 bool ignored(std::string_view key) {
   return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "compute.device" ||
-         key == "compute.recompute" || key == "model.preset" || key.starts_with("model.init");
+         key == "compute.recompute" || key == "model.preset" || key.starts_with("model.init") ||
+         key == "data.allow_change";
 }
 
 void flatten(const Value& value, const std::string& path, std::map<std::string, std::string>& out) {

@@ -13,7 +13,8 @@ struct ConfigChange {
   bool fatal = false;  // the checkpoint's tensors do not fit
 };
 
-// Keys whose values differ; run.dir, run.resume, parallel.* and where the model first came from are left out.
+// Keys whose values differ; run.dir, run.resume, data.allow_change, parallel.* and where the model first came from are
+// left out.
 std::vector<ConfigChange> config_changes(const std::string& checkpoint_json, const std::string& current_json);
 
 // Throws Error(kCheckpoint) with every fatal change; returns the others as log lines.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "dist/comm/agree.h"
 #include "dist/grad/cuda_flat_memory.h"
 #include "kernels/common/error.h"
 #include "src/base/parallel.h"
@@ -97,12 +98,25 @@ void StepRunner::join(const Pass& pass, std::int64_t micro_batch, std::span<floa
   step.losses.push_back(pass.loss);
 }
 
+Batch StepRunner::batch_or_zeros(Step& step, const std::function<Batch()>& read) const {
+  try {
+    return read();
+  } catch (const Error& error) {
+    const std::lock_guard lock(step.reading);
+    if (!step.unreadable) step.unreadable = error;
+  }
+  const at::Tensor zeros = at::zeros({options_.train.micro_batch_size, options_.sequence_length},
+                                     at::TensorOptions().dtype(at::kLong).device(model_.mode().device));
+  return {zeros, zeros};
+}
+
 void StepRunner::run_in_turn(Step& step) {
   const std::int64_t first = comm_.rank() * local_micro_batches_;
   for (std::int64_t i = first; i < first + local_micro_batches_; ++i) {
     const std::span<float> leaf = accumulator_.next(/*zeroed=*/false);
     GradientPlaces places(model_.parameters(), leaf);  // one pass may leave its gradients where they are wanted
-    join(forward_backward(step, i, loader_.take(first_sample(step.plan, i)), &places), i, leaf, step);
+    const Batch batch = batch_or_zeros(step, [&] { return loader_.take(first_sample(step.plan, i)); });
+    join(forward_backward(step, i, batch, &places), i, leaf, step);
     const bool last = i + 1 == first + local_micro_batches_;
     const auto next_step = static_cast<std::uint64_t>(options_.train.batch_size);
     loader_.prefetch(last ? first_sample(step.plan, first) + next_step : first_sample(step.plan, i + 1));
@@ -121,9 +135,10 @@ void StepRunner::run_side_by_side(Step& step) {
       std::vector<Pass> round(static_cast<std::size_t>(count));
       run_parallel(count, options_.threads, [&](std::int64_t i) {
         const std::int64_t micro_batch = first + begin + i;
-        const Batch batch =
-            sample_batch(sampler_, first_sample(step.plan, micro_batch), options_.train.micro_batch_size,
-                         options_.sequence_length, model_.mode().device);
+        const Batch batch = batch_or_zeros(step, [&] {
+          return sample_batch(sampler_, first_sample(step.plan, micro_batch), options_.train.micro_batch_size,
+                              options_.sequence_length, model_.mode().device);
+        });
         round[static_cast<std::size_t>(i)] = forward_backward(step, micro_batch, batch, /*places=*/nullptr);
       });
       for (std::int64_t i = 0; i < count; ++i)
@@ -133,19 +148,25 @@ void StepRunner::run_side_by_side(Step& step) {
   }
 }
 
-void StepRunner::agree_on_loss(const at::Tensor& losses, const dist::StopPoll& poll, StepOutcome& outcome) {
+void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, StepOutcome& outcome) {
   std::vector<double> mine(losses.const_data_ptr<double>(), losses.const_data_ptr<double>() + losses.numel());
-  mine.push_back(static_cast<double>(poll.requested()));
+  mine.push_back(step.unreadable ? 1.0 : 0.0);
+  mine.push_back(static_cast<double>(step.poll.requested()));
   mine.push_back(timer_.seconds());
   std::vector<double> all(mine.size() * static_cast<std::size_t>(comm_.size()));
   comm_.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
-  double sum = 0.0, stop = 0.0;
+  double sum = 0.0, stop = 0.0, unreadable = 0.0;
   for (std::size_t begin = 0; begin < all.size(); begin += mine.size()) {
     const std::size_t end = begin + mine.size();
-    for (std::size_t i = begin; i < end - 2; ++i) sum += all[i];
+    for (std::size_t i = begin; i < end - 3; ++i) sum += all[i];
+    unreadable = std::max(unreadable, all[end - 3]);
     stop = std::max(stop, all[end - 2]);
     outcome.own_seconds.push_back(all[end - 1]);
   }
+  if (unreadable > 0.0)
+    dist::on_every_rank(comm_, "training tokens", [&] {
+      if (step.unreadable) throw Error(*step.unreadable);
+    });
   outcome.loss = sum / static_cast<double>(micro_batches_);
   outcome.stop = static_cast<int>(stop);
 }
@@ -175,7 +196,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   const double mean = 1.0 / static_cast<double>(micro_batches_);
   // Waits for the device, for the first time in the step; the losses are there when the norm is.
   outcome.grad_norm = global_norm(comm_, exec, mine, optimizer_.norm_scratch()) * mean;
-  agree_on_loss(losses, poll, outcome);
+  agree_on_loss(step, losses, outcome);
   if (loss_hook_) outcome.loss = loss_hook_(static_cast<std::int64_t>(plan.step), outcome.loss);
   // Both numbers have the same bits on every rank, so every rank takes the same branch.
   outcome.spike = is_spike && std::isfinite(outcome.loss) && is_spike(outcome.loss);

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -16,6 +18,7 @@
 #include "dist/control/stop_poll.h"
 #include "dist/grad/grad_reducer.h"
 #include "dist/grad/tree_accumulator.h"
+#include "kernels/common/error.h"
 #include "src/data/sampler.h"
 #include "src/model/gpt2.h"
 #include "src/optim/sharded_adamw.h"
@@ -89,9 +92,14 @@ class StepRunner {
     std::vector<at::Tensor> losses;  // in order of micro-batches
     int stop = 0;                    // the poll's answer on the way
     std::int64_t unasked = 0;        // turns since the poll was asked
+    std::mutex reading{};               // guards what follows
+    std::optional<Error> unreadable{};  // why tokens of this rank could not be read
   };
   // Number of the first sample of a micro-batch in the run.
   std::uint64_t first_sample(const dist::StepPlan& plan, std::int64_t micro_batch) const;
+  // What `read` returns. If its tokens cannot be read, zeros, for the other ranks wait for this one in the step's
+  // collectives: after those, and before any parameter changes, all ranks throw.
+  Batch batch_or_zeros(Step& step, const std::function<Batch()>& read) const;
   // places: where gradients may be left, or null.
   Pass forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientPlaces* places);
   // Adds a pass to the step: its gradients by way of `leaf`, the accumulator's next.
@@ -102,8 +110,8 @@ class StepRunner {
   // After most_threads_ more micro-batches, with more to come: whether to give the step up.
   bool stops(Step& step);
   // Mean loss over the global batch in order of micro-batches, the largest reason to stop, and who worked how long.
-  // losses: this rank's, on the host.
-  void agree_on_loss(const at::Tensor& losses, const dist::StopPoll& poll, StepOutcome& outcome);
+  // losses: this rank's, on the host. Throws AgreedError if a rank could not read its tokens.
+  void agree_on_loss(const Step& step, const at::Tensor& losses, StepOutcome& outcome);
 
   Gpt2& model_;
   const Sampler& sampler_;

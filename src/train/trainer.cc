@@ -93,6 +93,7 @@ void Trainer::resume() {
 void Trainer::load(const CheckpointReader* reader) {
   state_ = load_state(reader, parts_.comm);
   for (const std::string& change : check_resume(state_.config_json, options_.config_json)) parts_.log.warning(change);
+  check_data();
   if (state_.world_size != parts_.comm.size())
     parts_.log.info(
         fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
@@ -104,6 +105,7 @@ void Trainer::load(const CheckpointReader* reader) {
 }
 
 void Trainer::identify_state() {
+  state_.data_json = to_json(data_identity());
   state_.config_json = options_.config_json;
   state_.config_hash = options_.config_hash;
   state_.world_size = parts_.comm.size();
@@ -117,6 +119,15 @@ void Trainer::open_records() {
     const bool again = state_.step == 0 || is_complete() || evaluation_pending();
     evaluations_.emplace(dir / "eval.jsonl", again ? state_.step : state_.step + 1);
   });
+}
+
+void Trainer::check_data() {
+  // Nothing is trained any more in a run that has finished: other training tokens change nothing.
+  const bool allow = options_.data.allow_change || state_.step >= options_.train.steps;
+  std::vector<std::string> lines;
+  dist::on_every_rank(parts_.comm, "token files",
+                      [&] { lines = check_resumed_data(state_.data_json, data_identity(), allow); });
+  for (const std::string& line : lines) parts_.log.warning(line);
 }
 
 std::string Trainer::existing_report() {

@@ -13,6 +13,7 @@
 #include "src/base/log.h"
 #include "src/checkpoint/reader.h"
 #include "src/checkpoint/train_state.h"
+#include "src/data/data_identity.h"
 #include "src/data/token_source.h"
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
@@ -68,6 +69,10 @@ class Trainer {
   void load(const CheckpointReader* reader);
   void identify_state();
   void open_records();
+  DataIdentity data_identity() const {
+    return {.train = identity_of(parts_.train_tokens), .val = identity_of(parts_.val_tokens)};
+  }
+  void check_data();              // against the checkpoint's
   std::string existing_report();  // of a run that is finished already; collective
 
   int train();  // why it stopped before its end, or 0

@@ -145,6 +145,7 @@ TrainState some_state() {
   state.skips_total = 3;
   state.bitops = 1.25e21;
   state.bitops_at_full = 3.0000000000000004e22;
+  state.data_json = std::string(200'000, 'x') + "\xC3\xA9";  // more than an attribute holds
   return state;
 }
 
@@ -154,6 +155,16 @@ TEST_F(Checkpoint, TheTrainingStateComesBackEqual) {
     save_train_state(writer, state);
     EXPECT_EQ(load_train_state(CheckpointReader::open(writer.commit().folder)), state);
   }
+}
+
+TEST_F(Checkpoint, ATrainingStateFromBeforeTokensWereListedLoadsWithoutThem) {
+  TrainState old = some_state();
+  old.data_json.clear();
+  CheckpointWriter writer = CheckpointWriter::begin(root_, old.step);
+  save_train_state(writer, old);
+  const CheckpointReader reader = CheckpointReader::open(writer.commit().folder);
+  EXPECT_FALSE(reader.has_tensor("/state/data"));  // as in the files of such programs
+  EXPECT_EQ(load_train_state(reader), old);
 }
 
 TEST_F(Checkpoint, ATrainingStateOfANewerVersionOrWithoutAFieldIsRefused) {

@@ -93,6 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "parallel.pipeline = 2: must be 1: this build trains with data parallelism only"},
         Refused{{"parallel.pipeline=13"}, "parallel.pipeline = 13: must not exceed model.n_layer"},
         Refused{{"eval.bits=[9]"}, "eval.bits[0] = 9: must be one of quant.widths, or 32"},
+        Refused{{"eval.max_tokens=1"}, "eval.max_tokens = 1: must be at least 2, or 0 for all"},
         Refused{{"eval.stride=129"}, "eval.stride = 129: must not exceed data.sequence_length"},
         Refused{{"quant.calibration_batches=0"}, "quant.calibration_batches = 0: must be an integer from 1 to 1000000"},
         Refused{{"quant.weight.method=log", "quant.weight.symmetric=false"},
@@ -155,7 +156,6 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
               HasSubstr("optim.weight_decay = 2.0: times lr.peak is 1"));
   EXPECT_THAT(warning({"lr.peak=0.5", "optim.weight_decay=1.9"}), IsEmpty());
   EXPECT_THAT(warning({"optim.clip_norm=1e-9"}), HasSubstr("optim.clip_norm = 1e-09: is not above optim.eps"));
-  EXPECT_THAT(warning({"data.train=[\"a\"]", "data.val=[\"a\"]"}), HasSubstr("in common with data.train"));
   EXPECT_THAT(warning({"quant.widths=[2,16]", "precision.min_bits=2", "precision.max_bits=16"}),
               HasSubstr("more than 12 bits"));
 }

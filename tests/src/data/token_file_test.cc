@@ -1,9 +1,15 @@
 #include "src/data/token_file.h"
 
 #include <gmock/gmock.h>
+#include <sys/resource.h>
 
+#include <chrono>
 #include <cstring>
+#include <deque>
+#include <filesystem>
+#include <fstream>
 #include <random>
+#include <thread>
 
 #include "tests/src/data/data_fixture.h"
 
@@ -19,6 +25,13 @@ using testing::read_text;
 using testing::TemporaryFolder;
 using testing::write_shard;
 using testing::write_text;
+
+std::vector<int> tokens_of(const std::string& path) {
+  const TokenFile file(path);
+  std::vector<std::uint16_t> tokens(static_cast<std::size_t>(file.tokens()));
+  file.read(0, tokens);
+  return {tokens.begin(), tokens.end()};
+}
 
 // A shard's bytes with one header word replaced.
 std::string with_header_word(std::string bytes, std::size_t word, std::int32_t value) {
@@ -51,9 +64,7 @@ TEST(TokenFile, ReadsWhatWasWrittenInPieces) {
   writer.complete();
   writer.publish();
   EXPECT_EQ(writer.tokens(), 600'000);
-  const TokenFile file = TokenFile::open(folder.file("a.bin"));
-  ASSERT_EQ(file.tokens().size(), all.size());
-  EXPECT_TRUE(std::equal(all.begin(), all.end(), file.tokens().begin()));
+  EXPECT_EQ(tokens_of(folder.file("a.bin")), all);
 }
 
 TEST(TokenFile, NamesFileOffsetExpectedAndFound) {
@@ -61,7 +72,7 @@ TEST(TokenFile, NamesFileOffsetExpectedAndFound) {
   const std::string good = read_text(write_shard(folder.file("good.bin"), {5, 6, 7, 8}));
   const auto message = [&](std::string_view content) {
     const std::string path = write_text(folder.file("bad.bin"), content);
-    return error_message(ErrorKind::kData, [&] { TokenFile::open(path); });
+    return error_message(ErrorKind::kData, [&] { const TokenFile file(path); });
   };
   EXPECT_THAT(message(with_header_word(good, 0, 7)),
               AllOf(HasSubstr(folder.file("bad.bin")), HasSubstr("at byte 0: expected the magic number 20240520"),
@@ -77,9 +88,9 @@ TEST(TokenFile, NamesFileOffsetExpectedAndFound) {
   EXPECT_THAT(message(good + "xy"), HasSubstr("at byte 1032: expected the end of the file"));
   EXPECT_THAT(message(good.substr(0, 1000)), HasSubstr("at byte 1000: expected a header of 1024 bytes"));
   EXPECT_THAT(message(""), HasSubstr("at byte 0: expected a header"));
-  EXPECT_THAT(error_message(ErrorKind::kData, [&] { TokenFile::open(folder.file("none.bin")); }),
+  EXPECT_THAT(error_message(ErrorKind::kData, [&] { const TokenFile file(folder.file("none.bin")); }),
               AllOf(HasSubstr("none.bin"), HasSubstr("No such file")));
-  EXPECT_THAT(error_message(ErrorKind::kData, [&] { TokenFile::open(folder.path().string()); }),
+  EXPECT_THAT(error_message(ErrorKind::kData, [&] { const TokenFile file(folder.path().string()); }),
               HasSubstr("not a regular file"));
 }
 
@@ -94,7 +105,7 @@ TEST(TokenFile, RandomHeadersGiveADataErrorOrTheFile) {
     if (random() % 4 == 0) bytes.resize(random() % 1100);
     const std::string path = write_text(folder.file("bad.bin"), bytes);
     try {
-      EXPECT_EQ(TokenFile::open(path).tokens().size(), 4U);
+      EXPECT_EQ(TokenFile(path).tokens(), 4);
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kData);
       ++refused;
@@ -103,17 +114,111 @@ TEST(TokenFile, RandomHeadersGiveADataErrorOrTheFile) {
   EXPECT_GT(refused, 300);
 }
 
-TEST(TokenFile, TheFirstTokenBeyondTheVocabularyIsNamedByOffset) {
-  std::vector<std::uint16_t> tokens(10000, 256);
-  EXPECT_NO_THROW(check_vocabulary(tokens, 257, "a.bin", 1024));
-  EXPECT_NO_THROW(check_vocabulary({}, 257, "a.bin", 1024));
-  tokens[9999] = 257;
-  tokens[9000] = 50256;
-  EXPECT_THAT(error_message(ErrorKind::kData, [&] { check_vocabulary(tokens, 257, "a.bin", 1024); }),
-              AllOf(HasSubstr("a.bin: at byte 19024 (token 9000)"), HasSubstr("vocabulary of 257, found 50256")));
-  EXPECT_NO_THROW(check_vocabulary(tokens, 50257, "a.bin", 1024));
-  tokens[0] = 65535;
-  EXPECT_NO_THROW(check_vocabulary(tokens, 65536, "a.bin", 1024));
+TEST(TokenFile, ReadsAnyRange) {
+  const TemporaryFolder folder;
+  const TokenFile file(write_shard(folder.file("a.bin"), counting(100, 50)));
+  EXPECT_EQ(file.tokens(), 50);
+  for (std::int64_t begin = 0; begin <= 50; ++begin) {
+    std::vector<std::uint16_t> out(static_cast<std::size_t>(50 - begin) / 2);
+    file.read(begin, out);
+    const std::vector<int> want = counting(100 + static_cast<int>(begin), out.size());
+    EXPECT_TRUE(std::equal(want.begin(), want.end(), out.begin(), out.end()));
+  }
+  std::vector<std::uint16_t> out(2);
+  EXPECT_THROW(file.read(49, out), Error);
+  EXPECT_THROW(file.read(-1, out), Error);
+}
+
+// Files that change under way: the open one, with what was read of it known or not.
+class TokenFileInUse : public ::testing::Test {
+ protected:
+  // Reads the whole file in one go.
+  void read(std::size_t first = 0) const {
+    std::vector<std::uint16_t> out(tokens_.size() - first);
+    file_.read(static_cast<std::int64_t>(first), out);
+    EXPECT_TRUE(std::equal(out.begin(), out.end(), tokens_.begin() + static_cast<std::ptrdiff_t>(first)));
+  }
+  std::string refusal(std::size_t first = 0) const {
+    return error_message(ErrorKind::kData, [&] { read(first); });
+  }
+  // In place, unlike write_shard, and with the old date of writing: as `rsync --inplace --times`.
+  void overwrite(const std::vector<int>& tokens) const {
+    const auto date = std::filesystem::last_write_time(path_);
+    const std::string bytes = read_text(write_shard(folder_.file("other.bin"), tokens));
+    wait();
+    std::fstream(path_, std::ios::in | std::ios::out | std::ios::binary) << bytes;
+    std::filesystem::last_write_time(path_, date);
+  }
+  void touch() const {
+    wait();
+    std::filesystem::last_write_time(path_, std::filesystem::last_write_time(path_) + std::chrono::seconds(5));
+  }
+  // Two changes within a tick of the file system's clock have the same time.
+  static void wait() { std::this_thread::sleep_for(std::chrono::milliseconds(20)); }
+
+  const TemporaryFolder folder_;
+  const std::vector<int> tokens_ = counting(0, 3000);
+  const std::string path_ = write_shard(folder_.file("a.bin"), tokens_);
+  TokenFile file_{path_};
+};
+
+TEST_F(TokenFileInUse, IsRefusedWhenCutShort) {
+  file_.set_hash(file_.scan(3000).hash);
+  read();
+  std::filesystem::resize_file(path_, 5000);
+  EXPECT_THAT(refusal(2990), AllOf(HasSubstr(path_), HasSubstr("changed while it was in use"),
+                                   HasSubstr("it has 5000 bytes and had 7024"), HasSubstr("data.allow_change")));
+  EXPECT_THAT(refusal(0), HasSubstr("5000 bytes"));
+  std::vector<std::uint16_t> out(1);
+  EXPECT_THROW(file_.read(0, out), Error);  // also what is still there
+  EXPECT_THROW((void)file_.scan(3000), Error);
+}
+
+TEST_F(TokenFileInUse, IsRefusedWhenItHoldsOtherTokens) {
+  file_.set_hash(file_.scan(3000).hash);
+  std::vector<int> other = tokens_;
+  other.back() = 0;
+  overwrite(other);
+  std::vector<std::uint16_t> out(1);
+  EXPECT_THAT(error_message(ErrorKind::kData, [&] { file_.read(0, out); }),
+              AllOf(HasSubstr(path_), HasSubstr("it holds other tokens")));
+}
+
+TEST_F(TokenFileInUse, MayBeTouchedRenamedOrWrittenAgainWithTheSameTokens) {
+  file_.set_hash(file_.scan(3000).hash);
+  touch();
+  read();
+  overwrite(tokens_);
+  read();
+  std::filesystem::rename(path_, folder_.file("b.bin"));
+  read();
+}
+
+TEST_F(TokenFileInUse, IsRefusedWhenChangedBeforeItsContentWasKnown) {
+  touch();
+  EXPECT_THAT(refusal(), HasSubstr("it holds other tokens"));
+  EXPECT_THAT(error_message(ErrorKind::kData, [&] { (void)file_.scan(3000); }),
+              HasSubstr("written to while it was being read"));
+}
+
+TEST_F(TokenFileInUse, IsReadToTheEndAsItWasWhenAnotherTakesItsName) {
+  file_.set_hash(file_.scan(3000).hash);
+  write_shard(path_, counting(7, 10));
+  read();
+  std::filesystem::remove(path_);
+  read();
+}
+
+TEST_F(TokenFileInUse, MoreMayBeOpenThanThePresetLimitAllows) {
+  ::rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const ::rlimit lower{.rlim_cur = 40, .rlim_max = limit.rlim_max};
+  ASSERT_GT(limit.rlim_max, 200U);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &lower), 0);
+  std::deque<TokenFile> files;
+  for (int i = 0; i < 100; ++i) files.emplace_back(path_);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_EQ(files.size(), 100U);
 }
 
 TEST(TokenFileWriter, RefusesIdsThatDoNotFitSixteenBits) {
@@ -134,9 +239,9 @@ TEST(TokenFileWriter, AnUnfinishedFileIsNeverSeen) {
   {
     TokenFileWriter writer(folder.file("a.bin"));
     writer.append(counting(0, 60000));
-    EXPECT_THAT(TokenFile::open(folder.file("a.bin")).tokens(), ElementsAre(1, 2, 3));
+    EXPECT_THAT(tokens_of(folder.file("a.bin")), ElementsAre(1, 2, 3));
     writer.complete();
-    EXPECT_THAT(TokenFile::open(folder.file("a.bin")).tokens(), ElementsAre(1, 2, 3));
+    EXPECT_THAT(tokens_of(folder.file("a.bin")), ElementsAre(1, 2, 3));
   }
   const auto entries = std::filesystem::directory_iterator(folder.path());
   EXPECT_EQ(std::distance(begin(entries), end(entries)), 1);  // no temporary file is left

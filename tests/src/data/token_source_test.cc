@@ -65,20 +65,49 @@ TEST(TokenSource, NamesTheKeyAndThePatternThatIsWrong) {
   };
   EXPECT_THAT(message(ErrorKind::kData, {shard, folder.file("none_*.bin")}),
               AllOf(HasSubstr("data.val"), HasSubstr("none_*.bin\" matches no file")));
-  EXPECT_THAT(message(ErrorKind::kData, {folder.file("*.bin"), shard}), HasSubstr("a second time"));
+  EXPECT_THAT(message(ErrorKind::kData, {folder.file("*.bin"), shard}), HasSubstr("is named a second time"));
   EXPECT_THAT(message(ErrorKind::kData, {write_text(folder.file("b.bin"), "x")}), HasSubstr("at byte 1"));
   EXPECT_THAT(message(ErrorKind::kConfig, {}), HasSubstr("data.val is empty"));
   EXPECT_THAT(message(ErrorKind::kConfig, {"builtin", shard}), HasSubstr("mixes \"builtin\""));
 }
 
-TEST(TokenSource, FindsATokenBeyondTheVocabularyInTheShardThatHasIt) {
+TEST(TokenSource, AFileIsReadOnceWhateverLeadsToIt) {
+  const TemporaryFolder folder;
+  const std::string shard = write_shard(folder.file("a.bin"), {1, 2});
+  std::filesystem::create_symlink("a.bin", folder.path() / "soft.bin");
+  std::filesystem::create_hard_link(shard, folder.path() / "hard.bin");
+  for (const std::string& again : {folder.file("./a.bin"), folder.file("soft.bin"), folder.file("hard.bin")})
+    EXPECT_THAT(error_message(ErrorKind::kData,
+                              [&] {
+                                open_tokens({shard, again}, Split::kTrain);
+                              }),
+                AllOf(HasSubstr("data.train: token file " + again), HasSubstr("is the same file as " + shard)));
+  const std::string copy = write_shard(folder.file("copy.bin"), {1, 2});
+  EXPECT_EQ(open_tokens({shard, copy}, Split::kTrain).total_tokens(), 4);
+}
+
+TEST(TokenSource, ScansASegmentAndFindsATokenBeyondTheVocabularyInIt) {
   const TemporaryFolder folder;
   write_shard(folder.file("a.bin"), {1, 2});
   write_shard(folder.file("b.bin"), {1, 300});
   const TokenSource source = open_tokens({folder.file("?.bin")}, Split::kTrain);
-  EXPECT_NO_THROW(source.check_vocabulary(301));
-  EXPECT_THAT(error_message(ErrorKind::kData, [&] { source.check_vocabulary(300); }),
+  EXPECT_EQ(source.scan(0, 300).largest_id, 2);
+  EXPECT_EQ(source.scan(1, 301).largest_id, 300);
+  EXPECT_THAT(error_message(ErrorKind::kData, [&] { (void)source.scan(1, 300); }),
               AllOf(HasSubstr("b.bin: at byte 1026 (token 1)"), HasSubstr("found 300")));
+}
+
+TEST(TokenSource, TokensInMemoryAndInAFileHaveTheSameContent) {
+  const TemporaryFolder folder;
+  TokenSource source;
+  source.add_file(write_shard(folder.file("a.bin"), {5, 9, 7}));
+  source.add_tokens("memory", {5, 9, 7});
+  EXPECT_FALSE(source.segments()[0].content.has_value());
+  ASSERT_TRUE(source.segments()[1].content.has_value());
+  EXPECT_EQ(source.scan(0, 10), *source.segments()[1].content);
+  EXPECT_EQ(source.scan(1, 10).largest_id, 9);
+  EXPECT_THAT(error_message(ErrorKind::kData, [&] { (void)source.scan(1, 9); }),
+              HasSubstr("memory: at byte 2 (token 1)"));
 }
 
 TEST(BuiltinText, HoldsOutTheLastTenthOfEveryFileAndSkipsLinks) {
@@ -97,8 +126,8 @@ TEST(BuiltinText, IsThereOnThisSystemAndFitsTheByteVocabulary) {
   const TokenSource train = open_tokens({"builtin"}, Split::kTrain), val = open_tokens({"builtin"}, Split::kVal);
   EXPECT_GT(train.total_tokens(), 100'000);
   EXPECT_NEAR(static_cast<double>(val.total_tokens()) / static_cast<double>(train.total_tokens()), 1.0 / 9, 0.01);
-  train.check_vocabulary(ByteTokenizer::kVocabSize);
-  val.check_vocabulary(ByteTokenizer::kVocabSize);
+  EXPECT_LE(train.segments()[0].content->largest_id, ByteTokenizer::kEndOfTextId);
+  EXPECT_LE(val.segments()[0].content->largest_id, ByteTokenizer::kEndOfTextId);
   EXPECT_THAT(decoded(train), HasSubstr("GNU GENERAL PUBLIC LICENSE"));
 }
 

@@ -81,7 +81,7 @@ TEST(Tokenize, BlocksShardsAndTheHeldOutCutDoNotChangeTheTokens) {
                                                   .val_fraction = 0.3,
                                                   .overwrite = true});
     EXPECT_GT(result.train_files.size(), 2U);
-    EXPECT_EQ(TokenFile::open(result.train_files[0]).tokens().size(), 1'000'000U);
+    EXPECT_EQ(TokenFile(result.train_files[0]).tokens(), 1'000'000);
     std::vector<int> joined = tokens_of(result.train_files);
     const std::vector<int> val = tokens_of({result.val_file});
     EXPECT_EQ(joined.front(), tokenizer.end_of_text());

@@ -98,7 +98,7 @@ TEST(HeldOutScore, RefusesATextWithoutATokenToPredict) {
     FAIL() << "scored one token";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kData);
-    EXPECT_NE(std::string(error.what()).find("data.val has 1 tokens"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("data.val (tiny) has 1 token to read"), std::string::npos);
   }
 }
 

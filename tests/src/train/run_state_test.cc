@@ -51,7 +51,8 @@ TEST_F(RunStateTest, EveryCounterComesBackOnEveryRank) {
                          .skips_in_row = 9,
                          .skips_total = 10,
                          .bitops = 11.5,
-                         .bitops_at_full = 12.5};
+                         .bitops_at_full = 12.5,
+                         .data_json = "[13]"};
   const CheckpointReader reader = saved(rank, state);
   dist::run_local_ranks(
       2, [&](dist::Communicator& comm) { EXPECT_EQ(load_state(comm.rank() == 0 ? &reader : nullptr, comm), state); });

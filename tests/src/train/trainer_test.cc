@@ -10,6 +10,7 @@
 #include <mutex>
 #include <thread>
 
+#include "dist/comm/agree.h"
 #include "src/base/json.h"
 #include "src/checkpoint/catalog.h"
 #include "tests/support/tiny_training.h"
@@ -54,7 +55,7 @@ class TrainerTest : public ::testing::Test {
   // Runs `options` on `ranks` threads; what rank 0 ends with.
   End train(const TrainerOptions& options, int ranks, const QuantizerConfig& activation = {.granularity = "token"},
             const Prepare& prepare = {}, const std::atomic<int>* signal = nullptr) {
-    const TokenSource tokens = test::tiny_tokens(), held_out = test::tiny_tokens(300);
+    const TokenSource tokens = test::tiny_tokens(train_tokens_), held_out = test::tiny_tokens(held_out_tokens_);
     End end;
     dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
       TinyModel mine;
@@ -98,6 +99,7 @@ class TrainerTest : public ::testing::Test {
   std::string read(const std::string& dir, const std::string& file) const { return read_file(root_ / dir / file); }
 
   fs::path root_;
+  std::int64_t train_tokens_ = 4000, held_out_tokens_ = 300;
   std::function<void(std::int64_t, const std::string&)> on_progress_;
 };
 
@@ -456,6 +458,34 @@ TEST_F(TrainerTest, RefusesACheckpointOfAnotherShapeAndSaysWhatDiffers) {
     EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
     EXPECT_THAT(error.what(), ::testing::HasSubstr("model.n_layer: 2 in the checkpoint, 3 now"));
   }
+}
+
+TEST_F(TrainerTest, OtherTrainingTokensAreRefusedOnResumeUnlessTheyAreAllowed) {
+  train(options("run", 4), 2);
+  train_tokens_ = 4001;
+  TrainerOptions o = options("run", 8);
+  try {
+    train(o, 2);
+    FAIL() << "accepted";
+  } catch (const dist::AgreedError& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("tiny has other content: 4000 tokens"));
+  }
+  // A finished run trains no more: its table may be shown.
+  EXPECT_TRUE(train(options("run", 4), 2).result.finished);
+  EXPECT_THAT(read("run", "logs/rank_000.log"), ::testing::HasSubstr("warning: data.train is not what"));
+  o.data.allow_change = true;
+  EXPECT_EQ(train(o, 2).state.step, 8);
+  // From here on these are the run's tokens.
+  o = options("run", 12);
+  EXPECT_EQ(train(o, 1).state.step, 12);
+}
+
+TEST_F(TrainerTest, OtherHeldOutTokensAreSaidOnResume) {
+  train(options("run", 4), 1);
+  held_out_tokens_ = 200;
+  EXPECT_EQ(train(options("run", 8), 1).state.step, 8);
+  EXPECT_THAT(read("run", "logs/rank_000.log"), ::testing::HasSubstr("warning: data.val is not what it was"));
 }
 
 // No option is lost between the configuration and the steps.
