@@ -3,16 +3,20 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 
+#include "dist/comm/agree.h"
 #include "launch/command.h"
 #include "launch/failure.h"
 #include "launch/setup_run.h"
 #include "launch/world.h"
+#include "src/base/file.h"
 #include "src/checkpoint/reader.h"
 #include "src/data/split_check.h"
 #include "src/train/calibrator.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
+#include "src/train/range_state.h"
 #include "src/train/run_state.h"
 #include "src/train/step_runner.h"
 
@@ -24,17 +28,93 @@ struct EvalArguments {
   std::vector<int> bits;
   std::vector<std::string> sets;
   std::string output;
+  bool strict = false;
 };
 
-// A width without calibrated ranges cannot be evaluated from the checkpoint alone.
-void require_calibrated(Gpt2& model, const QuantConfig& quant, const std::vector<int>& widths) {
-  for (const int bits : widths)
-    if (needs_calibration(model, evaluation_precision(model, quant, bits)))
-      throw dist::AgreedError(
-          ErrorKind::kConfig,
-          fmt::format("--bits {}: the checkpoint has no calibrated activation ranges at this width; "
-                      "choose widths that the run trained or evaluated",
-                      bits));
+void warn(const std::string& text) { fmt::print(stderr, "qat_dist: warning: {}\n", text); }
+
+// The checkpoint's configuration with the user's changes, whatever number of ranks is here.
+AgreedConfig evaluation_config(World& world, const TrainState& state, const EvalArguments& arguments) {
+  std::vector<std::string> sets = arguments.sets;
+  // How the run was split over ranks is no matter here; a micro-batch is what ranges are calibrated on.
+  std::vector<std::int64_t> micro_batch = {1};
+  on_root(world.comm(), "reading the checkpoint's configuration", [&] {
+    const Value stored = parse_json(state.config_json, "the checkpoint's configuration", ErrorKind::kCheckpoint);
+    micro_batch[0] = stored.at("train").at("micro_batch_size").as_int();
+  });
+  world.comm().broadcast(view(std::span(micro_batch)), /*root=*/0);
+  sets.push_back(fmt::format("train.micro_batch_size={}", micro_batch[0]));
+  sets.push_back(fmt::format("train.batch_size={}", world.size() * micro_batch[0]));
+  for (const char* free : {"parallel.data=0", "parallel.pipeline=1", "model.init=random"}) sets.emplace_back(free);
+  if (!arguments.bits.empty()) sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
+  return agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
+}
+
+// Calibrates `widths` as the run would have.
+void calibrate_widths(World& world, const RunConfig& config, const Gpt2& model, const std::vector<int>& widths,
+                      std::int64_t steps, EvaluationRanges& ranges) {
+  std::optional<TokenSource> tokens;
+  std::optional<Sampler> sampler;
+  try {
+    tokens = open_agreed_tokens(world, config.data.train, Split::kTrain, config.model.vocab_size);
+    sampler.emplace(*tokens, config.data.sequence_length, config.run.seed);
+  } catch (const Error& error) {  // the same on all ranks
+    throw dist::AgreedError(
+        error.kind(),
+        fmt::format("the checkpoint has no activation ranges for {} bits, and the training text that they would be "
+                    "calibrated on is not to be had. Name it by --set data.train=..., or choose other widths: {}",
+                    fmt::join(widths, ", "), error.what()));
+  }
+  dist::StopPoll never(world.comm());
+  for (const int bits : widths) {
+    const PrecisionMap precision = evaluation_precision(model, config.quant, bits);
+    const auto layers = layers_to_calibrate(model, precision, steps, config.quant.recalibrate_every);
+    ranges[bits] = calibrate(model, precision, layers, *sampler, world.comm(), never,
+                             {.seed = config.run.seed,
+                              .batches = config.quant.calibration_batches,
+                              .micro_batch_size = config.train.micro_batch_size,
+                              .sequence_length = config.data.sequence_length})
+                       ->ranges;
+  }
+}
+
+// The calibrated ranges that the evaluation of `widths` has of its own: those that the checkpoint has, and for widths
+// that it has none of, those that the run would have taken.
+EvaluationRanges own_ranges(World& world, const CheckpointReader* reader, const AgreedConfig& agreed, const Gpt2& model,
+                            const std::vector<int>& widths, std::int64_t steps) {
+  const RunConfig& config = agreed.loaded.config;
+  EvaluationRanges stored, ranges;
+  std::vector<std::int32_t> fit = {0};
+  on_root(world.comm(), "reading calibrated ranges",
+          [&] { fit[0] = evaluation_ranges_fit(*reader, agreed.json) ? 1 : 0; });
+  world.comm().broadcast(view(std::span(fit)), /*root=*/0);
+  if (fit[0] != 0) stored = load_evaluation_ranges(reader, model, world.comm());
+  std::vector<int> missing;
+  for (const int bits : widths) {
+    const auto layers = layers_to_calibrate(model, evaluation_precision(model, config.quant, bits), steps,
+                                            config.quant.recalibrate_every);
+    for (const std::int64_t layer : layers) {
+      const auto found = stored[bits].find(layer);
+      if (found != stored[bits].end()) {
+        ranges[bits][layer] = found->second;
+      } else if (missing.empty() || missing.back() != bits) {
+        missing.push_back(bits);
+      }
+    }
+  }
+  if (!missing.empty()) calibrate_widths(world, config, model, missing, steps, ranges);
+  return ranges;
+}
+
+void print_report(const CheckpointReader& reader, const TrainState& state, const std::vector<WidthResult>& widths,
+                  const std::string& output) {
+  const std::string folder = reader.info().folder.string();
+  FinalReport report{.title = "Held-out perplexity by bit width"};
+  report.widths = widths;
+  report.summary = {{"checkpoint", folder}, {"step", std::to_string(state.step)}};
+  report.details = Value::object({{"checkpoint", folder}, {"step", state.step}});
+  const std::string table = output.empty() ? width_table(report.widths).ascii() : write_final_report(output, report);
+  fmt::print("{}", table);
 }
 
 // The held-out tokens must be enough, and of the kind that the model was trained on; where the run's own are meant,
@@ -53,43 +133,39 @@ void check_held_out(World& world, const LoadResult& loaded, const std::string& d
       doubts.push_back(change);
   });
   if (!world.is_root()) return;
-  for (const std::string& doubt : doubts) fmt::print(stderr, "warning: {}\n", doubt);
+  for (const std::string& doubt : doubts) warn(doubt);
 }
 
 int evaluate(World& world, const EvalArguments& arguments) {
   std::unique_ptr<CheckpointReader> reader;
   on_root(world.comm(), "opening the checkpoint", [&] {
-    reader = std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(arguments.checkpoint)));
+    reader =
+        std::make_unique<CheckpointReader>(open_checkpoint(arguments.checkpoint, warn, {.strict = arguments.strict}));
   });
   const TrainState state = load_state(reader.get(), world.comm());
-  std::vector<std::string> sets = arguments.sets;
-  // How the run was split over ranks is no matter here.
-  for (const char* free : {"parallel.data=0", "parallel.pipeline=1", "model.init=random"}) sets.emplace_back(free);
-  sets.push_back(fmt::format("train.batch_size={}", world.size()));
-  sets.emplace_back("train.micro_batch_size=1");
-  if (!arguments.bits.empty()) sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
-  const AgreedConfig agreed = agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
+  const AgreedConfig agreed = evaluation_config(world, state, arguments);
   const RunConfig& config = agreed.loaded.config;
+  on_root(world.comm(), "preparing the evaluation", [&] {
+    // Before a model of another size is made, and before any work whose result could not be kept.
+    (void)check_structure(*reader, agreed.json, /*parameters=*/nullptr, LoadFor::kEvaluation);
+    if (!arguments.output.empty()) create_directories_checked(arguments.output, "--output");
+  });
   const ComputeMode mode = world.use_device(config.compute);
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
 
   const TokenSource tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
   check_held_out(world, agreed.loaded, state.data_json, tokens);
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1), mode);
-  load_model(reader.get(), model, world.comm());
+  for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kEvaluation, agreed.json))
+    warn(note);
   const std::vector<int> widths = evaluation_widths(config.eval, config.quant);
-  require_calibrated(model, config.quant, widths);
+  const EvaluationRanges ranges = own_ranges(world, reader.get(), agreed, model, widths, state.step);
   dist::StopPoll never(world.comm());
   const auto scores = score_widths(model, tokens, widths, config.quant, config.eval, config.data.sequence_length,
-                                   threads, world.comm(), never);
+                                   threads, world.comm(), never, ranges);
   on_root(world.comm(), "writing the report", [&] {
-    FinalReport report{.title = "Held-out perplexity by bit width"};
-    report.widths = width_results(model, config.lora, config.quant, *scores, config.data.sequence_length);
-    report.summary = {{"checkpoint", reader->info().folder.string()}, {"step", std::to_string(state.step)}};
-    report.details = Value::object({{"checkpoint", reader->info().folder.string()}, {"step", state.step}});
-    const std::string table =
-        arguments.output.empty() ? width_table(report.widths).ascii() : write_final_report(arguments.output, report);
-    fmt::print("{}", table);
+    print_report(*reader, state, width_results(model, config.lora, config.quant, *scores, config.data.sequence_length),
+                 arguments.output);
   });
   return 0;
 }
@@ -102,7 +178,8 @@ Run add_evaluate(CLI::App& app) {
       ->required();
   app.add_option("--bits", arguments->bits, "widths, e.g. 2,4,8,32; default: those of the run")->delimiter(',');
   app.add_option("--set", arguments->sets, "override, e.g. data.val='[\"mine_val.bin\"]'")->take_all();
-  app.add_option("-o,--output", arguments->output, "folder for report.md and report.json");
+  app.add_option("-o,--output", arguments->output, "folder for report.md and report.json; made if it is not there");
+  app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
   return [arguments](Invocation invocation) {
     World world(invocation.argc, invocation.argv);
     const RunStatus status;

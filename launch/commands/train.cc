@@ -32,9 +32,10 @@ struct TrainArguments {
   std::string config;
   std::vector<std::string> sets;
   bool print_config = false;
+  bool strict = false;
 };
 
-TrainerOptions trainer_options(const AgreedConfig& agreed, int threads) {
+TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool strict) {
   const RunConfig& config = agreed.loaded.config;
   return {.run = config.run,
           .train = config.train,
@@ -47,7 +48,8 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads) {
           .checkpoint = config.checkpoint,
           .config_json = agreed.json,
           .config_hash = agreed.hash,
-          .threads = threads};
+          .threads = threads,
+          .strict = strict};
 }
 
 // Folder, lock and effective configuration: rank 0's work, and everybody's failure.
@@ -89,15 +91,18 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
 }
 
 // Initial parameters: random, or those of another run's checkpoint.
-void initialize(World& world, const Gpt2Config& config, std::uint64_t seed, Gpt2& model, Logger& log) {
-  model.init_random(seed);
+void initialize(World& world, const AgreedConfig& agreed, bool strict, Gpt2& model, Logger& log) {
+  const Gpt2Config& config = agreed.loaded.config.model;
+  model.init_random(agreed.loaded.config.run.seed);
   if (config.init != "checkpoint") return;
   std::unique_ptr<CheckpointReader> reader;
+  const auto warn = [&](const std::string& text) { log.warning("model.init_from: " + text); };
   on_root(world.comm(), "reading model.init_from", [&] {
-    reader = std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(config.init_from)));
+    reader = std::make_unique<CheckpointReader>(open_checkpoint(config.init_from, warn, {.strict = strict}));
   });
-  load_model(reader.get(), model, world.comm(), /*base_only=*/true);
-  log.info("initial parameters from " + config.init_from);
+  for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kInitialValues, agreed.json))
+    warn(note);
+  if (reader) log.info("initial parameters from " + reader->info().folder.string());
 }
 
 std::string stopped_text(int signal, const RunStatus& status) {
@@ -123,7 +128,7 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
   const TokenSource train_tokens = open_agreed_tokens(world, config.data.train, Split::kTrain, config.model.vocab_size);
   const TokenSource val_tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
 
-  const TrainerOptions options = trainer_options(agreed, threads);
+  const TrainerOptions options = trainer_options(agreed, threads, arguments.strict);
   std::vector<std::string> doubts;
   dist::on_every_rank(world.comm(), "data and schedules",
                       [&] { doubts = check_before_training(options, train_tokens, val_tokens); });
@@ -147,7 +152,7 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
     return 0;
   });
   Gpt2& model = *built;
-  initialize(world, config.model, config.run.seed, model, log);
+  initialize(world, agreed, arguments.strict, model, log);
   say_what_runs(world, agreed, model, train_tokens, val_tokens, doubts, threads, log);
   const TrainerParts parts{.model = model,
                            .lora = config.lora,
@@ -182,6 +187,8 @@ Run add_train(CLI::App& app) {
   auto arguments = std::make_shared<TrainArguments>();
   app.add_option("-c,--config", arguments->config, "JSON configuration; without it every key has its default");
   app.add_option("--set", arguments->sets, "override: section.key=value, as often as needed")->take_all();
+  app.add_flag("--strict", arguments->strict,
+               "a damaged newest checkpoint of a run is an error: go on from no older one");
   app.add_flag("--print-config", arguments->print_config, "print every value with its origin, and stop");
   return [arguments](Invocation invocation) {
     // From here on a signal is a wish to stop, also while MPI starts.

@@ -141,24 +141,14 @@ fs::path checkpoints_root(const fs::path& path) {
   return fs::is_directory(path / "checkpoints", error) ? path / "checkpoints" : path;
 }
 
-fs::path resolve_checkpoint(const fs::path& path) {
+bool is_checkpoint_folder(const fs::path& path) {
   std::error_code error;
   if (!fs::exists(path, error)) {
     throw Error(ErrorKind::kCheckpoint, fmt::format("{}: no such folder; expected a checkpoint folder, a run folder or "
                                                     "its checkpoints folder",
                                                     path.string()));
   }
-  if (fs::exists(path / kManifestName, error) || step_of_name(path.filename().string())) return path;
-  const fs::path root = checkpoints_root(path);
-  const CheckpointScan scan = scan_checkpoints(root);
-  if (!scan.complete.empty()) return scan.complete.back().folder;
-  if (scan.broken.empty()) {
-    throw Error(ErrorKind::kCheckpoint, fmt::format("{}: no checkpoint there (no {}, no step_* folder); name a "
-                                                    "checkpoint folder, a run folder or its checkpoints folder",
-                                                    root.string(), kManifestName));
-  }
-  throw Error(ErrorKind::kCheckpoint, fmt::format("{}: none of its {} checkpoints is complete; the newest: {}",
-                                                  root.string(), scan.broken.size(), scan.broken.back().reason));
+  return fs::exists(path / kManifestName, error) || step_of_name(path.filename().string()).has_value();
 }
 
 }  // namespace qat

@@ -54,8 +54,8 @@ void remove_checkpoint(const CheckpointInfo& checkpoint);
 // The root that `path` means: a run folder's checkpoints/, or `path` itself.
 std::filesystem::path checkpoints_root(const std::filesystem::path& path);
 
-// The checkpoint folder that `path` means: itself, or the newest complete one of a run folder or root. Throws
-// Error(kCheckpoint) saying what was found there.
-std::filesystem::path resolve_checkpoint(const std::filesystem::path& path);
+// Whether `path` is one checkpoint's folder, damaged or not, by its manifest or its name. Throws Error(kCheckpoint)
+// when there is nothing of that name.
+bool is_checkpoint_folder(const std::filesystem::path& path);
 
 }  // namespace qat

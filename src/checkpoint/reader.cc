@@ -1,8 +1,12 @@
 #include "src/checkpoint/reader.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "src/checkpoint/manifest.h"
 
@@ -11,19 +15,102 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Other sound checkpoints beside a bad one: the next thing to try.
+constexpr std::size_t kMostAdvised = 3;  // each is read whole to be sure of it
+constexpr int kMostListings = 200;
+constexpr int kListingsOfNothing = 3;  // an entry that is renamed while a folder is listed may be missed
+constexpr std::chrono::milliseconds kBetweenListings{5};
+
+bool is_sound(const fs::path& folder) {
+  try {
+    (void)read_manifest(folder, /*hash=*/true);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Sound checkpoints beside a bad one, the newest first: the next thing to try.
 std::string advice(const fs::path& folder) {
-  std::string names;
-  for (const CheckpointInfo& other : list_checkpoints(fs::absolute(folder).parent_path())) {
-    if (other.folder.filename() != folder.filename()) names += fmt::format(" {}", other.folder.filename().string());
+  std::vector<CheckpointInfo> others = list_checkpoints(fs::absolute(folder).parent_path());
+  std::vector<std::string> names;
+  for (auto other = others.rbegin(); other != others.rend() && names.size() < kMostAdvised; ++other) {
+    const fs::path name = other->folder.filename();
+    if (name != folder.filename() && is_sound(other->folder)) names.push_back(name.string());
   }
   return names.empty() ? "no other complete checkpoint lies beside it"
-                       : "complete checkpoints beside it, to resume from instead:" + names;
+                       : fmt::format("complete checkpoints beside it, to take instead: {}", fmt::join(names, " "));
+}
+
+// What a name stands for at the moment: another folder of the same name differs.
+struct Identity {
+  dev_t device = 0;
+  ino_t inode = 0;  // 0: there is nothing of that name
+  bool operator==(const Identity&) const = default;
+};
+
+Identity identity(const fs::path& folder) {
+  struct stat info {};
+  return ::stat(folder.c_str(), &info) == 0 ? Identity{info.st_dev, info.st_ino} : Identity{};
+}
+
+struct Candidate {
+  fs::path folder;
+  std::int64_t step = 0;
+};
+
+// Every step_ folder, the newest first, whole or not.
+std::vector<Candidate> list_candidates(const fs::path& root) {
+  const CheckpointScan scan = scan_checkpoints(root);
+  std::vector<Candidate> candidates;
+  for (const CheckpointInfo& info : scan.complete) candidates.push_back({info.folder, info.step});
+  for (const BrokenCheckpoint& broken : scan.broken) candidates.push_back({broken.folder, broken.step});
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.step > b.step; });
+  return candidates;
+}
+
+struct PassedOver {
+  std::int64_t step;
+  std::string reason;
+};
+
+// One walk through a listing.
+struct Walk {
+  std::optional<CheckpointReader> found;
+  std::vector<PassedOver> passed;
+  bool outdated = false;  // a folder is not what was listed any more
+};
+
+Walk walk(const std::vector<Candidate>& candidates, const ReadOptions& options) {
+  Walk result;
+  for (const Candidate& candidate : candidates) {
+    const Identity before = identity(candidate.folder);
+    try {
+      result.found.emplace(CheckpointReader::open_plainly(candidate.folder, options));
+      return result;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kCheckpoint) throw;
+      result.outdated = before.inode == 0 || identity(candidate.folder) != before;
+      if (result.outdated) return result;
+      if (options.strict) throw Error(error.kind(), fmt::format("{}; {}", error.what(), advice(candidate.folder)));
+      result.passed.push_back({candidate.step, error.what()});
+    }
+  }
+  return result;
 }
 
 }  // namespace
 
 CheckpointReader CheckpointReader::open(const fs::path& folder, const ReadOptions& options) {
+  try {
+    return open_plainly(folder, options);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCheckpoint) throw;
+    throw Error(ErrorKind::kCheckpoint, fmt::format("{}; {}", error.what(), advice(folder)));
+  }
+}
+
+CheckpointReader CheckpointReader::open_plainly(const fs::path& folder, const ReadOptions& options) {
   try {
     const Manifest manifest = read_manifest(folder, options.verify_hash);
     H5File file = H5File::open(folder / kCheckpointFileName);
@@ -36,7 +123,7 @@ CheckpointReader CheckpointReader::open(const fs::path& folder, const ReadOption
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kInternal) throw;
     throw Error(ErrorKind::kCheckpoint,
-                fmt::format("cannot load the checkpoint {}: {}; {}", folder.string(), error.what(), advice(folder)));
+                fmt::format("cannot load the checkpoint {}: {}", folder.string(), error.what()));
   }
 }
 
@@ -54,31 +141,40 @@ std::optional<CheckpointReader> open_newest_valid(const fs::path& path,
                                                   const std::function<void(const std::string&)>& warn,
                                                   const ReadOptions& options) {
   const fs::path root = checkpoints_root(path);
-  const CheckpointScan scan = scan_checkpoints(root);
-  struct Candidate {
-    fs::path folder;
-    std::int64_t step;
-  };
-  std::vector<Candidate> candidates;
-  for (const CheckpointInfo& info : scan.complete) candidates.push_back({info.folder, info.step});
-  for (const BrokenCheckpoint& broken : scan.broken) candidates.push_back({broken.folder, broken.step});
-  if (candidates.empty()) return std::nullopt;
-  std::sort(candidates.begin(), candidates.end(),
-            [](const Candidate& a, const Candidate& b) { return a.step > b.step; });
-  std::string reasons;
-  for (const Candidate& candidate : candidates) {
-    try {
-      return CheckpointReader::open(candidate.folder, options);
-    } catch (const Error& error) {
-      if (options.strict || error.kind() != ErrorKind::kCheckpoint) throw;
-      warn(fmt::format("passing over a checkpoint: {}", error.what()));
-      reasons += fmt::format("\n  {}", error.what());
+  for (int listing = 1;; ++listing) {
+    const std::vector<Candidate> candidates = list_candidates(root);
+    if (candidates.empty() && (listing >= kListingsOfNothing || !fs::exists(root))) return std::nullopt;
+    Walk result = walk(candidates, options);
+    if (result.found) {
+      for (const PassedOver& passed : result.passed)
+        warn(fmt::format("passing over step {}, taking step {} in its place: {}", passed.step,
+                         result.found->info().step, passed.reason));
+      return std::move(result.found);
     }
+    if (!result.outdated && !candidates.empty()) {
+      std::string reasons;
+      for (const PassedOver& passed : result.passed) reasons += "\n  " + passed.reason;
+      throw Error(ErrorKind::kCheckpoint,
+                  fmt::format("{}: none of the {} checkpoints can be loaded. Move them away to start "
+                              "afresh, or restore one from a copy:{}",
+                              root.string(), candidates.size(), reasons));
+    }
+    if (listing == kMostListings)
+      throw Error(ErrorKind::kCheckpoint,
+                  fmt::format("{}: the checkpoints come and go faster than one can be opened; name one of them, or "
+                              "keep more of them (checkpoint.keep)",
+                              root.string()));
+    std::this_thread::sleep_for(kBetweenListings);
   }
-  throw Error(ErrorKind::kCheckpoint,
-              fmt::format("{}: none of the {} checkpoints can be loaded. Move them away to start "
-                          "afresh, or restore one from a copy:{}",
-                          root.string(), candidates.size(), reasons));
+}
+
+CheckpointReader open_checkpoint(const fs::path& path, const std::function<void(const std::string&)>& warn,
+                                 const ReadOptions& options) {
+  if (is_checkpoint_folder(path)) return CheckpointReader::open(path, options);
+  if (auto newest = open_newest_valid(path, warn, options)) return std::move(*newest);
+  throw Error(ErrorKind::kCheckpoint, fmt::format("{}: no checkpoint there (no {}, no step_* folder); name a "
+                                                  "checkpoint folder, a run folder or its checkpoints folder",
+                                                  checkpoints_root(path).string(), kManifestName));
 }
 
 }  // namespace qat

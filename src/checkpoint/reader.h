@@ -18,7 +18,7 @@ namespace qat {
 
 struct ReadOptions {
   bool verify_hash = true;  // compare the whole file with the manifest's XXH3 before anything is read
-  bool strict = false;      // open_newest_valid only: a damaged newest checkpoint is an error, not a warning
+  bool strict = false;      // of several, a damaged newest one is an error, not a warning
 };
 
 class CheckpointReader {
@@ -26,6 +26,8 @@ class CheckpointReader {
   // Throws Error(kCheckpoint), naming folder and reason, unless manifest, sizes and (verify_hash) content match. Chunk
   // checksums are compared on every read, whatever the options.
   static CheckpointReader open(const std::filesystem::path& folder, const ReadOptions& options = {});
+  // The same without a word about other checkpoints that could be taken instead, which costs reading them.
+  static CheckpointReader open_plainly(const std::filesystem::path& folder, const ReadOptions& options = {});
 
   const CheckpointInfo& info() const noexcept { return info_; }
 
@@ -69,11 +71,19 @@ class CheckpointReader {
   H5File file_;
 };
 
-// The newest checkpoint of a run folder or root that opens. A damaged one is passed over with a call of `warn`, or,
-// with options.strict, thrown. Nothing when there is no step_ folder at all; Error(kCheckpoint) when there are, but
-// none is sound: a run never starts afresh beside checkpoints that it cannot read.
+// The newest checkpoint of a run folder or root that opens. A damaged one is passed over with a call of `warn`, which
+// names both steps, or, with options.strict, thrown. Nothing when there is no step_ folder at all; Error(kCheckpoint)
+// when there are, but none is sound: a run never starts afresh beside checkpoints that it cannot read.
+//
+// The run may be going on: where its retention takes a folder away between listing and opening, the folder is listed
+// anew. An open reader keeps the file it reads, whatever becomes of its folder.
 std::optional<CheckpointReader> open_newest_valid(const std::filesystem::path& path,
                                                   const std::function<void(const std::string&)>& warn,
                                                   const ReadOptions& options = {});
+
+// The checkpoint that a user's `path` means: a checkpoint's own folder and no other, or open_newest_valid's of a run
+// folder or root, where one must be.
+CheckpointReader open_checkpoint(const std::filesystem::path& path, const std::function<void(const std::string&)>& warn,
+                                 const ReadOptions& options = {});
 
 }  // namespace qat

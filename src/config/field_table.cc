@@ -157,6 +157,10 @@ void add_quant(Fields& f) {
   f.push_back(key("quant.calibration_batches", at(&R::quant, &Q::calibration_batches), between(1, kMostOfAny),
                   "micro-batches", "batches that calibrated ranges are taken from",
                   {"warm_up_batches", "calibration_steps"}));
+  constexpr double kMostSteps = 1e9;
+  f.push_back(key("quant.recalibrate_every", at(&R::quant, &Q::recalibrate_every), between(0, kMostSteps), "steps",
+                  "calibrated ranges grow old at every multiple of so many steps: training takes a width's anew when it "
+                  "next uses it; 0: never"));
   f.push_back(key("quant.overrides", at(&R::quant, &Q::overrides), maybe_empty(), "",
                   "widths of single layers, in place of the schedule's; applied in order, later ones win",
                   {"layer_specific_bits", "layer_bits"}));

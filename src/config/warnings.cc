@@ -62,6 +62,9 @@ class Warner {
     if (q.activation.range != "calibrated")
       unused("quant.calibration_batches", q.calibration_batches, standard_.quant.calibration_batches,
              "every range is dynamic", "quant.activation.range");
+    if (q.activation.range != "calibrated")
+      unused("quant.recalibrate_every", q.recalibrate_every, standard_.quant.recalibrate_every,
+             "every range is dynamic", "quant.activation.range");
     if (q.weight.method != "log")
       unused("quant.weight.log_codebook", q.weight.log_codebook, standard_.quant.weight.log_codebook,
              "the method is not log", "quant.weight.method");

@@ -80,7 +80,7 @@ std::int64_t tokens_to_read(const TokenSource& tokens, const EvalConfig& config)
 
 std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
                                            const EvalConfig& config, std::int64_t sequence_length, int threads,
-                                           dist::Communicator& comm, dist::StopPoll& poll) {
+                                           dist::Communicator& comm, dist::StopPoll& poll, const RangeTable* ranges) {
   const auto windows = eval_windows(tokens_to_read(tokens, config), sequence_length,
                                     config.stride > 0 ? config.stride : sequence_length);
   const std::vector<Pass> passes = plan_passes(windows, config.batch_size);
@@ -89,7 +89,7 @@ std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource&
   const std::size_t share = (passes.size() + ranks - 1) / ranks;
   std::vector<double> mine(share), all(share * ranks);
   WeightCache cache;
-  const ForwardContext context{.precision = &precision, .weight_cache = &cache};
+  const ForwardContext context{.precision = &precision, .weight_cache = &cache, .ranges = ranges};
   // Rounds of passes, as many on every rank, with a question after each; they keep the rank with most threads busy.
   std::vector<std::int64_t> most_threads = {threads};
   comm.all_reduce(view(std::span(most_threads)), dist::ReduceOp::kMax);

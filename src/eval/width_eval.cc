@@ -21,11 +21,13 @@ PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, i
 std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const TokenSource& tokens,
                                                     const std::vector<int>& widths, const QuantConfig& quant,
                                                     const EvalConfig& config, std::int64_t sequence_length, int threads,
-                                                    dist::Communicator& comm, dist::StopPoll& poll) {
+                                                    dist::Communicator& comm, dist::StopPoll& poll,
+                                                    const EvaluationRanges& ranges) {
   std::vector<WidthScore> scores;
   for (const int bits : widths) {
+    const auto own = ranges.find(bits);
     const auto score = held_out_score(model, tokens, evaluation_precision(model, quant, bits), config, sequence_length,
-                                      threads, comm, poll);
+                                      threads, comm, poll, own == ranges.end() ? nullptr : &own->second);
     if (!score) return std::nullopt;
     scores.push_back({bits, *score});
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -15,6 +16,10 @@ struct WidthScore {
   HeldOutScore score;
 };
 
+// Calibrated ranges that an evaluation has of its own, by evaluated width: of layers that training has no range for, or
+// one that it would take anew. Training never uses them.
+using EvaluationRanges = std::map<int, RangeTable>;
+
 // The widths to evaluate: config.bits, or every width of quant.widths; descending, so that a table starts with the
 // best.
 std::vector<int> evaluation_widths(const EvalConfig& config, const QuantConfig& quant);
@@ -26,6 +31,7 @@ PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, i
 std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const TokenSource& tokens,
                                                     const std::vector<int>& widths, const QuantConfig& quant,
                                                     const EvalConfig& config, std::int64_t sequence_length, int threads,
-                                                    dist::Communicator& comm, dist::StopPoll& poll);
+                                                    dist::Communicator& comm, dist::StopPoll& poll,
+                                                    const EvaluationRanges& ranges = {});
 
 }  // namespace qat

@@ -12,6 +12,7 @@
 #include "src/model/prepared_linear.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/quantizer.h"
+#include "src/quant/range_observer.h"
 
 namespace qat {
 
@@ -71,15 +72,18 @@ class WeightCache {
 struct ForwardContext {
   const PrecisionMap* precision = nullptr;  // of every quantized linear
   bool training = false;                    // dropout is active
-  bool calibrating = false;  // activations pass unquantized and their ranges are observed; adapters are off
   bool stochastic_gradients = true;
   WeightCache* weight_cache = nullptr;        // optional
   GradientPlaces* gradient_places = nullptr;  // optional; of this pass alone
+  const RangeTable* ranges = nullptr;         // optional: calibrated ranges in place of those in force
+  // A calibration: activations pass unquantized, these observe the layers whose range is wanted, adapters are off.
+  RangeObservers* observers = nullptr;
   // Random draws are a function of these three (and of the layer), never of the rank.
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
   std::uint64_t micro_batch = 0;  // index in the global batch
 
+  bool calibrating() const { return observers != nullptr; }
   kernels::RngKey rng(RngPurpose purpose, std::uint64_t slot) const {
     return rng_key(seed, purpose, step, micro_batch, slot);
   }

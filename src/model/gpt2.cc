@@ -145,7 +145,7 @@ at::Tensor Gpt2::dropout(const at::Tensor& x, double p, const ForwardContext& co
 at::Tensor Gpt2::quantized_kv(const at::Tensor& x_btd, const ForwardContext& context, const Block& block) const {
   const BitWidth width(quant_->kv_bits);
   // A block that is unquantized in this pass is so throughout: it is the reference.
-  if (width.is_full() || context.calibrating || context.precision->at(linears_[block.c_attn].spec().index).is_full())
+  if (width.is_full() || context.calibrating() || context.precision->at(linears_[block.c_attn].spec().index).is_full())
     return x_btd;
   const Coded coded = kv_.encode(x_btd.detach().contiguous(), width, /*with_transposed=*/false);
   return straight_through(x_btd, decode(coded.codes, coded.scales, x_btd.scalar_type()).view(x_btd.sizes()),

@@ -56,17 +56,26 @@ at::Tensor QuantLinear::forward(const at::Tensor& x_in, const ForwardContext& co
     case GemmPath::kPlain:
       return at::linear(x, cast(store_->tensor(spec_.weight), x), cast(bias(), x));
     case GemmPath::kCodes:
-      return context.calibrating ? forward_calibrating(x, precision) : forward_codes(x, precision, context);
+      return context.calibrating() ? forward_calibrating(x, precision, *context.observers)
+                                   : forward_codes(x, precision, context);
     case GemmPath::kWideCodes:
-      return context.calibrating ? forward_calibrating(x, precision) : forward_wide(x, precision, context);
+      return context.calibrating() ? forward_calibrating(x, precision, *context.observers)
+                                   : forward_wide(x, precision, context);
     case GemmPath::kFakeQuant:
-      return context.calibrating ? forward_calibrating(x, precision) : forward_floats(x, precision, context);
+      return context.calibrating() ? forward_calibrating(x, precision, *context.observers)
+                                   : forward_floats(x, precision, context);
   }
   return {};
 }
 
 GemmPath QuantLinear::path(const LayerPrecision& precision) const {
   return choose_gemm_path(*quant_, precision, store_->device().is_cuda() ? Device::kCuda : Device::kCpu);
+}
+
+const CalibratedRange* QuantLinear::own_range(const ForwardContext& context) const {
+  if (context.ranges == nullptr) return nullptr;
+  const auto found = context.ranges->find(spec_.index);
+  return found == context.ranges->end() ? nullptr : &found->second;
 }
 
 GradientRounding QuantLinear::rounding(const LayerPrecision& precision, const ForwardContext& context,
@@ -81,7 +90,7 @@ at::Tensor QuantLinear::forward_codes(const at::Tensor& x, const LayerPrecision&
                                       const ForwardContext& context) const {
   const GradientRounding base_rounding = rounding(precision, context, kBase);
   const bool transposed = at::GradMode::is_enabled() && backward_on_codes(base_rounding);
-  const Coded xq = activation_.encode(x, precision.activation, transposed);
+  const Coded xq = activation_.encode(x, precision.activation, transposed, own_range(context));
   const auto encoded = [&](const Quantizer& quantizer, int parameter, int role) {
     const auto encode = [&] { return quantizer.encode(store_->tensor(parameter), precision.weight, transposed); };
     if (context.weight_cache == nullptr) return encode();
@@ -97,7 +106,8 @@ at::Tensor QuantLinear::forward_codes(const at::Tensor& x, const LayerPrecision&
     h = code_linear(x, a, {}, xq, encoded(lora_a_quantizer_, lora_a_, /*role=*/1),
                     rounding(precision, context, kLoraA));
   } else {
-    const at::Tensor quantized = straight_through(x, activation_.fake_quant(x, precision.activation), 0.0);
+    const at::Tensor quantized =
+        straight_through(x, activation_.fake_quant(x, precision.activation, own_range(context)), 0.0);
     h = float_linear(quantized, cast(adapter_a(precision, context), x), {}, rounding(precision, context, kLoraA));
   }
   return y + adapter_out(h, precision, context);
@@ -105,7 +115,7 @@ at::Tensor QuantLinear::forward_codes(const at::Tensor& x, const LayerPrecision&
 
 at::Tensor QuantLinear::forward_wide(const at::Tensor& x, const LayerPrecision& precision,
                                      const ForwardContext& context) const {
-  const WideCoded xq = activation_.encode_wide(x, precision.activation);
+  const WideCoded xq = activation_.encode_wide(x, precision.activation, own_range(context));
   const at::Tensor& w = store_->tensor(spec_.weight);
   const at::Tensor y =
       wide_code_linear(x, w, bias(), xq, weight_.encode_wide(w, precision.weight), rounding(precision, context, kBase));
@@ -116,14 +126,15 @@ at::Tensor QuantLinear::forward_wide(const at::Tensor& x, const LayerPrecision& 
     h = wide_code_linear(x, a, {}, xq, lora_a_quantizer_.encode_wide(a, precision.weight),
                          rounding(precision, context, kLoraA));
   } else {
-    const at::Tensor quantized = straight_through(x, activation_.fake_quant(x, precision.activation), 0.0);
+    const at::Tensor quantized =
+        straight_through(x, activation_.fake_quant(x, precision.activation, own_range(context)), 0.0);
     h = float_linear(quantized, cast(adapter_a(precision, context), x), {}, rounding(precision, context, kLoraA));
   }
   return y + adapter_out(h, precision, context);
 }
 
 bool QuantLinear::can_fuse(const ForwardContext& context) const {
-  if (context.calibrating || spec_.bias < 0) return false;
+  if (context.calibrating() || spec_.bias < 0) return false;
   const LayerPrecision& precision = context.precision->at(spec_.index);
   const GemmPath taken = path(precision);
   if (taken == GemmPath::kPlain) return true;
@@ -272,7 +283,7 @@ at::Tensor QuantLinear::forward_floats(const at::Tensor& x, const LayerPrecision
   at::Tensor xq = x;
   if (!precision.activation.is_full()) {
     const double clip = quant_->activation.method == "log" ? quant_->log_grad_clip : 0.0;
-    xq = straight_through(x, activation_.fake_quant(x.detach(), precision.activation), clip);
+    xq = straight_through(x, activation_.fake_quant(x.detach(), precision.activation, own_range(context)), clip);
   }
   const at::Tensor y =
       float_linear(xq, cast(quantized_weight(precision), xq), cast(bias(), xq), rounding(precision, context, kBase));
@@ -283,10 +294,9 @@ at::Tensor QuantLinear::forward_floats(const at::Tensor& x, const LayerPrecision
 }
 
 // Calibration: quantized weights, unquantized inputs whose range is observed, no adapter.
-at::Tensor QuantLinear::forward_calibrating(const at::Tensor& x, const LayerPrecision& precision) const {
-  const BitWidth width = precision.activation;
-  if (activation_.needs_calibration() && !width.is_full() && !activation_.is_calibrated(width))
-    activation_.observe(x, width);
+at::Tensor QuantLinear::forward_calibrating(const at::Tensor& x, const LayerPrecision& precision,
+                                            RangeObservers& observers) const {
+  if (const auto wanted = observers.find(spec_.index); wanted != observers.end()) wanted->second.observe(x);
   return at::linear(x, cast(quantized_weight(precision), x), cast(bias(), x));
 }
 

@@ -68,7 +68,9 @@ class QuantLinear {
   at::Tensor forward_codes(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
   at::Tensor forward_wide(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
   at::Tensor forward_floats(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
-  at::Tensor forward_calibrating(const at::Tensor& x, const LayerPrecision& precision) const;
+  at::Tensor forward_calibrating(const at::Tensor& x, const LayerPrecision& precision, RangeObservers& observers) const;
+  // This layer's range of context.ranges, or null.
+  const CalibratedRange* own_range(const ForwardContext& context) const;
   // (alpha / r) h B^^T, h = x^ A^^T: [..., r].
   at::Tensor adapter_out(const at::Tensor& h, const LayerPrecision& precision, const ForwardContext& context) const;
   at::Tensor adapter_a(const LayerPrecision& precision, const ForwardContext& context) const;
@@ -91,8 +93,7 @@ class QuantLinear {
   const QuantConfig* quant_;
   ParameterStore* store_;
   Quantizer weight_, lora_a_quantizer_, lora_b_quantizer_;
-  // Calibration writes ranges here outside of passes; a pass only reads, except when it observes.
-  mutable Quantizer activation_;
+  Quantizer activation_;  // calibrated ranges are put in force outside of passes
   int lora_a_ = -1, lora_b_ = -1;
   bool quantize_lora_ = true;
   double lora_scaling_ = 0.0;

@@ -33,6 +33,7 @@ struct QuantConfig {
   bool stochastic_gradients = true;      // gradients are rounded stochastically, else to nearest
   double log_grad_clip = 10.0;           // log quantizer: |gradient| is clamped to this (scale-aware)
   int calibration_batches = 10;          // micro-batches that calibrated ranges are taken from
+  std::int64_t recalibrate_every = 0;    // steps after which calibrated ranges are taken anew; 0: never
   std::vector<LayerOverride> overrides;  // applied in order, later ones win
 };
 

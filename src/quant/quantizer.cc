@@ -22,10 +22,6 @@ Axis axis_of(const std::string& granularity) {
   return Axis::kCol;
 }
 
-// A mean is collected as a float64 sum in units of 2^-24: of whole numbers, so that it is exact in whatever order
-// batches and ranks are added, up to 2^53 of them, which is 4 million batches of the largest |log2|x||.
-constexpr double kMeanUnits = 1 << 24;
-
 at::Tensor groups_like(const at::Tensor& x, Axis axis) {
   return at::empty({kernels::groups_of(const_matrix(x), axis)}, x.options().dtype(at::kFloat));
 }
@@ -46,7 +42,7 @@ bool Quantizer::wants_mean(BitWidth width) const {
   return log_ && codebook_ == kernels::LogCodebook::kPacked && width.q_max() == 1;
 }
 
-CalibratedRange Quantizer::range_of(const at::Tensor& values, BitWidth width) const {
+CalibratedRange Quantizer::measure(const at::Tensor& values, BitWidth width) const {
   const at::Tensor x = values.to(at::kFloat);  // the same tensor if it is fp32
   const kernels::Exec exec = exec_for(x);
   CalibratedRange range{.lo = groups_like(x, axis_), .hi = groups_like(x, axis_), .mean = {}, .batches = 1};
@@ -61,6 +57,11 @@ CalibratedRange Quantizer::range_of(const at::Tensor& values, BitWidth width) co
     kernels::log_mean(exec, const_matrix(x), axis_, kernels::kLogEps, span_of(range.mean));
   }
   return range;
+}
+
+CalibratedRange Quantizer::range_for(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const {
+  if (!calibrated_mode_) return measure(x, width);
+  return range != nullptr ? *range : require_range(width);
 }
 
 const CalibratedRange& Quantizer::require_range(BitWidth width) const {
@@ -88,7 +89,7 @@ at::Tensor Quantizer::scales_from(const CalibratedRange& range, BitWidth width, 
   return scales;
 }
 
-Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transposed) const {
+Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transposed, const CalibratedRange* range) const {
   QAT_CHECK(!log_ && symmetric_ && axis_ != Axis::kCol && width.bits() <= 8, "these scales do not factor out");
   const kernels::Exec exec = exec_for(x);
   const ConstFloatMatrix view = const_float_matrix(x);
@@ -102,29 +103,29 @@ Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transpose
     kernels::encode_rows(exec, view, options, target, span_of(out.scales));
     return out;
   }
-  out.scales = scales_from(calibrated_mode_ ? require_range(width) : range_of(x, width), width, nullptr);
+  out.scales = scales_from(range_for(x, width, range), width, nullptr);
   kernels::encode_with_scales(exec, view, const_span(out.scales), options, target);
   return out;
 }
 
-WideCoded Quantizer::encode_wide(const at::Tensor& x, BitWidth width) const {
+WideCoded Quantizer::encode_wide(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const {
   QAT_CHECK(!log_ && symmetric_ && axis_ != Axis::kCol && width.bits() <= 11, "these scales do not factor out");
   const at::Tensor rows = x.detach().to(at::kFloat).reshape({-1, x.size(-1)});
-  const at::Tensor scales =
-      scales_from(calibrated_mode_ ? require_range(width) : range_of(rows, width), width, nullptr);
+  const CalibratedRange used = range_for(rows, width, range);
+  const at::Tensor scales = scales_from(used, width, nullptr);
   // A value divided by its scale is its code to within a rounding, far from half a step.
-  const at::Tensor codes = at::round(fake_quant_linear(rows, width).div_(scales.unsqueeze(1)));
+  const at::Tensor codes = at::round(fake_quant_linear(rows, width, used).div_(scales.unsqueeze(1)));
   return {codes.to(at::kHalf), scales};
 }
 
-at::Tensor Quantizer::fake_quant(const at::Tensor& values, BitWidth width) const {
+at::Tensor Quantizer::fake_quant(const at::Tensor& values, BitWidth width, const CalibratedRange* range) const {
   if (width.is_full()) return values;
   const at::Tensor x = values.to(at::kFloat);
-  return (log_ ? fake_quant_log(x, width) : fake_quant_linear(x, width)).to(values.scalar_type());
+  const CalibratedRange used = range_for(x, width, range);
+  return (log_ ? fake_quant_log(x, width, used) : fake_quant_linear(x, width, used)).to(values.scalar_type());
 }
 
-at::Tensor Quantizer::fake_quant_linear(const at::Tensor& x, BitWidth width) const {
-  const CalibratedRange range = calibrated_mode_ ? require_range(width) : range_of(x, width);
+at::Tensor Quantizer::fake_quant_linear(const at::Tensor& x, BitWidth width, const CalibratedRange& range) const {
   at::Tensor y = at::empty_like(x);
   if (symmetric_) {
     const at::Tensor scales = scales_from(range, width, nullptr);
@@ -138,8 +139,7 @@ at::Tensor Quantizer::fake_quant_linear(const at::Tensor& x, BitWidth width) con
   return y;
 }
 
-at::Tensor Quantizer::fake_quant_log(const at::Tensor& x, BitWidth width) const {
-  const CalibratedRange range = calibrated_mode_ ? require_range(width) : range_of(x, width);
+at::Tensor Quantizer::fake_quant_log(const at::Tensor& x, BitWidth width, const CalibratedRange& range) const {
   const bool one_magnitude = wants_mean(width);
   const at::Tensor log_min = one_magnitude ? range.mean : range.lo;
   const at::Tensor log_range = one_magnitude ? at::zeros_like(range.lo) : range.hi - range.lo;
@@ -149,48 +149,19 @@ at::Tensor Quantizer::fake_quant_log(const at::Tensor& x, BitWidth width) const 
   return y;
 }
 
-CalibratedRange& Quantizer::collecting(BitWidth width) { return collecting_[width.bits()]; }
-
-void Quantizer::observe(const at::Tensor& x, BitWidth width) {
-  CalibratedRange batch = range_of(x, width);
-  if (!at::isfinite(batch.lo).all().item<bool>() || !at::isfinite(batch.hi).all().item<bool>())
-    throw Error(ErrorKind::kDiverged,
-                fmt::format("calibration of {} ({}) at {} bits saw values that are not finite; the "
-                            "model has diverged before this width was calibrated",
-                            layer_, role_, width.bits()));
-  if (batch.mean.defined()) batch.mean = at::round(batch.mean.to(at::kDouble).mul_(kMeanUnits));
-  CalibratedRange& all = collecting_[width.bits()];
-  if (all.batches == 0) {
-    all = std::move(batch);
-    return;
-  }
-  all.lo = at::minimum(all.lo, batch.lo);
-  all.hi = at::maximum(all.hi, batch.hi);
-  if (batch.mean.defined()) all.mean = all.mean + batch.mean;
-  ++all.batches;
-}
-
-CalibratedRange Quantizer::neutral_range(std::int64_t cols, BitWidth width, at::Device device) const {
-  const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
+std::int64_t Quantizer::calibrated_groups(std::int64_t cols) const {
   QAT_CHECK(axis_ != Axis::kRow, "per-token ranges are dynamic");
-  const std::int64_t groups = axis_ == Axis::kTensor ? 1 : cols;
-  CalibratedRange range{.lo = at::full({groups}, INFINITY, options),
-                        .hi = at::full({groups}, -INFINITY, options),
-                        .mean = {},
-                        .batches = 0};
-  if (wants_mean(width)) range.mean = at::zeros({groups}, options.dtype(at::kDouble));
-  return range;
+  return axis_ == Axis::kTensor ? 1 : cols;
 }
 
-void Quantizer::finish_calibration(BitWidth width) {
-  const auto found = collecting_.find(width.bits());
-  QAT_CHECK(found != collecting_.end() && found->second.batches > 0,
-            fmt::format("calibration of {} ({}) at {} bits saw no data", layer_, role_, width.bits()));
-  CalibratedRange& range = ranges_[width.bits()] = std::move(found->second);
-  collecting_.erase(found);
-  // Batches are of equal size.
-  if (range.mean.defined())
-    range.mean = (range.mean / (kMeanUnits * static_cast<double>(range.batches))).to(at::kFloat);
+at::Tensor Quantizer::count_beyond(const at::Tensor& values, const CalibratedRange& range) const {
+  const at::Tensor x = values.to(at::kFloat);
+  if (log_) {
+    const at::Tensor magnitude = x.abs(), exponent = at::log2(magnitude);
+    return ((magnitude > kernels::kLogEps) & ((exponent < range.lo) | (exponent > range.hi))).sum();
+  }
+  if (symmetric_) return (x.abs() > at::maximum(range.lo.abs(), range.hi.abs())).sum();
+  return ((x < range.lo.clamp_max(0.0)) | (x > range.hi.clamp_min(0.0))).sum();
 }
 
 }  // namespace qat

@@ -47,7 +47,8 @@ void CheckpointKeeper::clean_up() {
   for (const fs::path& place : finish_moving_aside(root_)) log_.info("moved aside: " + place.string());
 }
 
-std::unique_ptr<CheckpointReader> CheckpointKeeper::find(const std::string& resume, std::uint64_t config_hash) {
+std::unique_ptr<CheckpointReader> CheckpointKeeper::find(const std::string& resume, std::uint64_t config_hash,
+                                                         const ReadOptions& how) {
   clean_up();
   if (resume == "never") {
     if (const auto all = list_checkpoints(root_); !all.empty())
@@ -59,35 +60,35 @@ std::unique_ptr<CheckpointReader> CheckpointKeeper::find(const std::string& resu
   }
   const auto warn = [this](const std::string& text) { log_.warning(text); };
   if (resume == "auto") {
-    auto newest = open_newest_valid(root_, warn);
+    auto newest = open_newest_valid(root_, warn, how);
     return newest ? std::make_unique<CheckpointReader>(std::move(*newest)) : nullptr;
   }
-  auto named = std::make_unique<CheckpointReader>(CheckpointReader::open(resolve_checkpoint(resume)));
+  auto named = std::make_unique<CheckpointReader>(open_checkpoint(resume, warn, how));
+  goes_back_ = true;
   if (list_checkpoints(root_).empty()) return named;
-  if (auto newest = open_newest_valid(root_, warn)) {
+  if (auto newest = open_newest_valid(root_, warn, how)) {
     const TrainState state = load_train_state(*newest);
     if (state.config_hash == config_hash && state.step > named->info().step) {
       log_.info(
           fmt::format("the same command has come to step {} already, and goes on from there; to start from {} "
                       "once more, move {} away",
                       state.step, resume, newest->info().folder.string()));
+      goes_back_ = false;
       return std::make_unique<CheckpointReader>(std::move(*newest));
     }
   }
   return named;
 }
 
-void CheckpointKeeper::adopt(const CheckpointReader* reader, const std::string& resume, TrainState& state) {
+void CheckpointKeeper::adopt(const CheckpointReader* reader, TrainState& state) {
   struct Decision {
     std::int64_t goes_back = 0;  // run.resume names a checkpoint, and it is the one that was taken
     std::int64_t foreign = 0;    // of another folder
   } decision;
   on_root(comm_, "taking up the checkpoint", [&] {
     const fs::path& folder = reader->info().folder;
-    std::error_code error;
     decision.foreign = lies_in(folder, root_) ? 0 : 1;
-    decision.goes_back =
-        resume != "auto" && fs::equivalent(folder, resolve_checkpoint(resume), error) ? 1 : decision.foreign;
+    decision.goes_back = goes_back_ ? 1 : decision.foreign;
     if (decision.goes_back == 0) return;
     const std::int64_t first = state.step + (decision.foreign == 0 ? 1 : 0);
     const auto places = move_aside(root_, kAbandonedFolder, first);
@@ -115,12 +116,12 @@ std::set<std::int64_t> CheckpointKeeper::protected_steps(const TrainState& state
   return steps;
 }
 
-bool CheckpointKeeper::save(TrainState state) {
+bool CheckpointKeeper::save(TrainState state, const EvaluationRanges& ranges) {
   if (saved_step_ == state.step) return true;
   state.healthy_step = healthy_step_;
   check_replicas(model_, comm_);
   try {
-    (void)save_run(root_, state, model_, optimizer_, comm_);
+    (void)save_run(root_, state, model_, optimizer_, comm_, ranges);
   } catch (const dist::AgreedError& error) {
     if (error.kind() != ErrorKind::kCheckpoint || config_.on_error != "continue") throw;
     log_.warning(fmt::format("{}; training goes on (checkpoint.on_error)", error.what()));

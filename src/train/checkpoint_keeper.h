@@ -32,16 +32,18 @@ class CheckpointKeeper {
   //   never     Error(kConfig) if there is one
   //   a folder  that checkpoint; but where the newest checkpoint here was made under the same configuration
   //             (`config_hash`, run.resume included), the same command has been started again, and goes on from it.
-  std::unique_ptr<CheckpointReader> find(const std::string& resume, std::uint64_t config_hash);
+  std::unique_ptr<CheckpointReader> find(const std::string& resume, std::uint64_t config_hash,
+                                         const ReadOptions& how = {});
 
   // Collective, once the state has been loaded from what find() returned: a run that went back has its later steps
   // moved to checkpoints/abandoned, and a run that starts from another folder's checkpoint gets it as its own. Updates
   // state.branch_step.
-  void adopt(const CheckpointReader* reader, const std::string& resume, TrainState& state);
+  void adopt(const CheckpointReader* reader, TrainState& state);
 
   // Collective: writes the checkpoint of state.step unless it is the newest already, and removes what has expired.
   // False if that failed and checkpoint.on_error allows it; else a failure is thrown on every rank.
-  bool save(TrainState state);
+  // ranges: evaluation's own of this state of training.
+  bool save(TrainState state, const EvaluationRanges& ranges = {});
 
   // The parameters that stood after `step` steps gave a plausible loss.
   void note_plausible(std::int64_t step);
@@ -64,6 +66,7 @@ class CheckpointKeeper {
   ShardedAdamW& optimizer_;
   dist::Communicator& comm_;
   Logger& log_;
+  bool goes_back_ = false;  // rank 0: find() took the checkpoint that run.resume names
   std::int64_t saved_step_ = -1;
   std::int64_t healthy_step_ = -1;
 };

@@ -2,21 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
 #include <map>
 #include <string_view>
 
-#include "dist/comm/agree.h"
 #include "src/base/json.h"
 
 namespace qat {
 namespace {
-
-// They decide which tensors there are and what shape they have.
-constexpr std::array<std::string_view, 9> kShapeKeys = {
-    "model.n_layer",     "model.n_head",           "model.n_embd",      "model.n_positions", "model.vocab_size",
-    "model.tie_lm_head", "model.quantize_lm_head", "model.freeze_base", "lora.rank"};
 
 bool ignored(std::string_view key) {
   return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "compute.device" ||
@@ -41,6 +33,11 @@ std::map<std::string, std::string> flat(const std::string& json, const char* sou
 
 }  // namespace
 
+std::string ConfigChange::text() const {
+  const auto shown = [](const std::string& value) { return value.empty() ? std::string("(not there)") : value; };
+  return fmt::format("{}: {} in the checkpoint, {} now", key, shown(before), shown(after));
+}
+
 std::vector<ConfigChange> config_changes(const std::string& checkpoint_json, const std::string& current_json) {
   const auto before = flat(checkpoint_json, "the checkpoint's configuration");
   const auto after = flat(current_json, "the current configuration");
@@ -51,8 +48,7 @@ std::vector<ConfigChange> config_changes(const std::string& checkpoint_json, con
     const std::string old_text = old == before.end() ? "" : old->second,
                       now_text = now == after.end() ? "" : now->second;
     if (old_text == now_text) return;
-    const bool fatal = std::find(kShapeKeys.begin(), kShapeKeys.end(), key) != kShapeKeys.end();
-    changes.push_back({.key = key, .before = old_text, .after = now_text, .fatal = fatal});
+    changes.push_back({.key = key, .before = old_text, .after = now_text});
   };
   for (const auto& [key, text] : after) compare(key);
   for (const auto& [key, text] : before)
@@ -60,23 +56,10 @@ std::vector<ConfigChange> config_changes(const std::string& checkpoint_json, con
   return changes;
 }
 
-std::vector<std::string> check_resume(const std::string& checkpoint_json, const std::string& current_json) {
+std::vector<std::string> resumed_changes(const std::string& checkpoint_json, const std::string& current_json) {
   std::vector<std::string> lines;
-  std::string fatal;
-  for (const ConfigChange& change : config_changes(checkpoint_json, current_json)) {
-    const auto shown = [](const std::string& text) { return text.empty() ? std::string("(not there)") : text; };
-    const std::string line =
-        fmt::format("{}: {} in the checkpoint, {} now", change.key, shown(change.before), shown(change.after));
-    if (change.fatal) {
-      fatal += "\n  " + line;
-    } else {
-      lines.push_back("resuming with a changed configuration: " + line);
-    }
-  }
-  if (!fatal.empty())
-    throw dist::AgreedError(ErrorKind::kCheckpoint,
-                            "the checkpoint does not fit this configuration:" + fatal +
-                                "\n  set these keys as the checkpoint has them, or give the run another run.dir");
+  for (const ConfigChange& change : config_changes(checkpoint_json, current_json))
+    lines.push_back("resuming with a changed configuration: " + change.text());
   return lines;
 }
 

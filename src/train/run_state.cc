@@ -10,6 +10,7 @@
 #include "src/checkpoint/writer.h"
 #include "src/quant/torch_view.h"
 #include "src/train/on_root.h"
+#include "src/train/range_state.h"
 
 namespace qat {
 namespace {
@@ -47,27 +48,9 @@ std::string moment_name(const char* moment, const ParameterInfo& info) {
   return std::string("/optimizer/") + moment + "/" + info.name;
 }
 
-std::string range_name(const Quantizer& quantizer, int bits, const char* part) {
-  return fmt::format("/quant/{}/{}/{}/{}", quantizer.layer(), quantizer.role(), bits, part);
-}
-
-void write_ranges(CheckpointWriter& writer, const Gpt2& model) {
-  for (const QuantLinear& linear : model.linears()) {
-    const Quantizer& quantizer = linear.activation_quantizer();
-    for (const auto& [bits, range] : quantizer.ranges()) {
-      const auto put = [&](const char* part, const at::Tensor& t) {
-        if (t.defined())
-          writer.write_tensor(range_name(quantizer, bits, part), {t.numel()}, const_span(t.to(at::kCPU)));
-      };
-      put("lo", range.lo), put("hi", range.hi), put("mean", range.mean);
-      writer.set_attribute(range_name(quantizer, bits, "lo"), "batches", range.batches);
-    }
-  }
-}
-
 void write_all(CheckpointWriter& writer, const TrainState& state, Gpt2& model, const ShardedAdamW& optimizer,
                std::span<const float> exp_avg, std::span<const float> exp_avg_sq,
-               const std::vector<std::int64_t>& steps) {
+               const std::vector<std::int64_t>& steps, const EvaluationRanges& ranges) {
   save_train_state(writer, state);
   for (int id = 0; id < model.parameters().count(); ++id) {
     const ParameterInfo& info = model.parameters().info(id);
@@ -84,7 +67,7 @@ void write_all(CheckpointWriter& writer, const TrainState& state, Gpt2& model, c
     writer.write_tensor(moment_name("exp_avg_sq", info), info.shape, exp_avg_sq.subspan(at, count));
     writer.write_tensor(moment_name("step", info), {1}, std::span<const std::int64_t>(&steps[i], 1));
   }
-  write_ranges(writer, model);
+  write_ranges(writer, model, ranges);
 }
 
 // Broadcasts rank 0's value of a trivially copyable type.
@@ -93,52 +76,10 @@ void broadcast_value(T& value, dist::Communicator& comm) {
   comm.broadcast({&value, sizeof(T), DType::kUInt8, Device::kCpu}, /*root=*/0);
 }
 
-struct RangeHeader {
-  std::int64_t bits = 0;  // 0: no more ranges of this layer
-  std::int64_t groups = 0;
-  std::int64_t batches = 0;
-  std::int64_t has_mean = 0;
-};
-
-// Which widths of one layer have ranges in the file.
-std::vector<RangeHeader> range_headers(const CheckpointReader& reader, const Quantizer& quantizer) {
-  std::vector<RangeHeader> headers;
-  for (int bits = BitWidth::kMin; bits <= BitWidth::kMax; ++bits) {
-    const std::string lo = range_name(quantizer, bits, "lo");
-    if (!reader.has_tensor(lo)) continue;
-    headers.push_back({.bits = bits,
-                       .groups = element_count(reader.tensor_info(lo).shape),
-                       .batches = reader.attribute<std::int64_t>(lo, "batches"),
-                       .has_mean = reader.has_tensor(range_name(quantizer, bits, "mean")) ? 1 : 0});
-  }
-  return headers;
-}
-
-void load_ranges(const CheckpointReader* reader, Quantizer& quantizer, at::Device device, dist::Communicator& comm) {
-  std::vector<RangeHeader> headers;
-  if (reader != nullptr) headers = range_headers(*reader, quantizer);
-  std::int64_t count = static_cast<std::int64_t>(headers.size());
-  broadcast_value(count, comm);
-  headers.resize(static_cast<std::size_t>(count));
-  for (RangeHeader& header : headers) {
-    broadcast_value(header, comm);
-    const auto get = [&](const char* part) {
-      at::Tensor t = at::empty({header.groups}, at::kFloat);
-      if (reader != nullptr)
-        reader->read_tensor(range_name(quantizer, static_cast<int>(header.bits), part), {header.groups}, span_of(t));
-      comm.broadcast(view(span_of(t)), 0);
-      return t.to(device);
-    };
-    CalibratedRange range{.lo = get("lo"), .hi = get("hi"), .mean = {}, .batches = header.batches};
-    if (header.has_mean != 0) range.mean = get("mean");
-    quantizer.restore(BitWidth(static_cast<int>(header.bits)), std::move(range));
-  }
-}
-
 }  // namespace
 
 std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, Gpt2& model,
-                               ShardedAdamW& optimizer, dist::Communicator& comm) {
+                               ShardedAdamW& optimizer, dist::Communicator& comm, const EvaluationRanges& ranges) {
   const at::Device device = model.parameters().device();
   const std::vector<float> exp_avg = gather_moment(optimizer.exp_avg(), device, comm);
   const std::vector<float> exp_avg_sq = gather_moment(optimizer.exp_avg_sq(), device, comm);
@@ -147,28 +88,35 @@ std::filesystem::path save_run(const std::filesystem::path& root, const TrainSta
     const auto bytes = static_cast<std::int64_t>(sizeof(float)) *
                        (3 * model.parameters().trainable_elems() + model.parameters().frozen_elems());
     CheckpointWriter writer = CheckpointWriter::begin(root, state.step, bytes);
-    write_all(writer, state, model, optimizer, exp_avg, exp_avg_sq, optimizer.steps());
+    write_all(writer, state, model, optimizer, exp_avg, exp_avg_sq, optimizer.steps(), ranges);
     folder = writer.commit().folder;
   });
   return folder;
 }
 
-void load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm, bool base_only) {
+std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm,
+                                    LoadFor purpose, const std::string& config_json) {
   ParameterStore& store = model.parameters();
+  std::vector<std::string> notes;
+  std::int64_t with_ranges = 0;
+  on_root(comm, "comparing the checkpoint with the model", [&] {
+    notes = check_structure(*reader, config_json, &store, purpose);
+    // A new run calibrates for itself: its parameters will be others soon.
+    if (purpose != LoadFor::kInitialValues) with_ranges = ranges_fit(*reader, config_json, notes) ? 1 : 0;
+  });
   for (int id = 0; id < store.count(); ++id) {
     const ParameterInfo& info = store.info(id);
     std::vector<float> values = store.host_values(id);
     on_root(comm, "loading a checkpoint", [&] {
       const std::string name = "/model/" + info.name;
-      if (base_only && info.name.find(".lora_") != std::string::npos && !reader->has_tensor(name)) return;
-      reader->read_tensor(name, info.shape, std::span(values));
+      if (reader->has_tensor(name)) reader->read_tensor(name, info.shape, std::span(values));
     });
     comm.broadcast(view(std::span(values)), /*root=*/0);
     store.set_values(id, values);
   }
-  for (QuantLinear& linear : model.linears())
-    if (linear.activation_quantizer().needs_calibration())
-      load_ranges(reader, linear.activation_quantizer(), store.device(), comm);
+  broadcast_value(with_ranges, comm);
+  if (with_ranges != 0) load_ranges(reader, model, comm);
+  return notes;
 }
 
 void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAdamW& optimizer,

@@ -8,7 +8,6 @@
 #include <filesystem>
 
 #include "src/quant/gemm_path.h"
-#include "src/train/calibrator.h"
 #include "src/train/final_table.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
@@ -37,6 +36,13 @@ StepRunnerOptions runner_options(const TrainerOptions& options) {
           .threads = options.threads};
 }
 
+CalibratorOptions calibrator_options(const TrainerOptions& options) {
+  return {.seed = options.run.seed,
+          .batches = options.quant.calibration_batches,
+          .micro_batch_size = options.train.micro_batch_size,
+          .sequence_length = options.data.sequence_length};
+}
+
 }  // namespace
 
 Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
@@ -46,6 +52,7 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
       runner_(parts.model, sampler_, parts.comm, runner_options(options)),
       keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), parts.comm, parts.log),
       poll_(parts.comm, [this] { return requested_stop(); }),
+      calibrator_(parts.model, options_.quant, sampler_, parts.comm, poll_, parts.log, calibrator_options(options)),
       losses_(options.train.spike_window) {
   state_.seed = options.run.seed;
   identify_state();
@@ -75,12 +82,12 @@ TrainResult Trainer::run() {
 void Trainer::resume() {
   std::unique_ptr<CheckpointReader> reader;
   on_root(parts_.comm, "looking for a checkpoint",
-          [&] { reader = keeper_.find(options_.run.resume, options_.config_hash); });
+          [&] { reader = keeper_.find(options_.run.resume, options_.config_hash, {.strict = options_.strict}); });
   std::vector<std::int32_t> found = {reader ? 1 : 0};
   parts_.comm.broadcast(view(std::span(found)), /*root=*/0);
   if (found[0] != 0) {
     load(reader.get());
-    keeper_.adopt(reader.get(), options_.run.resume, state_);
+    keeper_.adopt(reader.get(), state_);
   }
   applied_ = state_;
   coordinator_.emplace(options_, sampler_.windows_per_epoch(),
@@ -92,12 +99,14 @@ void Trainer::resume() {
 
 void Trainer::load(const CheckpointReader* reader) {
   state_ = load_state(reader, parts_.comm);
-  for (const std::string& change : check_resume(state_.config_json, options_.config_json)) parts_.log.warning(change);
+  for (const std::string& note : load_model(reader, parts_.model, parts_.comm, LoadFor::kResume, options_.config_json))
+    parts_.log.warning(note);
+  for (const std::string& change : resumed_changes(state_.config_json, options_.config_json))
+    parts_.log.warning(change);
   check_data();
   if (state_.world_size != parts_.comm.size())
     parts_.log.info(
         fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
-  load_model(reader, parts_.model, parts_.comm);
   load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.comm);
   bitops_ = {.spent = state_.bitops, .at_full = state_.bitops_at_full, .steps = state_.step};
   losses_ = LossMonitor::from_text(state_.loss_statistics, options_.train.spike_window);
@@ -156,7 +165,7 @@ int Trainer::train() {
     const dist::StepPlan plan = dist::exchange_step_plan(
         parts_.comm, coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
     const PrecisionMap precision = precision_of(parts_.model, options_.quant, plan);
-    calibrate_for(precision);
+    if (!calibrator_.before_step(precision, state_.step)) return poll_.ask();
     const StepOutcome outcome = runner_.run(plan, precision, poll_, [&](double loss) { return is_spike(plan, loss); });
     if (outcome.abandoned) return outcome.stop;
     account(plan, outcome, precision, seconds_now() - start);
@@ -318,20 +327,11 @@ void Trainer::diverge(const std::string& what) {
                             : "There is no healthy checkpoint, so that the same command begins anew"));
 }
 
-void Trainer::calibrate_for(const PrecisionMap& precision) {
-  if (!needs_calibration(parts_.model, precision)) return;
-  parts_.log.info(fmt::format("calibrating activation ranges at step {}", state_.step));
-  calibrate(parts_.model, precision, sampler_, parts_.comm,
-            {.seed = options_.run.seed,
-             .batches = options_.quant.calibration_batches,
-             .micro_batch_size = options_.train.micro_batch_size,
-             .sequence_length = options_.data.sequence_length});
-}
-
 std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<int>& widths) {
-  for (const int bits : widths) calibrate_for(evaluation_precision(parts_.model, options_.quant, bits));
+  const EvaluationRanges* ranges = calibrator_.for_evaluation(widths, state_.step);
+  if (ranges == nullptr) return std::nullopt;
   auto scores = score_widths(parts_.model, parts_.val_tokens, widths, options_.quant, options_.eval,
-                             options_.data.sequence_length, options_.threads, parts_.comm, poll_);
+                             options_.data.sequence_length, options_.threads, parts_.comm, poll_, *ranges);
   if (!scores) return scores;
   for (const WidthScore& one : *scores) {
     parts_.log.info(fmt::format("held-out perplexity after step {} at {} bits: {:.3f}", state_.step, one.bits,
@@ -377,7 +377,10 @@ bool Trainer::save() {
   TrainState state = state_.skips_in_row > 0 ? applied_ : state_;
   state.loss_statistics = losses_.to_text();
   save_due_ = false;
-  const bool saved = keeper_.save(std::move(state));
+  // With what the final table needs, so that `eval` makes the same one from the checkpoint alone.
+  if (is_complete() && state.step == state_.step)
+    calibrator_.prepare_evaluation(evaluation_widths(options_.eval, options_.quant), state.step);
+  const bool saved = keeper_.save(state, calibrator_.made_after(state.step));
   tell_progress();
   return saved;
 }

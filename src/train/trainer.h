@@ -20,6 +20,7 @@
 #include "src/report/metrics_writer.h"
 #include "src/report/progress.h"
 #include "src/schedule/bitops.h"
+#include "src/train/calibrator.h"
 #include "src/train/checkpoint_keeper.h"
 #include "src/train/coordinator.h"
 #include "src/train/loss_monitor.h"
@@ -91,7 +92,6 @@ class Trainer {
   // Nothing when the run is to stop.
   std::optional<std::vector<WidthScore>> evaluate(const std::vector<int>& widths);
   int evaluate_during_run();
-  void calibrate_for(const PrecisionMap& precision);
   bool save();
   void tell_progress() const;
   std::string write_report(const std::vector<WidthScore>& scores);
@@ -103,6 +103,7 @@ class Trainer {
   StepRunner runner_;
   CheckpointKeeper keeper_;
   dist::StopPoll poll_;
+  Calibrator calibrator_;
   TrainState state_;
   TrainState applied_;           // as it was after the last step that changed the parameters
   bool skip_plausible_ = false;  // a step skipped since then had a plausible loss: those parameters are healthy

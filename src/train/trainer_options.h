@@ -27,6 +27,7 @@ struct TrainerOptions {
   std::string config_json;        // the effective configuration, kept in checkpoints
   std::uint64_t config_hash = 0;  // of it; equal on all ranks
   int threads = 1;                // CPU threads of this rank
+  bool strict = false;            // resume from no older checkpoint than the one meant
 };
 
 }  // namespace qat

@@ -87,21 +87,36 @@ TEST_F(Catalog, APathMeansACheckpointARunFolderOrARoot) {
   const fs::path root = root_ / "run" / "checkpoints";
   save_small(root, 1, 1);
   save_small(root, 2, 2);
-  EXPECT_EQ(resolve_checkpoint(root / "step_00000001"), root / "step_00000001");
-  EXPECT_EQ(resolve_checkpoint(root), root / "step_00000002");
-  EXPECT_EQ(resolve_checkpoint(root_ / "run"), root / "step_00000002");
+  const auto folder_of = [&](const fs::path& path) { return open_checkpoint(path, warn_).info().folder; };
+  EXPECT_EQ(folder_of(root / "step_00000001"), root / "step_00000001");
+  EXPECT_EQ(folder_of(root), root / "step_00000002");
+  EXPECT_EQ(folder_of(root_ / "run"), root / "step_00000002");
   fs::rename(root / "step_00000002", root_ / "best");
-  EXPECT_EQ(resolve_checkpoint(root_ / "best"), root_ / "best");
-  expect_small(CheckpointReader::open(root_ / "best"), 2);
+  expect_small(open_checkpoint(root_ / "best", warn_), 2);
+  EXPECT_THAT(warnings_, IsEmpty());
 }
 
 TEST_F(Catalog, APathWithoutACheckpointSaysWhatWasExpected) {
-  EXPECT_THAT(checkpoint_error([&] { (void)resolve_checkpoint(root_ / "nothing"); }),
+  EXPECT_THAT(checkpoint_error([&] { (void)open_checkpoint(root_ / "nothing", warn_); }),
               AllOf(HasSubstr((root_ / "nothing").string()), HasSubstr("no such folder")));
-  EXPECT_THAT(checkpoint_error([&] { (void)resolve_checkpoint(root_); }), HasSubstr("no checkpoint there"));
+  EXPECT_THAT(checkpoint_error([&] { (void)open_checkpoint(root_, warn_); }), HasSubstr("no checkpoint there"));
   fs::create_directories(root_ / "step_00000003");
-  EXPECT_THAT(checkpoint_error([&] { (void)resolve_checkpoint(root_); }),
-              AllOf(HasSubstr("none of its 1"), HasSubstr("step_00000003: no manifest.json")));
+  EXPECT_THAT(checkpoint_error([&] { (void)open_checkpoint(root_, warn_); }),
+              AllOf(HasSubstr("none of the 1"), HasSubstr("step_00000003: no manifest.json")));
+}
+
+TEST_F(Catalog, ANamedCheckpointIsThatOneOrAnErrorThatNamesOnlySoundOnes) {
+  for (const std::int64_t step : {1, 2, 3, 4}) save_small(root_, step, step);
+  flip_a_byte(root_ / "step_00000004");
+  flip_a_byte(root_ / "step_00000002");
+  EXPECT_THAT(checkpoint_error([&] { (void)open_checkpoint(root_ / "step_00000004", warn_); }),
+              AllOf(HasSubstr("step_00000004"), HasSubstr("XXH3"),
+                    ::testing::EndsWith("to take instead: step_00000003 step_00000001")));
+  EXPECT_THAT(warnings_, IsEmpty());
+  flip_a_byte(root_ / "step_00000003");
+  flip_a_byte(root_ / "step_00000001");
+  EXPECT_THAT(checkpoint_error([&] { (void)open_checkpoint(root_ / "step_00000004", warn_); }),
+              HasSubstr("no other complete checkpoint lies beside it"));
 }
 
 TEST_F(Catalog, ADamagedNewestIsPassedOverWithAWarning) {
@@ -113,8 +128,10 @@ TEST_F(Catalog, ADamagedNewestIsPassedOverWithAWarning) {
   ASSERT_TRUE(reader.has_value());
   expect_small(*reader, 2);
   ASSERT_EQ(warnings_.size(), 2U);
-  EXPECT_THAT(warnings_[0], AllOf(HasSubstr("step_00000004"), HasSubstr("bytes, found")));
-  EXPECT_THAT(warnings_[1], AllOf(HasSubstr("step_00000003"), HasSubstr("damaged: XXH3 expected")));
+  EXPECT_THAT(warnings_[0], AllOf(HasSubstr("passing over step 4, taking step 2 in its place"),
+                                  HasSubstr("step_00000004"), HasSubstr("bytes, found")));
+  EXPECT_THAT(warnings_[1], AllOf(HasSubstr("passing over step 3, taking step 2 in its place"),
+                                  HasSubstr("step_00000003"), HasSubstr("damaged: XXH3 expected")));
 }
 
 TEST_F(Catalog, ADamagedNewestIsAnErrorWhenStrict) {

@@ -377,5 +377,34 @@ TEST_F(Interruption, AfterAKillAtARandomInstantTheNewestLoggedCheckpointIsThere)
   EXPECT_GT(newest_logged, 10);  // the loop came forward at all
 }
 
+// A run that saves every step and keeps one: the folder that a reader has found is gone a moment later.
+TEST_F(Interruption, AReaderOfALivingRunFindsANewestOneEveryTimeAndKeepsIt) {
+  save_small(root_, 1, 1);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    for (std::int64_t step = 2;; ++step) {
+      save_small(root_, step, step, /*rows=*/2'000);
+      apply_retention(root_, /*keep=*/1, step);
+    }
+  }
+  std::int64_t newest = 0, gone = 0;
+  for (int round = 0; round < 100; ++round) {
+    const CheckpointReader reader = open_checkpoint(root_, [](const std::string& text) { ADD_FAILURE() << text; });
+    EXPECT_GE(reader.info().step, newest);
+    newest = reader.info().step;
+    if (round % 10 == 0) {  // until the folder is gone
+      while (fs::exists(reader.info().folder)) std::this_thread::yield();
+      ++gone;
+    }
+    expect_small(reader, newest);
+  }
+  ASSERT_EQ(::kill(child, SIGKILL), 0);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status)) << "the save loop ended by itself, with " << WEXITSTATUS(status);
+  EXPECT_EQ(gone, 10);
+  EXPECT_GT(newest, 10);
+}
+
 }  // namespace
 }  // namespace qat

@@ -43,5 +43,36 @@ TEST(ScoreWidths, ScoresTheModelAtEachWidth) {
   EXPECT_NE(scores[0].score.nll_sum, scores[1].score.nll_sum);
 }
 
+TEST(ScoreWidths, AWidthWithRangesOfItsOwnIsScoredWithThem) {
+  TinyModel tiny;
+  tiny.quant.activation = {.granularity = "tensor", .range = "calibrated"};
+  tiny.build();
+  tiny.randomize();
+  const TokenSource tokens = test::tiny_tokens(60);
+  const auto comm = dist::make_single_comm();
+  const auto table = [&](float reach) {
+    RangeTable ranges;
+    for (const QuantLinear& linear : tiny.model->linears())
+      ranges[linear.spec().index] = {.lo = at::full({1}, -reach), .hi = at::full({1}, reach), .mean = {}};
+    return ranges;
+  };
+  const auto scores = [&](const EvaluationRanges& ranges) {
+    std::vector<double> sums;
+    dist::StopPoll never(*comm);
+    const auto found = score_widths(*tiny.model, tokens, {8, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm, never, ranges);
+    for (const WidthScore& one : found.value())
+      sums.push_back(one.score.nll_sum);
+    return sums;
+  };
+  EXPECT_THROW((void)scores({{8, table(1.0F)}}), Error);  // 3 bits have none
+  for (QuantLinear& linear : tiny.model->linears()) {
+    for (const int bits : {8, 3})
+      linear.activation_quantizer().put_in_force(BitWidth(bits), table(2.0F).at(linear.spec().index));
+  }
+  const auto in_force = scores({}), own = scores({{3, table(1.0F)}});
+  EXPECT_EQ(own[0], in_force[0]);
+  EXPECT_NE(own[1], in_force[1]);
+}
+
 }  // namespace
 }  // namespace qat

@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "src/quant/autograd_ops.h"
+#include "tests/support/calibrated_range.h"
 #include "tests/support/tiny_model.h"
 
 namespace qat {
@@ -150,7 +151,7 @@ TEST(QuantLinear, LogQuantizersClampEveryGradientThatPassesThem) {
   EXPECT_GT(got.bias.abs().max().item<double>(), 0.01);
 }
 
-TEST(QuantLinear, CalibrationObservesUnquantizedInputsOfWidthsThatHaveNoRange) {
+TEST(QuantLinear, CalibrationShowsUnquantizedInputsToWhoeverObservesTheLayer) {
   for (const bool codes : {true, false}) {
     Layer layer([&](TinyModel& t) {
       t.quant.activation = {.symmetric = codes, .granularity = "tensor", .range = "calibrated"};
@@ -158,18 +159,52 @@ TEST(QuantLinear, CalibrationObservesUnquantizedInputsOfWidthsThatHaveNoRange) {
     const at::NoGradGuard no_grad;
     const PrecisionMap map = widths(4, 32);
     ForwardContext context = layer.context(map);
-    context.calibrating = true;
+    const Quantizer& quantizer = layer.linear().activation_quantizer();
+    const std::int64_t index = layer.linear().spec().index;
+    RangeObservers others, observers;
+    others.try_emplace(index + 1, quantizer, BitWidth(4), layer.x().size(-1), at::kCPU);
+    observers.try_emplace(index, quantizer, BitWidth(4), layer.x().size(-1), at::kCPU);
+    context.observers = &others;
     const at::Tensor y = layer.linear().forward(layer.x(), context);
     const auto& store = layer.tiny().model->parameters();
     const at::Tensor w = Quantizer("layer", "weight", layer.tiny().quant.weight)
                              .fake_quant(store.tensor(layer.linear().spec().weight), BitWidth(4));
     EXPECT_TRUE(at::allclose(y, at::linear(layer.x(), w, store.tensor(layer.linear().spec().bias)), 1e-5, 1e-5));
-    Quantizer& quantizer = layer.linear().activation_quantizer();
-    EXPECT_EQ(quantizer.collecting(BitWidth(4)).batches, 1);
-    EXPECT_EQ(quantizer.collecting(BitWidth(4)).hi.item<float>(), layer.x().max().item<float>());
-    quantizer.finish_calibration(BitWidth(4));
-    (void)layer.linear().forward(layer.x(), context);
-    EXPECT_EQ(quantizer.collecting(BitWidth(4)).batches, 0);
+    EXPECT_EQ(others.at(index + 1).values(), 0);
+    context.observers = &observers;
+    EXPECT_TRUE(at::equal(layer.linear().forward(layer.x(), context), y));
+    EXPECT_EQ(observers.at(index).values(), layer.x().numel());
+    EXPECT_EQ(observers.at(index).hi().item<float>(), layer.x().max().item<float>());
+    EXPECT_TRUE(quantizer.ranges().empty());
+  }
+}
+
+TEST(QuantLinear, APassWithRangesOfItsOwnComputesAsIfTheyWereInForce) {
+  for (const bool codes : {true, false}) {
+    for (const bool quantized_adapter : {true, false}) {
+      Layer layer([&](TinyModel& t) {
+        t.quant.activation = {.symmetric = codes, .granularity = "tensor", .range = "calibrated"};
+        t.lora.quantize = quantized_adapter;
+      });
+      const at::NoGradGuard no_grad;
+      const PrecisionMap map = widths(4, 32);
+      Quantizer& quantizer = layer.linear().activation_quantizer();
+      const CalibratedRange narrow = test::range_of(quantizer, BitWidth(4), {layer.x() * 0.5});
+      const CalibratedRange wide = test::range_of(quantizer, BitWidth(4), {layer.x()});
+      const RangeTable table = {{layer.linear().spec().index, narrow}};
+      const auto y = [&](const RangeTable* ranges) {
+        ForwardContext context = layer.context(map);
+        context.ranges = ranges;
+        return layer.linear().forward(layer.x(), context);
+      };
+      quantizer.put_in_force(BitWidth(4), narrow);
+      const at::Tensor expected = y(nullptr);
+      quantizer.put_in_force(BitWidth(4), wide);
+      EXPECT_FALSE(at::equal(y(nullptr), expected));
+      EXPECT_TRUE(at::equal(y(&table), expected));
+      const RangeTable of_another_layer = {{layer.linear().spec().index + 1, narrow}};
+      EXPECT_TRUE(at::equal(y(&of_another_layer), y(nullptr)));
+    }
   }
 }
 

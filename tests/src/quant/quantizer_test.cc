@@ -8,10 +8,12 @@
 #include <set>
 
 #include "src/quant/gemm_path.h"
+#include "tests/support/calibrated_range.h"
 
 namespace qat {
 namespace {
 
+using test::hold;
 using ::testing::HasSubstr;
 
 struct Case {
@@ -34,8 +36,7 @@ TEST_P(AnyQuantizer, IsIdempotentWithItsRangeHeld) {
   QuantizerConfig held = GetParam().config;
   held.range = "calibrated";
   Quantizer q("layer", "activation", held);
-  q.observe(input(), width());
-  q.finish_calibration(width());
+  hold(q, width(), {input()});
   const at::Tensor once = q.fake_quant(input(), width());
   EXPECT_TRUE(at::equal(q.fake_quant(once, width()), once));
 }
@@ -102,8 +103,7 @@ TEST(Quantizer, ThirtyTwoBitsAreABypass) {
 
 TEST(Quantizer, UncalibratedUseNamesLayerRoleAndWidths) {
   Quantizer q("h.3.mlp.c_fc", "activation", {.granularity = "tensor", .range = "calibrated"});
-  q.observe(at::randn({4, 4}), BitWidth(8));
-  q.finish_calibration(BitWidth(8));
+  hold(q, BitWidth(8), {at::randn({4, 4})});
   EXPECT_NO_THROW((void)q.encode(at::randn({4, 4}), BitWidth(8), false));
   try {
     (void)q.encode(at::randn({4, 4}), BitWidth(4), false);
@@ -116,17 +116,6 @@ TEST(Quantizer, UncalibratedUseNamesLayerRoleAndWidths) {
   }
 }
 
-TEST(Quantizer, CalibrationTakesTheWidestRangeOfItsBatches) {
-  Quantizer q("layer", "activation", {.granularity = "feature", .range = "calibrated"});
-  q.observe(at::tensor({1.0F, -3.0F}).view({1, 2}), BitWidth(8));
-  q.observe(at::tensor({-2.0F, 0.5F}).view({1, 2}), BitWidth(8));
-  q.finish_calibration(BitWidth(8));
-  const CalibratedRange& range = q.ranges().at(8);
-  EXPECT_TRUE(at::equal(range.lo, at::tensor({-2.0F, -3.0F})));
-  EXPECT_TRUE(at::equal(range.hi, at::tensor({1.0F, 0.5F})));
-  EXPECT_EQ(range.batches, 2);
-}
-
 // Values beyond what calibration saw saturate; values of the data at hand never do.
 TEST(Quantizer, ACalibratedRangeHoldsForOtherData) {
   for (const char* method : {"minmax", "log"}) {
@@ -137,8 +126,7 @@ TEST(Quantizer, ACalibratedRangeHoldsForOtherData) {
       QuantizerConfig held = dynamic;
       held.range = "calibrated";
       Quantizer q("layer", "activation", held);
-      q.observe(at::tensor({-2.0F, 0.5F, 2.0F}), width);
-      q.finish_calibration(width);
+      hold(q, width, {at::tensor({-2.0F, 0.5F, 2.0F})});
       const at::Tensor x = at::tensor({1.0F, 64.0F}).unsqueeze(0);
       EXPECT_NEAR(q.fake_quant(x, width).max().item<double>(), 2.0, 0.02);
       EXPECT_NEAR(Quantizer("layer", "activation", dynamic).fake_quant(x, width).max().item<double>(), 64.0, 0.5);
@@ -151,35 +139,41 @@ TEST(Quantizer, ACalibratedRangeHoldsForOtherData) {
   }
 }
 
-TEST(Quantizer, AFinishedCalibrationIsCollectedAnew) {
-  Quantizer q("layer", "activation", {.granularity = "tensor", .range = "calibrated"});
-  q.observe(at::tensor({1.0F, 4.0F}), BitWidth(8));
-  q.finish_calibration(BitWidth(8));
-  EXPECT_EQ(q.collecting(BitWidth(8)).batches, 0);
-  q.observe(at::tensor({1.0F, 2.0F}), BitWidth(8));
-  q.finish_calibration(BitWidth(8));
-  EXPECT_EQ(q.ranges().at(8).hi.item<float>(), 2.0F);
+// Evaluation's own range is used where it is given, by every form of quantization, and nowhere else.
+TEST(Quantizer, ARangeGivenForOneUseTakesThePlaceOfTheOneInForce) {
+  const BitWidth width(8);
+  for (const char* method : {"minmax", "log"}) {
+    for (const bool symmetric : {true, false}) {
+      if (std::string(method) == "log" && !symmetric) continue;
+      SCOPED_TRACE(method + std::string(symmetric ? " symmetric" : ""));
+      Quantizer q("layer", "activation",
+                  {.method = method, .symmetric = symmetric, .granularity = "tensor", .range = "calibrated"});
+      const at::Tensor x = at::tensor({-64.0F, 1.0F, 64.0F}).unsqueeze(0);
+      const CalibratedRange own = test::range_of(q, width, {x});
+      const auto largest = [&](const CalibratedRange* range) {
+        return q.fake_quant(x, width, range).max().item<double>();
+      };
+      EXPECT_NEAR(largest(&own), 64.0, 0.6);  // without any in force
+      hold(q, width, {at::tensor({-2.0F, 0.5F, 2.0F})});
+      EXPECT_NEAR(largest(&own), 64.0, 0.6);
+      EXPECT_NEAR(largest(nullptr), 2.0, 0.02);
+      if (!symmetric || std::string(method) == "log") continue;
+      const Coded coded = q.encode(x, width, false, &own);
+      EXPECT_NEAR((coded.codes.to(at::kFloat) * coded.scales).max().item<double>(), 64.0, 1e-3);
+      const WideCoded wide = q.encode_wide(x, width, &own);
+      EXPECT_NEAR((wide.codes.to(at::kFloat) * wide.scales).max().item<double>(), 64.0, 1e-3);
+    }
+  }
 }
 
 // Of 2-bit packed log codes, whose only magnitude is 2 to the mean exponent.
 TEST(Quantizer, TheOneMagnitudeIsTheMeanOverBatches) {
-  const QuantizerConfig config{.method = "log", .granularity = "tensor", .range = "calibrated"};
-  Quantizer q("layer", "activation", config);
-  for (const float value : {2.0F, 4.0F, 32.0F}) q.observe(at::full({1, 6}, value), BitWidth(2));  // exponents 1, 2, 5
-  q.finish_calibration(BitWidth(2));
-  EXPECT_EQ(q.ranges().at(2).batches, 3);
-  EXPECT_NEAR(q.ranges().at(2).mean.item<double>(), 8.0 / 3.0, 1e-5);
+  Quantizer q("layer", "activation", {.method = "log", .granularity = "tensor", .range = "calibrated"});
+  // exponents 1, 2, 5
+  hold(q, BitWidth(2), {at::full({1, 6}, 2.0F), at::full({1, 6}, 4.0F), at::full({1, 6}, 32.0F)});
   const at::Tensor y = q.fake_quant(at::tensor({-1.0F, 0.0F, 64.0F}).unsqueeze(0), BitWidth(2));
   const double magnitude = std::exp2(8.0 / 3.0);
   EXPECT_TRUE(at::allclose(y, at::tensor({-magnitude, 0.0, magnitude}).to(at::kFloat).unsqueeze(0), 1e-4));
-  // Other widths and the other codebook have no mean.
-  q.observe(at::full({1, 6}, 2.0F), BitWidth(3));
-  EXPECT_FALSE(q.collecting(BitWidth(3)).mean.defined());
-  QuantizerConfig seed = config;
-  seed.log_codebook = "seed";
-  Quantizer other("layer", "activation", seed);
-  other.observe(at::full({1, 6}, 2.0F), BitWidth(2));
-  EXPECT_FALSE(other.collecting(BitWidth(2)).mean.defined());
 }
 
 TEST(Quantizer, LogCodebooksHaveTheirNumbersOfMagnitudes) {
@@ -193,24 +187,6 @@ TEST(Quantizer, LogCodebooksHaveTheirNumbersOfMagnitudes) {
   const Quantizer packed("layer", "weight", {.method = "log", .granularity = "tensor"});
   const at::Tensor y = packed.fake_quant(at::tensor({0.0F, 0.0625F, 16.0F}).unsqueeze(0), BitWidth(3));
   EXPECT_TRUE(at::allclose(y, at::tensor({0.0F, 0.0625F, 16.0F}).unsqueeze(0), 1e-5));  // a zero widens no range
-}
-
-TEST(Quantizer, ARankWithoutBatchesChangesNoRange) {
-  const Quantizer tensor("layer", "activation", {.granularity = "tensor", .range = "calibrated"});
-  EXPECT_EQ(tensor.neutral_range(5, BitWidth(8)).lo.numel(), 1);
-  EXPECT_FALSE(tensor.neutral_range(5, BitWidth(2)).mean.defined());
-  const Quantizer log("layer", "activation", {.method = "log", .granularity = "feature", .range = "calibrated"});
-  const CalibratedRange range = log.neutral_range(5, BitWidth(2));
-  EXPECT_EQ(range.batches, 0);
-  EXPECT_TRUE(at::equal(range.lo, at::full({5}, INFINITY)));
-  EXPECT_TRUE(at::equal(range.hi, at::full({5}, -INFINITY)));
-  EXPECT_TRUE(at::equal(range.mean, at::zeros({5})));
-}
-
-TEST(Quantizer, CalibrationRefusesWhatIsNotFinite) {
-  Quantizer q("layer", "activation", {.granularity = "tensor", .range = "calibrated"});
-  EXPECT_THROW(q.observe(at::tensor({1.0F, INFINITY}), BitWidth(8)), Error);
-  EXPECT_THROW(q.observe(at::tensor({NAN, 1.0F}), BitWidth(8)), Error);
 }
 
 TEST(Quantizer, RangesOfZerosAndSubnormalsGiveFinitePositiveScales) {

@@ -97,8 +97,9 @@ TEST_F(LostTokens, EndCalibration) {
   quant.activation = {.granularity = "tensor", .range = "calibrated"};
   expect_agreed_end(quant, 1, [](TinyRank& rank, const TokenSource&, dist::Communicator& comm, const auto& lose) {
     lose();
-    calibrate(rank.model(), PrecisionMap::uniform(rank.model().config().linears(), 4, 4, 8), rank.sampler(), comm,
-              {.seed = 1, .batches = 4, .micro_batch_size = 2, .sequence_length = 12});
+    dist::StopPoll never(comm);
+    (void)calibrate(rank.model(), PrecisionMap::uniform(rank.model().config().linears(), 4, 4, 8), {0}, rank.sampler(),
+                    comm, never, {.seed = 1, .batches = 4, .micro_batch_size = 2, .sequence_length = 12});
   });
 }
 
@@ -106,7 +107,8 @@ TEST_F(LostTokens, EndAnEvaluation) {
   expect_agreed_end({}, 1, [](TinyRank& rank, const TokenSource& tokens, dist::Communicator& comm, const auto& lose) {
     lose();
     const QuantConfig quant;
-    (void)score_widths(rank.model(), tokens, {32}, quant, {.batch_size = 4}, 12, /*threads=*/2, comm);
+    dist::StopPoll never(comm);
+    (void)score_widths(rank.model(), tokens, {32}, quant, {.batch_size = 4}, 12, /*threads=*/2, comm, never);
   });
 }
 

@@ -199,12 +199,14 @@ TEST(Calibration, GivesEveryRankTheRangesOfOneRank) {
         spec.quant.activation = {.method = method, .granularity = "tensor", .range = "calibrated"};
         TinyRank rank(spec, tokens, comm, test::tiny_options());
         const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), bits, bits, 8);
-        EXPECT_TRUE(needs_calibration(rank.model(), map));
         EXPECT_THROW(rank.step(0, bits, 8), Error);
-        calibrate(rank.model(), map, rank.sampler(), comm,
-                  {.seed = 1, .batches = 5, .micro_batch_size = 2, .sequence_length = 12});
-        EXPECT_FALSE(needs_calibration(rank.model(), map));
-        EXPECT_TRUE(needs_calibration(rank.model(), PrecisionMap::uniform(spec.config.linears(), 8, 8, 8)));
+        Logger log(LoggerOptions{});
+        dist::StopPoll never(comm);
+        EXPECT_TRUE(Calibrator(rank.model(), spec.quant, rank.sampler(), comm, never, log,
+                               {.seed = 1, .batches = 5, .micro_batch_size = 2, .sequence_length = 12})
+                        .before_step(map, 0));
+        EXPECT_NO_THROW(rank.step(0, bits, 8));
+        EXPECT_THROW(rank.step(0, 8, 8), Error);
         std::vector<float> ranges;
         for (const QuantLinear& linear : rank.model().linears()) {
           const CalibratedRange& range = linear.activation_quantizer().ranges().at(bits);

@@ -8,11 +8,14 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "dist/comm/agree.h"
 #include "src/base/json.h"
 #include "src/checkpoint/catalog.h"
+#include "src/train/range_state.h"
+#include "src/train/run_state.h"
 #include "tests/support/tiny_training.h"
 
 namespace qat {
@@ -447,6 +450,79 @@ TEST_F(TrainerTest, CalibratedRangesAreKeptInTheCheckpoint) {
   EXPECT_EQ(resumed.parameters, whole.parameters);
 }
 
+// Evaluation calibrates widths that training has not reached; what training calibrates, and when, is its own.
+TEST_F(TrainerTest, EvaluationChangesNoBitOfTrainingWithCalibratedRanges) {
+  const QuantizerConfig calibrated{.granularity = "tensor", .range = "calibrated"};
+  std::optional<End> first;
+  for (const std::int64_t every : {0, 1, 5}) {
+    TrainerOptions o = options("every " + std::to_string(every), 12);
+    o.quant.widths = {2, 3, 4, 5, 6, 8, 32};
+    o.eval.bits = {32, 8, 6, 4, 3, 2};
+    o.eval.every = every;
+    const End end = train(o, 2, calibrated);
+    if (!first) first = end;
+    EXPECT_EQ(end.parameters, first->parameters) << every;
+    EXPECT_EQ(end.result.table, first->result.table) << every;
+    EXPECT_EQ(curve("every " + std::to_string(every)), curve("every 0"));
+  }
+}
+
+// The final table from the final checkpoint alone: with training's ranges where it has them, and for widths that it
+// never used with those that the evaluation had of its own.
+TEST_F(TrainerTest, TheFinalCheckpointHoldsTheRangesOfTheFinalTable) {
+  for (const std::int64_t recalibrate_every : {0, 5}) {
+    const std::string dir = "run " + std::to_string(recalibrate_every);
+    TrainerOptions o = options(dir, 12);
+    o.quant.widths = {2, 3, 4, 5, 6, 8, 32};
+    o.eval.bits = {32, 8, 6, 3, 2};
+    o.quant.recalibrate_every = recalibrate_every;
+    o.quant.activation = {.granularity = "tensor", .range = "calibrated"};
+    train(o, 2, o.quant.activation);
+    const CheckpointReader reader =
+        CheckpointReader::open(list_checkpoints(fs::path(o.run.dir) / "checkpoints").back().folder);
+    TinyModel mine;
+    mine.quant = o.quant;
+    mine.build(/*seed=*/99);
+    const auto comm = dist::make_single_comm();
+    load_model(&reader, *mine.model, *comm, LoadFor::kEvaluation, o.config_json);
+    const EvaluationRanges own = load_evaluation_ranges(&reader, *mine.model, *comm);
+    EXPECT_TRUE(own.contains(2));
+    EXPECT_EQ(own.contains(8), recalibrate_every > 0);
+    const TokenSource held_out = test::tiny_tokens(300);
+    dist::StopPoll never(*comm);
+    const auto scores = *score_widths(*mine.model, held_out, {32, 8, 6, 3, 2}, mine.quant, o.eval, 12, 1, *comm, never, own);
+    const Value report = parse_json(read(dir, "report.json"), "report.json");
+    for (std::size_t i = 0; i < scores.size(); ++i)
+      EXPECT_EQ(report.at("widths").as_array()[i].at("nll").as_double(), scores[i].score.nll_sum) << scores[i].bits;
+  }
+}
+
+TEST_F(TrainerTest, RangesTakenAnewAreTheSameRunOnAnyRanksAndAfterAResume) {
+  const QuantizerConfig calibrated{.granularity = "tensor", .range = "calibrated"};
+  const auto with = [&](const std::string& dir, std::int64_t every) {
+    TrainerOptions o = options(dir, 12);
+    o.quant.recalibrate_every = every;
+    return o;
+  };
+  const End kept = train(with("kept", 0), 1, calibrated), renewed = train(with("renewed", 5), 1, calibrated);
+  EXPECT_NE(renewed.parameters, kept.parameters);
+  EXPECT_EQ(train(with("ranks", 5), 4, calibrated).parameters, renewed.parameters);
+  for (const int stop : {4, 5, 7}) {
+    const TrainerOptions part = with("part " + std::to_string(stop), 5);
+    std::atomic<int> signal{0};
+    const End stopped = train(
+        part, 2, calibrated,
+        [&](Trainer& trainer) {
+          trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+            if (step == stop) signal = 15;
+          });
+        },
+        &signal);
+    ASSERT_FALSE(stopped.result.finished);
+    EXPECT_EQ(train(part, 2, calibrated).parameters, renewed.parameters) << "stopped in step " << stop;
+  }
+}
+
 TEST_F(TrainerTest, RefusesACheckpointOfAnotherShapeAndSaysWhatDiffers) {
   train(options("run", 4), 1);
   TrainerOptions other = options("run", 8);
@@ -572,6 +648,35 @@ TEST_F(TrainerTest, KeepsSoManyCheckpointsWithTheCountersOfTheirSteps) {
   // After each step, and again when its checkpoint is there.
   EXPECT_EQ(told, (std::vector<std::int64_t>{0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9, 9}));
   EXPECT_EQ(fs::path(newest), all[1].folder);
+}
+
+TEST_F(TrainerTest, ADamagedNewestCheckpointIsPassedOverOrAnErrorWhenStrict) {
+  TrainerOptions o = options("run", 8);
+  o.checkpoint.every = 4;
+  const End whole = train(o, 1);
+  const fs::path newest = root_ / "run/checkpoints/step_00000008/checkpoint.h5";
+  const auto damage = [&] {
+    std::fstream file(newest, std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(static_cast<std::streamoff>(fs::file_size(newest) / 2));
+    file << "damage";
+  };
+  damage();
+  o.strict = true;
+  try {
+    train(o, 1);
+    FAIL() << "went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("step_00000008"),
+                                               ::testing::HasSubstr("take instead: step_00000004")));
+  }
+  o.strict = false;
+  fs::remove(root_ / "run/report.md");
+  EXPECT_EQ(train(o, 1).parameters, whole.parameters);
+  std::ifstream in(root_ / "run/logs/rank_000.log");
+  const std::string log{std::istreambuf_iterator<char>(in), {}};
+  EXPECT_THAT(log, ::testing::HasSubstr("warning: passing over step 8, taking step 4 in its place"));
+  EXPECT_TRUE(CheckpointReader::open(newest.parent_path()).info().step == 8);  // saved again
 }
 
 TEST_F(TrainerTest, NeverRefusesAFolderThatHoldsARun) {

@@ -1,0 +1,129 @@
+#include "src/train/range_state.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
+
+#include "src/quant/torch_view.h"
+#include "src/train/on_root.h"
+
+namespace qat {
+namespace {
+
+// Where the parts of one range lie.
+std::string training_group(const Quantizer& quantizer, std::int64_t bits) {
+  return fmt::format("/quant/{}/{}/{}", quantizer.layer(), quantizer.role(), bits);
+}
+std::string evaluation_group(const Quantizer& quantizer, std::int64_t bits) {
+  return fmt::format("/evaluation/{}/{}/{}", bits, quantizer.layer(), quantizer.role());
+}
+using GroupOf = std::string (*)(const Quantizer&, std::int64_t);
+
+void write_range(CheckpointWriter& writer, const std::string& group, const CalibratedRange& range) {
+  const auto put = [&](const char* part, const at::Tensor& t) {
+    if (t.defined()) writer.write_tensor(group + part, {t.numel()}, const_span(t.to(at::kCPU)));
+  };
+  put("/lo", range.lo), put("/hi", range.hi), put("/mean", range.mean);
+  writer.set_attribute(group + "/lo", "batches", range.batches);
+  writer.set_attribute(group + "/lo", "step", range.step);
+}
+
+// What the other ranks must know to receive a range.
+struct Header {
+  std::int64_t layer = 0;  // index in PrecisionMap
+  std::int64_t bits = 0;
+  std::int64_t groups = 0;
+  std::int64_t batches = 0;
+  std::int64_t step = 0;
+  std::int64_t has_mean = 0;
+};
+
+std::vector<Header> find_ranges(const CheckpointReader& reader, const Gpt2& model, GroupOf group_of) {
+  std::vector<Header> headers;
+  for (const QuantLinear& linear : model.linears()) {
+    const Quantizer& quantizer = linear.activation_quantizer();
+    if (!quantizer.needs_calibration()) continue;
+    for (int bits = BitWidth::kMin; bits <= BitWidth::kMax; ++bits) {
+      const std::string group = group_of(quantizer, bits), lo = group + "/lo";
+      if (!reader.has_tensor(lo)) continue;
+      headers.push_back({.layer = linear.spec().index,
+                         .bits = bits,
+                         .groups = element_count(reader.tensor_info(lo).shape),
+                         .batches = reader.attribute<std::int64_t>(lo, "batches"),
+                         // Older checkpoints do not say: ranges were taken once, at the first use of their width.
+                         .step = reader.has_attribute(lo, "step") ? reader.attribute<std::int64_t>(lo, "step") : 0,
+                         .has_mean = reader.has_tensor(group + "/mean") ? 1 : 0});
+    }
+  }
+  return headers;
+}
+
+// The root's headers, on every rank.
+void share(std::vector<Header>& headers, dist::Communicator& comm) {
+  std::vector<std::int64_t> count = {static_cast<std::int64_t>(headers.size())};
+  comm.broadcast(view(std::span(count)), /*root=*/0);
+  headers.resize(static_cast<std::size_t>(count[0]));
+  if (headers.empty()) return;
+  const auto bytes = static_cast<std::int64_t>(headers.size() * sizeof(Header));
+  comm.broadcast({headers.data(), bytes, DType::kUInt8, Device::kCpu}, /*root=*/0);
+}
+
+// Calls `take(header, range)` for every range below a group of names.
+template <typename Take>
+void read_ranges(const CheckpointReader* reader, const Gpt2& model, GroupOf group_of, dist::Communicator& comm,
+                 const Take& take) {
+  std::vector<Header> headers;
+  on_root(comm, "loading calibrated ranges", [&] { headers = find_ranges(*reader, model, group_of); });
+  share(headers, comm);
+  const at::Device device = model.parameters().device();
+  for (const Header& header : headers) {
+    const Quantizer& quantizer = model.linears().at(static_cast<std::size_t>(header.layer)).activation_quantizer();
+    const auto get = [&](const char* part) {
+      at::Tensor t = at::empty({header.groups}, at::kFloat);
+      on_root(comm, "loading calibrated ranges",
+              [&] { reader->read_tensor(group_of(quantizer, header.bits) + part, {header.groups}, span_of(t)); });
+      comm.broadcast(view(span_of(t)), /*root=*/0);
+      return t.to(device);
+    };
+    CalibratedRange range{
+        .lo = get("/lo"), .hi = get("/hi"), .mean = {}, .batches = header.batches, .step = header.step};
+    if (header.has_mean != 0) range.mean = get("/mean");
+    take(header, std::move(range));
+  }
+}
+
+}  // namespace
+
+void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationRanges& evaluation) {
+  for (const QuantLinear& linear : model.linears()) {
+    const Quantizer& quantizer = linear.activation_quantizer();
+    for (const auto& [bits, range] : quantizer.ranges()) write_range(writer, training_group(quantizer, bits), range);
+  }
+  for (const auto& [bits, table] : evaluation) {
+    for (const auto& [layer, range] : table) {
+      const Quantizer& quantizer = model.linears().at(static_cast<std::size_t>(layer)).activation_quantizer();
+      write_range(writer, evaluation_group(quantizer, bits), range);
+    }
+  }
+}
+
+void load_ranges(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm) {
+  read_ranges(reader, model, training_group, comm, [&](const Header& header, CalibratedRange range) {
+    model.linears()
+        .at(static_cast<std::size_t>(header.layer))
+        .activation_quantizer()
+        .put_in_force(BitWidth(static_cast<int>(header.bits)), std::move(range));
+  });
+}
+
+EvaluationRanges load_evaluation_ranges(const CheckpointReader* reader, const Gpt2& model, dist::Communicator& comm) {
+  EvaluationRanges ranges;
+  read_ranges(reader, model, evaluation_group, comm, [&](const Header& header, CalibratedRange range) {
+    ranges[static_cast<int>(header.bits)][header.layer] = std::move(range);
+  });
+  return ranges;
+}
+
+}  // namespace qat

@@ -1,0 +1,21 @@
+// Calibrated ranges in a checkpoint: training's, which a resumed run goes on with, and those that the evaluation of
+// this very state of training has of its own, from which `eval` makes the same table.
+//   /quant/<layer>/activation/<activation bits>/{lo,hi,mean}
+//   /evaluation/<evaluated bits>/<layer>/activation/{lo,hi,mean}      attributes of lo: batches, step
+#pragma once
+
+#include "dist/comm/communicator.h"
+#include "src/checkpoint/reader.h"
+#include "src/checkpoint/writer.h"
+#include "src/eval/width_eval.h"
+#include "src/model/gpt2.h"
+
+namespace qat {
+
+void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationRanges& evaluation);
+
+// Collective: rank 0 reads and broadcasts; `reader` is null on other ranks. Puts training's ranges in force.
+void load_ranges(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm);
+EvaluationRanges load_evaluation_ranges(const CheckpointReader* reader, const Gpt2& model, dist::Communicator& comm);
+
+}  // namespace qat

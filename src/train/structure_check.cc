@@ -1,0 +1,166 @@
+#include "src/train/structure_check.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <string_view>
+
+#include "kernels/common/error.h"
+#include "src/checkpoint/train_state.h"
+#include "src/train/resume_check.h"
+
+namespace qat {
+namespace {
+
+constexpr char kGroup[] = "/model/";
+constexpr std::size_t kMostTensorsNamed = 6;
+
+// They decide what the base network computes and which tensors it has.
+constexpr std::array<std::string_view, 6> kBaseKeys = {"model.n_layer",     "model.n_head",     "model.n_embd",
+                                                       "model.n_positions", "model.vocab_size", "model.tie_lm_head"};
+
+bool is_zero_rank(const ConfigChange& change) { return change.before == "0" || change.after == "0"; }
+
+// Whether a checkpoint with this difference is of another model.
+bool is_structural(const ConfigChange& change, LoadFor purpose) {
+  if (std::find(kBaseKeys.begin(), kBaseKeys.end(), change.key) != kBaseKeys.end()) return true;
+  const bool initial = purpose == LoadFor::kInitialValues;
+  if (change.key == "lora.rank") return !initial || !is_zero_rank(change);
+  if (change.key == "model.quantize_lm_head") return !initial;
+  return change.key == "model.freeze_base" && purpose == LoadFor::kResume;
+}
+
+// Differences that are allowed but change what the loaded parameters compute; a resumed run logs all its changes
+// anyway.
+bool is_worth_saying(const ConfigChange& change, LoadFor purpose) {
+  if (purpose == LoadFor::kResume) return false;
+  return change.key == "lora.alpha" || change.key == "lora.rank" || change.key == "model.quantize_lm_head";
+}
+
+bool is_adapter(std::string_view name) { return name.find(".lora_") != std::string_view::npos; }
+
+std::string shape_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+struct TensorDifferences {
+  std::vector<std::string> wrong;     // lines
+  std::vector<std::string> fresh;     // adapters that are not in the checkpoint
+  std::vector<std::string> left_out;  // adapters that the model does not have
+};
+
+TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const ParameterStore& parameters,
+                                  LoadFor purpose) {
+  const bool adapters_may_differ = purpose == LoadFor::kInitialValues;
+  const auto names = checkpoint.tensor_names("/model");
+  std::set<std::string> unread(names.begin(), names.end());
+  TensorDifferences found;
+  for (const ParameterInfo& info : parameters.infos()) {
+    const std::string name = kGroup + info.name;
+    const auto stored = unread.find(name);
+    if (stored == unread.end()) {
+      if (adapters_may_differ && is_adapter(info.name))
+        found.fresh.push_back(info.name);
+      else
+        found.wrong.push_back(
+            fmt::format("tensor {}: (not there) in the checkpoint, {} now", info.name, shape_text(info.shape)));
+      continue;
+    }
+    unread.erase(stored);
+    if (const Shape shape = checkpoint.tensor_info(name).shape; shape != info.shape)
+      found.wrong.push_back(
+          fmt::format("tensor {}: {} in the checkpoint, {} now", info.name, shape_text(shape), shape_text(info.shape)));
+  }
+  for (const std::string& name : unread) {
+    const std::string own = name.substr(sizeof(kGroup) - 1);
+    if (adapters_may_differ && is_adapter(own))
+      found.left_out.push_back(own);
+    else
+      found.wrong.push_back(fmt::format("tensor {}: {} in the checkpoint, (not there) now", own,
+                                        shape_text(checkpoint.tensor_info(name).shape)));
+  }
+  return found;
+}
+
+std::string mend(LoadFor purpose) {
+  switch (purpose) {
+    case LoadFor::kResume:
+      return "set these keys as the checkpoint has them, or give the run another run.dir";
+    case LoadFor::kEvaluation:
+      return "leave these keys out of --set: they say what the checkpoint's parameters are parameters of";
+    case LoadFor::kInitialValues:
+      return "set these keys as the checkpoint of model.init_from has them; of the adapters, lora.rank may also be 0 "
+             "on "
+             "one side";
+  }
+  fail_internal("purpose", "a purpose that does not exist", __FILE__, __LINE__);
+}
+
+[[noreturn]] void refuse(const CheckpointReader& checkpoint, const std::vector<std::string>& lines, LoadFor purpose) {
+  throw Error(ErrorKind::kCheckpoint,
+              fmt::format("the checkpoint {} is of another model than the one asked for:\n  {}\n  {}",
+                          checkpoint.info().folder.string(), fmt::join(lines, "\n  "), mend(purpose)));
+}
+
+std::vector<ConfigChange> changes_since(const CheckpointReader& checkpoint, const std::string& current_json) {
+  return config_changes(load_train_state(checkpoint).config_json, current_json);
+}
+
+// Settings of quantization that no calibrated range depends on.
+bool leaves_ranges_alone(std::string_view key) {
+  constexpr std::array<std::string_view, 5> kKeys = {"quant.widths", "quant.kv_bits", "quant.recalibrate_every",
+                                                     "quant.stochastic_gradients", "quant.log_grad_clip"};
+  return !key.starts_with("quant.") || std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end();
+}
+
+}  // namespace
+
+std::vector<std::string> check_structure(const CheckpointReader& checkpoint, const std::string& current_json,
+                                         const ParameterStore* parameters, LoadFor purpose) {
+  std::vector<std::string> wrong, notes;
+  for (const ConfigChange& change : changes_since(checkpoint, current_json)) {
+    if (is_structural(change, purpose))
+      wrong.push_back(change.text());
+    else if (is_worth_saying(change, purpose))
+      notes.push_back(change.text());
+  }
+  // Tensors that differ follow from settings that do, which say it shorter.
+  if (!wrong.empty()) refuse(checkpoint, wrong, purpose);
+  if (parameters == nullptr) return notes;
+  TensorDifferences tensors = compare_tensors(checkpoint, *parameters, purpose);
+  if (const std::size_t count = tensors.wrong.size(); count > 0) {
+    tensors.wrong.resize(std::min(count, kMostTensorsNamed));
+    if (count > kMostTensorsNamed) tensors.wrong.push_back(fmt::format("and {} more", count - kMostTensorsNamed));
+    refuse(checkpoint, tensors.wrong, purpose);
+  }
+  if (!tensors.fresh.empty())
+    notes.push_back(fmt::format("{} adapter tensors are not in the checkpoint and start as in a new model ({}, ...)",
+                                tensors.fresh.size(), tensors.fresh.front()));
+  if (!tensors.left_out.empty())
+    notes.push_back(
+        fmt::format("{} adapter tensors of the checkpoint are left out: this model does not have them "
+                    "({}, ...)",
+                    tensors.left_out.size(), tensors.left_out.front()));
+  return notes;
+}
+
+bool ranges_fit(const CheckpointReader& checkpoint, const std::string& current_json, std::vector<std::string>& notes) {
+  bool fit = true;
+  for (const ConfigChange& change : changes_since(checkpoint, current_json)) {
+    if (change.key != "quant.activation.method" && change.key != "quant.activation.log_codebook" &&
+        change.key != "quant.activation.granularity")
+      continue;
+    fit = false;
+    notes.push_back("its calibrated activation ranges are not used: " + change.text());
+  }
+  return fit;
+}
+
+bool evaluation_ranges_fit(const CheckpointReader& checkpoint, const std::string& current_json) {
+  const auto changes = changes_since(checkpoint, current_json);
+  return std::all_of(changes.begin(), changes.end(),
+                     [](const ConfigChange& change) { return leaves_ranges_alone(change.key); });
+}
+
+}  // namespace qat

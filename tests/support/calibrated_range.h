@@ -1,0 +1,25 @@
+// A range as calibration makes it of batches, on one rank.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <vector>
+
+#include "src/quant/range_observer.h"
+
+namespace qat::test {
+
+inline CalibratedRange range_of(const Quantizer& quantizer, BitWidth width, const std::vector<at::Tensor>& batches) {
+  RangeObserver observer(quantizer, width, batches.front().size(-1), at::kCPU);
+  for (const at::Tensor& batch : batches) observer.observe(batch);
+  CalibratedRange range{
+      .lo = observer.lo(), .hi = observer.hi(), .mean = {}, .batches = static_cast<std::int64_t>(batches.size())};
+  if (observer.wants_mean()) range.mean = at::stack(observer.means()).mean(0);
+  return range;
+}
+
+inline void hold(Quantizer& quantizer, BitWidth width, const std::vector<at::Tensor>& batches) {
+  quantizer.put_in_force(width, range_of(quantizer, width, batches));
+}
+
+}  // namespace qat::test
