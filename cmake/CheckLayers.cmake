@@ -20,6 +20,7 @@ set(levels
     "src/train"
     "src/export"
     "src/config"
+    "src/memory"
     "launch")
 set(sideways "src/data -> src/text")
 

@@ -4,12 +4,12 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <new>
 #include <utility>
 
 #include "dist/comm/agree.h"
 #include "dist/comm/mpi_comm.h"
 #include "kernels/common/error.h"
+#include "src/quant/torch_errors.h"
 #include "src/report/failure_text.h"
 
 namespace qat::launch {
@@ -20,13 +20,11 @@ struct Failure {
   std::string message;
 };
 
-Failure describe(const std::exception& error) {
+Failure describe(const std::exception& error, int rank, const RunStatus& status) {
+  if (const auto* agreed = dynamic_cast<const dist::AgreedError*>(&error)) return {agreed->exit_code(), agreed->what()};
+  if (is_out_of_memory(error))
+    return {static_cast<int>(ErrorKind::kOutOfMemory), describe_out_of_memory(error, rank, status.memory.get())};
   if (const auto* known = dynamic_cast<const Error*>(&error)) return {known->exit_code(), known->what()};
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr)
-    return {
-        static_cast<int>(ErrorKind::kOutOfMemory),
-        "out of memory: lower train.micro_batch_size, data.sequence_length or the model's sizes, or run fewer ranks "
-        "on this machine"};
   return {static_cast<int>(ErrorKind::kInternal), error.what()};
 }
 
@@ -59,9 +57,9 @@ void print(const Failure& failure, const World* world, const RunStatus& status) 
 }
 
 // What stops every rank is one failure, however each came to it. Nobody else can be asked when communication is broken.
-std::optional<dist::AgreedError> shared_failure(World& world, const std::exception& error) {
+std::optional<dist::AgreedError> shared_failure(World& world, const RunStatus& status, const std::exception& error) {
   constexpr double kPatienceSeconds = 3.0;  // for ranks that meet the same failure a little later
-  const dist::RankReport report = report_of(error);
+  const dist::RankReport report = report_of(error, world, status);
   if (world.size() == 1 || report.exit_code == static_cast<int>(ErrorKind::kCommunication)) return std::nullopt;
   if (!world.session().all_arrive(kPatienceSeconds)) return std::nullopt;
   try {
@@ -74,7 +72,7 @@ std::optional<dist::AgreedError> shared_failure(World& world, const std::excepti
 }
 
 int end_together(World& world, const RunStatus& status, const dist::AgreedError& error) {
-  if (world.is_root()) print(describe(error), &world, status);
+  if (world.is_root()) print(describe(error, world.rank(), status), &world, status);
   // NCCL may have left a thread behind that never ends: nothing may be destroyed under its feet.
   if (error.kind() == ErrorKind::kCommunication) world.session().leave(error.exit_code());
   return error.exit_code();
@@ -88,21 +86,21 @@ int run_guarded(World& world, const RunStatus& status, const std::function<int()
   } catch (const dist::AgreedError& error) {
     return end_together(world, status, error);
   } catch (const std::exception& error) {
-    if (const auto shared = shared_failure(world, error)) return end_together(world, status, *shared);
-    const Failure failure = describe(error);
+    if (const auto shared = shared_failure(world, status, error)) return end_together(world, status, *shared);
+    const Failure failure = describe(error, world.rank(), status);
     print(failure, &world, status);
     if (world.size() > 1) world.session().abort(failure.exit_code);
     return failure.exit_code;
   }
 }
 
-dist::RankReport report_of(const std::exception& error) {
-  Failure failure = describe(error);
+dist::RankReport report_of(const std::exception& error, const World& world, const RunStatus& status) {
+  Failure failure = describe(error, world.rank(), status);
   return {.ok = false, .exit_code = failure.exit_code, .message = std::move(failure.message)};
 }
 
 int report_failure(const std::exception& error) {
-  const Failure failure = describe(error);
+  const Failure failure = describe(error, /*rank=*/0, {});
   print(failure, nullptr, {});
   return failure.exit_code;
 }

@@ -4,19 +4,22 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "dist/comm/agree.h"
+#include "launch/memory_check.h"
 #include "launch/world.h"
 
 namespace qat::launch {
 
 // What a failing run can say about itself; filled in as the run goes.
 struct RunStatus {
-  std::string run_dir;                    // empty: not known yet
-  std::optional<std::int64_t> last_step;  // completed
-  std::string last_checkpoint;            // empty: none
+  std::string run_dir;                          // empty: not known yet
+  std::optional<std::int64_t> last_step;        // completed
+  std::string last_checkpoint;                  // empty: none
+  std::unique_ptr<const MemoryOutlook> memory;  // null: not looked at yet
 };
 
 // Runs `body` and returns its exit code. A failure that all ranks share, an AgreedError or what stops each of them
@@ -25,7 +28,7 @@ struct RunStatus {
 int run_guarded(World& world, const RunStatus& status, const std::function<int()>& body);
 
 // What a rank tells the others of an exception (dist::agree).
-dist::RankReport report_of(const std::exception& error);
+dist::RankReport report_of(const std::exception& error, const World& world, const RunStatus& status);
 
 // Prints a failure outside a world (start-up, subcommands of one process) and returns its exit code.
 int report_failure(const std::exception& error);

@@ -8,6 +8,7 @@
 #include "kernels/common/error.h"
 #include "launch/command.h"
 #include "launch/failure.h"
+#include "src/quant/tensor_memory.h"
 
 namespace {
 
@@ -16,6 +17,7 @@ namespace {
 void keep_freed_memory() {
   mallopt(M_MMAP_THRESHOLD, 1 << 28);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  qat::use_heap_for_tensors();
 }
 
 }  // namespace

@@ -25,12 +25,13 @@ AgreedConfig agree_on(World& world, const std::function<LoadResult()>& load) {
 
 }  // namespace
 
-void on_every_rank(World& world, std::string_view what, const std::function<std::uint64_t()>& body) {
+void on_every_rank(World& world, std::string_view what, const std::function<std::uint64_t()>& body,
+                   const RunStatus& status) {
   dist::on_every_rank(world.comm(), what, [&] {
     try {
       return body();
     } catch (const std::exception& error) {  // other libraries' too
-      const dist::RankReport report = report_of(error);
+      const dist::RankReport report = report_of(error, world, status);
       throw Error(static_cast<ErrorKind>(report.exit_code), report.message);
     }
   });

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "launch/failure.h"
 #include "launch/world.h"
 #include "src/config/loader.h"
 #include "src/data/token_source.h"
@@ -18,7 +19,8 @@ namespace qat::launch {
 
 // Runs `body` on every rank; what any of them throws is thrown on all, as one AgreedError. `body` returns a hash of
 // what must be the same everywhere (0: nothing) and makes no collective call. `what` names it: "configuration".
-void on_every_rank(World& world, std::string_view what, const std::function<std::uint64_t()>& body);
+void on_every_rank(World& world, std::string_view what, const std::function<std::uint64_t()>& body,
+                   const RunStatus& status);
 
 // The configuration of this rank, checked and equal on all ranks (exit 2 naming the ranks otherwise).
 struct AgreedConfig {

@@ -3,7 +3,8 @@
 
 namespace qat::dist {
 
-// Throws Error(kCommunication) with the call, the library's text for the code, rank, host and place.
+// Throws Error(kCommunication), or kOutOfMemory if that is what MPI lacks, with the call, the library's text for the
+// code, rank, host and place.
 [[noreturn]] void throw_mpi_error(int code, const char* call, const char* file, int line);
 
 }  // namespace qat::dist

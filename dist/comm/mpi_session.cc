@@ -41,7 +41,9 @@ void throw_mpi_error(int code, const char* call, const char* file, int line) {
   std::array<char, MPI_MAX_ERROR_STRING> text{};
   int length = 0;
   if (MPI_Error_string(code, text.data(), &length) != MPI_SUCCESS) length = 0;
-  throw Error(ErrorKind::kCommunication,
+  int kind = MPI_SUCCESS;
+  const bool no_memory = MPI_Error_class(code, &kind) == MPI_SUCCESS && kind == MPI_ERR_NO_MEM;
+  throw Error(no_memory ? ErrorKind::kOutOfMemory : ErrorKind::kCommunication,
               who_am_i() + ": MPI failed: " + std::string(text.data(), static_cast<std::size_t>(length)) + " (code " +
                   std::to_string(code) + ") in `" + call + "` at " + file + ":" + std::to_string(line));
 }

@@ -8,7 +8,8 @@
 
 namespace qat::dist {
 
-// Throws Error(kCommunication) with the call, the code's text, NCCL's last words and the place.
+// Throws Error(kCommunication), or kOutOfMemory if that is what NCCL lacks, with the call, the code's text, NCCL's last
+// words and the place.
 [[noreturn]] void throw_nccl_error(ncclResult_t code, const char* call, const char* file, int line);
 
 }  // namespace qat::dist

@@ -12,6 +12,7 @@
 //   2 ranks:   each one half of it; 4 ranks: two groups each; 8 ranks: one group each
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -38,6 +39,9 @@ class TreeAccumulator {
   std::span<float> result();
   // Forgets the leaves and keeps the buffers.
   void reset();
+
+  // How many buffers the sum of `leaves` leaves takes at its worst: one, and one for each doubling.
+  static int buffers(std::int64_t leaves) noexcept { return std::bit_width(static_cast<std::uint64_t>(leaves)); }
 
   std::int64_t elems() const noexcept { return elems_; }
   std::int64_t leaves() const noexcept { return leaves_; }

@@ -1,3 +1,4 @@
+#include "kernels/common/cuda_allocation.h"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/cuda_device.h"
 
@@ -53,7 +54,7 @@ std::int64_t cuda_free_bytes() {
 
 void* cuda_allocate(std::size_t bytes) {
   void* data = nullptr;
-  if (bytes > 0) QAT_CUDA_CHECK(cudaMalloc(&data, bytes));
+  if (bytes > 0) QAT_CUDA_ALLOCATE(bytes, cudaMalloc(&data, bytes));
   return data;
 }
 

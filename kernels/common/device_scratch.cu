@@ -1,6 +1,7 @@
 #include <mutex>
 #include <set>
 
+#include "kernels/common/cuda_allocation.h"
 #include "kernels/common/device_scratch.h"
 
 namespace qat::kernels {
@@ -25,7 +26,7 @@ void keep_pool_memory() {
 DeviceBytes::DeviceBytes(const Exec& exec, std::size_t bytes) : stream_(cuda_stream(exec)) {
   if (bytes == 0) return;
   keep_pool_memory();
-  QAT_CUDA_CHECK(cudaMallocAsync(&data_, bytes, stream_));
+  QAT_CUDA_ALLOCATE(bytes, cudaMallocAsync(&data_, bytes, stream_));
 }
 
 DeviceBytes::~DeviceBytes() {

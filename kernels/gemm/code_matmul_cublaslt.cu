@@ -16,11 +16,15 @@
 namespace qat::kernels {
 namespace {
 
-#define QAT_CUBLASLT_CHECK(expr)                                                                                   \
-  do {                                                                                                             \
-    const cublasStatus_t qat_status = (expr);                                                                      \
-    QAT_CHECK(qat_status == CUBLAS_STATUS_SUCCESS, std::string(cublasLtGetStatusName(qat_status)) + " in " #expr); \
-  } while (false)
+// Its handles and work areas are memory too, which may run out.
+void check(cublasStatus_t status, const char* expression) {
+  const std::string words = std::string(cublasLtGetStatusName(status)) + " in " + expression;
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) throw Error(ErrorKind::kOutOfMemory, words);
+  QAT_CHECK(status == CUBLAS_STATUS_SUCCESS, words);
+}
+
+// A macro only because it must quote the call.
+#define QAT_CUBLASLT_CHECK(expr) check((expr), #expr)
 
 constexpr std::int64_t kWorkspaceBytes = 32 << 20;
 constexpr std::int64_t kSumBytes = 128 << 20;  // of sums at a time: rows are done in pieces of about this size

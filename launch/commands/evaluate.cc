@@ -136,7 +136,7 @@ void check_held_out(World& world, const LoadResult& loaded, const std::string& d
   for (const std::string& doubt : doubts) warn(doubt);
 }
 
-int evaluate(World& world, const EvalArguments& arguments) {
+int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
   std::unique_ptr<CheckpointReader> reader;
   on_root(world.comm(), "opening the checkpoint", [&] {
     reader =
@@ -155,6 +155,7 @@ int evaluate(World& world, const EvalArguments& arguments) {
 
   const TokenSource tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
   check_held_out(world, agreed.loaded, state.data_json, tokens);
+  status.memory = look_at_memory(world, config, Purpose::kEvaluation, mode.is_cuda(), threads, /*log=*/nullptr);
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1), mode);
   for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kEvaluation, agreed.json))
     warn(note);
@@ -182,8 +183,8 @@ Run add_evaluate(CLI::App& app) {
   app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
   return [arguments](Invocation invocation) {
     World world(invocation.argc, invocation.argv);
-    const RunStatus status;
-    return run_guarded(world, status, [&] { return evaluate(world, *arguments); });
+    RunStatus status;
+    return run_guarded(world, status, [&] { return evaluate(world, *arguments, status); });
   };
 }
 

@@ -145,12 +145,13 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
   if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
   if (const std::string warning = world.size() > 1 ? stop_warning() : ""; !warning.empty()) log.warning(warning);
 
+  status.memory = look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log);
   std::optional<Gpt2> built;
   on_every_rank(world, "model", [&] {
     built.emplace(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
                   recompute_of(config.compute.recompute));
     return 0;
-  });
+  }, status);
   Gpt2& model = *built;
   initialize(world, agreed, arguments.strict, model, log);
   say_what_runs(world, agreed, model, train_tokens, val_tokens, doubts, threads, log);
@@ -170,8 +171,9 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
   on_every_rank(world, "training", [&] {
     trainer.emplace(options, parts);
     return 0;
-  });
+  }, status);
   const TrainResult result = trainer->run();
+  status.memory->report_peak(world, log);
   if (progress) progress->finish();
   if (!result.finished) {
     if (world.is_root()) print(stopped_text(result.signal, status));

@@ -17,13 +17,10 @@
 #include <optional>
 
 #include "kernels/common/bit_width.h"
+#include "src/loss/head_chunk.h"
 #include "src/quant/quantizer.h"
 
 namespace qat {
-
-// Output projections on a GPU have a multiple of this many rows, the last of them zeros: the vocabulary of GPT-2
-// (50,257) is odd, and the matrix units want aligned rows of logits. On a CPU Vp is V.
-constexpr std::int64_t kHeadRowMultiple = 128;
 
 struct HeadAdapter {
   Coded a;                   // [r, d]

@@ -3,7 +3,6 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <bit>
 #include <optional>
 #include <vector>
 
@@ -22,16 +21,9 @@ using OptionalTensor = std::optional<at::Tensor>;
 
 OptionalTensor optional(const at::Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
 
-// Rows whose logits fit; on a GPU a power of two, since odd sizes make slower products, and with many tokens at least
-// an eighth or so of them: each chunk adds to the whole weight gradient.
 std::int64_t rows_per_chunk(const at::Tensor& h, const LmHead& head, std::int64_t chunk_bytes) {
-  const bool cuda = h.is_cuda(), chosen = chunk_bytes != 0;
-  if (!chosen) chunk_bytes = std::int64_t{cuda ? 1024 : 32} << 20;
-  const auto rows = static_cast<std::uint64_t>(
-      std::max<std::int64_t>(1, chunk_bytes / (head.rows() * static_cast<std::int64_t>(h.element_size()))));
-  if (!cuda) return static_cast<std::int64_t>(rows);
-  const auto share = static_cast<std::uint64_t>(chosen ? 0 : h.size(0) / 6);
-  return static_cast<std::int64_t>(std::max(std::bit_floor(rows), std::bit_floor(share)));
+  return head_chunk_rows(h.size(0), head.rows() * static_cast<std::int64_t>(h.element_size()), h.is_cuda(),
+                         chunk_bytes);
 }
 
 // Sum of the chunk's losses, in double; logits become gradients of the mean over `rows`.

@@ -334,12 +334,9 @@ LmHead Gpt2::coded_head(const ForwardContext& context) const {
 bool Gpt2::head_on_codes(const PrecisionMap& precision) const {
   if (!config_.quantize_lm_head) return false;
   const Device device = mode_.is_cuda() ? Device::kCuda : Device::kCpu;
-  // A chunk knows the scales of its own tokens and no others.
-  const bool dynamic = quant_->weight.granularity == "channel" && quant_->activation.range == "dynamic" &&
-                       quant_->activation.granularity == "token";
   const bool adapter = lora_.rank == 0 || lora_.quantize;
-  return choose_gemm_path(*quant_, precision.at(linears_.back().spec().index), device) == GemmPath::kCodes && dynamic &&
-         adapter;
+  return choose_gemm_path(*quant_, precision.at(linears_.back().spec().index), device) == GemmPath::kCodes &&
+         scales_by_row(*quant_) && adapter;
 }
 
 std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {

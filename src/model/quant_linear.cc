@@ -138,11 +138,9 @@ bool QuantLinear::can_fuse(const ForwardContext& context) const {
   const LayerPrecision& precision = context.precision->at(spec_.index);
   const GemmPath taken = path(precision);
   if (taken == GemmPath::kPlain) return true;
-  const bool dynamic = quant_->weight.range == "dynamic" && quant_->weight.granularity == "channel" &&
-                       quant_->activation.range == "dynamic" && quant_->activation.granularity == "token";
   const bool gradients = !at::GradMode::is_enabled() || precision.gradient.bits() <= 8;
   const bool adapter = lora_a_ < 0 || (quantize_lora_ && store_->info(lora_a_).shape[0] % 8 == 0);
-  return taken == GemmPath::kCodes && dynamic && gradients && adapter;
+  return taken == GemmPath::kCodes && scales_by_row(*quant_) && gradients && adapter;
 }
 
 bool QuantLinear::adapter_in_product(at::ScalarType dtype) const {

@@ -22,6 +22,11 @@ GemmPath choose_gemm_path(const QuantConfig& config, const LayerPrecision& preci
   return device == Device::kCuda && factor_out(kMaxWideCodeBits) ? GemmPath::kWideCodes : GemmPath::kFakeQuant;
 }
 
+bool scales_by_row(const QuantConfig& config) {
+  return config.weight.range == "dynamic" && config.weight.granularity == "channel" &&
+         config.activation.range == "dynamic" && config.activation.granularity == "token";
+}
+
 std::string describe(GemmPath path, const std::string& floats) {
   switch (path) {
     case GemmPath::kPlain:

@@ -20,6 +20,10 @@ enum class GemmPath : unsigned char {
 // that varies along the summed dimension. On a CPU, whose floats are fp32, quantized values hold the wider codes.
 GemmPath choose_gemm_path(const QuantConfig& config, const LayerPrecision& precision, Device device);
 
+// One scale per output channel and per token, from the values at hand: with it a product on codes can be fused, or go
+// through some tokens without the others.
+bool scales_by_row(const QuantConfig& config);
+
 // "int8 codes, int32 sums" and the like, with the reason when it is not the fast one: for log lines.
 // floats: what the device computes in otherwise ("bf16").
 std::string describe(GemmPath path, const std::string& floats);

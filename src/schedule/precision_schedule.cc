@@ -63,9 +63,7 @@ PrecisionSchedule::PrecisionSchedule(const PrecisionScheduleConfig& config, std:
   one_of("grad_kind", config_.grad_kind, {"constant", "scheduled"});
   std::sort(widths_.begin(), widths_.end());
   check_widths();
-  if (config_.kind == "cosine" || config_.kind == "triangular") {
-    std::erase_if(widths_, [&](int bits) { return bits < config_.min_bits || bits > config_.max_bits; });
-  }
+  widths_ = scheduled_widths(config_, std::move(widths_));
   if (config_.grad_kind == "scheduled") grad_bits_ = valid_widths_between(config_.grad_min_bits, config_.grad_max_bits);
   if (config_.kind == "constant") return;
   check_cycles();
@@ -193,6 +191,16 @@ std::vector<ScheduleSegment> PrecisionSchedule::segments(std::int64_t begin, std
     }
   }
   return result;
+}
+
+std::vector<int> scheduled_widths(const PrecisionScheduleConfig& config, std::vector<int> widths) {
+  std::sort(widths.begin(), widths.end());
+  std::erase_if(widths, [&](int bits) {
+    if (config.kind == "constant") return bits != config.max_bits;
+    if (config.kind == "list") return std::find(config.list.begin(), config.list.end(), bits) == config.list.end();
+    return bits < config.min_bits || bits > config.max_bits;
+  });
+  return widths;
 }
 
 std::string render_schedule(const PrecisionSchedule& schedule, std::int64_t begin, std::int64_t end) {

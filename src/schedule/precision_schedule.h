@@ -68,6 +68,9 @@ class PrecisionSchedule {
   std::int64_t total_units_ = 0;
 };
 
+// The widths among `widths` (quant.widths) that a schedule may visit, ascending.
+std::vector<int> scheduled_widths(const PrecisionScheduleConfig& config, std::vector<int> widths);
+
 // The weight widths of units [begin, end) for people, e.g. "3x4,4x2,5x2": width x units.
 std::string render_schedule(const PrecisionSchedule& schedule, std::int64_t begin, std::int64_t end);
 

@@ -185,5 +185,19 @@ TEST(TreeAccumulator, RefusesCallsOutOfOrder) {
   EXPECT_NO_THROW(accumulator.next());
 }
 
+TEST(TreeAccumulator, SaysBeforehandHowManyBuffersASumTakes) {
+  for (int leaves = 1; leaves <= 40; ++leaves) {
+    for (const std::int64_t group : {std::int64_t{1}, odd_part(leaves)}) {
+      TreeAccumulator accumulator(kElems, host_flat_memory(), group);
+      std::set<const float*> buffers;
+      for (int leaf = 0; leaf < leaves; ++leaf) {
+        buffers.insert(accumulator.next().data());
+        accumulator.commit();
+      }
+      EXPECT_EQ(TreeAccumulator::buffers(leaves), static_cast<int>(buffers.size())) << leaves << " by " << group;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace qat::dist

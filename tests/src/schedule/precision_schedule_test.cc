@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "kernels/common/error.h"
 
 namespace qat {
@@ -241,6 +243,20 @@ TEST(PrecisionSchedule, RefusesWhatCannotBeFollowed) {
   gradients.grad_min_bits = 8;
   gradients.grad_max_bits = 6;
   EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_max_bits is 6"));
+}
+
+TEST(PrecisionSchedule, SaysBeforehandWhichWidthsItVisits) {
+  PrecisionScheduleConfig list = curve("list", "", 3, 8, 1);
+  list.list = {8, 4, 8};
+  EXPECT_EQ(scheduled_widths(list, {8, 2, 4, 32}), (std::vector<int>{4, 8}));
+  EXPECT_EQ(scheduled_widths(curve("constant", "", 3, 8, 1), {2, 4, 8, 32}), std::vector<int>{8});
+  for (const char* phase : {"rise", "full"}) {
+    const PrecisionScheduleConfig config = curve("cosine", phase, 3, 8, 2);
+    const PrecisionSchedule schedule(config, {2, 3, 5, 8, 32}, 400);
+    std::set<int> visited;
+    for (const ScheduleSegment& segment : schedule.segments(0, 400)) visited.insert(segment.bits.weight);
+    EXPECT_EQ(scheduled_widths(config, {2, 3, 5, 8, 32}), std::vector<int>(visited.begin(), visited.end()));
+  }
 }
 
 }  // namespace

@@ -1,0 +1,130 @@
+#include "src/memory/memory_model.h"
+
+#include <algorithm>
+#include <initializer_list>
+
+#include "dist/grad/tree_accumulator.h"
+#include "src/memory/pass_memory.h"
+#include "src/schedule/precision_schedule.h"
+
+namespace qat {
+namespace {
+
+constexpr std::int64_t kFp32 = 4;
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+
+std::int64_t trained_bytes(const RunConfig& config) {
+  return count_parameters(config.model, config.lora).trained * kFp32;
+}
+
+std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layout) {
+  return std::max<std::int64_t>(1, config.train.batch_size / (config.train.micro_batch_size * layout.ranks));
+}
+
+// What is there from the first step to the last, where the parameters are.
+std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& layout) {
+  const ParameterCount count = count_parameters(config.model, config.lora);
+  const std::int64_t trained = trained_bytes(config);
+  if (!layout.training) return {{"parameters", trained + count.frozen * kFp32}};
+  const int sums = dist::TreeAccumulator::buffers(local_micro_batches(config, layout));
+  return {{"parameters", trained + count.frozen * kFp32},
+          {"gradient sums", sums * trained},
+          {"optimizer", 2 * trained / layout.ranks}};
+}
+
+MemoryEstimate moment(std::string name, std::vector<MemoryConsumer> consumers,
+                      std::initializer_list<MemoryConsumer> more) {
+  consumers.insert(consumers.end(), more);
+  std::erase_if(consumers, [](const MemoryConsumer& one) { return one.bytes == 0; });
+  std::stable_sort(consumers.begin(), consumers.end(),
+                   [](const MemoryConsumer& a, const MemoryConsumer& b) { return a.bytes > b.bytes; });
+  return {std::move(name), std::move(consumers)};
+}
+
+MemoryEstimate larger(MemoryEstimate a, MemoryEstimate b) {
+  return b.total() > a.total() ? std::move(b) : std::move(a);
+}
+
+// The worst of a step at one width: the loss, the first block of backward, or its end, when the gradients are there.
+MemoryEstimate training_step(const PassShape& pass, std::int64_t passes, const std::vector<MemoryConsumer>& base) {
+  const PassMemory memory = pass_memory(pass);
+  const PassGradients gradients = pass_gradients(pass);
+  const MemoryConsumer prepared{"weights as products read them", prepared_weight_bytes(pass)};
+  const auto now = [&](std::int64_t activations, std::int64_t loss, std::int64_t of_passes) {
+    return moment("a training step", base,
+                  {prepared,
+                   {"activations", passes * activations},
+                   {"output projection and loss", passes * loss},
+                   {"gradients of passes under way", passes * of_passes}});
+  };
+  return larger(
+      larger(now(memory.kept, memory.loss, gradients.twice), now(memory.kept + memory.working, 0, 2 * gradients.twice)),
+      now(0, 0, gradients.all + gradients.twice));
+}
+
+MemoryEstimate evaluation(const PassShape& pass, std::int64_t passes, const std::vector<MemoryConsumer>& base) {
+  const PassMemory memory = pass_memory(pass);
+  return moment("evaluation", base,
+                {{"weights as products read them", prepared_weight_bytes(pass)},
+                 {"activations", passes * memory.working},
+                 {"output projection and loss", passes * memory.loss}});
+}
+
+// Training and evaluation at every width they visit.
+MemoryEstimate passes_needed(const RunConfig& config, const RankLayout& layout,
+                             const std::vector<MemoryConsumer>& base) {
+  const std::int64_t training = std::min<std::int64_t>(layout.threads, local_micro_batches(config, layout));
+  std::vector<int> widths = scheduled_widths(config.precision, config.quant.widths);
+  MemoryEstimate most;
+  if (!layout.training) widths.clear();
+  for (const int bits : widths)
+    most = larger(std::move(most), training_step(training_pass(config, layout.cuda, bits), training, base));
+  for (const int bits : config.eval.bits.empty() ? config.quant.widths : config.eval.bits)
+    most = larger(std::move(most), evaluation(evaluation_pass(config, layout.cuda, bits), layout.threads, base));
+  return most;
+}
+
+}  // namespace
+
+std::int64_t MemoryEstimate::total() const {
+  std::int64_t sum = 0;
+  for (const MemoryConsumer& one : consumers) sum += one.bytes;
+  return sum;
+}
+
+std::int64_t program_bytes(bool cuda) { return (cuda ? 2048 : 256) * kMiB; }
+
+MemoryEstimate host_memory_needed(const RunConfig& config, const RankLayout& layout, std::int64_t program) {
+  std::vector<MemoryConsumer> base = {{"program and libraries", program}};
+  if (!layout.cuda) {
+    const std::vector<MemoryConsumer> held = always(config, layout);
+    base.insert(base.end(), held.begin(), held.end());
+  }
+  // Every rank gathers both moments of all parameters, the second beside the shard that it sends.
+  const std::int64_t trained = trained_bytes(config);
+  MemoryEstimate saving =
+      moment("saving a checkpoint", base, {{"gathered optimizer state", 2 * trained + trained / layout.ranks}});
+  if (layout.cuda) return layout.training ? saving : moment("evaluation", base, {});
+  const MemoryEstimate passes = passes_needed(config, layout, base);
+  return layout.training ? larger(saving, passes) : passes;
+}
+
+MemoryEstimate gpu_memory_needed(const RunConfig& config, const RankLayout& layout) {
+  std::vector<MemoryConsumer> base = always(config, layout);
+  // CUDA's context, the libraries' kernels and work areas, NCCL's buffers; and what the allocator cannot use again.
+  base.push_back({"CUDA and libraries", (layout.ranks > 1 ? 1536 : 1024) * kMiB});
+  return passes_needed(config, layout, base);
+}
+
+ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora) {
+  const std::int64_t d = model.n_embd, table = model.vocab_size * d;
+  const std::int64_t norms = (4 * model.n_layer + 2) * d;
+  const std::int64_t linears = model.n_layer * (12 * d * d + 9 * d);  // weights and biases
+  const std::int64_t base = table + model.n_positions * d + linears + (model.tie_lm_head ? 0 : table);
+  const std::int64_t adapters =
+      lora.rank * (model.n_layer * 16 * d + (model.quantize_lm_head ? d + model.vocab_size : 0));
+  if (model.freeze_base) return {.trained = norms + adapters, .frozen = base};
+  return {.trained = base + norms + adapters, .frozen = 0};
+}
+
+}  // namespace qat

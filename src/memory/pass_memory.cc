@@ -1,0 +1,230 @@
+#include "src/memory/pass_memory.h"
+
+#include <algorithm>
+
+#include "src/config/validate.h"
+#include "src/loss/head_chunk.h"
+#include "src/memory/memory_model.h"
+#include "src/quant/gemm_path.h"
+
+// Shape letters: M tokens of the pass, T of a sequence, d width, H heads, V vocabulary, r rank of the adapters; f bytes
+// of a float.
+
+namespace qat {
+namespace {
+
+constexpr std::int64_t kFp32 = 4;
+
+// The linear layers of a block in the model's order.
+struct Linear {
+  std::int64_t in, out;
+  bool kept_anyway = false;  // its input: attention keeps its own output
+};
+constexpr std::int64_t kPerBlock = 4;
+
+Linear linear_of(const PassShape& pass, std::int64_t index) {
+  const std::int64_t d = pass.config.model.n_embd;
+  if (index == kPerBlock * pass.config.model.n_layer) return {.in = d, .out = pass.config.model.vocab_size};
+  const Linear block[kPerBlock] = {{d, 3 * d}, {d, d, true}, {d, 4 * d}, {4 * d, d}};
+  return block[index % kPerBlock];
+}
+
+GemmPath path_of(const PassShape& pass, std::int64_t index) {
+  return choose_gemm_path(pass.config.quant, pass.precision.at(index), pass.cuda ? Device::kCuda : Device::kCpu);
+}
+
+bool backward_on_codes(const PassShape& pass, std::int64_t index) {
+  return pass.training && pass.precision.at(index).gradient.bits() <= 8;
+}
+
+std::int64_t head_rows(const PassShape& pass) {
+  const std::int64_t multiple = pass.cuda ? kHeadRowMultiple : 1;
+  return (pass.config.model.vocab_size + multiple - 1) / multiple * multiple;
+}
+
+enum class Head : std::uint8_t { kPlain, kCodes, kByOperators };
+
+// As Gpt2::chunked_head has it.
+Head head_of(const PassShape& pass) {
+  const std::int64_t index = kPerBlock * pass.config.model.n_layer;
+  if (!pass.config.model.quantize_lm_head || pass.precision.at(index).is_full()) return Head::kPlain;
+  const bool adapter = pass.config.lora.rank == 0 || pass.config.lora.quantize;
+  const bool codes = path_of(pass, index) == GemmPath::kCodes && scales_by_row(pass.config.quant) && adapter;
+  return codes ? Head::kCodes : Head::kByOperators;
+}
+
+// What a linear layer keeps of its input, its weights and its adapter.
+std::int64_t kept_by_linear(const PassShape& pass, std::int64_t index, bool fused) {
+  const Linear linear = linear_of(pass, index);
+  const LayerPrecision& precision = pass.precision.at(index);
+  const std::int64_t tokens = pass.tokens(), f = pass.float_bytes(), rank = pass.config.lora.rank;
+  const std::int64_t weights = linear.in * linear.out;
+  const std::int64_t input = linear.kept_anyway ? 0 : tokens * linear.in * f;
+  const std::int64_t cast = f == kFp32 || fused ? 0 : weights * f;  // from fp32, for this pass alone
+  std::int64_t bytes = 0;
+  switch (path_of(pass, index)) {
+    case GemmPath::kPlain:
+      return input + cast;
+    case GemmPath::kCodes:  // transposed or not
+      bytes = tokens * linear.in + tokens * kFp32;
+      break;
+    case GemmPath::kWideCodes:  // fp16
+      bytes = 2 * (tokens * linear.in + weights);
+      break;
+    case GemmPath::kFakeQuant:
+      bytes = (precision.activation.is_full() ? input : tokens * linear.in * f) +
+              (precision.weight.is_full() ? 0 : weights * kFp32) + cast;
+      break;
+  }
+  if (rank == 0) return bytes;
+  return bytes + tokens * rank * f + (fused ? 0 : 2 * linear.out * rank * kFp32);  // h; quantized B, and scaled
+}
+
+// What one block keeps.
+std::int64_t kept_by_block(const PassShape& pass, std::int64_t layer, bool fused) {
+  const Gpt2Config& model = pass.config.model;
+  const std::int64_t tokens = pass.tokens(), d = model.n_embd, heads = model.n_head, f = pass.float_bytes();
+  const std::int64_t first = kPerBlock * layer;
+  std::int64_t bytes = tokens * (2 * d * f + 4 * kFp32);       // the residual stream before both norms; mean, deviation
+  bytes += tokens * (3 * d * f + d * f + heads * kFp32);       // attention: q, k, v, output, logarithms of sums
+  bytes += tokens * 4 * d * f;                                 // GELU's input
+  const bool quantized = !pass.precision.at(first).is_full();  // c_attn's: then keys and values may be
+  if (quantized && pass.config.quant.kv_bits < BitWidth::kFull) bytes += tokens * 2 * d * f;
+  if (model.attn_dropout > 0.0)  // probabilities before and after, and q, k, v by head
+    bytes += tokens * (2 * heads * pass.config.data.sequence_length + 3 * d) * f;
+  for (std::int64_t i = first; i < first + kPerBlock; ++i) {
+    const bool again = fused && pass.config.compute.recompute == "selective" && i == first + kPerBlock - 1;
+    if (!again) bytes += kept_by_linear(pass, i, fused);
+  }
+  return bytes;
+}
+
+std::int64_t kept_by_blocks(const PassShape& pass, bool fused) {
+  const std::int64_t layers = pass.config.model.n_layer;
+  const bool recomputed = pass.config.compute.recompute == "block";
+  std::int64_t sum = 0, largest = 0;
+  for (std::int64_t layer = 0; layer < layers; ++layer) {
+    const std::int64_t bytes = kept_by_block(pass, layer, fused);
+    sum += bytes, largest = std::max(largest, bytes);
+  }
+  if (!recomputed) return sum;
+  const std::int64_t inputs = fused ? 2 : 1;  // the residual stream as a pair, or as one
+  return layers * inputs * pass.tokens() * pass.config.model.n_embd * pass.float_bytes() + largest;
+}
+
+// What comes and goes inside a block: mostly the MLP's matrices of 4 d, their gradients and codes.
+std::int64_t working_bytes(const PassShape& pass, bool fused) {
+  const Gpt2Config& model = pass.config.model;
+  const std::int64_t tokens = pass.tokens(), d = model.n_embd, f = pass.float_bytes();
+  if (!pass.training) {
+    const bool adapter = pass.config.lora.rank > 0 && !fused;  // its product stands beside the layer's, and their sum
+    return tokens * ((adapter ? 14 : 10) * d * f + 4 * d);
+  }
+  std::int64_t bytes = tokens * (8 * d * f + (fused ? 8 : 12) * d);
+  if (model.attn_dropout > 0.0) bytes += tokens * 3 * model.n_head * pass.config.data.sequence_length * f;
+  return bytes;
+}
+
+std::int64_t loss_bytes(const PassShape& pass) {
+  const std::int64_t tokens = pass.tokens(), f = pass.float_bytes();
+  const std::int64_t hidden = (pass.training ? 2 : 1) * tokens * pass.config.model.n_embd * f;  // and its gradient
+  if (head_of(pass) == Head::kByOperators)
+    return hidden + (pass.training ? 5 : 3) * tokens * pass.config.model.vocab_size * kFp32;
+  const std::int64_t row = head_rows(pass) * f;
+  const std::int64_t rows = std::min(tokens, head_chunk_rows(tokens, row, pass.cuda));
+  return hidden + rows * row * (pass.cuda ? 1 : 2);  // on a CPU logits and their exponentials
+}
+
+PassShape shape_of(const RunConfig& config, bool cuda, const LayerPrecision& precision, std::int64_t sequences,
+                   bool training) {
+  return {.config = config,
+          .precision = PrecisionMap::make(quantized_layer_names(config.model), precision, config.quant.overrides),
+          .sequences = sequences,
+          .cuda = cuda,
+          .training = training};
+}
+
+LayerPrecision precision_at(const RunConfig& config, int bits, int gradient) {
+  if (bits == BitWidth::kFull) return {};
+  const int activation = config.quant.activation_bits == 0 ? bits : config.quant.activation_bits;
+  return {BitWidth(bits), BitWidth(activation), BitWidth(gradient)};
+}
+
+}  // namespace
+
+std::int64_t PassShape::float_bytes() const {
+  const std::string& dtype = config.compute.dtype;
+  return cuda && (dtype == "auto" || dtype == "bf16") ? 2 : kFp32;
+}
+
+PassShape training_pass(const RunConfig& config, bool cuda, int bits) {
+  const PrecisionScheduleConfig& p = config.precision;
+  const int gradient = p.grad_kind == "scheduled" ? p.grad_max_bits : p.grad_min_bits;
+  return shape_of(config, cuda, precision_at(config, bits, gradient), config.train.micro_batch_size,
+                  /*training=*/true);
+}
+
+PassShape evaluation_pass(const RunConfig& config, bool cuda, int bits) {
+  return shape_of(config, cuda, precision_at(config, bits, BitWidth::kFull), config.eval.batch_size,
+                  /*training=*/false);
+}
+
+bool is_fused(const PassShape& pass) {
+  if (!pass.cuda) return false;
+  const LoraConfig& lora = pass.config.lora;
+  const bool adapter = lora.rank == 0 || (lora.quantize && lora.rank % 8 == 0);
+  for (std::int64_t i = 0; i < kPerBlock * pass.config.model.n_layer; ++i) {
+    const GemmPath path = path_of(pass, i);
+    const bool codes = path == GemmPath::kCodes && scales_by_row(pass.config.quant) && adapter &&
+                       (!pass.training || backward_on_codes(pass, i));
+    if (path != GemmPath::kPlain && !codes) return false;
+  }
+  return true;
+}
+
+PassMemory pass_memory(const PassShape& pass) {
+  const bool fused = is_fused(pass);
+  PassMemory memory{.working = working_bytes(pass, fused), .loss = loss_bytes(pass)};
+  if (pass.training)  // and what the last norm keeps
+    memory.kept = kept_by_blocks(pass, fused) + pass.tokens() * pass.config.model.n_embd * pass.float_bytes();
+  return memory;
+}
+
+std::int64_t prepared_weight_bytes(const PassShape& pass) {
+  const bool fused = is_fused(pass);
+  const std::int64_t f = pass.float_bytes(), rank = pass.config.lora.rank;
+  std::int64_t bytes = 0;
+  for (std::int64_t i = 0; i < kPerBlock * pass.config.model.n_layer; ++i) {
+    const Linear linear = linear_of(pass, i);
+    const std::int64_t weights = linear.in * linear.out;
+    if (path_of(pass, i) != GemmPath::kCodes) {
+      bytes += fused && f != kFp32 ? weights * f : 0;
+      continue;
+    }
+    const std::int64_t copies = backward_on_codes(pass, i) ? 2 : 1;  // and transposed
+    bytes += copies * weights + linear.out * kFp32 + copies * rank * linear.in;
+    if (fused) bytes += rank * (linear.in + 2 * linear.out) * f;  // the adapter's values
+  }
+  const std::int64_t head = head_rows(pass) * pass.config.model.n_embd;
+  switch (head_of(pass)) {
+    case Head::kPlain:
+      return bytes + (f == kFp32 ? 0 : head * f);
+    case Head::kCodes:
+      return bytes + head + (pass.training ? head * f : 0);
+    case Head::kByOperators:
+      return bytes + head;
+  }
+  return bytes;
+}
+
+PassGradients pass_gradients(const PassShape& pass) {
+  const Gpt2Config& model = pass.config.model;
+  const std::int64_t table = model.freeze_base ? 0 : model.vocab_size * model.n_embd * kFp32;
+  const std::int64_t all = count_parameters(model, pass.config.lora).trained * kFp32;
+  if (!is_fused(pass)) return {.all = all, .twice = table};
+  // Fused blocks and the head write their gradients where the sum wants them; the embeddings' own tables do not.
+  const std::int64_t positions = model.freeze_base ? 0 : model.n_positions * model.n_embd * kFp32;
+  return {.all = positions + (model.tie_lm_head ? 0 : table), .twice = 0};
+}
+
+}  // namespace qat

@@ -1,0 +1,193 @@
+#include "src/memory/memory_model.h"
+
+#include <gtest/gtest.h>
+
+#include "src/memory/pass_memory.h"
+#include "src/model/gpt2.h"
+
+namespace qat {
+namespace {
+
+constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+
+RunConfig of_preset(const std::string& name) {
+  RunConfig config;
+  apply_gpt2_preset(name, config.model);
+  config.lora.rank = 0;
+  config.data.sequence_length = config.model.n_positions;
+  config.precision.kind = "constant";
+  config.precision.max_bits = 8;
+  config.train.micro_batch_size = config.train.batch_size = 8;
+  config.eval.batch_size = 1;
+  return config;
+}
+
+std::int64_t bytes_of(const MemoryEstimate& estimate, const std::string& name) {
+  for (const MemoryConsumer& one : estimate.consumers)
+    if (one.name == name) return one.bytes;
+  return 0;
+}
+
+TEST(MemoryModel, CountsGpt2sParameters) {
+  RunConfig config = of_preset("gpt2");
+  EXPECT_EQ(count_parameters(config.model, config.lora).trained, 124'439'808);
+  config.lora.rank = 16;
+  EXPECT_EQ(count_parameters(config.model, config.lora).trained, 124'439'808 + 12 * 16 * 16 * 768);
+  config.model.freeze_base = true;
+  EXPECT_EQ(count_parameters(config.model, config.lora).trained, 50 * 768 + 12 * 16 * 16 * 768);
+  EXPECT_EQ(count_parameters(config.model, config.lora).frozen, 124'439'808 - 50 * 768);
+  EXPECT_EQ(count_parameters(of_preset("gpt2-xl").model, {.rank = 0}).trained, 1'557'611'200);
+}
+
+TEST(MemoryModel, CountsWhatTheModelDeclares) {
+  for (const bool freeze : {false, true}) {
+    for (const bool tied : {false, true}) {
+      RunConfig config = of_preset("nano");
+      config.lora.rank = 4;
+      config.model.freeze_base = freeze, config.model.tie_lm_head = tied, config.model.quantize_lm_head = true;
+      const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1);
+      const ParameterCount count = count_parameters(config.model, config.lora);
+      EXPECT_EQ(count.trained, model.parameters().trainable_elems());
+      EXPECT_EQ(count.frozen, model.parameters().frozen_elems());
+    }
+  }
+}
+
+TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
+  RunConfig config = of_preset("gpt2");
+  const std::int64_t all = 4 * std::int64_t{124'439'808};
+  config.train.micro_batch_size = 1;
+  const auto needed = [&](int ranks) { return gpu_memory_needed(config, {.cuda = true, .ranks = ranks}); };
+  EXPECT_EQ(bytes_of(needed(1), "parameters"), all);
+  EXPECT_EQ(bytes_of(needed(1), "gradient sums"), 4 * all);  // of 8 micro-batches: 4, 2, 1 and the next
+  EXPECT_EQ(bytes_of(needed(1), "optimizer"), 2 * all);
+  EXPECT_EQ(bytes_of(needed(4), "gradient sums"), 2 * all);
+  EXPECT_EQ(bytes_of(needed(4), "optimizer"), all / 2);
+  EXPECT_EQ(bytes_of(needed(4), "parameters"), all);
+}
+
+// Per token and block, in bf16: 10 d activations, 7 d codes, 4 scales, 4 numbers of the norms and one for each head.
+TEST(MemoryModel, AFusedBlockKeepsTwentySevenBytesForEachValueOfATokensWidth) {
+  const RunConfig config = of_preset("gpt2");
+  const PassShape pass = training_pass(config, /*cuda=*/true, 8);
+  ASSERT_TRUE(is_fused(pass));
+  const std::int64_t tokens = 8 * 1024, d = 768;
+  EXPECT_EQ(pass_memory(pass).kept, 12 * tokens * (27 * d + 4 * 4 + 4 * 4 + 12 * 4) + 2 * tokens * d);
+  EXPECT_EQ(pass_memory(pass).loss, tokens * 50304 * 2 + 2 * 2 * tokens * d);
+  EXPECT_EQ(pass_memory(training_pass(config, /*cuda=*/true, 32)).kept,
+            12 * tokens * (32 * d + 4 * 4 + 12 * 4) + 2 * tokens * d);
+}
+
+TEST(MemoryModel, KnowsWhichConfigurationsFuse) {
+  RunConfig config = of_preset("gpt2");
+  const auto fuses = [&](int bits) { return is_fused(training_pass(config, /*cuda=*/true, bits)); };
+  EXPECT_TRUE(fuses(8));
+  EXPECT_TRUE(fuses(32));
+  EXPECT_FALSE(is_fused(training_pass(config, /*cuda=*/false, 8)));
+  config.quant.overrides = {{.layers = "h.3.mlp.c_fc", .weight_bits = 12}};
+  EXPECT_FALSE(fuses(8));
+  config = of_preset("gpt2");
+  config.lora.rank = 12;  // not a multiple of 8
+  EXPECT_FALSE(fuses(8));
+  config = of_preset("gpt2");
+  config.precision.grad_min_bits = 32;
+  EXPECT_FALSE(fuses(8));
+  config = of_preset("gpt2");
+  config.quant.activation.granularity = "tensor";
+  EXPECT_FALSE(fuses(8));
+}
+
+struct GpuFigure {
+  const char* preset;
+  std::int64_t rank, batch, micro_batches;
+  int bits;
+  const char* recompute;
+  bool freeze;
+  double gib;  // measured: benchmarks/README.md
+};
+
+TEST(MemoryModel, IsNearWhatWasMeasuredOnGpus) {
+  for (const GpuFigure& figure : std::initializer_list<GpuFigure>{
+           {"gpt2", 0, 64, 1, 8, "none", false, 19.3},
+           {"gpt2", 16, 64, 1, 8, "none", false, 19.5},
+           {"gpt2", 16, 128, 1, 8, "none", false, 36.1},
+           {"gpt2", 16, 32, 2, 8, "none", false, 12.1},
+           {"gpt2", 16, 16, 4, 8, "none", false, 9.3},
+           {"gpt2", 16, 8, 8, 8, "none", false, 7.8},
+           {"gpt2", 64, 64, 1, 8, "none", true, 18.7},
+           {"gpt2", 0, 64, 1, 32, "none", false, 22.1},
+           {"gpt2", 16, 64, 1, 8, "block", false, 7.4},
+           {"gpt2", 16, 64, 1, 8, "selective", false, 17.1},
+           {"gpt2-medium", 0, 64, 1, 8, "none", false, 48.7},
+           {"gpt2-medium", 16, 96, 1, 8, "none", false, 70.7},
+           {"gpt2-xl", 0, 24, 1, 8, "none", false, 75.6},
+           {"gpt2-xl", 16, 20, 1, 8, "none", false, 68.1},
+       }) {
+    RunConfig config = of_preset(figure.preset);
+    config.lora.rank = figure.rank;
+    config.model.freeze_base = figure.freeze;
+    config.train.micro_batch_size = figure.batch;
+    config.train.batch_size = figure.batch * figure.micro_batches;
+    config.precision.max_bits = figure.bits;
+    config.compute.recompute = figure.recompute;
+    const double gib = static_cast<double>(gpu_memory_needed(config, {.cuda = true}).total()) / kGiB;
+    EXPECT_NEAR(gib / figure.gib, 1.0, 0.1)
+        << figure.preset << " rank " << figure.rank << ", " << figure.batch << " x " << figure.micro_batches
+        << " sequences, " << figure.recompute << ": " << gib << " GiB, measured " << figure.gib;
+  }
+}
+
+TEST(MemoryModel, MoreOfAnythingNeverTakesLess) {
+  for (const bool cuda : {false, true}) {
+    RunConfig config = of_preset("micro");
+    config.lora.rank = 8;
+    config.train.batch_size = 64;
+    const RankLayout layout{.cuda = cuda, .ranks = 2, .ranks_here = 2, .threads = 2};
+    const auto total = [&](const RunConfig& c, const RankLayout& l) {
+      return cuda ? gpu_memory_needed(c, l).total() : host_memory_needed(c, l, program_bytes(false)).total();
+    };
+    const std::int64_t now = total(config, layout);
+    const auto more = [&](const char* what, const auto& change) {
+      RunConfig c = config;
+      RankLayout l = layout;
+      change(c, l);
+      EXPECT_GE(total(c, l), now) << what << (cuda ? " on a GPU" : " on a CPU");
+    };
+    more("layers", [](RunConfig& c, RankLayout&) { c.model.n_layer *= 2; });
+    more("width", [](RunConfig& c, RankLayout&) { c.model.n_embd *= 2; });
+    more("vocabulary", [](RunConfig& c, RankLayout&) { c.model.vocab_size *= 10; });
+    more("tokens", [](RunConfig& c, RankLayout&) { c.data.sequence_length *= 2; });
+    more("adapters", [](RunConfig& c, RankLayout&) { c.lora.rank *= 2; });
+    more("sequences a pass", [](RunConfig& c, RankLayout&) { c.train.micro_batch_size *= 4; });
+    more("passes a step", [](RunConfig& c, RankLayout&) { c.train.batch_size *= 2; });
+    more("windows an evaluation", [](RunConfig& c, RankLayout&) { c.eval.batch_size *= 64; });
+    more("threads", [](RunConfig&, RankLayout& l) { l.threads *= 2; });
+    more("dropout of attention", [](RunConfig& c, RankLayout&) { c.model.attn_dropout = 0.1; });
+    more("widths", [](RunConfig& c, RankLayout&) { c.precision.kind = "list", c.precision.list = {8, 32}; });
+    RunConfig less = config;
+    less.compute.recompute = "block";
+    EXPECT_LT(total(less, layout), now);
+    less = config;
+    less.model.freeze_base = true;
+    EXPECT_LE(total(less, layout), now);
+  }
+}
+
+TEST(MemoryModel, NamesTheMomentThatTakesMost) {
+  RunConfig config = of_preset("micro");
+  const RankLayout one;
+  EXPECT_EQ(host_memory_needed(config, one, 0).moment, "a training step");
+  config.eval.batch_size = 512;
+  EXPECT_EQ(host_memory_needed(config, one, 0).moment, "evaluation");
+  config = of_preset("gpt2");  // on a GPU, main memory is filled by what is saved
+  const MemoryEstimate host = host_memory_needed(config, {.cuda = true, .ranks = 2}, 1000);
+  EXPECT_EQ(host.moment, "saving a checkpoint");
+  EXPECT_EQ(host.total(), 1000 + 5 * (4 * std::int64_t{124'439'808}) / 2);
+  // A run that only evaluates has neither gradients nor optimizer.
+  const MemoryEstimate evaluation = host_memory_needed(config, {.training = false}, 0);
+  EXPECT_EQ(evaluation.moment, "evaluation");
+  EXPECT_EQ(bytes_of(evaluation, "gradient sums") + bytes_of(evaluation, "optimizer"), 0);
+}
+
+}  // namespace
+}  // namespace qat

@@ -1,0 +1,153 @@
+// The estimate of a pass beside what LibTorch allocates in a real one, byte by byte.
+#include "src/memory/pass_memory.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+
+#include "src/memory/memory_model.h"
+#include "src/model/gpt2.h"
+
+namespace qat {
+namespace {
+
+// What this thread's tensors take.
+class Meter : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t bytes, size_t, size_t, c10::Device) override {
+    live += bytes;
+    peak = std::max(peak, live);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+
+  std::int64_t live = 0, peak = 0;
+};
+
+struct Measured {
+  std::int64_t kept = 0;  // after forward
+  std::int64_t peak = 0;  // over forward and backward
+};
+
+RunConfig small_config() {
+  RunConfig config;
+  config.model = {.preset = "", .n_layer = 4, .n_head = 4, .n_embd = 64, .n_positions = 128, .vocab_size = 300};
+  config.lora = {.rank = 8, .alpha = 16.0};
+  config.data.sequence_length = 64;
+  config.train.micro_batch_size = 8;
+  config.train.batch_size = 8;
+  config.precision.kind = "constant";
+  config.precision.max_bits = 8;
+  return config;
+}
+
+Measured measure(const RunConfig& config) {
+  Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1, {}, recompute_of(config.compute.recompute));
+  model.init_random(1);
+  const PassShape shape = training_pass(config, /*cuda=*/false, config.precision.max_bits);
+  WeightCache cache;
+  const ForwardContext context{.precision = &shape.precision, .training = true, .weight_cache = &cache};
+  const at::Tensor tokens =
+      at::randint(config.model.vocab_size, {shape.sequences, config.data.sequence_length}, at::kLong);
+  const auto pass = [&](const std::function<void()>& after_forward) {
+    const at::Tensor loss = model.loss(tokens, tokens, context);
+    after_forward();
+    return torch::autograd::grad({loss}, model.parameters().trainable_tensors(), {}, false, false, true);
+  };
+  pass([] {});  // the weights' codes are made
+  const auto meter = std::make_shared<Meter>();
+  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
+  Measured out;
+  pass([&] { out.kept = meter->live; });
+  out.peak = meter->peak;
+  return out;
+}
+
+struct Expected {
+  std::int64_t kept = 0, peak = 0;
+};
+
+Expected expect(const RunConfig& config) {
+  const PassShape shape = training_pass(config, /*cuda=*/false, config.precision.max_bits);
+  const PassMemory memory = pass_memory(shape);
+  const PassGradients gradients = pass_gradients(shape);
+  const std::int64_t hidden = shape.tokens() * config.model.n_embd * shape.float_bytes();
+  // The loss has the gradients of the hidden states and of its own weight ready.
+  Expected out{.kept = memory.kept + hidden + gradients.twice};
+  const MemoryEstimate all = host_memory_needed(config, {.threads = 1}, /*program=*/0);
+  EXPECT_EQ(all.moment, "a training step");
+  out.peak = all.total() - prepared_weight_bytes(shape);
+  for (const MemoryConsumer& one : all.consumers)
+    if (one.name == "parameters" || one.name == "gradient sums" || one.name == "optimizer") out.peak -= one.bytes;
+  return out;
+}
+
+void compare(const char* what, const RunConfig& config) {
+  const Measured measured = measure(config);
+  const Expected expected = expect(config);
+  const auto ratio = [](std::int64_t a, std::int64_t b) { return static_cast<double>(a) / static_cast<double>(b); };
+  EXPECT_NEAR(ratio(expected.kept, measured.kept), 1.0, 0.05)
+      << what << ": " << expected.kept << " expected to be kept, " << measured.kept << " measured";
+  EXPECT_NEAR(ratio(expected.peak, measured.peak), 1.0, 0.12)
+      << what << ": a peak of " << expected.peak << " expected, " << measured.peak << " measured";
+  printf("%-24s kept %9ld %9ld %.3f  peak %9ld %9ld %.3f\n", what, expected.kept, measured.kept,
+         ratio(expected.kept, measured.kept), expected.peak, measured.peak, ratio(expected.peak, measured.peak));
+}
+
+TEST(PassMemory, IsWhatLibTorchAllocatesOnEveryPathOfAPass) {
+  compare("codes and adapters", small_config());
+  RunConfig config = small_config();
+  config.lora.rank = 0;
+  compare("codes", config);
+  config.precision.grad_min_bits = 32;
+  compare("unrounded gradients", config);
+  config = small_config();
+  config.precision.max_bits = 32;
+  compare("unquantized", config);
+  config = small_config();
+  config.quant.activation.symmetric = false;
+  compare("values and adapters", config);
+  config = small_config();
+  config.quant.widths = {12};
+  config.precision.max_bits = 12;
+  config.lora.rank = 0;
+  compare("12 bits", config);
+  config = small_config();
+  config.model.freeze_base = true;
+  compare("frozen base", config);
+  config = small_config();
+  config.quant.kv_bits = 8;
+  compare("quantized keys and values", config);
+  config = small_config();
+  config.model.attn_dropout = 0.1;
+  compare("attention dropout", config);
+  config = small_config();
+  config.model.resid_dropout = config.model.embd_dropout = 0.1;
+  compare("dropout", config);
+  config = small_config();
+  config.compute.recompute = "block";
+  compare("recomputed blocks", config);
+  config = small_config();
+  config.model.tie_lm_head = false;
+  compare("untied head", config);
+}
+
+TEST(PassMemory, IsWhatLibTorchAllocatesForLargeVocabulariesAndShortBatches) {
+  RunConfig config = small_config();
+  config.model.vocab_size = 20000;
+  compare("large vocabulary", config);
+  config.train.micro_batch_size = config.train.batch_size = 1;
+  config.data.sequence_length = 16;
+  compare("few tokens", config);
+  config = small_config();
+  config.model.quantize_lm_head = true;
+  compare("head on codes", config);
+  config.model.vocab_size = 5000;
+  config.quant.activation.symmetric = false;
+  compare("head by operators", config);
+}
+
+}  // namespace
+}  // namespace qat
