@@ -81,7 +81,7 @@ TrainState load_train_state(const CheckpointReader& reader) {
                             "that wrote it, or a newer one",
                             reader.info().folder.string(), version, kTrainStateVersion));
   }
-  TrainState state;
+  TrainState state{.version = version};
   const auto read = [&]<typename T>(const char* key, T& value) {
     if constexpr (std::is_same_v<T, std::uint64_t>) {
       value = parse_unsigned(reader.attribute<std::string>(kGroup, key), key, reader.info().folder.string());
@@ -111,6 +111,7 @@ std::string to_text(const TrainState& state) {
   visit_fields(state, put);
   visit_later_fields(state, put);
   put("data_json", state.data_json);
+  put("version", state.version);
   return to_json(object);
 }
 
@@ -133,6 +134,7 @@ TrainState train_state_from_text(const std::string& text) {
   visit_fields(state, get);
   visit_later_fields(state, get);
   get("data_json", state.data_json);
+  get("version", state.version);
   return state;
 }
 

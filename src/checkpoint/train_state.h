@@ -10,10 +10,12 @@
 
 namespace qat {
 
-inline constexpr std::int64_t kTrainStateVersion = 1;
+// Version 1 counted adapters in bitops_at_full, though a step at 32 bits has none; whoever resumes counts anew.
+inline constexpr std::int64_t kTrainStateVersion = 2;
 
 struct TrainState {
-  std::int64_t step = 0;              // optimizer steps finished, skipped ones included
+  std::int64_t version = kTrainStateVersion;  // of the file that it comes from
+  std::int64_t step = 0;                      // optimizer steps finished, skipped ones included
   std::uint64_t seed = 0;             // run.seed: batches, dropout and stochastic rounding follow from (seed, step)
   std::uint64_t config_hash = 0;      // of the effective configuration, as compared between ranks
   std::string config_json;            // that configuration: what another one is compared with on resume

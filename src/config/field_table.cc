@@ -195,10 +195,14 @@ void add_schedules(Fields& f) {
                   "scheduled only: highest width of gradients"));
   f.push_back(key("lr.peak", at(&R::lr, &L::peak), normal_float(), "", "learning rate after warm-up",
                   {"learning_rate", "max_lr", "base_lr"}));
-  f.push_back(key("lr.min_ratio", at(&R::lr, &L::min_ratio), between(0, 1), "",
-                  "the last step's learning rate is peak * min_ratio", {"min_learning_rate", "min_lr", "eta_min"}));
+  f.push_back(
+      key("lr.min_ratio", at(&R::lr, &L::min_ratio), between(0, 1), "",
+          "the last step's learning rate is peak * min_ratio, except with lr.decay \"constant\" or where warm-up takes "
+          "every step",
+          {"min_learning_rate", "min_lr", "eta_min"}));
   f.push_back(key("lr.warmup_steps", at(&R::lr, &L::warmup_steps), from(0), "steps",
-                  "linear from peak / warmup_steps to peak", {"warmup", "warmup_iters", "warmup_ratio"}));
+                  "linear from peak / warmup_steps to peak, which the last of these steps has",
+                  {"warmup", "warmup_iters", "warmup_ratio"}));
   f.push_back(key("lr.decay", at(&R::lr, &L::decay), one_of({"cosine", "linear", "constant"}), "",
                   "how the learning rate falls after warm-up", {"scheduler_type", "lr_scheduler"}));
 }

@@ -98,7 +98,17 @@ class Warner {
       warn("optim.clip_norm", "is not above optim.eps: clipped gradients vanish beside it, and so do the steps",
            {"optim.eps"});
     if (c_.lr.warmup_steps > c_.train.steps / 2)
-      warn("lr.warmup_steps", "is more than half of the run", {"train.steps"});
+      warn("lr.warmup_steps",
+           c_.lr.warmup_steps == c_.train.steps
+               ? "is the whole run: the learning rate rises to its peak and never falls"
+               : "is more than half of the run",
+           {"train.steps"});
+    const QuantizerConfig& activation = c_.quant.activation;
+    if (activation.granularity == "tensor" && activation.range == "dynamic")
+      warn("quant.activation.granularity",
+           "takes one scale from all tokens of a pass: what a token becomes depends on later tokens and on the other "
+           "sequences (eval.batch_size, train.micro_batch_size); \"token\" or calibrated ranges do not",
+           {"quant.activation.range"});
   }
 
   const RunConfig& c_;

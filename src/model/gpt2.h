@@ -46,7 +46,7 @@ class Gpt2 {
   at::Tensor loss(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const;
   // Whether a pass takes the fused blocks (fused_block.h) or goes operator by operator.
   bool fuses(const ForwardContext& context) const;
-  // Whether the output projection runs on codes, chunk by chunk; its gradients are not rounded then (docs/numerics.md).
+  // Whether the output projection runs on codes, in chunks; it then rounds no gradient (docs/training-numerics.md).
   bool head_on_codes(const PrecisionMap& precision) const;
   const ComputeMode& mode() const { return mode_; }
   // Per-token negative log-likelihood, no gradient: fp32 [B, T].

@@ -1,7 +1,7 @@
 // Quantized products as autograd functions. Forward is the straight-through value; what they save for backward is codes
 // and scales, not floats.
 //
-// Backward of y = x^ w^T with gradient g = dL/dy, at `gradient` bits (docs/numerics.md):
+// Backward of y = x^ w^T with gradient g = dL/dy, at `gradient` bits (docs/training-numerics.md):
 //   dx[m,k] = s1[m] * sum_n G1[m,n] qw[n,k]     G1, s1 = codes per row of      g[m,n] * sw[n]
 //   dw[n,k] = s2[n] * sum_m G2[m,n] qx[m,k]     G2, s2 = codes per column of   g[m,n] * sx[m]
 // At 32 gradient bits: dx = g w^, dw = g^T x^. The straight-through estimator passes both on as gradients of x and w.

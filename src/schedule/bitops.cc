@@ -36,6 +36,7 @@ double forward_bitops_ratio(OperandBits bits) {
 void BitopsTotal::add(std::span<const LayerWork> layers) {
   for (LayerWork work : layers) {
     spent += layer_bitops(work).total();
+    if (!work.at_full) continue;
     work.bits = OperandBits{};
     at_full += layer_bitops(work).total();
   }

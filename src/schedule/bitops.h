@@ -30,6 +30,7 @@ struct LayerWork {
   OperandBits bits;
   bool input_gradient = true;   // false: nothing below needs an error
   bool weight_gradient = true;  // false: frozen
+  bool at_full = true;          // false: a step at 32 bits does without it (an adapter)
 };
 
 Bitops layer_bitops(const LayerWork& work);

@@ -74,10 +74,12 @@ std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, con
     if (linear.lora_a() < 0 || layer.is_full()) continue;
     const int lora_bits = lora.quantize ? bits.weight : BitWidth::kFull;
     work.push_back({.macs = count * static_cast<double>(lora.rank * spec.in_features),
-                    .bits = {lora_bits, bits.activation, bits.gradient}});
+                    .bits = {lora_bits, bits.activation, bits.gradient},
+                    .at_full = false});
     // The second factor multiplies an unquantized intermediate, forward and backward.
     work.push_back({.macs = count * static_cast<double>(lora.rank * spec.out_features),
-                    .bits = {lora_bits, BitWidth::kFull, BitWidth::kFull}});
+                    .bits = {lora_bits, BitWidth::kFull, BitWidth::kFull},
+                    .at_full = false});
   }
   const double attention = count * static_cast<double>(config.n_layer * config.n_embd * (sequence_length + 1));
   work.push_back({.macs = attention});  // scores and weighted sum: 2 products of T/2 * d a token and layer
@@ -85,6 +87,11 @@ std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, con
     work.push_back(
         {.macs = count * static_cast<double>(config.n_embd * config.vocab_size), .weight_gradient = train_base});
   return work;
+}
+
+double bitops_at_full(const Gpt2& model, const LoraConfig& lora, std::int64_t tokens, std::int64_t sequence_length) {
+  const PrecisionMap full = PrecisionMap::uniform(model.config().linears(), BitWidth::kFull, BitWidth::kFull);
+  return step_bitops(layer_work(model, lora, full, tokens, sequence_length)).total();
 }
 
 SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,

@@ -20,6 +20,9 @@ namespace qat {
 std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, const PrecisionMap& precision,
                                   std::int64_t tokens, std::int64_t sequence_length);
 
+// Bit operations of training on as many tokens with nothing quantized.
+double bitops_at_full(const Gpt2& model, const LoraConfig& lora, std::int64_t tokens, std::int64_t sequence_length);
+
 // Every parameter once, with the width it would be stored at.
 SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
                       const PrecisionMap& precision);

@@ -108,12 +108,16 @@ void Trainer::load(const CheckpointReader* reader) {
     parts_.log.info(
         fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
   load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.comm);
+  if (state_.version < 2)
+    state_.bitops_at_full =
+        bitops_at_full(parts_.model, parts_.lora, state_.consumed_tokens, options_.data.sequence_length);
   bitops_ = {.spent = state_.bitops, .at_full = state_.bitops_at_full, .steps = state_.step};
   losses_ = LossMonitor::from_text(state_.loss_statistics, options_.train.spike_window);
   identify_state();
 }
 
 void Trainer::identify_state() {
+  state_.version = kTrainStateVersion;
   state_.data_json = to_json(data_identity());
   state_.config_json = options_.config_json;
   state_.config_hash = options_.config_hash;

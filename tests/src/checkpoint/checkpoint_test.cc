@@ -173,7 +173,7 @@ TEST_F(Checkpoint, ATrainingStateOfANewerVersionOrWithoutAFieldIsRefused) {
   newer.set_attribute("/state", "version", kTrainStateVersion + 1);
   const fs::path folder = newer.commit().folder;
   EXPECT_THAT(checkpoint_error([&] { (void)load_train_state(CheckpointReader::open(folder)); }),
-              AllOf(HasSubstr(folder.string()), HasSubstr("version 2"), HasSubstr("a newer one")));
+              AllOf(HasSubstr(folder.string()), HasSubstr("version 3"), HasSubstr("a newer one")));
   CheckpointWriter partial = CheckpointWriter::begin(root_, 201);
   partial.set_attribute("/state", "version", kTrainStateVersion);
   const fs::path lacking = partial.commit().folder;

@@ -156,6 +156,9 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
               HasSubstr("optim.weight_decay = 2.0: times lr.peak is 1"));
   EXPECT_THAT(warning({"lr.peak=0.5", "optim.weight_decay=1.9"}), IsEmpty());
   EXPECT_THAT(warning({"optim.clip_norm=1e-9"}), HasSubstr("optim.clip_norm = 1e-09: is not above optim.eps"));
+  EXPECT_THAT(warning({"lr.warmup_steps=1000"}), HasSubstr("rises to its peak and never falls"));
+  EXPECT_THAT(warning({"quant.activation.granularity=tensor"}), HasSubstr("depends on later tokens"));
+  EXPECT_THAT(warning({"quant.activation.granularity=tensor", "quant.activation.range=calibrated"}), IsEmpty());
   EXPECT_THAT(warning({"quant.widths=[2,16]", "precision.min_bits=2", "precision.max_bits=16"}),
               HasSubstr("more than 12 bits"));
 }

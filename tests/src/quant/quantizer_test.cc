@@ -96,6 +96,31 @@ TEST(Quantizer, CodesAndFakeQuantizationAreTheSameValuesBitForBit) {
   }
 }
 
+// docs/numerics.md, "Checks".
+TEST(Quantizer, GivesTheExamplesOfThePage) {
+  const QuantizerConfig symmetric{.granularity = "channel"};
+  const QuantizerConfig affine{.symmetric = false, .granularity = "channel"};
+  const QuantizerConfig packed{.method = "log", .granularity = "channel"};
+  const QuantizerConfig seed{.method = "log", .log_codebook = "seed", .granularity = "channel"};
+  struct Example {
+    QuantizerConfig config;
+    int bits;
+    std::vector<float> values;
+  };
+  const at::Tensor x = at::tensor({-1.0F, 0.0F, 0.3F, 0.5F, 1.6F}).unsqueeze(0);
+  for (const Example& one : std::vector<Example>{{symmetric, 2, {-1.6F, 0, 0, 0, 1.6F}},
+                                                 {symmetric, 3, {-1.066667F, 0, 0.533333F, 0.533333F, 1.6F}},
+                                                 {affine, 2, {-0.866667F, 0, 0, 0.866667F, 1.733333F}},
+                                                 {affine, 3, {-1.114286F, 0, 0.371429F, 0.371429F, 1.485714F}},
+                                                 {packed, 2, {-0.699927F, 0, 0.699927F, 0.699927F, 0.699927F}},
+                                                 {packed, 3, {-0.692820F, 0, 0.3F, 0.692820F, 1.6F}},
+                                                 {seed, 2, {-1.6F, 0, 1.6F, 1.6F, 1.6F}},
+                                                 {seed, 3, {-1.6F, 0, 0.217154F, 0.217154F, 1.6F}}}) {
+    const at::Tensor y = Quantizer("layer", "weight", one.config).fake_quant(x, BitWidth(one.bits));
+    EXPECT_TRUE(at::allclose(y, at::tensor(one.values).unsqueeze(0), /*rtol=*/0, /*atol=*/1e-6)) << one.bits << y;
+  }
+}
+
 TEST(Quantizer, ThirtyTwoBitsAreABypass) {
   const at::Tensor x = at::randn({2, 3});
   EXPECT_TRUE(at::equal(Quantizer("layer", "weight", {.granularity = "channel"}).fake_quant(x, BitWidth(32)), x));

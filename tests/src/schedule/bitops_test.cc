@@ -69,5 +69,12 @@ TEST(BitopsTotal, AddsLayersOfDifferentWidths) {
   EXPECT_DOUBLE_EQ(step_bitops(layers).total(), spent);
 }
 
+TEST(BitopsTotal, WhatAStepAt32BitsDoesWithoutCountsInNoReference) {
+  BitopsTotal total;
+  total.add(std::vector<LayerWork>{{100.0, {8, 8, 8}}, {.macs = 10.0, .bits = {8, 32, 32}, .at_full = false}});
+  EXPECT_DOUBLE_EQ(total.spent, 100.0 * 192 + 10.0 * (256 + 256 + 1024));
+  EXPECT_DOUBLE_EQ(total.at_full, 100.0 * 3072);
+}
+
 }  // namespace
 }  // namespace qat

@@ -39,5 +39,30 @@ TEST(LayerWork, GradientsOfAQuantizedHeadCountUnrounded) {
   EXPECT_EQ(head.bits.gradient, BitWidth::kFull);
 }
 
+// Adapters are off at 32 bits: a run's ratio and the final table's are relative to the same model without them.
+TEST(LayerWork, TheReferenceIsAStepAt32BitsWithoutAdapters) {
+  test::TinyModel spec;
+  spec.config.quantize_lm_head = true;
+  spec.quant.overrides = {{.layers = "h.0.*", .weight_bits = 32, .activation_bits = 32}};
+  const Gpt2 model(spec.config, spec.lora, spec.quant, /*pad_to=*/8);
+  const auto work_at = [&](int bits) {
+    return layer_work(model, spec.lora, evaluation_precision(model, spec.quant, bits), /*tokens=*/10,
+                      /*sequence_length=*/5);
+  };
+  BitopsTotal quantized, full;
+  quantized.add(work_at(4));
+  full.add(work_at(32));
+  EXPECT_EQ(quantized.at_full, full.spent);
+  EXPECT_EQ(full.ratio(), 1.0);
+  EXPECT_EQ(bitops_at_full(model, spec.lora, /*tokens=*/10, /*sequence_length=*/5), full.spent);
+
+  double forward = 0.0, forward_full = 0.0;
+  for (const LayerWork& one : work_at(4)) forward += layer_bitops(one).forward;
+  for (const LayerWork& one : work_at(4)) forward_full += one.at_full ? layer_bitops({one.macs, {}}).forward : 0.0;
+  const std::vector<WidthResult> results =
+      width_results(model, spec.lora, spec.quant, {{.bits = 4, .score = {}}}, /*sequence_length=*/5);
+  EXPECT_DOUBLE_EQ(results[0].forward_bitops_ratio, forward / forward_full);
+}
+
 }  // namespace
 }  // namespace qat

@@ -131,6 +131,38 @@ TEST_F(TrainerTest, ARunStoppedAndResumedContinuesBitForBit) {
   EXPECT_EQ(resumed.state.bitops, whole.state.bitops);
 }
 
+// A copy in the older form: version 1 counted adapters in what the steps would have cost at 32 bits.
+void make_version_1(const CheckpointReader& from, const fs::path& root) {
+  CheckpointWriter to = CheckpointWriter::begin(root, from.info().step);
+  TrainState state = load_train_state(from);
+  state.bitops_at_full *= 1.1;
+  save_train_state(to, state);
+  to.set_attribute("/state", "version", std::int64_t{1});
+  for (const std::string& name : from.tensor_names()) {
+    if (name.starts_with("/state/")) continue;  // written above
+    const Shape shape = from.tensor_info(name).shape;
+    if (from.tensor_info(name).dtype == DType::kInt64)
+      to.write_tensor(name, shape, std::span<const std::int64_t>(from.read_tensor<std::int64_t>(name)));
+    else
+      to.write_tensor(name, shape, std::span<const float>(from.read_tensor<float>(name)));
+  }
+  to.commit();
+}
+
+TEST_F(TrainerTest, ARunFromAnOlderCheckpointHasTheSameBitopsRatio) {
+  TrainerOptions o = options("run", 6);
+  o.checkpoint.every = 3, o.checkpoint.keep = 0;
+  const End whole = train(o, 1);
+  const auto before = curve("run");
+  const fs::path root = root_ / "run/checkpoints";
+  fs::remove_all(root / "step_00000006");
+  fs::remove(root_ / "run/report.md");
+  make_version_1(CheckpointReader::open(root / "step_00000003"), root);
+  const End again = train(o, 1);
+  EXPECT_EQ(curve("run"), before);
+  EXPECT_EQ(again.state.bitops_at_full, whole.state.bitops_at_full);
+}
+
 TEST_F(TrainerTest, AResumeFromAnEarlierCheckpointDropsTheMetricsAfterIt) {
   TrainerOptions o = options("run", 10);
   o.checkpoint.every = 4, o.checkpoint.keep = 0;
