@@ -9,7 +9,7 @@ set(levels
     "kernels/quant kernels/optim kernels/grad kernels/loss kernels/embedding"
     "kernels/gemm kernels/norm kernels/activation"
     "dist/comm"
-    "dist/grid dist/control dist/grad dist/shard dist/pipeline"
+    "dist/grid dist/control dist/grad dist/shard dist/pipeline dist/watch"
     "src/base"
     "src/text src/data src/quant src/report"
     "src/loss"

@@ -13,11 +13,19 @@
 #include "dist/comm/device_assignment.h"
 #include "dist/comm/mpi_comm.h"
 #include "dist/comm/nccl_comm.h"
+#include "dist/watch/watched_comm.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
 
 namespace qat::launch {
 World::World(int* argc, char*** argv) : session_(argc, argv), comm_(dist::make_mpi_world(session_)) {}
+
+World::~World() { board_.enter(dist::Section::kShutDown); }
+
+void World::watch(const dist::WatchdogOptions& options) {
+  watchdog_ = std::make_unique<dist::Watchdog>(*comm_, board_, options);
+  comm_ = dist::make_watched_comm(std::move(comm_), board_);
+}
 
 int World::use_threads(int requested) const {
   cpu_set_t mask;
@@ -49,6 +57,7 @@ ComputeMode World::use_device(const ComputeConfig& config) {
   }
   dist::agree(*comm_, report, "compute device");
   if (cuda) comm_ = dist::make_nccl_world(std::move(comm_));
+  if (cuda && watchdog_) comm_ = dist::make_watched_comm(std::move(comm_), board_);
   return mode;
 }
 

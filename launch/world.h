@@ -6,6 +6,7 @@
 
 #include "dist/comm/communicator.h"
 #include "dist/comm/mpi_session.h"
+#include "dist/watch/watchdog.h"
 #include "src/model/compute_config.h"
 #include "src/quant/torch_device.h"
 
@@ -15,6 +16,7 @@ class World {
  public:
   // Starts MPI.
   World(int* argc, char*** argv);
+  ~World();
 
   dist::Communicator& comm() { return *comm_; }
   const dist::MpiSession& session() const { return session_; }
@@ -31,11 +33,20 @@ class World {
   // few), and from then on comm() also moves GPU memory. Collective; once, before any tensor is made.
   ComputeMode use_device(const ComputeConfig& config);
 
+  // What this rank is doing.
+  dist::ProgressBoard& board() { return board_; }
+  // From here on the ranks watch each other, until MPI has ended. Collective; once, before use_device.
+  void watch(const dist::WatchdogOptions& options);
+  dist::Watchdog* watchdog() { return watchdog_.get(); }  // null: nobody watches
+  void stop_watching() { watchdog_.reset(); }
+
   // The batch system's number of this job (empty: none), and how often it has been requeued.
   static std::string job_id();
   static std::int64_t job_restarts();
 
  private:
+  dist::ProgressBoard board_;
+  std::unique_ptr<dist::Watchdog> watchdog_;  // outlives the session: a rank may hang while MPI ends
   dist::MpiSession session_;
   std::unique_ptr<dist::Communicator> comm_;
 };

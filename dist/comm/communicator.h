@@ -42,6 +42,10 @@ class Communicator {
 
   // Ranks that pass the same color form a new group, ordered by (key, rank).
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+
+  // Not collective, any thread: this rank gets on with work of its own, for whoever watches it (dist/watch). Long work
+  // between two collectives says so now and then; it costs nothing.
+  virtual void beat() noexcept {}
 };
 
 }  // namespace qat::dist

@@ -73,7 +73,8 @@ void calibrate_widths(World& world, const RunConfig& config, const Gpt2& model, 
                              {.seed = config.run.seed,
                               .batches = config.quant.calibration_batches,
                               .micro_batch_size = config.train.micro_batch_size,
-                              .sequence_length = config.data.sequence_length})
+                              .sequence_length = config.data.sequence_length,
+                              .board = &world.board()})
                        ->ranges;
   }
 }
@@ -150,24 +151,28 @@ int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
     (void)check_structure(*reader, agreed.json, /*parameters=*/nullptr, LoadFor::kEvaluation);
     if (!arguments.output.empty()) create_directories_checked(arguments.output, "--output");
   });
+  status.start_watchdog(world, config.watchdog);
   const ComputeMode mode = world.use_device(config.compute);
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
 
   const TokenSource tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
   check_held_out(world, agreed.loaded, state.data_json, tokens);
-  status.memory = look_at_memory(world, config, Purpose::kEvaluation, mode.is_cuda(), threads, /*log=*/nullptr);
+  status.set_memory(look_at_memory(world, config, Purpose::kEvaluation, mode.is_cuda(), threads, /*log=*/nullptr));
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1), mode);
   for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kEvaluation, agreed.json))
     warn(note);
   const std::vector<int> widths = evaluation_widths(config.eval, config.quant);
   const EvaluationRanges ranges = own_ranges(world, reader.get(), agreed, model, widths, state.step);
   dist::StopPoll never(world.comm());
+  world.board().enter(dist::Section::kEvaluation);
   const auto scores = score_widths(model, tokens, widths, config.quant, config.eval, config.data.sequence_length,
                                    threads, world.comm(), never, ranges);
   on_root(world.comm(), "writing the report", [&] {
     print_report(*reader, state, width_results(model, config.lora, config.quant, *scores, config.data.sequence_length),
                  arguments.output);
   });
+  if (world.watchdog() != nullptr)
+    for (const std::string& line : world.watchdog()->take_warnings()) warn(line);
   return 0;
 }
 
@@ -182,8 +187,8 @@ Run add_evaluate(CLI::App& app) {
   app.add_option("-o,--output", arguments->output, "folder for report.md and report.json; made if it is not there");
   app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
   return [arguments](Invocation invocation) {
-    World world(invocation.argc, invocation.argv);
     RunStatus status;
+    World world(invocation.argc, invocation.argv);
     return run_guarded(world, status, [&] { return evaluate(world, *arguments, status); });
   };
 }

@@ -46,6 +46,7 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .optim = config.optim,
           .eval = config.eval,
           .checkpoint = config.checkpoint,
+          .watchdog = config.watchdog,
           .config_json = agreed.json,
           .config_hash = agreed.hash,
           .threads = threads,
@@ -87,6 +88,8 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
                     "this run would agree to rounding only",
                     world.size(), dist::odd_part(world.size()), 2 * dist::odd_part(world.size()),
                     4 * dist::odd_part(world.size())));
+  if (config.watchdog.limit_seconds == 0.0)
+    log.info("the watchdog is off (watchdog.limit_seconds): a rank that hangs or dies may go unnoticed");
   for (const std::string& line : product_paths(model, config.quant, config.precision)) log.info(line);
 }
 
@@ -105,11 +108,11 @@ void initialize(World& world, const AgreedConfig& agreed, bool strict, Gpt2& mod
   if (reader) log.info("initial parameters from " + reader->info().folder.string());
 }
 
-std::string stopped_text(int signal, const RunStatus& status) {
+std::string stopped_text(int signal, const dist::ProgressBoard& board) {
+  const std::int64_t steps = board.read().steps;
   return fmt::format("stopped by {} {}{}; start the same command again to go on\n", signal_name(signal),
-                     status.last_step && *status.last_step >= 0 ? fmt::format("after step {}", *status.last_step)
-                                                                : "before the first step",
-                     status.last_checkpoint.empty() ? "" : " with a checkpoint");
+                     steps > 0 ? fmt::format("after step {}", steps - 1) : "before the first step",
+                     board.checkpoint().empty() ? "" : " with a checkpoint");
 }
 
 int train(World& world, const TrainArguments& arguments, const std::atomic<int>& signal, RunStatus& status) {
@@ -122,6 +125,7 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
     return 0;
   }
   refuse_singletons(world.size());
+  status.start_watchdog(world, config.watchdog);
   const ComputeMode mode = world.use_device(config.compute);
   // A GPU takes one pass at a time.
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
@@ -134,7 +138,7 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
                       [&] { doubts = check_before_training(options, train_tokens, val_tokens); });
 
   const std::unique_ptr<RunLock> lock = open_run_folder(world, agreed);
-  status.run_dir = config.run.dir;
+  status.open(config.run.dir, lock.get());
   const bool terminal = output_is_terminal();
   std::optional<Progress> progress;
   if (world.is_root())
@@ -145,7 +149,7 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
   if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
   if (const std::string warning = world.size() > 1 ? stop_warning() : ""; !warning.empty()) log.warning(warning);
 
-  status.memory = look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log);
+  status.set_memory(look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log));
   std::optional<Gpt2> built;
   on_every_rank(world, "model", [&] {
     built.emplace(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
@@ -163,23 +167,34 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
                            .log = log,
                            .progress = progress ? &*progress : nullptr,
                            .signal = &signal,
-                           .on_progress = [&](std::int64_t steps, const std::string& checkpoint) {
-                             status.last_step = steps - 1;
-                             status.last_checkpoint = checkpoint;
-                           }};
+                           .on_progress =
+                               [&](std::int64_t steps, const std::string& checkpoint) {
+                                 world.board().set_steps(steps);
+                                 world.board().set_checkpoint(checkpoint);
+                                 if (world.watchdog() == nullptr) return;
+                                 for (const std::string& line : world.watchdog()->take_warnings()) log.warning(line);
+                               },
+                           .board = &world.board(),
+                           .hosts = dist::gather_strings(world.comm(), world.session().host_name())};
   std::optional<Trainer> trainer;
   on_every_rank(world, "training", [&] {
     trainer.emplace(options, parts);
     return 0;
   }, status);
   const TrainResult result = trainer->run();
-  status.memory->report_peak(world, log);
+  status.memory()->report_peak(world, log);
   if (progress) progress->finish();
   if (!result.finished) {
-    if (world.is_root()) print(stopped_text(result.signal, status));
+    if (world.is_root()) {
+      print(stopped_text(result.signal, world.board()));
+      status.finish("stopped", exit_code_of_signal(result.signal));
+    }
     return exit_code_of_signal(result.signal);
   }
-  if (world.is_root()) print(fmt::format("{}\nresults: {}\n", result.table, config.run.dir));
+  if (world.is_root()) {
+    print(fmt::format("{}\nresults: {}\n", result.table, config.run.dir));
+    status.finish("finished");
+  }
   return 0;
 }
 
@@ -195,8 +210,8 @@ Run add_train(CLI::App& app) {
   return [arguments](Invocation invocation) {
     // From here on a signal is a wish to stop, also while MPI starts.
     const std::atomic<int>& signal = watch_signals();
-    World world(invocation.argc, invocation.argv);
     RunStatus status;
+    World world(invocation.argc, invocation.argv);
     return run_guarded(world, status, [&] { return train(world, *arguments, signal, status); });
   };
 }

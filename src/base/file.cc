@@ -2,10 +2,14 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <climits>
 #include <system_error>
 #include <utility>
 
@@ -93,6 +97,19 @@ bool write_all(int fd, std::string_view bytes) noexcept {
   return true;
 }
 
+void write_within(int fd, std::string_view bytes, double seconds) noexcept {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1e3));
+  while (!bytes.empty() && Clock::now() < end) {
+    pollfd ready{.fd = fd, .events = POLLOUT, .revents = 0};
+    if (::poll(&ready, 1, /*milliseconds=*/100) <= 0) continue;
+    // A pipe that poll() calls writable takes this much without blocking.
+    const ssize_t written = ::write(fd, bytes.data(), std::min<std::size_t>(bytes.size(), PIPE_BUF));
+    if (written < 0 && errno != EINTR && errno != EAGAIN) return;
+    if (written > 0) bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
 std::string read_file(const fs::path& path, ErrorKind kind) {
   const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) fail(kind, "read", path, errno);
@@ -121,6 +138,18 @@ void write_file_atomic(const fs::path& path, std::string_view bytes, ErrorKind k
   if (::rename(fresh.c_str(), path.c_str()) != 0) fail(kind, "replace", path, errno);
   remove.keep();
   sync_folder(folder_of(path), kind);
+}
+
+bool replace_file(const fs::path& path, std::string_view bytes) noexcept {
+  try {
+    fs::path draft = path;
+    draft += ".tmp";
+    FileDescriptor fd(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    return fd.valid() && write_all(fd.get(), bytes) && fd.close() && ::rename(draft.c_str(), path.c_str()) == 0;
+  } catch (const std::bad_alloc&) {
+    errno = ENOMEM;
+    return false;
+  }
 }
 
 void create_directories_checked(const fs::path& dir, std::string_view key) {

@@ -17,6 +17,10 @@ std::string read_file(const std::filesystem::path& path, ErrorKind kind = ErrorK
 // existing file keeps its own.
 void write_file_atomic(const std::filesystem::path& path, std::string_view bytes, ErrorKind kind = ErrorKind::kConfig);
 
+// The same for content that is replaced often and may be lost with the machine: readers see the old or the new, but
+// nothing is synced. Returns false, with errno set, if it could not be written.
+bool replace_file(const std::filesystem::path& path, std::string_view bytes) noexcept;
+
 // Makes the folder and those above it, and makes sure that files can be made in it. `key` is the configuration key that
 // names it, for the message, e.g. "run.dir".
 void create_directories_checked(const std::filesystem::path& dir, std::string_view key);
@@ -40,6 +44,9 @@ class FileDescriptor {
 
 // Writes all bytes, through interruptions and partial writes; false, with errno set, on an error.
 bool write_all(int fd, std::string_view bytes) noexcept;
+
+// The same to a pipe or terminal that may be full for ever: gives up after `seconds`, at the latest.
+void write_within(int fd, std::string_view bytes, double seconds) noexcept;
 
 // A file that only grows, one line at a time. A line is one write to the kernel: it survives the death of the process.
 class AppendFile {

@@ -7,15 +7,12 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <climits>
-#include <iterator>
 #include <optional>
-#include <sstream>
-#include <string_view>
 #include <system_error>
 #include <vector>
 
+#include "kernels/common/process_stat.h"
 #include "src/base/clock.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
@@ -31,26 +28,9 @@ std::string host_name() {
   return name;
 }
 
-// Fields of /proc/<pid>/stat from the third on; none: the process is gone, or the system has no /proc. They are counted
-// from the last ')', since a program's name may hold blanks.
-std::vector<std::string> process_fields(std::int64_t pid) {
-  std::string stat;
-  try {
-    stat = read_file(fmt::format("/proc/{}/stat", pid));
-  } catch (const Error&) {
-    return {};
-  }
-  const std::size_t name_end = stat.rfind(')');
-  std::istringstream rest(name_end == std::string::npos ? "" : stat.substr(name_end + 1));
-  return {std::istream_iterator<std::string>(rest), {}};
-}
-
-std::int64_t start_of(const std::vector<std::string>& fields) {
-  constexpr std::size_t kStart = 22 - 3;
-  std::int64_t ticks = 0;
-  if (fields.size() > kStart)
-    (void)std::from_chars(fields[kStart].data(), fields[kStart].data() + fields[kStart].size(), ticks);
-  return ticks;
+std::int64_t process_start(std::int64_t pid) {
+  const std::optional<ProcessStat> stat = process_stat(pid);
+  return stat ? stat->start : 0;
 }
 
 // A process of this host that has ended, even if its parent has not taken notice yet, or whose id now belongs to
@@ -58,10 +38,10 @@ std::int64_t start_of(const std::vector<std::string>& fields) {
 bool is_dead(const LockHolder& holder) {
   if (holder.pid <= 0) return true;
   if (::kill(static_cast<pid_t>(holder.pid), 0) != 0 && errno == ESRCH) return true;
-  const std::vector<std::string> fields = process_fields(holder.pid);
-  if (!fields.empty() && (fields[0] == "Z" || fields[0] == "X")) return true;
-  const std::int64_t start = start_of(fields);
-  return holder.process_start != 0 && start != 0 && start != holder.process_start;
+  const std::optional<ProcessStat> stat = process_stat(holder.pid);
+  if (!stat) return false;  // a system without /proc
+  if (stat->state == 'Z' || stat->state == 'X') return true;
+  return holder.process_start != 0 && stat->start != 0 && stat->start != holder.process_start;
 }
 
 // An earlier start of the batch job that runs here now: the batch system ends one before it begins the next.
@@ -132,7 +112,7 @@ bool make_exclusively(const fs::path& path, const std::string& content) {
 RunLock::RunLock(const fs::path& dir, const std::string& job, std::int64_t job_restart) : path_(dir / "run.lock") {
   const LockHolder me{.host = host_name(),
                       .pid = ::getpid(),
-                      .process_start = start_of(process_fields(::getpid())),
+                      .process_start = process_start(::getpid()),
                       .time = utc_time(std::chrono::system_clock::now()),
                       .job = job,
                       .job_restart = job_restart};
@@ -159,11 +139,13 @@ RunLock::RunLock(const fs::path& dir, const std::string& job, std::int64_t job_r
   }
 }
 
-RunLock::~RunLock() {
+RunLock::~RunLock() { release_run_lock(path_, content_); }
+
+void release_run_lock(const fs::path& path, const std::string& content) noexcept {
   try {
     // Not ours any more if somebody deleted it by hand and started another job.
-    if (read_file(path_, ErrorKind::kConfig) == content_) ::unlink(path_.c_str());
-  } catch (...) {  // a destructor must not throw; without the file there is nothing to release
+    if (read_file(path, ErrorKind::kConfig) == content) ::unlink(path.c_str());
+  } catch (...) {  // without the file there is nothing to release
   }
 }
 

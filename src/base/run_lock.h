@@ -33,11 +33,15 @@ class RunLock {
   // The dead holder whose lock was taken over, for a log line; empty host: there was none.
   const LockHolder& replaced() const noexcept { return replaced_; }
   const std::filesystem::path& path() const noexcept { return path_; }
+  const std::string& content() const noexcept { return content_; }
 
  private:
   std::filesystem::path path_;
   std::string content_;
   LockHolder replaced_;
 };
+
+// What the destructor does, for a process that ends without it: removes the lock if it still is this one. Any thread.
+void release_run_lock(const std::filesystem::path& path, const std::string& content) noexcept;
 
 }  // namespace qat

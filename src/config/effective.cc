@@ -85,6 +85,7 @@ std::uint64_t config_hash(const RunConfig& config) {
   hashed.run.dir.clear();
   hashed.run.resume.clear();
   hashed.model.preset.clear();
+  hashed.watchdog = {};
   const std::string text = to_json(config_to_json(hashed));
   return XXH3_64bits(text.data(), text.size());
 }

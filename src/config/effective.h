@@ -25,7 +25,8 @@ Value config_to_json(const RunConfig& config);
 // The value of one key, such as "train.steps".
 Value config_value(const RunConfig& config, const std::string& path);
 
-// XXH3 over what the run computes: every value but run.dir, run.resume and model.preset (the sizes themselves count).
+// XXH3 over what the run computes: every value but run.dir, run.resume, model.preset (the sizes themselves count) and
+// the watchdog's.
 // Equal on every machine.
 std::uint64_t config_hash(const RunConfig& config);
 

@@ -320,6 +320,19 @@ void add_compute(Fields& f) {
           {"gradient_checkpointing", "activation_checkpointing", "checkpoint_activations", "recompute"}));
 }
 
+void add_watchdog(Fields& f) {
+  using W = WatchdogConfig;
+  f.push_back(
+      key("watchdog.limit_seconds", at(&R::watchdog, &W::limit_seconds), between(0, 1e7), "seconds",
+          "a rank without progress for so long ends the run with exit code 7; where ten times the longest pause "
+          "seen is less, that (at least 30) holds instead; 0: nobody watches",
+          {"timeout", "nccl_timeout", "ddp_timeout", "distributed_timeout_minutes", "watchdog_timeout"}));
+  f.push_back(key("watchdog.straggler_window", at(&R::watchdog, &W::straggler_window), between(0, kMostOfAny), "steps",
+                  "a rank whose own work takes 20 % longer than the others' over so many steps gets a warning line; 0: "
+                  "never",
+                  {"straggler_detection", "log_straggler"}));
+}
+
 }  // namespace
 
 const std::vector<Field<RunConfig>>& run_fields() {
@@ -333,6 +346,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_data(f);
     add_training(f);
     add_compute(f);
+    add_watchdog(f);
     return f;
   }();
   return fields;
@@ -366,7 +380,8 @@ const std::vector<Section>& config_sections() {
       {"eval", "held-out perplexity"},
       {"checkpoint", "checkpoints during a run; there is always one at its end"},
       {"parallel", "how the ranks are used"},
-      {"compute", "where, and in which arithmetic, the work runs that is not on integer codes"}};
+      {"compute", "where, and in which arithmetic, the work runs that is not on integer codes"},
+      {"watchdog", "ranks that hang, die or are slow"}};
   return sections;
 }
 

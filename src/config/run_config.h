@@ -11,6 +11,7 @@
 #include "src/quant/quant_config.h"
 #include "src/schedule/schedule_config.h"
 #include "src/train/train_config.h"
+#include "src/train/watchdog_config.h"
 
 namespace qat {
 
@@ -28,6 +29,7 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   ParallelConfig parallel;
   ComputeConfig compute;
+  WatchdogConfig watchdog;
 };
 
 }  // namespace qat

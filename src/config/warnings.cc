@@ -97,6 +97,10 @@ class Warner {
     if (c_.optim.clip_norm > 0.0 && c_.optim.clip_norm <= c_.optim.eps)
       warn("optim.clip_norm", "is not above optim.eps: clipped gradients vanish beside it, and so do the steps",
            {"optim.eps"});
+    constexpr double kShortLimit = 30.0;  // seconds
+    if (c_.watchdog.limit_seconds > 0.0 && c_.watchdog.limit_seconds < kShortLimit)
+      warn("watchdog.limit_seconds",
+           fmt::format("is below {} s: a long step, a slow save or a busy machine ends the run", kShortLimit));
     if (c_.lr.warmup_steps > c_.train.steps / 2)
       warn("lr.warmup_steps",
            c_.lr.warmup_steps == c_.train.steps

@@ -102,6 +102,7 @@ std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource&
       run_parallel(static_cast<std::int64_t>(count), threads, [&](std::int64_t i) {
         const std::size_t turn = begin + static_cast<std::size_t>(i), pass = turn * ranks + me;
         if (pass < passes.size()) mine[turn] = score_pass(model, tokens, windows, passes[pass], context);
+        comm.beat();
       });
     } catch (const Error& error) {
       if (!unreadable) unreadable = error;

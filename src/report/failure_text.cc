@@ -52,7 +52,10 @@ std::string to_text(const FailureReport& report) {
   std::string text =
       fmt::format("qat_dist stopped (exit {}, {})\n", report.exit_code, exit_code_meaning(report.exit_code));
   text += field("what", report.what);
-  text += field("where", fmt::format("rank {} on {}", report.rank, report.host));
+  const std::string process = report.pid > 0 ? fmt::format(", process {}", report.pid) : "";
+  text += field("where", fmt::format("rank {} on {}{}", report.rank, report.host, process));
+  if (!report.doing.empty()) text += field("doing", report.doing);
+  if (!report.others.empty()) text += field("others", report.others);
   text += field("last step", report.last_step ? std::to_string(*report.last_step) : "none completed");
   text += field("checkpoint", report.checkpoint.empty() ? "none" : report.checkpoint);
   if (!report.next_command.empty()) text += field("next", report.next_command);

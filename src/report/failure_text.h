@@ -12,8 +12,11 @@ namespace qat {
 struct FailureReport {
   int exit_code = 1;
   std::string what;                       // the error's own words; may have several lines
-  int rank = 0;                           //
-  std::string host;                       //
+  int rank = 0;                           // that it concerns
+  std::string host;                       // its
+  std::int64_t pid = 0;                   // its; 0: not said
+  std::string doing;                      // what it did: "step, in all_gather, for 31 s"; empty: not said
+  std::string others;                     // what the other ranks did; empty: not said
   std::optional<std::int64_t> last_step;  // last one that every rank completed; none: training had not begun
   std::string checkpoint;                 // last good one; empty: there is none
   std::string next_command;               // what to type next; empty: nothing helps but another configuration

@@ -74,6 +74,7 @@ bool run_batches(const Gpt2& model, const PrecisionMap& precision, RangeObserver
     if (batch >= options.batches || !report.ok) continue;
     try {
       run_batch(model, sampler, batch, options, context);
+      comm.beat();
     } catch (const Error& error) {  // the other ranks wait for this one
       report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
     }
@@ -113,6 +114,7 @@ std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& prec
                                      const std::vector<std::int64_t>& layers, const Sampler& sampler,
                                      dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options) {
   const at::NoGradGuard no_grad;
+  const dist::SectionMark section(options.board, dist::Section::kCalibration);
   RangeObservers observers;
   for (const std::int64_t layer : layers) {
     const QuantLinear& linear = layer_at(model, layer);

@@ -13,6 +13,7 @@
 
 #include "dist/comm/communicator.h"
 #include "dist/control/stop_poll.h"
+#include "dist/watch/progress_board.h"
 #include "src/base/log.h"
 #include "src/data/sampler.h"
 #include "src/eval/width_eval.h"
@@ -25,6 +26,7 @@ struct CalibratorOptions {
   std::int64_t batches = 10;
   std::int64_t micro_batch_size = 1;
   std::int64_t sequence_length = 0;
+  dist::ProgressBoard* board = nullptr;  // where calibration is marked; null: nobody watches
 };
 
 // The layers (indices in PrecisionMap, ascending) that have no range for their width in `precision`, or one from before

@@ -11,8 +11,8 @@ namespace qat {
 namespace {
 
 bool ignored(std::string_view key) {
-  return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key == "compute.device" ||
-         key == "compute.recompute" || key == "model.preset" || key.starts_with("model.init") ||
+  return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key.starts_with("watchdog.") ||
+         key == "compute.device" || key == "compute.recompute" || key == "model.preset" || key.starts_with("model.init") ||
          key == "data.allow_change";
 }
 

@@ -49,7 +49,6 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
       options_(options),
       micro_batches_(options.train.batch_size / options.train.micro_batch_size),
       local_micro_batches_(micro_batches_ / comm.size()),
-      most_threads_(most_of(options.threads, comm)),
       reducer_(comm, model.parameters().trainable_elems(), kNormBlock,
                model.mode().is_cuda() ? Device::kCuda : Device::kCpu),
       accumulator_(reducer_.padded_elems(), memory_of(model), dist::odd_part(local_micro_batches_)),
@@ -95,6 +94,7 @@ void StepRunner::join(const Pass& pass, std::int64_t micro_batch, std::span<floa
   model_.parameters().scatter_gradients(pass.gradients, leaf, step.produced);
   if (gradient_hook_) gradient_hook_(static_cast<std::int64_t>(step.plan.step), micro_batch, leaf);
   accumulator_.commit();
+  comm_.beat();
   step.losses.push_back(pass.loss);
 }
 
@@ -175,6 +175,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
                             const SpikeTest& is_spike) {
   weight_cache_.clear();  // the weights have changed since the last step
   accumulator_.reset();
+  if (most_threads_ == 0) most_threads_ = most_of(options_.threads, comm_);
   Step step{.plan = plan, .precision = precision, .poll = poll};
   timer_.start();
   poll.start();
@@ -194,8 +195,11 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
       gradient.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.end - shard.begin));
   const kernels::Exec exec = exec_for(model_.parameters().tensor(0));
   const double mean = 1.0 / static_cast<double>(micro_batches_);
-  // Waits for the device, for the first time in the step; the losses are there when the norm is.
-  outcome.grad_norm = global_norm(comm_, exec, mine, optimizer_.norm_scratch()) * mean;
+  {
+    // Waits for the device, for the first time in the step; the losses are there when the norm is.
+    const dist::WaitMark wait(exec.device == Device::kCuda ? options_.board : nullptr, dist::WaitFor::kDevice);
+    outcome.grad_norm = global_norm(comm_, exec, mine, optimizer_.norm_scratch()) * mean;
+  }
   agree_on_loss(step, losses, outcome);
   if (loss_hook_) outcome.loss = loss_hook_(static_cast<std::int64_t>(plan.step), outcome.loss);
   // Both numbers have the same bits on every rank, so every rank takes the same branch.

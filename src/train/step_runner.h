@@ -18,6 +18,7 @@
 #include "dist/control/stop_poll.h"
 #include "dist/grad/grad_reducer.h"
 #include "dist/grad/tree_accumulator.h"
+#include "dist/watch/progress_board.h"
 #include "kernels/common/error.h"
 #include "src/data/sampler.h"
 #include "src/model/gpt2.h"
@@ -35,8 +36,7 @@ struct StepOutcome {
   bool clipped = false;
   bool skipped = false;             // loss or gradient was not finite, or a spike: no parameter changed
   bool spike = false;               // why it was skipped: the loss stood out
-  bool abandoned = false;           // given up on the way, for `stop` or for want of memory: as if it had not begun
-  bool out_of_memory = false;       // a rank's; nothing of the step counts
+  bool abandoned = false;           // given up on the way, for `stop`: as if it had not begun
   int stop = 0;                     // why to stop (dist/control/stop_poll.h), 0: go on
   std::vector<double> own_seconds;  // by rank: its own work, without waiting for others
 };
@@ -51,6 +51,7 @@ struct StepRunnerOptions {
   OptimConfig optim;
   bool stochastic_gradients = true;
   int threads = 1;  // micro-batches of this rank that are computed at the same time, each on one thread
+  dist::ProgressBoard* board = nullptr;  // where waiting for a GPU is marked; null: nobody watches
 };
 
 class StepRunner {
@@ -60,16 +61,11 @@ class StepRunner {
   using LossHook = std::function<double(std::int64_t step, double loss)>;
   using GradientHook = std::function<void(std::int64_t step, std::int64_t micro_batch, std::span<float> flat)>;
 
-  // Collective.
   StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
 
   // `poll`: asked between micro-batches, where they take long, and with the losses. `is_spike` may be empty.
   StepOutcome run(const dist::StepPlan& plan, const PrecisionMap& precision, dist::StopPoll& poll,
                   const SpikeTest& is_spike = {});
-
-  // Passes of so many sequences from now on, which must divide options.train.micro_batch_size: the global batch stays.
-  void set_micro_batch_size(std::int64_t sequences);
-  std::int64_t micro_batch_size() const { return options_.train.micro_batch_size; }
 
   ShardedAdamW& optimizer() { return optimizer_; }
   dist::GradReducer& reducer() { return reducer_; }
@@ -120,7 +116,7 @@ class StepRunner {
   StepRunnerOptions options_;
   std::int64_t micro_batches_;        // of the global batch
   std::int64_t local_micro_batches_;  // of this rank
-  std::int64_t most_threads_;         // of any rank: so many micro-batches are a turn, after which all may ask
+  std::int64_t most_threads_ = 0;     // of any rank: so many micro-batches are a turn, after which all may ask
   dist::GradReducer reducer_;
   dist::TreeAccumulator accumulator_;
   ShardedAdamW optimizer_;

@@ -27,20 +27,22 @@ PrecisionMap precision_of(const Gpt2& model, const QuantConfig& quant, const dis
   return PrecisionMap::make(model.linear_names(), base, quant.overrides);
 }
 
-StepRunnerOptions runner_options(const TrainerOptions& options) {
+StepRunnerOptions runner_options(const TrainerOptions& options, dist::ProgressBoard* board) {
   return {.seed = options.run.seed,
           .sequence_length = options.data.sequence_length,
           .train = options.train,
           .optim = options.optim,
           .stochastic_gradients = options.quant.stochastic_gradients,
-          .threads = options.threads};
+          .threads = options.threads,
+          .board = board};
 }
 
-CalibratorOptions calibrator_options(const TrainerOptions& options) {
+CalibratorOptions calibrator_options(const TrainerOptions& options, dist::ProgressBoard* board) {
   return {.seed = options.run.seed,
           .batches = options.quant.calibration_batches,
           .micro_batch_size = options.train.micro_batch_size,
-          .sequence_length = options.data.sequence_length};
+          .sequence_length = options.data.sequence_length,
+          .board = board};
 }
 
 }  // namespace
@@ -49,11 +51,12 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     : options_(options),
       parts_(parts),
       sampler_(parts.train_tokens, options.data.sequence_length, options.run.seed),
-      runner_(parts.model, sampler_, parts.comm, runner_options(options)),
+      runner_(parts.model, sampler_, parts.comm, runner_options(options, parts.board)),
       keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), parts.comm, parts.log),
       poll_(parts.comm, [this] { return requested_stop(); }),
-      calibrator_(parts.model, options_.quant, sampler_, parts.comm, poll_, parts.log, calibrator_options(options)),
-      losses_(options.train.spike_window) {
+      calibrator_(parts.model, options_.quant, sampler_, parts.comm, poll_, parts.log, calibrator_options(options, parts.board)),
+      losses_(options.train.spike_window),
+      stragglers_(parts.comm.size(), options.watchdog.straggler_window) {
   state_.seed = options.run.seed;
   identify_state();
 }
@@ -165,6 +168,7 @@ int Trainer::train() {
     if (const int reason = evaluate_during_run(); reason != 0) return reason;
   }
   while (!is_complete()) {
+    if (parts_.board != nullptr) parts_.board->enter(dist::Section::kStep);
     const double start = seconds_now();
     const dist::StepPlan plan = dist::exchange_step_plan(
         parts_.comm, coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
@@ -239,6 +243,9 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
         state_.skips_in_row, options_.train.max_skips));
   }
   tell_progress();
+  if (const auto slow = stragglers_.add(outcome.own_seconds))
+    parts_.log.warning(
+        dist::to_text(*slow, parts_.hosts.empty() ? "" : parts_.hosts[static_cast<std::size_t>(slow->rank)]));
   if (is_root()) write_metrics(plan, outcome, step_bitops(work).total(), seconds);
 }
 
@@ -332,6 +339,7 @@ void Trainer::diverge(const std::string& what) {
 }
 
 std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<int>& widths) {
+  const dist::SectionMark section(parts_.board, dist::Section::kEvaluation);
   const EvaluationRanges* ranges = calibrator_.for_evaluation(widths, state_.step);
   if (ranges == nullptr) return std::nullopt;
   auto scores = score_widths(parts_.model, parts_.val_tokens, widths, options_.quant, options_.eval,
@@ -384,6 +392,7 @@ bool Trainer::save() {
   // With what the final table needs, so that `eval` makes the same one from the checkpoint alone.
   if (is_complete() && state.step == state_.step)
     calibrator_.prepare_evaluation(evaluation_widths(options_.eval, options_.quant), state.step);
+  const dist::SectionMark section(parts_.board, dist::Section::kSave);
   const bool saved = keeper_.save(state, calibrator_.made_after(state.step));
   tell_progress();
   return saved;
@@ -398,6 +407,7 @@ std::string Trainer::write_report(const std::vector<WidthScore>& scores) {
   if (std::none_of(scores.begin(), scores.end(), [](const auto& one) { return std::isfinite(one.score.nll_sum); }))
     diverge("the held-out loss after the last step is not finite at any width");
   std::string table;
+  const dist::SectionMark section(parts_.board, dist::Section::kReport);
   on_root(parts_.comm, "writing the report", [&] {
     table = write_final_table(options_, parts_.model, parts_.lora, state_, bitops_, scores, keeper_.newest_folder(),
                               evaluation_settings(options_, parts_.val_tokens));

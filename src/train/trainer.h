@@ -10,6 +10,8 @@
 
 #include "dist/comm/communicator.h"
 #include "dist/control/stop_poll.h"
+#include "dist/watch/progress_board.h"
+#include "dist/watch/straggler.h"
 #include "src/base/log.h"
 #include "src/checkpoint/reader.h"
 #include "src/checkpoint/train_state.h"
@@ -41,6 +43,8 @@ struct TrainerParts {
   const std::atomic<int>* signal = nullptr;  // a signal this process has received, 0: none; may be null
   // Told after every step and checkpoint: steps completed, and the newest checkpoint's folder ("": none).
   std::function<void(std::int64_t steps, const std::string& checkpoint)> on_progress;
+  dist::ProgressBoard* board = nullptr;  // where the loop marks what it is doing; null: nobody watches
+  std::vector<std::string> hosts;        // of the ranks, for messages; may be empty
 };
 
 struct TrainResult {
@@ -109,6 +113,7 @@ class Trainer {
   bool skip_plausible_ = false;  // a step skipped since then had a plausible loss: those parameters are healthy
   bool save_due_ = false;        // a checkpoint fell on a skipped step
   LossMonitor losses_;
+  dist::StragglerWindow stragglers_;
   BitopsTotal bitops_;
   std::optional<MetricsWriter> metrics_;
   std::optional<JsonLinesFile> evaluations_;

@@ -11,6 +11,7 @@
 #include "src/quant/quant_config.h"
 #include "src/schedule/schedule_config.h"
 #include "src/train/train_config.h"
+#include "src/train/watchdog_config.h"
 
 namespace qat {
 
@@ -24,6 +25,7 @@ struct TrainerOptions {
   OptimConfig optim;
   EvalConfig eval;
   CheckpointConfig checkpoint;
+  WatchdogConfig watchdog;
   std::string config_json;        // the effective configuration, kept in checkpoints
   std::uint64_t config_hash = 0;  // of it; equal on all ranks
   int threads = 1;                // CPU threads of this rank

@@ -153,6 +153,31 @@ TEST(AppendFile, AFullDiskIsAnErrorThatNamesTheFile) {
   }
 }
 
+TEST(ReplaceFile, ReplacesOrSaysThatItCannot) {
+  const ScratchFolder folder;
+  EXPECT_TRUE(replace_file(folder.path() / "state", "a longer text"));
+  EXPECT_TRUE(replace_file(folder.path() / "state", "short"));
+  EXPECT_EQ(read_file(folder.path() / "state"), "short");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), {}), 1);
+  EXPECT_FALSE(replace_file(folder.path() / "missing" / "state", "x"));
+  EXPECT_EQ(errno, ENOENT);
+}
+
+TEST(WriteWithin, GivesUpOnAPipeThatNobodyReads) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  const FileDescriptor out(ends[0]), in(ends[1]);
+  write_within(in.get(), "a message", 1.0);
+  char text[16] = {};
+  ASSERT_EQ(::read(out.get(), text, sizeof(text)), 9);
+  EXPECT_STREQ(text, "a message");
+  const auto start = std::chrono::steady_clock::now();
+  write_within(in.get(), std::string(1 << 20, 'x'), 0.3);
+  const auto seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  EXPECT_GE(seconds, 0.3);
+  EXPECT_LT(seconds, 5.0);
+}
+
 TEST(Clock, TimesHaveMillisecondsAndNoLocale) {
   using std::chrono::milliseconds;
   EXPECT_EQ(utc_time(WallTime(milliseconds(1795311465123))), "2026-11-22T01:37:45.123Z");

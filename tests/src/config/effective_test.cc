@@ -38,7 +38,8 @@ constexpr const char* kAllChanged = R"({
   "eval": {"every": 3, "at_start": true, "bits": [32, 3], "max_tokens": 100, "stride": 32, "batch_size": 2},
   "checkpoint": {"every": 5, "keep": 1},
   "parallel": {"data": 2, "threads_per_rank": 3},
-  "compute": {"device": "cuda", "dtype": "tf32", "attention": "repeatable", "recompute": "block"}
+  "compute": {"device": "cuda", "dtype": "tf32", "attention": "repeatable", "recompute": "block"},
+  "watchdog": {"limit_seconds": 45.5, "straggler_window": 7}
 })";
 
 TEST(ConfigToJson, LoadsBackToTheSameConfigurationAndHash) {
@@ -74,6 +75,7 @@ TEST(ConfigToJson, EveryKeyOfTheTableIsReadIntoItsOwnMember) {
 TEST(ConfigHash, DependsOnWhatIsComputedAndNotOnFoldersOrThePresetsName) {
   const std::uint64_t base = config_hash(RunConfig{});
   EXPECT_EQ(config_hash(load_sets({"run.dir=elsewhere", "run.resume=never"}).config), base);
+  EXPECT_EQ(config_hash(load_sets({"watchdog.limit_seconds=60", "watchdog.straggler_window=0"}).config), base);
   EXPECT_EQ(config_hash(load_sets({"model.preset=gpt2"}).config), base);  // the defaults are GPT-2 124M
   std::set<std::uint64_t> hashes = {base};
   for (const char* set : {"run.seed=2", "train.steps=1008", "lora.rank=8", "quant.weight.granularity=tensor",

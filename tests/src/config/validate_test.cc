@@ -148,6 +148,8 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
   EXPECT_THAT(warning({"compute.recompute=selective", "compute.device=cpu"}),
               HasSubstr("compute.recompute = \"selective\": has no effect"));
   EXPECT_THAT(warning({"compute.recompute=selective"}), IsEmpty());
+  EXPECT_THAT(warning({"watchdog.limit_seconds=5"}), HasSubstr("watchdog.limit_seconds = 5"));
+  EXPECT_THAT(warning({"watchdog.limit_seconds=0"}), IsEmpty());
   EXPECT_THAT(warning({"precision.cycles=7"}), HasSubstr("precision.cycles = 7: does not divide the steps"));
   EXPECT_THAT(warning({"precision.cycles=7", "precision.phase=full"}), IsEmpty());
   EXPECT_THAT(warning({"lr.warmup_steps=600"}), HasSubstr("more than half"));

@@ -25,6 +25,24 @@ TEST(FailureText, SaysWhatWhereHowFarAndWhatNext) {
             "  details:    runs/a/logs/rank_003.log\n");
 }
 
+TEST(FailureText, SaysWhatAHangingRankAndTheOthersDid) {
+  const std::string text = to_text({.exit_code = 7,
+                                    .what = "rank 2 gives no sign of life",
+                                    .rank = 2,
+                                    .host = "node7",
+                                    .pid = 4711,
+                                    .doing = "step, for 31 s",
+                                    .others = "ranks 0-1: step, in all_gather"});
+  EXPECT_EQ(text,
+            "qat_dist stopped (exit 7, watchdog: a rank hangs)\n"
+            "  what:       rank 2 gives no sign of life\n"
+            "  where:      rank 2 on node7, process 4711\n"
+            "  doing:      step, for 31 s\n"
+            "  others:     ranks 0-1: step, in all_gather\n"
+            "  last step:  none completed\n"
+            "  checkpoint: none\n");
+}
+
 TEST(FailureText, LeavesOutWhatThereIsNot) {
   const std::string text = to_text({.exit_code = 2, .what = "x", .host = "here"});
   EXPECT_EQ(text,

@@ -18,7 +18,7 @@ constexpr const char* kBefore =
 
 TEST(ResumeCheck, TheSameConfigurationElsewhereIsNoChange) {
   EXPECT_THAT(resumed_changes(kBefore, R"({"lora": {"rank": 4}, "run": {"dir": "b", "seed": 1},
-              "model": {"n_head": 2, "n_layer": 2}, "train": {"steps": 10}, "parallel": {"data": 4}})"),
+              "model": {"n_head": 2, "n_layer": 2}, "train": {"steps": 10}, "parallel": {"data": 4}, "watchdog": {"limit_seconds": 60}})"),
               IsEmpty());
 }
 
