@@ -261,6 +261,11 @@ void add_training(Fields& f) {
                   "has had so many"));
   f.push_back(key("train.replica_check_every", at(&R::train, &T::replica_check_every), between(0, kMostSteps), "steps",
                   "steps between comparisons of all ranks' parameters (exit 9 if they differ); 0: only before checkpoints"));
+  f.push_back(key("train.on_out_of_memory", at(&R::train, &T::on_out_of_memory),
+                  one_of({"stop", "smaller_micro_batch"}), "",
+                  "a pass for which memory does not suffice, on any rank: stop with exit code 5, or smaller_micro_batch: "
+                  "all ranks do the step again, and the rest of the run, in smaller passes; the batch stays",
+                  {"auto_micro_batch", "auto_find_batch_size"}));
   f.push_back(key("train.log_every", at(&R::train, &T::log_every), between(1, kMostSteps), "steps",
                   "steps between lines of metrics", {"log_interval", "logging_steps"}));
   f.push_back(key("eval.every", at(&R::eval, &EvalConfig::every), between(0, kMostSteps), "steps",

@@ -2,6 +2,7 @@
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 #include <cstdint>
 #include <cstdlib>
@@ -36,6 +37,10 @@ class HeapAllocator final : public c10::Allocator {
 void use_heap_for_tensors() {
   static HeapAllocator allocator;  // LibTorch keeps the pointer
   c10::SetCPUAllocator(&allocator, /*priority=*/1);
+}
+
+void release_cached_memory(c10::Device device) {
+  if (device.is_cuda()) c10::getDeviceAllocator(c10::kCUDA)->emptyCache();
 }
 
 }  // namespace qat

@@ -1,5 +1,7 @@
-// Where LibTorch's tensors on CPUs live.
+// Where LibTorch's tensors live.
 #pragma once
+
+#include <c10/core/Device.h>
 
 namespace qat {
 
@@ -10,5 +12,8 @@ namespace qat {
 //
 // A tensor that does not fit throws Error(kOutOfMemory) with the bytes that it asked for.
 void use_heap_for_tensors();
+
+// Gives what the tensor library keeps for later use on a GPU back to the device; nothing on a CPU.
+void release_cached_memory(c10::Device device);
 
 }  // namespace qat

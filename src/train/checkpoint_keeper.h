@@ -16,6 +16,7 @@
 #include "src/checkpoint/checkpoint_config.h"
 #include "src/checkpoint/reader.h"
 #include "src/checkpoint/train_state.h"
+#include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
 #include "src/optim/sharded_adamw.h"
 

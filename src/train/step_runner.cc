@@ -3,12 +3,14 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "dist/comm/agree.h"
 #include "dist/grad/cuda_flat_memory.h"
 #include "kernels/common/error.h"
 #include "src/base/parallel.h"
+#include "src/quant/torch_errors.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
@@ -44,20 +46,42 @@ std::int64_t most_of(std::int64_t value, dist::Communicator& comm) {
 StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options)
     : model_(model),
       sampler_(sampler),
-      loader_(sampler, options.train.micro_batch_size, options.sequence_length, model.mode().device),
       comm_(comm),
       options_(options),
-      micro_batches_(options.train.batch_size / options.train.micro_batch_size),
-      local_micro_batches_(micro_batches_ / comm.size()),
       reducer_(comm, model.parameters().trainable_elems(), kNormBlock,
                model.mode().is_cuda() ? Device::kCuda : Device::kCpu),
-      accumulator_(reducer_.padded_elems(), memory_of(model), dist::odd_part(local_micro_batches_)),
+      accumulator_(reducer_.padded_elems(), memory_of(model)),
       optimizer_(segments_of(model.parameters()), reducer_.shard(), options.optim, *memory_of(model)),
       timer_(model.mode().device) {
-  QAT_CHECK(local_micro_batches_ * comm.size() * options.train.micro_batch_size == options.train.batch_size,
-            "the global batch divides into equal micro-batches on every rank");
+  set_micro_batch_size(options.train.micro_batch_size);
   QAT_CHECK(static_cast<std::int64_t>(model.parameters().trainable_flat().size()) == reducer_.padded_elems(),
             "the flat buffer is padded for this number of ranks");
+}
+
+void StepRunner::set_micro_batch_size(std::int64_t sequences) {
+  QAT_CHECK(sequences > 0 && options_.train.batch_size % (sequences * comm_.size()) == 0,
+            "the global batch divides into equal micro-batches on every rank");
+  options_.train.micro_batch_size = sequences;
+  micro_batches_ = options_.train.batch_size / sequences;
+  local_micro_batches_ = micro_batches_ / comm_.size();
+  loader_.emplace(sampler_, sequences, options_.sequence_length, model_.mode().device);
+  accumulator_ =
+      dist::TreeAccumulator(reducer_.padded_elems(), memory_of(model_), dist::odd_part(local_micro_batches_));
+  pace_ = {};
+}
+
+bool StepRunner::take_refused() {
+  return most_of(optimizer_.take_refused(exec_for(model_.parameters().tensor(0))) ? 1 : 0, comm_) != 0;
+}
+
+void StepRunner::attempt(Step& step, const std::function<void()>& part) const {
+  if (step.out_of_memory) return;
+  try {
+    part();
+  } catch (const std::exception& error) {
+    if (options_.train.on_out_of_memory == "stop" || !is_out_of_memory(error)) throw;
+    step.out_of_memory = true;
+  }
 }
 
 std::uint64_t StepRunner::first_sample(const dist::StepPlan& plan, std::int64_t micro_batch) const {
@@ -113,15 +137,30 @@ Batch StepRunner::batch_or_zeros(Step& step, const std::function<Batch()>& read)
 void StepRunner::run_in_turn(Step& step) {
   const std::int64_t first = comm_.rank() * local_micro_batches_;
   for (std::int64_t i = first; i < first + local_micro_batches_; ++i) {
-    const std::span<float> leaf = accumulator_.next(/*zeroed=*/false);
-    GradientPlaces places(model_.parameters(), leaf);  // one pass may leave its gradients where they are wanted
-    const Batch batch = batch_or_zeros(step, [&] { return loader_.take(first_sample(step.plan, i)); });
-    join(forward_backward(step, i, batch, &places), i, leaf, step);
     const bool last = i + 1 == first + local_micro_batches_;
-    const auto next_step = static_cast<std::uint64_t>(options_.train.batch_size);
-    loader_.prefetch(last ? first_sample(step.plan, first) + next_step : first_sample(step.plan, i + 1));
+    attempt(step, [&] {
+      const std::span<float> leaf = accumulator_.next(/*zeroed=*/false);
+      GradientPlaces places(model_.parameters(), leaf);  // one pass may leave its gradients where they are wanted
+      const Batch batch = batch_or_zeros(step, [&] { return loader_->take(first_sample(step.plan, i)); });
+      join(forward_backward(step, i, batch, &places), i, leaf, step);
+      const auto next_step = static_cast<std::uint64_t>(options_.train.batch_size);
+      loader_->prefetch(last ? first_sample(step.plan, first) + next_step : first_sample(step.plan, i + 1));
+    });
     if (!last && (i + 1 - first) % most_threads_ == 0 && stops(step)) return;
   }
+}
+
+void StepRunner::run_round(Step& step, std::int64_t first, std::int64_t count) {
+  std::vector<Pass> round(static_cast<std::size_t>(count));
+  run_parallel(count, options_.threads, [&](std::int64_t i) {
+    const Batch batch = batch_or_zeros(step, [&] {
+      return sample_batch(sampler_, first_sample(step.plan, first + i), options_.train.micro_batch_size,
+                          options_.sequence_length, model_.mode().device);
+    });
+    round[static_cast<std::size_t>(i)] = forward_backward(step, first + i, batch, /*places=*/nullptr);
+  });
+  for (std::int64_t i = 0; i < count; ++i)
+    join(round[static_cast<std::size_t>(i)], first + i, accumulator_.next(/*zeroed=*/false), step);
 }
 
 void StepRunner::run_side_by_side(Step& step) {
@@ -130,38 +169,33 @@ void StepRunner::run_side_by_side(Step& step) {
   // have unequally many threads, and ask at the same places all the same.
   for (std::int64_t turn = 0; turn < local_micro_batches_; turn += most_threads_) {
     const std::int64_t end = std::min(turn + most_threads_, local_micro_batches_);
-    for (std::int64_t begin = turn; begin < end; begin += options_.threads) {
-      const std::int64_t count = std::min<std::int64_t>(options_.threads, end - begin);
-      std::vector<Pass> round(static_cast<std::size_t>(count));
-      run_parallel(count, options_.threads, [&](std::int64_t i) {
-        const std::int64_t micro_batch = first + begin + i;
-        const Batch batch = batch_or_zeros(step, [&] {
-          return sample_batch(sampler_, first_sample(step.plan, micro_batch), options_.train.micro_batch_size,
-                              options_.sequence_length, model_.mode().device);
-        });
-        round[static_cast<std::size_t>(i)] = forward_backward(step, micro_batch, batch, /*places=*/nullptr);
-      });
-      for (std::int64_t i = 0; i < count; ++i)
-        join(round[static_cast<std::size_t>(i)], first + begin + i, accumulator_.next(/*zeroed=*/false), step);
-    }
+    for (std::int64_t begin = turn; begin < end; begin += options_.threads)
+      attempt(step, [&] { run_round(step, first + begin, std::min<std::int64_t>(options_.threads, end - begin)); });
     if (end < local_micro_batches_ && stops(step)) return;
   }
 }
 
 void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, StepOutcome& outcome) {
-  std::vector<double> mine(losses.const_data_ptr<double>(), losses.const_data_ptr<double>() + losses.numel());
-  mine.push_back(step.unreadable ? 1.0 : 0.0);
-  mine.push_back(static_cast<double>(step.poll.requested()));
-  mine.push_back(timer_.seconds());
+  std::vector<double> mine(static_cast<std::size_t>(local_micro_batches_));
+  if (!step.out_of_memory) std::copy_n(losses.const_data_ptr<double>(), losses.numel(), mine.begin());
+  const bool refused = optimizer_.take_refused(exec_for(model_.parameters().tensor(0)));
+  const auto flag = [](bool value) { return value ? 1.0 : 0.0; };
+  // What a rank says beside its losses.
+  const std::array words = {flag(step.unreadable.has_value()), flag(step.out_of_memory), flag(refused),
+                            static_cast<double>(step.poll.requested()), timer_.seconds()};
+  mine.insert(mine.end(), words.begin(), words.end());
   std::vector<double> all(mine.size() * static_cast<std::size_t>(comm_.size()));
   comm_.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
   double sum = 0.0, stop = 0.0, unreadable = 0.0;
   for (std::size_t begin = 0; begin < all.size(); begin += mine.size()) {
-    const std::size_t end = begin + mine.size();
-    for (std::size_t i = begin; i < end - 3; ++i) sum += all[i];
-    unreadable = std::max(unreadable, all[end - 3]);
-    stop = std::max(stop, all[end - 2]);
-    outcome.own_seconds.push_back(all[end - 1]);
+    const std::span<const double> of_rank(all.data() + begin, mine.size());
+    const std::span<const double> said = of_rank.last(words.size());
+    for (const double loss : of_rank.first(mine.size() - words.size())) sum += loss;
+    unreadable = std::max(unreadable, said[0]);
+    if (said[1] != 0.0) outcome.out_of_memory.push_back(static_cast<int>(begin / mine.size()));
+    outcome.refused = outcome.refused || said[2] != 0.0;
+    stop = std::max(stop, said[3]);
+    outcome.own_seconds.push_back(said[4]);
   }
   if (unreadable > 0.0)
     dist::on_every_rank(comm_, "training tokens", [&] {
@@ -186,7 +220,8 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
     outcome.abandoned = true;
     return outcome;
   }
-  const at::Tensor losses = on_host(step.losses);
+  if (step.out_of_memory) accumulator_.reset();  // zeros: the other ranks' collectives need a partner
+  const at::Tensor losses = step.out_of_memory ? at::Tensor() : on_host(step.losses);
   const std::span<float> gradient = accumulator_.result();
   timer_.stop();
   reducer_.reduce_scatter(gradient);
@@ -201,6 +236,10 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
     outcome.grad_norm = global_norm(comm_, exec, mine, optimizer_.norm_scratch()) * mean;
   }
   agree_on_loss(step, losses, outcome);
+  if (!outcome.out_of_memory.empty()) {
+    outcome.abandoned = true;
+    return outcome;
+  }
   if (loss_hook_) outcome.loss = loss_hook_(static_cast<std::int64_t>(plan.step), outcome.loss);
   // Both numbers have the same bits on every rank, so every rank takes the same branch.
   outcome.spike = is_spike && std::isfinite(outcome.loss) && is_spike(outcome.loss);

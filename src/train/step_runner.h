@@ -36,7 +36,9 @@ struct StepOutcome {
   bool clipped = false;
   bool skipped = false;             // loss or gradient was not finite, or a spike: no parameter changed
   bool spike = false;               // why it was skipped: the loss stood out
-  bool abandoned = false;           // given up on the way, for `stop`: as if it had not begun
+  bool abandoned = false;           // given up on the way, for `stop` or for want of memory: as if it had not begun
+  bool refused = false;             // the update before this one left elements alone (ShardedAdamW)
+  std::vector<int> out_of_memory;   // ranks whose memory did not suffice; nothing of the step counts then
   int stop = 0;                     // why to stop (dist/control/stop_poll.h), 0: go on
   std::vector<double> own_seconds;  // by rank: its own work, without waiting for others
 };
@@ -67,6 +69,12 @@ class StepRunner {
   StepOutcome run(const dist::StepPlan& plan, const PrecisionMap& precision, dist::StopPoll& poll,
                   const SpikeTest& is_spike = {});
 
+  // Passes of so many sequences from now on: the global batch stays, and divides into equal numbers of them.
+  void set_micro_batch_size(std::int64_t sequences);
+  std::int64_t micro_batch_size() const { return options_.train.micro_batch_size; }
+  // Collective: whether updates since the last question left elements alone, on any rank. run() asks, too.
+  bool take_refused();
+
   ShardedAdamW& optimizer() { return optimizer_; }
   dist::GradReducer& reducer() { return reducer_; }
   void set_loss_hook(LossHook hook) { loss_hook_ = std::move(hook); }
@@ -87,6 +95,7 @@ class StepRunner {
     std::vector<bool> produced;      // gradients, by trainable tensor
     std::vector<at::Tensor> losses;  // in order of micro-batches
     int stop = 0;                    // the poll's answer on the way
+    bool out_of_memory = false;      // of this rank; it goes through the rest of the step without working
     std::int64_t unasked = 0;        // turns since the poll was asked
     std::mutex reading{};               // guards what follows
     std::optional<Error> unreadable{};  // why tokens of this rank could not be read
@@ -96,6 +105,8 @@ class StepRunner {
   // What `read` returns. If its tokens cannot be read, zeros, for the other ranks wait for this one in the step's
   // collectives: after those, and before any parameter changes, all ranks throw.
   Batch batch_or_zeros(Step& step, const std::function<Batch()>& read) const;
+  // Runs a part of this rank's step; notes what the memory does not suffice for, where that is to be tried again.
+  void attempt(Step& step, const std::function<void()>& part) const;
   // places: where gradients may be left, or null.
   Pass forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientPlaces* places);
   // Adds a pass to the step: its gradients by way of `leaf`, the accumulator's next.
@@ -103,6 +114,7 @@ class StepRunner {
   // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.
   void run_in_turn(Step& step);
   void run_side_by_side(Step& step);
+  void run_round(Step& step, std::int64_t first, std::int64_t count);  // that many micro-batches at once
   // After most_threads_ more micro-batches, with more to come: whether to give the step up.
   bool stops(Step& step);
   // Mean loss over the global batch in order of micro-batches, the largest reason to stop, and who worked how long.
@@ -111,11 +123,11 @@ class StepRunner {
 
   Gpt2& model_;
   const Sampler& sampler_;
-  BatchLoader loader_;
+  std::optional<BatchLoader> loader_;
   dist::Communicator& comm_;
   StepRunnerOptions options_;
-  std::int64_t micro_batches_;        // of the global batch
-  std::int64_t local_micro_batches_;  // of this rank
+  std::int64_t micro_batches_ = 0;        // of the global batch
+  std::int64_t local_micro_batches_ = 0;  // of this rank
   std::int64_t most_threads_ = 0;     // of any rank: so many micro-batches are a turn, after which all may ask
   dist::GradReducer reducer_;
   dist::TreeAccumulator accumulator_;

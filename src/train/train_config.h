@@ -23,6 +23,7 @@ struct TrainConfig {
                                       // its width; 0: never
   std::int64_t spike_window = 100;    // steps that mean and deviation look back over; none is skipped before so many
   std::int64_t replica_check_every = 100;  // steps between comparisons of the ranks' parameters; 0: only in checkpoints
+  std::string on_out_of_memory = "stop";   // stop (exit 5), or smaller_micro_batch: do the step again in smaller passes
   std::int64_t log_every = 1;              // steps between metrics lines
 };
 

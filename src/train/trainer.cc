@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "src/quant/gemm_path.h"
+#include "src/quant/tensor_memory.h"
 #include "src/train/final_table.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
@@ -175,6 +176,11 @@ int Trainer::train() {
     const PrecisionMap precision = precision_of(parts_.model, options_.quant, plan);
     if (!calibrator_.before_step(precision, state_.step)) return poll_.ask();
     const StepOutcome outcome = runner_.run(plan, precision, poll_, [&](double loss) { return is_spike(plan, loss); });
+    if (!outcome.out_of_memory.empty()) {
+      use_smaller_passes(outcome.out_of_memory);
+      continue;
+    }
+    if (outcome.refused) diverge_in_update();
     if (outcome.abandoned) return outcome.stop;
     account(plan, outcome, precision, seconds_now() - start);
     stop_if_diverged();
@@ -182,6 +188,24 @@ int Trainer::train() {
     if (const int reason = outcome.stop != 0 ? outcome.stop : after_step(plan); reason != 0) return reason;
   }
   return 0;
+}
+
+void Trainer::use_smaller_passes(const std::vector<int>& ranks) {
+  const std::int64_t now = runner_.micro_batch_size();
+  const std::string who = dist::name_ranks(ranks);
+  std::int64_t smaller = now / 2;
+  while (smaller > 0 && now % smaller != 0) --smaller;
+  if (smaller == 0)
+    throw dist::AgreedError(ErrorKind::kOutOfMemory,
+                            fmt::format("out of memory on {}, with passes of one sequence: lower data.sequence_length or "
+                                        "the model's sizes, set compute.recompute, or run fewer ranks on a machine",
+                                        who));
+  release_cached_memory(parts_.model.mode().device);
+  runner_.set_micro_batch_size(smaller);
+  parts_.log.warning(fmt::format("out of memory on {} in step {}: from this step on, passes are of {} sequences instead of "
+                                 "{} (train.on_out_of_memory); the batch stays. To be spared this, set "
+                                 "train.micro_batch_size to {}",
+                                 who, state_.step, smaller, now, smaller));
 }
 
 // What comes after a step: evaluation, checkpoint. Why to stop then, asked anew since both take time; 0: go on.
@@ -338,6 +362,14 @@ void Trainer::diverge(const std::string& what) {
                             : "There is no healthy checkpoint, so that the same command begins anew"));
 }
 
+void Trainer::diverge_in_update() {
+  skip_plausible_ = false;  // the parameters are no longer those of that loss
+  diverge(
+      fmt::format("the update of a step before {} would have made parameters or AdamW's moments infinite or not a number; "
+                  "these were left as they were",
+                  state_.step));
+}
+
 std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<int>& widths) {
   const dist::SectionMark section(parts_.board, dist::Section::kEvaluation);
   const EvaluationRanges* ranges = calibrator_.for_evaluation(widths, state_.step);
@@ -388,6 +420,7 @@ bool Trainer::save() {
   }
   TrainState state = state_.skips_in_row > 0 ? applied_ : state_;
   state.loss_statistics = losses_.to_text();
+  if (runner_.take_refused()) diverge_in_update();
   save_due_ = false;
   // With what the final table needs, so that `eval` makes the same one from the checkpoint alone.
   if (is_complete() && state.step == state_.step)

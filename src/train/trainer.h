@@ -81,6 +81,7 @@ class Trainer {
   std::string existing_report();  // of a run that is finished already; collective
 
   int train();  // why it stopped before its end, or 0
+  void use_smaller_passes(const std::vector<int>& ranks);
   int after_step(const dist::StepPlan& plan);
   int stop_for(int reason);
   void account(const dist::StepPlan& plan, const StepOutcome& outcome, const PrecisionMap& precision, double seconds);
@@ -90,6 +91,7 @@ class Trainer {
   void write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds);
   void stop_if_diverged();
   [[noreturn]] void diverge(const std::string& what);
+  [[noreturn]] void diverge_in_update();
   // Writes to the run's records; a failure is kept, and ends the run at the next chance.
   void record(const std::function<void()>& write);
 

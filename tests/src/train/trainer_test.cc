@@ -682,6 +682,64 @@ TEST_F(TrainerTest, KeepsSoManyCheckpointsWithTheCountersOfTheirSteps) {
   EXPECT_EQ(fs::path(newest), all[1].folder);
 }
 
+// One rank's memory does not suffice for passes of two sequences: all of them go on with passes of one.
+TEST_F(TrainerTest, TheStepThatMemoryDoesNotSufficeForIsDoneAgainInSmallerPasses) {
+  TrainerOptions o = options("run", 6);
+  o.train.on_out_of_memory = "smaller_micro_batch";
+  const auto hook = [](bool always) {
+    return [always](Trainer& trainer) {
+      StepRunner* const runner = &trainer.runner();
+      runner->set_gradient_hook([=](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
+        if (step >= 3 && micro_batch * runner->micro_batch_size() >= 8 && (always || runner->micro_batch_size() > 1))
+          throw std::bad_alloc();
+      });
+    };
+  };
+  ASSERT_EQ(o.train.micro_batch_size, 2);
+  const End end = train(o, 2, {.granularity = "token"}, hook(false));
+  EXPECT_EQ(end.state.step, 6);
+  EXPECT_THAT(read("run", "logs/rank_000.log"),
+              ::testing::HasSubstr("out of memory on rank 1 in step 3: from this step on, passes are of 1 sequences"));
+
+  // The same as a run that has had small passes from that step on.
+  TrainerOptions large = options("parts", 6);
+  large.checkpoint.every = 3, large.checkpoint.keep = 0;
+  train(large, 2);
+  fs::remove_all(root_ / "parts/checkpoints/step_00000006");
+  TrainerOptions rest = options("parts", 6);
+  rest.train.micro_batch_size = 1;
+  EXPECT_EQ(train(rest, 2).parameters, end.parameters);
+
+  TrainerOptions hopeless = options("hopeless", 6);
+  hopeless.train.on_out_of_memory = "smaller_micro_batch";
+  try {
+    train(hopeless, 2, {.granularity = "token"}, hook(true));
+    FAIL() << "finished";
+  } catch (const dist::AgreedError& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kOutOfMemory);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("passes of one sequence"));
+  }
+}
+
+// Squares that fp32 cannot hold, of gradients that it can.
+TEST_F(TrainerTest, AnUpdateThatWouldNotBeFiniteEndsTheRunAndIsNotSaved) {
+  TrainerOptions o = options("run", 8);
+  o.checkpoint.every = 2;
+  o.optim.clip_norm = 0.0;
+  try {
+    train(o, 2, {.granularity = "token"}, [](Trainer& trainer) {
+      trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
+        if (step == 5 && micro_batch == 0) flat[0] = 1e30F;
+      });
+    });
+    FAIL() << "finished";
+  } catch (const dist::AgreedError& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kDiverged);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("would have made parameters or AdamW's moments infinite"));
+  }
+  EXPECT_EQ(list_checkpoints(root_ / "run/checkpoints").back().step, 4);
+}
+
 TEST_F(TrainerTest, ADamagedNewestCheckpointIsPassedOverOrAnErrorWhenStrict) {
   TrainerOptions o = options("run", 8);
   o.checkpoint.every = 4;
