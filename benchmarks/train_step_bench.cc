@@ -125,6 +125,7 @@ void run(const Setting& s) {
   torch::optim::AdamW optimizer(eager.parameters(), torch::optim::AdamWOptions(1e-3).weight_decay(0.1));
   const std::int64_t passes = s.batch / s.micro_batch;
 
+  qat::dist::StopPoll never(*comm);
   std::vector<double> ours, theirs;
   for (int step = 0; step < s.steps + 3; ++step) {  // the first three warm up
     const auto index = static_cast<std::uint64_t>(step);
@@ -132,7 +133,7 @@ void run(const Setting& s) {
     const double mine = seconds([&] {
       runner.run(
           {.step = index, .weight_bits = s.bits, .activation_bits = s.bits, .gradient_bits = 8, .learning_rate = 1e-3F},
-          precision, 0);
+          precision, never);
     });
     at::set_num_threads(s.threads);
     const double other = seconds([&] {

@@ -31,7 +31,8 @@ int main(int argc, char** argv) {
   app.footer(
       "Without a subcommand, `qat_dist --config FILE` trains.\n"
       "Exit codes: 0 finished, 2 configuration or usage, 3 data, 4 checkpoint, 5 out of memory, 6 communication,\n"
-      "7 a rank hangs, 8 diverged, 9 self-check failed, 75 stopped by a signal (start again to go on), 130 interrupted.");
+      "7 a rank hangs, 8 diverged, 9 self-check failed, 75 stopped by a signal (start again to go on), 130 "
+      "interrupted.");
   std::vector<std::pair<CLI::App*, Run>> commands;
   const auto add = [&](const char* name, const char* help, Run (*make)(CLI::App&)) {
     CLI::App* sub = app.add_subcommand(name, help);

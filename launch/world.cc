@@ -18,6 +18,15 @@
 #include "kernels/common/error.h"
 
 namespace qat::launch {
+namespace {
+
+int environment_int(const char* name) {
+  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody sets it
+  return text == nullptr ? 0 : std::atoi(text);
+}
+
+}  // namespace
+
 World::World(int* argc, char*** argv) : session_(argc, argv), comm_(dist::make_mpi_world(session_)) {}
 
 World::~World() { board_.enter(dist::Section::kShutDown); }

@@ -340,7 +340,8 @@ void throw_nccl_error(ncclResult_t code, const char* call, const char* file, int
   const std::string last = words == nullptr ? "" : words;
   std::string text = std::string("NCCL failed: ") + ncclGetErrorString(code);
   if (!last.empty()) text += " (" + last + ")";
-  // NCCL has no code for it: "Cuda failure 2 'out of memory'", "Failed to CUDA calloc 1024 bytes", "Failed to malloc ..."
+  // NCCL has no code for it: "Cuda failure 2 'out of memory'", "Failed to CUDA calloc 1024 bytes", "Failed to malloc
+  // ..."
   const bool no_memory = last.find("out of memory") != std::string::npos ||
                          (last.find("Failed to") != std::string::npos && last.find("alloc") != std::string::npos);
   throw Error(no_memory ? ErrorKind::kOutOfMemory : ErrorKind::kCommunication,

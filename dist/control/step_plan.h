@@ -11,8 +11,8 @@ namespace qat::dist {
 enum class StepKind : std::uint32_t { kTrain = 1, kStop = 2 };
 
 struct StepPlan {
-  std::uint64_t step = 0;         // must equal the receiver's own counter
-  std::uint64_t config_hash = 0;  // must equal the receiver's own
+  std::uint64_t step = 0;          // must equal the receiver's own counter
+  std::uint64_t config_hash = 0;   // must equal the receiver's own
   std::uint64_t first_sample = 0;  // number in the run of the step's first sample; must equal the receiver's own
   StepKind kind = StepKind::kTrain;
   std::int32_t weight_bits = 32;      // what the schedule says; per-layer overrides are part of the hashed config

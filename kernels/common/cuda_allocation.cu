@@ -1,7 +1,6 @@
-#include "kernels/common/cuda_allocation.h"
-
 #include <string>
 
+#include "kernels/common/cuda_allocation.h"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/error.h"
 

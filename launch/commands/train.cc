@@ -151,11 +151,14 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
 
   status.set_memory(look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log));
   std::optional<Gpt2> built;
-  on_every_rank(world, "model", [&] {
-    built.emplace(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
-                  recompute_of(config.compute.recompute));
-    return 0;
-  }, status);
+  on_every_rank(
+      world, "model",
+      [&] {
+        built.emplace(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
+                      recompute_of(config.compute.recompute));
+        return 0;
+      },
+      status);
   Gpt2& model = *built;
   initialize(world, agreed, arguments.strict, model, log);
   say_what_runs(world, agreed, model, train_tokens, val_tokens, doubts, threads, log);
@@ -177,10 +180,13 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
                            .board = &world.board(),
                            .hosts = dist::gather_strings(world.comm(), world.session().host_name())};
   std::optional<Trainer> trainer;
-  on_every_rank(world, "training", [&] {
-    trainer.emplace(options, parts);
-    return 0;
-  }, status);
+  on_every_rank(
+      world, "training",
+      [&] {
+        trainer.emplace(options, parts);
+        return 0;
+      },
+      status);
   const TrainResult result = trainer->run();
   status.memory()->report_peak(world, log);
   if (progress) progress->finish();

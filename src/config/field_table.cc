@@ -158,9 +158,10 @@ void add_quant(Fields& f) {
                   "micro-batches", "batches that calibrated ranges are taken from",
                   {"warm_up_batches", "calibration_steps"}));
   constexpr double kMostSteps = 1e9;
-  f.push_back(key("quant.recalibrate_every", at(&R::quant, &Q::recalibrate_every), between(0, kMostSteps), "steps",
-                  "calibrated ranges grow old at every multiple of so many steps: training takes a width's anew when it "
-                  "next uses it; 0: never"));
+  f.push_back(
+      key("quant.recalibrate_every", at(&R::quant, &Q::recalibrate_every), between(0, kMostSteps), "steps",
+          "calibrated ranges grow old at every multiple of so many steps: training takes a width's anew when it "
+          "next uses it; 0: never"));
   f.push_back(key("quant.overrides", at(&R::quant, &Q::overrides), maybe_empty(), "",
                   "widths of single layers, in place of the schedule's; applied in order, later ones win",
                   {"layer_specific_bits", "layer_bits"}));
@@ -213,7 +214,8 @@ void add_data(Fields& f) {
           "training token files (.bin, llm.c layout; globs allowed), or [\"builtin\"]: the system's own text, as "
           "bytes",
           {"train_files", "dataset", "train_data"}));
-  f.push_back(key("data.val", at(&R::data, &DataConfig::val), any(), "", "held-out token files of the same tokenizer; [\"builtin\"] is bytes, as data.train's",
+  f.push_back(key("data.val", at(&R::data, &DataConfig::val), any(), "",
+                  "held-out token files of the same tokenizer; [\"builtin\"] is bytes, as data.train's",
                   {"valid", "validation", "val_files"}));
   f.push_back(key("data.sequence_length", at(&R::data, &DataConfig::sequence_length), between(1, 1 << 20), "tokens",
                   "length of a sample; at most model.n_positions",
@@ -256,16 +258,18 @@ void add_training(Fields& f) {
   f.push_back(key("train.spike_deviations", at(&R::train, &T::spike_deviations), from(0), "standard deviations",
                   "skip a step whose loss is so far above the running mean of its width; 0: never",
                   {"loss_spike_threshold", "skip_spikes"}));
-  f.push_back(key("train.spike_window", at(&R::train, &T::spike_window), between(2, kMostOfAny), "steps",
-                  "steps that the running mean and deviation of the loss look back over; a width has no spikes before it "
-                  "has had so many"));
-  f.push_back(key("train.replica_check_every", at(&R::train, &T::replica_check_every), between(0, kMostSteps), "steps",
-                  "steps between comparisons of all ranks' parameters (exit 9 if they differ); 0: only before checkpoints"));
-  f.push_back(key("train.on_out_of_memory", at(&R::train, &T::on_out_of_memory),
-                  one_of({"stop", "smaller_micro_batch"}), "",
-                  "a pass for which memory does not suffice, on any rank: stop with exit code 5, or smaller_micro_batch: "
-                  "all ranks do the step again, and the rest of the run, in smaller passes; the batch stays",
-                  {"auto_micro_batch", "auto_find_batch_size"}));
+  f.push_back(
+      key("train.spike_window", at(&R::train, &T::spike_window), between(2, kMostOfAny), "steps",
+          "steps that the running mean and deviation of the loss look back over; a width has no spikes before it "
+          "has had so many"));
+  f.push_back(
+      key("train.replica_check_every", at(&R::train, &T::replica_check_every), between(0, kMostSteps), "steps",
+          "steps between comparisons of all ranks' parameters (exit 9 if they differ); 0: only before checkpoints"));
+  f.push_back(
+      key("train.on_out_of_memory", at(&R::train, &T::on_out_of_memory), one_of({"stop", "smaller_micro_batch"}), "",
+          "a pass for which memory does not suffice, on any rank: stop with exit code 5, or smaller_micro_batch: "
+          "all ranks do the step again, and the rest of the run, in smaller passes; the batch stays",
+          {"auto_micro_batch", "auto_find_batch_size"}));
   f.push_back(key("train.log_every", at(&R::train, &T::log_every), between(1, kMostSteps), "steps",
                   "steps between lines of metrics", {"log_interval", "logging_steps"}));
   f.push_back(key("eval.every", at(&R::eval, &EvalConfig::every), between(0, kMostSteps), "steps",
@@ -292,9 +296,10 @@ void add_training(Fields& f) {
   f.push_back(key("checkpoint.keep", at(&R::checkpoint, &CheckpointConfig::keep), between(0, kMostOfAny), "",
                   "newest checkpoints kept, beside the newest healthy one and the one that run.resume named; 0: all",
                   {"save_total_limit"}));
-  f.push_back(key("checkpoint.keep_best", at(&R::checkpoint, &CheckpointConfig::keep_best), any(), "",
-                  "also keep the checkpoint of the evaluation with the lowest held-out loss: checkpoints/best leads to it",
-                  {"load_best_model_at_end", "save_best"}));
+  f.push_back(
+      key("checkpoint.keep_best", at(&R::checkpoint, &CheckpointConfig::keep_best), any(), "",
+          "also keep the checkpoint of the evaluation with the lowest held-out loss: checkpoints/best leads to it",
+          {"load_best_model_at_end", "save_best"}));
   f.push_back(key("checkpoint.on_error", at(&R::checkpoint, &CheckpointConfig::on_error), one_of({"stop", "continue"}),
                   "", "a checkpoint that cannot be written: stop with exit code 4, or continue with a warning"));
   f.push_back(key("parallel.data", at(&R::parallel, &ParallelConfig::data), between(0, kMostOfAny), "ranks",

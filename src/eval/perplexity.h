@@ -26,7 +26,8 @@ std::int64_t tokens_to_read(const TokenSource& tokens, const EvalConfig& config)
 
 // Collective over `comm`: passes of config.batch_size windows are dealt to the ranks, and summed in order of windows,
 // so that the score has the same bits on any number of ranks. `sequence_length`: tokens a window reads; `threads`:
-// passes of this rank at the same time; `ranges`: calibrated ranges in place of those in force, or null. Nothing if `poll`, asked between passes, says stop.
+// passes of this rank at the same time; `ranges`: calibrated ranges in place of those in force, or null. Nothing if
+// `poll`, asked between passes, says stop.
 std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
                                            const EvalConfig& config, std::int64_t sequence_length, int threads,
                                            dist::Communicator& comm, dist::StopPoll& poll,

@@ -133,8 +133,7 @@ void look_upwards(const fs::path& root, bool version2, std::int64_t& least, std:
 // What a resource limit leaves; `used` now.
 std::int64_t left_of(decltype(RLIMIT_AS) resource, std::optional<std::int64_t> used) {
   rlimit limit{};
-  if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || !used)
-    return kNoLimit;
+  if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || !used) return kNoLimit;
   return std::max<std::int64_t>(0, static_cast<std::int64_t>(limit.rlim_cur) - *used);
 }
 

@@ -7,8 +7,8 @@ namespace qat {
 
 // From now on tensors are cut out of ordinary heap memory. LibTorch asks the C library for aligned memory, which glibc
 // before 2.38 serves from a larger block whose rests it keeps apart: what one tensor leaves is then too small for the
-// next one of the same size, and a training step takes twice the memory of its tensors. Alignment (64 bytes), values and
-// speed stay. Once, before other threads exist.
+// next one of the same size, and a training step takes twice the memory of its tensors. Alignment (64 bytes), values
+// and speed stay. Once, before other threads exist.
 //
 // A tensor that does not fit throws Error(kOutOfMemory) with the bytes that it asked for.
 void use_heap_for_tensors();

@@ -19,9 +19,9 @@ std::string evaluation_settings(const TrainerOptions& options, const TokenSource
   Value::Array bits, files;
   for (const int width : evaluation_widths(options.eval, options.quant)) bits.emplace_back(width);
   for (const TokenSource::Segment& segment : held_out.segments())
-    files.push_back(Value::object(
-        {{"tokens", segment.tokens},
-         {"content", segment.content ? fmt::format("{:016x}", segment.content->hash) : segment.name}}));
+    files.push_back(
+        Value::object({{"tokens", segment.tokens},
+                       {"content", segment.content ? fmt::format("{:016x}", segment.content->hash) : segment.name}}));
   const EvalConfig& eval = options.eval;
   return to_json(Value::object({{"eval.bits", Value::array(std::move(bits))},
                                 {"eval.max_tokens", eval.max_tokens},

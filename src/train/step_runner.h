@@ -92,11 +92,11 @@ class StepRunner {
     const dist::StepPlan& plan;
     const PrecisionMap& precision;
     dist::StopPoll& poll;
-    std::vector<bool> produced;      // gradients, by trainable tensor
-    std::vector<at::Tensor> losses;  // in order of micro-batches
-    int stop = 0;                    // the poll's answer on the way
-    bool out_of_memory = false;      // of this rank; it goes through the rest of the step without working
-    std::int64_t unasked = 0;        // turns since the poll was asked
+    std::vector<bool> produced;         // gradients, by trainable tensor
+    std::vector<at::Tensor> losses;     // in order of micro-batches
+    int stop = 0;                       // the poll's answer on the way
+    bool out_of_memory = false;         // of this rank; it goes through the rest of the step without working
+    std::int64_t unasked = 0;           // turns since the poll was asked
     std::mutex reading{};               // guards what follows
     std::optional<Error> unreadable{};  // why tokens of this rank could not be read
   };
@@ -128,7 +128,7 @@ class StepRunner {
   StepRunnerOptions options_;
   std::int64_t micro_batches_ = 0;        // of the global batch
   std::int64_t local_micro_batches_ = 0;  // of this rank
-  std::int64_t most_threads_ = 0;     // of any rank: so many micro-batches are a turn, after which all may ask
+  std::int64_t most_threads_ = 0;         // of any rank: so many micro-batches are a turn, after which all may ask
   dist::GradReducer reducer_;
   dist::TreeAccumulator accumulator_;
   ShardedAdamW optimizer_;

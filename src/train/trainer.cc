@@ -55,7 +55,8 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
       runner_(parts.model, sampler_, parts.comm, runner_options(options, parts.board)),
       keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), parts.comm, parts.log),
       poll_(parts.comm, [this] { return requested_stop(); }),
-      calibrator_(parts.model, options_.quant, sampler_, parts.comm, poll_, parts.log, calibrator_options(options, parts.board)),
+      calibrator_(parts.model, options_.quant, sampler_, parts.comm, poll_, parts.log,
+                  calibrator_options(options, parts.board)),
       losses_(options.train.spike_window),
       stragglers_(parts.comm.size(), options.watchdog.straggler_window) {
   state_.seed = options.run.seed;
@@ -196,16 +197,18 @@ void Trainer::use_smaller_passes(const std::vector<int>& ranks) {
   std::int64_t smaller = now / 2;
   while (smaller > 0 && now % smaller != 0) --smaller;
   if (smaller == 0)
-    throw dist::AgreedError(ErrorKind::kOutOfMemory,
-                            fmt::format("out of memory on {}, with passes of one sequence: lower data.sequence_length or "
-                                        "the model's sizes, set compute.recompute, or run fewer ranks on a machine",
-                                        who));
+    throw dist::AgreedError(
+        ErrorKind::kOutOfMemory,
+        fmt::format("out of memory on {}, with passes of one sequence: lower data.sequence_length or "
+                    "the model's sizes, set compute.recompute, or run fewer ranks on a machine",
+                    who));
   release_cached_memory(parts_.model.mode().device);
   runner_.set_micro_batch_size(smaller);
-  parts_.log.warning(fmt::format("out of memory on {} in step {}: from this step on, passes are of {} sequences instead of "
-                                 "{} (train.on_out_of_memory); the batch stays. To be spared this, set "
-                                 "train.micro_batch_size to {}",
-                                 who, state_.step, smaller, now, smaller));
+  parts_.log.warning(
+      fmt::format("out of memory on {} in step {}: from this step on, passes are of {} sequences instead of "
+                  "{} (train.on_out_of_memory); the batch stays. To be spared this, set "
+                  "train.micro_batch_size to {}",
+                  who, state_.step, smaller, now, smaller));
 }
 
 // What comes after a step: evaluation, checkpoint. Why to stop then, asked anew since both take time; 0: go on.
@@ -364,10 +367,10 @@ void Trainer::diverge(const std::string& what) {
 
 void Trainer::diverge_in_update() {
   skip_plausible_ = false;  // the parameters are no longer those of that loss
-  diverge(
-      fmt::format("the update of a step before {} would have made parameters or AdamW's moments infinite or not a number; "
-                  "these were left as they were",
-                  state_.step));
+  diverge(fmt::format(
+      "the update of a step before {} would have made parameters or AdamW's moments infinite or not a number; "
+      "these were left as they were",
+      state_.step));
 }
 
 std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<int>& widths) {

@@ -384,7 +384,7 @@ TEST_F(Interruption, AReaderOfALivingRunFindsANewestOneEveryTimeAndKeepsIt) {
   if (child == 0) {
     for (std::int64_t step = 2;; ++step) {
       save_small(root_, step, step, /*rows=*/2'000);
-      apply_retention(root_, /*keep=*/1, step);
+      apply_retention(root_, /*keep=*/1, {step});
     }
   }
   std::int64_t newest = 0, gone = 0;

@@ -59,9 +59,9 @@ TEST(ScoreWidths, AWidthWithRangesOfItsOwnIsScoredWithThem) {
   const auto scores = [&](const EvaluationRanges& ranges) {
     std::vector<double> sums;
     dist::StopPoll never(*comm);
-    const auto found = score_widths(*tiny.model, tokens, {8, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm, never, ranges);
-    for (const WidthScore& one : found.value())
-      sums.push_back(one.score.nll_sum);
+    const auto found =
+        score_widths(*tiny.model, tokens, {8, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm, never, ranges);
+    for (const WidthScore& one : found.value()) sums.push_back(one.score.nll_sum);
     return sums;
   };
   EXPECT_THROW((void)scores({{8, table(1.0F)}}), Error);  // 3 bits have none

@@ -5,13 +5,14 @@
 #include <fstream>
 
 #include "tests/src/base/scratch_folder.h"
+#include "tests/support/byte_units.h"
 
 namespace qat {
 namespace {
 
-namespace fs = std::filesystem;
+using test::kMiB;
 
-constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+namespace fs = std::filesystem;
 
 // A machine's files below a folder.
 class Machine {

@@ -4,11 +4,12 @@
 
 #include "src/memory/pass_memory.h"
 #include "src/model/gpt2.h"
+#include "tests/support/byte_units.h"
 
 namespace qat {
 namespace {
 
-constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+using test::kGiB;
 
 RunConfig of_preset(const std::string& name) {
   RunConfig config;

@@ -50,9 +50,7 @@ TEST(StatusFile, LeavesNothingBesideIt) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
 }
 
-TEST(StatusFile, AFolderThatIsGoneIsReported) {
-  EXPECT_FALSE(write_status("/nowhere/at/all/status.json", {}));
-}
+TEST(StatusFile, AFolderThatIsGoneIsReported) { EXPECT_FALSE(write_status("/nowhere/at/all/status.json", {})); }
 
 }  // namespace
 }  // namespace qat

@@ -164,7 +164,7 @@ class CalibratorTest : public ::testing::Test {
   CalibratorTest() {
     spec_.quant.recalibrate_every = 10;
     rank_.emplace(spec_, tokens_, *comm_, test::tiny_options());
-    calibrator_.emplace(rank_->model(), spec_.quant, rank_->sampler(), *comm_, log_, kThreeBatches);
+    calibrator_.emplace(rank_->model(), spec_.quant, rank_->sampler(), *comm_, never_, log_, kThreeBatches);
   }
   PrecisionMap map(int bits) const { return PrecisionMap::uniform(spec_.config.linears(), bits, bits, 8); }
   const std::map<int, CalibratedRange>& in_force(std::size_t layer) {
@@ -182,6 +182,7 @@ class CalibratorTest : public ::testing::Test {
   TinyModel spec_ = calibrated_model();
   TokenSource tokens_ = test::tiny_tokens();
   std::unique_ptr<dist::Communicator> comm_ = dist::make_single_comm();
+  dist::StopPoll never_{*comm_};
   std::vector<std::string> said_;
   Logger log_{{.dir = {}, .console_level = LogLevel::kDebug, .console = [this](std::string_view line) {
                  said_.emplace_back(line);
@@ -217,24 +218,24 @@ TEST_F(CalibratorTest, TrainingTakesARangeAtTheFirstUseOfItsWidthAndAgainInEvery
 
 TEST_F(CalibratorTest, EvaluationsOwnRangesNeverComeIntoForceAndAreMadeOncePerStateOfTraining) {
   calibrator_->before_step(map(8), 0);
-  const EvaluationRanges first = calibrator_->for_evaluation({32, 8, 4}, 5);
+  const EvaluationRanges first = *calibrator_->for_evaluation({32, 8, 4}, 5);
   ASSERT_THAT(first, SizeIs(1));  // at 8 bits it uses training's
   EXPECT_THAT(first.at(4), SizeIs(8));
   EXPECT_THAT(in_force(0), SizeIs(1));
   const float narrow = first.at(4).at(1).hi.item<float>();
   shift_attention(3.0F);
-  EXPECT_EQ(calibrator_->for_evaluation({8, 4}, 5).at(4).at(1).hi.item<float>(), narrow);
-  EXPECT_THAT(calibrator_->for_evaluation({3}, 5), SizeIs(2));
+  EXPECT_EQ(calibrator_->for_evaluation({8, 4}, 5)->at(4).at(1).hi.item<float>(), narrow);
+  EXPECT_THAT(*calibrator_->for_evaluation({3}, 5), SizeIs(2));
   EXPECT_THAT(calibrator_->made_after(5), SizeIs(2));
-  EXPECT_GT(calibrator_->for_evaluation({4}, 6).at(4).at(1).hi.item<float>(), narrow + 1.0F);
+  EXPECT_GT(calibrator_->for_evaluation({4}, 6)->at(4).at(1).hi.item<float>(), narrow + 1.0F);
   EXPECT_THAT(calibrator_->made_after(7), IsEmpty());
   // From step 10 on training would take the range of 8 bits anew, and so does evaluation for itself.
-  EXPECT_THAT(calibrator_->for_evaluation({8}, 10), SizeIs(1));
+  EXPECT_THAT(*calibrator_->for_evaluation({8}, 10), SizeIs(1));
   EXPECT_EQ(in_force(0).at(8).step, 0);
 }
 
 TEST_F(CalibratorTest, EvaluationsRangesAreThoseThatTrainingWouldTake) {
-  const EvaluationRanges own = calibrator_->for_evaluation({4}, 0);
+  const EvaluationRanges own = *calibrator_->for_evaluation({4}, 0);
   calibrator_->before_step(map(4), 0);
   for (std::size_t layer = 0; layer < 8; ++layer) {
     EXPECT_TRUE(at::equal(own.at(4).at(static_cast<std::int64_t>(layer)).lo, in_force(layer).at(4).lo));
