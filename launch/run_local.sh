@@ -101,6 +101,8 @@ QAT_STOP_IS_FORWARDED=1 "${tether[@]}" mpirun "${options[@]}" -n "$ranks" "$@" <
 mpirun=$!
 exec 3>&- 4>&-
 
+children_of() { cat "/proc/$1/task/"*/children 2> /dev/null || echo unknown; }
+
 # The first signal asks, a later one does not wait any more.
 asked=
 asked_at=0
@@ -110,6 +112,8 @@ stop() {
   interrupted=1
   if [ -z "$asked" ]; then
     asked=$1 asked_at=${EPOCHREALTIME//[.,]/}
+    # mpirun passes a signal on to ranks that it has started, and forgets one that comes before.
+    while kill -0 "$mpirun" 2> /dev/null && [ -z "$(children_of "$mpirun")" ]; do sleep 0.1; done
     kill -USR1 "$mpirun" 2> /dev/null || true
   elif [ $((${EPOCHREALTIME//[.,]/} - asked_at)) -gt 500000 ]; then  # else the same one, by another way
     hurried=$1

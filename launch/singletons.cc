@@ -26,7 +26,9 @@ int number(const char* name) {           // 0: not set
 
 }  // namespace
 
-void refuse_singletons(int world_size) {
+int launcher_rank() { return number("PMIX_RANK"); }
+
+void refuse_singletons(int world_size, int pmix_rank) {
   if (world_size != 1) return;
   for (const char* name : kProcessCounts) {
     const int processes = number(name);
@@ -39,11 +41,11 @@ void refuse_singletons(int world_size) {
                       processes, name, processes));
     if (processes == 1) return;
   }
-  if (number("PMIX_RANK") > 0)
+  if (pmix_rank > 0)
     refuse(
         fmt::format("a launcher started several processes (PMIX_RANK is {}), but MPI sees a world of 1: every process "
                     "would train alone. Start with the `mpirun` of the Open MPI that this program is linked with",
-                    number("PMIX_RANK")));
+                    pmix_rank));
   // Slurm: a step's tasks have numbers, and know how many they are. A batch script, or a shell of salloc, is one
   // process with number 0 and knows only the tasks of its job.
   const int tasks = number("SLURM_NTASKS");

@@ -115,7 +115,8 @@ std::string stopped_text(int signal, const dist::ProgressBoard& board) {
                      board.checkpoint().empty() ? "" : " with a checkpoint");
 }
 
-int train(World& world, const TrainArguments& arguments, const std::atomic<int>& signal, RunStatus& status) {
+int train(World& world, const TrainArguments& arguments, int pmix_rank, const std::atomic<int>& signal,
+          RunStatus& status) {
   const std::optional<std::string> file =
       arguments.config.empty() ? std::nullopt : std::optional<std::string>(arguments.config);
   const AgreedConfig agreed = load_agreed_config(world, file, arguments.sets);
@@ -124,7 +125,7 @@ int train(World& world, const TrainArguments& arguments, const std::atomic<int>&
     if (world.is_root()) fmt::print("{}", print_config(config, agreed.loaded.origins));
     return 0;
   }
-  refuse_singletons(world.size());
+  refuse_singletons(world.size(), pmix_rank);
   status.start_watchdog(world, config.watchdog);
   const ComputeMode mode = world.use_device(config.compute);
   // A GPU takes one pass at a time.
@@ -216,9 +217,10 @@ Run add_train(CLI::App& app) {
   return [arguments](Invocation invocation) {
     // From here on a signal is a wish to stop, also while MPI starts.
     const std::atomic<int>& signal = watch_signals();
+    const int pmix_rank = launcher_rank();
     RunStatus status;
     World world(invocation.argc, invocation.argv);
-    return run_guarded(world, status, [&] { return train(world, *arguments, signal, status); });
+    return run_guarded(world, status, [&] { return train(world, *arguments, pmix_rank, signal, status); });
   };
 }
 

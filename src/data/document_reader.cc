@@ -82,7 +82,9 @@ std::int64_t DocumentReader::held_out_begin(double fraction, std::string_view se
     const std::size_t earliest =
         std::max<std::size_t>(first - std::min(first, separator.size() - 1), from == 0 ? 1 : 0);
     const std::size_t at = text.find(separator, earliest);
-    if (at != std::string::npos && at <= first + searched) return from + static_cast<std::int64_t>(at);
+    // One at the very end separates nothing: what it would hold out is itself.
+    const bool last = from + static_cast<std::int64_t>(at + separator.size()) == size();
+    if (at != std::string::npos && at <= first + searched && !last) return from + static_cast<std::int64_t>(at);
   }
   for (std::size_t at = std::max<std::size_t>(first, 1); at < std::min(first + searched + 1, text.size()); ++at) {
     if (is_certain_boundary(text, at)) return from + static_cast<std::int64_t>(at);

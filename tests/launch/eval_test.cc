@@ -76,7 +76,8 @@ TEST_F(Eval, ACheckpointAloneGivesTheFinalTableOfACalibratedRun) {
   EXPECT_GE(table.size(), 6U);
   const std::string again = content(root_ / "out/report.md");
   for (const std::string& row : rows(again))
-    if (row.find("checkpoint") == row.npos && row.find("step") == row.npos) {
+    // The summary differs, and is as wide as its words.
+    if (row.starts_with("|  ") && row.find_first_of("0123456789") != row.npos) {
       EXPECT_THAT(table, ::testing::Contains(row));
     }
   const auto numbers = [&](const fs::path& file) {
@@ -207,7 +208,7 @@ TEST_F(Eval, ADamagedNewestCheckpointIsPassedOverAtEveryDoorWithAWarning) {
 }
 
 TEST_F(Eval, ATruncatedOrMissingFileIsDamageToo) {
-  train("run", "--set checkpoint.every=2 --set train.steps=6");
+  train("run", "--set checkpoint.every=2 --set train.steps=6 --set precision.cycles=1");
   const fs::path checkpoints = root_ / "run/checkpoints";
   const fs::path newest = checkpoints / "step_00000006/checkpoint.h5";
   fs::resize_file(newest, fs::file_size(newest) - 1);

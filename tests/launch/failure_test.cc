@@ -36,12 +36,13 @@ TEST_F(Failure, AHeldOutTextOfOneTokenIsOneMessage) {
 
 TEST_F(Failure, AScheduleInEpochsThatDoesNotFitIsOneMessage) {
   expect_once(shell(on_ranks(4) + tiny("run", "--set precision.unit=epoch --set precision.cycles=9")), 2,
-              "precision.cycles");
+              "precision.cycles is 9");
 }
 
 TEST_F(Failure, ACheckpointOfOtherShapesIsOneMessage) {
   ASSERT_EQ(shell(program() + tiny("run", "--set train.steps=2 --set precision.cycles=1")).exit_code, 0);
-  expect_once(shell(on_ranks(4) + tiny("run", "--set model.n_layer=3")), 4, "does not fit this configuration");
+  expect_once(shell(on_ranks(4) + tiny("run", "--set model.n_layer=3")), 4,
+              "of another model than the one asked for");
 }
 
 // Found in the middle of training, by each rank on its own batches.
@@ -53,7 +54,7 @@ TEST_F(Failure, WhatStopsEveryRankWhileTrainingIsOneMessage) {
                          "--set quant.activation.granularity=tensor"));
   EXPECT_EQ(run.exit_code, 8) << run.text;
   EXPECT_EQ(count(run.text, "calibration of"), 1U) << run.text;
-  EXPECT_EQ(count(run.text, "next:"), count(run.text, "what:"));
+  EXPECT_EQ(count(run.text, "what:"), 1U) << run.text;
   EXPECT_THAT(run.text, Not(HasSubstr("MPI_ABORT")));
 }
 

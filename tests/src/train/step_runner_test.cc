@@ -197,7 +197,9 @@ TEST(Calibration, GivesEveryRankTheRangesOfOneRank) {
       dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
         TinyModel spec;
         spec.quant.activation = {.method = method, .granularity = "tensor", .range = "calibrated"};
-        TinyRank rank(spec, tokens, comm, test::tiny_options());
+        StepRunnerOptions options = test::tiny_options();
+        options.train.batch_size = 48;
+        TinyRank rank(spec, tokens, comm, options);
         const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), bits, bits, 8);
         EXPECT_THROW(rank.step(0, bits, 8), Error);
         Logger log(LoggerOptions{});
