@@ -90,8 +90,8 @@ std::int64_t kept_by_block(const PassShape& pass, std::int64_t layer, bool fused
   bytes += tokens * 4 * d * f;                                 // GELU's input
   const bool quantized = !pass.precision.at(first).is_full();  // c_attn's: then keys and values may be
   if (quantized && pass.config.quant.kv_bits < BitWidth::kFull) bytes += tokens * 2 * d * f;
-  if (model.attn_dropout > 0.0)  // probabilities before and after, and q, k, v by head
-    bytes += tokens * (2 * heads * pass.config.data.sequence_length + 3 * d) * f;
+  if (model.attn_dropout > 0.0)  // probabilities, and q, k, v by head
+    bytes += tokens * (heads * pass.config.data.sequence_length + 3 * d) * f;
   for (std::int64_t i = first; i < first + kPerBlock; ++i) {
     const bool again = fused && pass.config.compute.recompute == "selective" && i == first + kPerBlock - 1;
     if (!again) bytes += kept_by_linear(pass, i, fused);
@@ -99,17 +99,21 @@ std::int64_t kept_by_block(const PassShape& pass, std::int64_t layer, bool fused
   return bytes;
 }
 
-std::int64_t kept_by_blocks(const PassShape& pass, bool fused) {
+struct BlocksMemory {
+  std::int64_t kept = 0;   // from forward to backward
+  std::int64_t again = 0;  // in backward, of the block that is computed once more
+};
+
+BlocksMemory blocks_memory(const PassShape& pass, bool fused) {
   const std::int64_t layers = pass.config.model.n_layer;
-  const bool recomputed = pass.config.compute.recompute == "block";
   std::int64_t sum = 0, largest = 0;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     const std::int64_t bytes = kept_by_block(pass, layer, fused);
     sum += bytes, largest = std::max(largest, bytes);
   }
-  if (!recomputed) return sum;
+  if (pass.config.compute.recompute != "block") return {.kept = sum};
   const std::int64_t inputs = fused ? 2 : 1;  // the residual stream as a pair, or as one
-  return layers * inputs * pass.tokens() * pass.config.model.n_embd * pass.float_bytes() + largest;
+  return {.kept = layers * inputs * pass.tokens() * pass.config.model.n_embd * pass.float_bytes(), .again = largest};
 }
 
 // What comes and goes inside a block: mostly the MLP's matrices of 4 d, their gradients and codes.
@@ -121,7 +125,9 @@ std::int64_t working_bytes(const PassShape& pass, bool fused) {
     return tokens * ((adapter ? 14 : 10) * d * f + 4 * d);
   }
   std::int64_t bytes = tokens * (8 * d * f + (fused ? 8 : 12) * d);
-  if (model.attn_dropout > 0.0) bytes += tokens * 3 * model.n_head * pass.config.data.sequence_length * f;
+  // The probabilities' gradients, when what the MLP kept is gone.
+  if (model.attn_dropout > 0.0)
+    bytes = std::max(bytes, tokens * (3 * model.n_head * pass.config.data.sequence_length - 4 * d) * f);
   return bytes;
 }
 
@@ -129,7 +135,7 @@ std::int64_t loss_bytes(const PassShape& pass) {
   const std::int64_t tokens = pass.tokens(), f = pass.float_bytes();
   const std::int64_t hidden = (pass.training ? 2 : 1) * tokens * pass.config.model.n_embd * f;  // and its gradient
   if (head_of(pass) == Head::kByOperators)
-    return hidden + (pass.training ? 5 : 3) * tokens * pass.config.model.vocab_size * kFp32;
+    return hidden + (pass.training ? 2 : 3) * tokens * pass.config.model.vocab_size * kFp32;
   const std::int64_t row = head_rows(pass) * f;
   const std::int64_t rows = std::min(tokens, head_chunk_rows(tokens, row, pass.cuda));
   return hidden + rows * row * (pass.cuda ? 1 : 2);  // on a CPU logits and their exponentials
@@ -185,8 +191,13 @@ bool is_fused(const PassShape& pass) {
 PassMemory pass_memory(const PassShape& pass) {
   const bool fused = is_fused(pass);
   PassMemory memory{.working = working_bytes(pass, fused), .loss = loss_bytes(pass)};
-  if (pass.training)  // and what the last norm keeps
-    memory.kept = kept_by_blocks(pass, fused) + pass.tokens() * pass.config.model.n_embd * pass.float_bytes();
+  if (!pass.training) return memory;
+  const BlocksMemory blocks = blocks_memory(pass, fused);
+  memory.kept = blocks.kept + pass.tokens() * pass.config.model.n_embd * pass.float_bytes();  // and by the last norm
+  memory.working += blocks.again;
+  if (head_of(pass) == Head::kByOperators)
+    memory.kept += kept_by_linear(pass, kPerBlock * pass.config.model.n_layer, /*fused=*/false) +
+                   pass.tokens() * pass.config.model.vocab_size * kFp32;
   return memory;
 }
 

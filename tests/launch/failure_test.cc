@@ -41,8 +41,7 @@ TEST_F(Failure, AScheduleInEpochsThatDoesNotFitIsOneMessage) {
 
 TEST_F(Failure, ACheckpointOfOtherShapesIsOneMessage) {
   ASSERT_EQ(shell(program() + tiny("run", "--set train.steps=2 --set precision.cycles=1")).exit_code, 0);
-  expect_once(shell(on_ranks(4) + tiny("run", "--set model.n_layer=3")), 4,
-              "of another model than the one asked for");
+  expect_once(shell(on_ranks(4) + tiny("run", "--set model.n_layer=3")), 4, "of another model than the one asked for");
 }
 
 // Found in the middle of training, by each rank on its own batches.

@@ -45,7 +45,8 @@ TEST_F(Launchers, WhatDoesNotTrainIsNeverRefused) {
        {"SLURM_NTASKS=8 SLURM_PROCID=0", "SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=8", "PMI_SIZE=8"}) {
     for (const std::string& arguments :
          {" eval --bits 8 --checkpoint " + quote((root_ / "run").string()), tiny("none", "--print-config"),
-          std::string(" schema"), " tokenize " + text + " --val-fraction 0 --overwrite --output " + quote((root_ / "t").string()),
+          std::string(" schema"),
+          " tokenize " + text + " --val-fraction 0 --overwrite --output " + quote((root_ / "t").string()),
           std::string(" --help"), std::string(" --version")}) {
       const Outcome outcome = shell(variables + " " + program() + arguments);
       EXPECT_EQ(outcome.exit_code, 0) << variables << arguments << ":\n" << outcome.text;

@@ -16,7 +16,10 @@ class Watchdog : public Cli {
  protected:
   // A run of many steps with a limit of three seconds and a checkpoint every second step.
   std::string slow(const std::string& more = "") const {
-    return tiny("run", "--set train.steps=100000 --set train.batch_size=12 --set checkpoint.every=2 --set watchdog.limit_seconds=3 " + more);
+    return tiny(
+        "run",
+        "--set train.steps=100000 --set train.batch_size=12 --set checkpoint.every=2 --set watchdog.limit_seconds=3 " +
+            more);
   }
   // The process of that rank of the run in root_/run; 0: there is none.
   pid_t process(int rank) const {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/support/byte_units.h"
 
 namespace qat {
@@ -39,7 +41,7 @@ std::string settings_of(const std::vector<MemoryChange>& changes) {
 
 TEST(MemoryAdvice, OffersThreeChangesThatFitEachOfItsOwnKind) {
   const RankLayout layout{.ranks = 2, .ranks_here = 2, .threads = 4};
-  const MemoryQuestion question = on_cpus(48 * kGiB);
+  const MemoryQuestion question = on_cpus(36 * kGiB);
   ASSERT_GT(question.needed(cpt(), layout).total(), question.available(layout));
   const auto changes = changes_that_fit(cpt(), layout, question);
   ASSERT_EQ(changes.size(), 3U);
@@ -72,9 +74,19 @@ TEST(MemoryAdvice, ChangesAsLittleAsIsEnough) {
 TEST(MemoryAdvice, TurnsSeveralSettingsWhereOneIsNotEnough) {
   RunConfig config = cpt();
   config.data.sequence_length = config.model.n_positions = 4096;
-  const auto changes = changes_that_fit(config, {.threads = 2}, on_cpus(4 * kGiB));
-  ASSERT_FALSE(changes.empty());
-  EXPECT_THAT(changes[0].settings, AllOf(HasSubstr("train.micro_batch_size="), HasSubstr(" compute.recompute=block")));
+  // With ever less memory one setting is no longer enough, then two, then none.
+  std::size_t before = 1, most = 1;
+  for (std::int64_t eighths = 12 * 8; eighths > 0; --eighths) {
+    const std::int64_t bytes = eighths * kGiB / 8;
+    const auto changes = changes_that_fit(config, {.threads = 2}, on_cpus(bytes));
+    if (changes.empty()) break;
+    const std::string& first = changes[0].settings;
+    const auto settings = static_cast<std::size_t>(std::count(first.begin(), first.end(), ' ')) + 1;
+    EXPECT_GE(settings, before) << bytes << ": " << first;
+    before = settings, most = std::max(most, settings);
+    for (const MemoryChange& change : changes) EXPECT_LE(change.bytes, bytes) << change.settings;
+  }
+  EXPECT_GE(most, 2U);
 }
 
 TEST(MemoryAdvice, FewerRanksOnAHostShareItsMemory) {
