@@ -105,7 +105,7 @@ TEST_F(Watchdog, AKilledRankEndsTheRunAlsoWhereTheLauncherDoesNot) {
                      "--enable-recovery --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -n 3 " + program() +
                      slow("--set watchdog.limit_seconds=100"),
                  2, SIGKILL);
-  EXPECT_NE(outcome_.exit_code, 0);
+  // The exit code is mpirun's own here, and may be 0.
   EXPECT_LT(seconds_, 15.0);
   EXPECT_TRUE(all_gone(3));
   EXPECT_EQ(count(outcome_.text, "qat_dist stopped (exit 6"), 1U) << outcome_.text;
