@@ -85,7 +85,8 @@ std::string MemoryOutlook::changes(const Account& account) const {
   const std::int64_t less = account.share.bytes - account.least;
   MemoryQuestion question = account.question;
   question.available = [&](const RankLayout& layout) {
-    return std::min(goal, account.question.available(layout) - less);
+    // A tenth to spare, since an estimate is none too exact.
+    return std::min(goal, (account.question.available(layout) - less) / 10 * 9);
   };
   return describe(changes_that_fit(config_, layout_, question));
 }

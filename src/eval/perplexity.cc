@@ -105,6 +105,7 @@ std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource&
         comm.beat();
       });
     } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kData) throw;
       if (!unreadable) unreadable = error;
     }
     begin += count;

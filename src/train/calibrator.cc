@@ -76,6 +76,7 @@ bool run_batches(const Gpt2& model, const PrecisionMap& precision, RangeObserver
       run_batch(model, sampler, batch, options, context);
       comm.beat();
     } catch (const Error& error) {  // the other ranks wait for this one
+      if (error.kind() == ErrorKind::kOutOfMemory) throw;
       report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
     }
   }

@@ -126,6 +126,7 @@ Batch StepRunner::batch_or_zeros(Step& step, const std::function<Batch()>& read)
   try {
     return read();
   } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kData) throw;
     const std::lock_guard lock(step.reading);
     if (!step.unreadable) step.unreadable = error;
   }
