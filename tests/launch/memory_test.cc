@@ -15,11 +15,12 @@ class Memory : public Cli {
   }
   // A small model whose passes take about a gigabyte.
   std::string heavy(const std::string& dir) const {
-    return tiny(dir,
-                "--set model.n_layer=8 --set model.n_embd=64 --set model.n_head=2 --set model.n_positions=128 "
-                "--set data.sequence_length=128 --set train.micro_batch_size=256 --set train.batch_size=256 "
-                "--set train.steps=1 --set eval.max_tokens=2000 --set precision.kind=constant --set "
-                "parallel.threads_per_rank=1");
+    return tiny(
+        dir,
+        "--set model.n_layer=8 --set model.n_embd=64 --set model.n_head=2 --set model.n_positions=128 "
+        "--set data.sequence_length=128 --set train.micro_batch_size=256 --set train.batch_size=256 "
+        "--set train.steps=1 --set lr.warmup_steps=0 --set eval.max_tokens=2000 --set precision.kind=constant --set "
+        "parallel.threads_per_rank=1");
   }
   // Where a process's address space ends: what the program takes before it has a model, and `more` beyond it.
   static std::string limited(std::int64_t more_mib) {
