@@ -520,7 +520,7 @@ TEST_F(TrainerTest, TheFinalCheckpointHoldsTheRangesOfTheFinalTable) {
     const EvaluationRanges own = load_evaluation_ranges(&reader, *mine.model, *comm);
     EXPECT_TRUE(own.contains(2));
     EXPECT_FALSE(own.contains(8));                      // in force since step 11
-    EXPECT_EQ(own.contains(6), recalibrate_every > 0);  // since step 9, before the last multiple of 5
+    EXPECT_EQ(own.contains(3), recalibrate_every > 0);  // since step 6, before the last multiple of 5
     const TokenSource held_out = test::tiny_tokens(300);
     dist::StopPoll never(*comm);
     const auto scores =
