@@ -1,7 +1,10 @@
 #include <malloc.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <exception>
+#include <iostream>
 #include <utility>
 #include <vector>
 
@@ -20,11 +23,8 @@ void keep_freed_memory() {
   qat::use_heap_for_tensors();
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run_command(int argc, char** argv) {
   using namespace qat::launch;  // NOLINT(google-build-using-namespace): main is this namespace's only way in
-  keep_freed_memory();
   CLI::App app{"qat_dist: distributed quantization-aware training of GPT-2"};
   app.set_version_flag("--version", QAT_VERSION);
   app.require_subcommand(0, 1);
@@ -57,4 +57,15 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     return report_failure(error);
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  keep_freed_memory();
+  const int code = run_command(argc, argv);
+  // Everything is closed. LibTorch would take another half second to strike its operators off their lists.
+  std::cout.flush();
+  std::fflush(nullptr);
+  _exit(code);
 }

@@ -196,16 +196,16 @@ TEST_F(Data, HeldOutTextOfAnotherTokenizerIsRefusedBeforeTraining) {
 TEST_F(Data, WhatIsTooShortIsSaidOnceBeforeTraining) {
   const std::string a = shard("a.bin", 1), one = shard("one.bin", 2, 1), short_text = shard("short.bin", 3, 20);
   const auto refused = [&](const std::string& options, const std::vector<std::string>& files, int exit_code,
-                           const std::string& words) {
-    const Outcome outcome = shell(on_ranks(2) + run("run", files, 4, options));
+                           const std::string& words, int ranks = 1) {
+    const Outcome outcome = shell((ranks == 1 ? program() : on_ranks(ranks)) + run("run", files, 4, options));
     EXPECT_EQ(outcome.exit_code, exit_code) << outcome.text;
     EXPECT_EQ(count(outcome.text, words), 1U) << words << ":\n" << outcome.text;
     EXPECT_FALSE(fs::exists(root_ / "run"));
   };
-  refused(names("data.val", {one}), {a}, 3, "has 1 token to read");
+  refused(names("data.val", {one}), {a}, 3, "has 1 token to read", 2);
   refused("", {short_text}, 3, "too little text: a sample needs 33 tokens");
   refused(" --set precision.unit=epoch --set precision.cycles=3", {a}, 2, "1 epochs in 3 cycles");
-  refused(" --set eval.max_tokens=1", {a}, 2, "eval.max_tokens = 1");
+  refused(" --set eval.max_tokens=1", {a}, 2, "eval.max_tokens = 1", 2);
   const Outcome run_on_a = shell(program() + run("ok", {a}, 2));
   ASSERT_EQ(run_on_a.exit_code, 0) << run_on_a.text;
   const Outcome eval =

@@ -235,7 +235,7 @@ TEST_F(Eval, ALiveRunIsEvaluatedWhileItsRetentionTakesTheFoldersAway) {
       wait_for([&] { return fs::exists(root_ / "run/checkpoints/step_00000002") || losses("run").size() > 4; });
   EXPECT_TRUE(began);
   std::set<std::string> steps;
-  for (int i = 0; began && i < 30; ++i) {
+  for (int i = 0; began && i < 10; ++i) {
     const Outcome got = eval("run", "--bits 32 --set eval.max_tokens=100 --set parallel.threads_per_rank=1 --output " +
                                         quote((root_ / "out").string()));
     EXPECT_EQ(got.exit_code, 0) << got.text;
@@ -243,7 +243,7 @@ TEST_F(Eval, ALiveRunIsEvaluatedWhileItsRetentionTakesTheFoldersAway) {
     const std::string report = content(root_ / "out/report.json");
     steps.insert(report.substr(report.find("\"step\""), 20));
   }
-  EXPECT_GT(steps.size(), 20U) << "the run went on meanwhile";
+  EXPECT_GT(steps.size(), 6U) << "the run went on meanwhile";
   kill(locked_by("run"), SIGKILL);
   runner.join();
 }

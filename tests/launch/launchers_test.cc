@@ -41,8 +41,7 @@ TEST_F(Launchers, OneProcessInAJobOfSeveralTasksTrainsOnlyOnPurpose) {
 TEST_F(Launchers, WhatDoesNotTrainIsNeverRefused) {
   ASSERT_EQ(shell(program() + short_run("run")).exit_code, 0);
   const std::string text = quote(write("text.txt", "some text"));
-  for (const std::string variables :
-       {"SLURM_NTASKS=8 SLURM_PROCID=0", "SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=8", "PMI_SIZE=8"}) {
+  for (const std::string variables : {"SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=8", "PMI_SIZE=8"}) {
     for (const std::string& arguments :
          {" eval --bits 8 --checkpoint " + quote((root_ / "run").string()), tiny("none", "--print-config"),
           std::string(" schema"),

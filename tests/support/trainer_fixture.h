@@ -1,0 +1,107 @@
+// Whole runs of the tiny model, on ranks that are threads.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "src/base/json.h"
+#include "src/checkpoint/catalog.h"
+#include "src/train/run_state.h"
+#include "src/train/trainer.h"
+#include "tests/support/tiny_training.h"
+
+namespace qat::test {
+
+namespace fs = std::filesystem;
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    at::set_num_threads(1);
+    root_ = fs::temp_directory_path() / ("qat trainer é " + std::to_string(getpid()));
+    fs::remove_all(root_);
+    fs::create_directories(root_);
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  TrainerOptions options(const std::string& dir, std::int64_t steps) const {
+    TrainerOptions o;
+    o.run = {.dir = (root_ / dir).string(), .seed = 5};
+    o.train = {.steps = steps, .batch_size = 16, .micro_batch_size = 2, .max_skips = 3};
+    o.quant.widths = {3, 4, 5, 6, 8, 32};
+    o.precision = {.cycles = 2, .min_bits = 3, .max_bits = 8};
+    o.lr = {.peak = 1e-2, .warmup_steps = 2};
+    o.data.sequence_length = 12;
+    o.eval = {.bits = {32, 8, 3}, .batch_size = 4};
+    o.config_json = R"({"model": {"n_layer": 2}})";
+    o.config_hash = 77;
+    return o;
+  }
+
+  struct End {
+    TrainResult result;
+    TrainState state;
+    std::vector<float> parameters;
+  };
+  using Prepare = std::function<void(Trainer&)>;
+
+  // Runs `options` on `ranks` threads; what rank 0 ends with.
+  End train(const TrainerOptions& options, int ranks, const QuantizerConfig& activation = {.granularity = "token"},
+            const Prepare& prepare = {}, const std::atomic<int>* signal = nullptr) {
+    const TokenSource tokens = tiny_tokens(train_tokens_), held_out = tiny_tokens(held_out_tokens_);
+    End end;
+    dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+      TinyModel mine;
+      mine.quant = options.quant;
+      mine.quant.activation = activation;
+      Gpt2 model(mine.config, mine.lora, mine.quant, StepRunner::padding(comm.size()));
+      model.init_random(options.run.seed);
+      fs::create_directories(options.run.dir);
+      Logger log({.dir = fs::path(options.run.dir) / "logs", .rank = comm.rank()});
+      TrainerOptions own = options;
+      own.quant = mine.quant;
+      Trainer trainer(own, {.model = model,
+                            .lora = mine.lora,
+                            .train_tokens = tokens,
+                            .val_tokens = held_out,
+                            .comm = comm,
+                            .log = log,
+                            .signal = signal,
+                            .on_progress = comm.rank() == 0 ? on_progress_ : nullptr});
+      if (prepare) prepare(trainer);
+      TrainResult result = trainer.run();
+      if (comm.rank() != 0) return;
+      const auto flat = model.parameters().trainable_flat();
+      end = {std::move(result), trainer.state(), {flat.begin(), flat.begin() + model.parameters().trainable_elems()}};
+    });
+    return end;
+  }
+
+  // metrics.jsonl without what a clock writes.
+  std::vector<std::string> curve(const std::string& dir) const {
+    std::ifstream in(root_ / dir / "metrics.jsonl");
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(in, line);) {
+      const Value value = parse_json(line, "metrics");
+      lines.push_back(to_json(value.at("step")) + " " + to_json(value.at("loss")) + " " +
+                      to_json(value.at("grad_norm")) + " " + to_json(value.at("weight_bits")) + " " +
+                      to_json(value.at("bitops_ratio")));
+    }
+    return lines;
+  }
+  std::string read(const std::string& dir, const std::string& file) const { return read_file(root_ / dir / file); }
+
+  fs::path root_;
+  std::int64_t train_tokens_ = 4000, held_out_tokens_ = 300;
+  std::function<void(std::int64_t, const std::string&)> on_progress_;
+};
+
+}  // namespace qat::test
