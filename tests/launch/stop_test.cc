@@ -10,7 +10,7 @@ class Stop : public Cli {
  protected:
   // Steps of seconds: eight passes of a model of ten million parameters on two ranks.
   static constexpr const char* kSlow =
-      "--set model.preset=mini --set data.sequence_length=128 --set train.batch_size=32 --set train.micro_batch_size=4 "
+      "--set model.preset=mini --set data.sequence_length=128 --set train.batch_size=16 --set train.micro_batch_size=2 "
       "--set train.steps=1000 --set precision.kind=constant";
   static constexpr const char* kEndless = "--set train.steps=100000";
 
@@ -67,7 +67,7 @@ TEST_F(Stop, MpirunItselfTakesSigusr1) {
 }
 
 TEST_F(Stop, MpirunWithTheDocumentedOptionLeavesARunThatGoesOn) {
-  Process run(on_ranks_of_mpirun(2, "--mca odls_base_sigkill_timeout 8") + tiny("run", kEndless));
+  Process run(on_ranks_of_mpirun(2, "--mca odls_base_sigkill_timeout 10") + tiny("run", kEndless));
   ASSERT_TRUE(has_begun("run")) << run.text();
   EXPECT_THAT(run.text(), Not(HasSubstr("odls_base_sigkill_timeout")));
   run.signal(SIGTERM);
@@ -138,11 +138,11 @@ TEST_F(Stop, ASecondSignalEndsAtOnce) {
 
 TEST_F(Stop, AReaderThatGoesAwayEndsNothing) {
   const auto bash = [](const std::string& command) { return shell("bash -c " + quote("set -o pipefail; " + command)); };
-  const Outcome run = bash(on_ranks(2) + tiny("run", "--set train.steps=60") + " 2>&1 | head -n 2");
+  const Outcome run = bash(on_ranks(2) + tiny("run", "--set train.steps=30") + " 2>&1 | head -n 2");
   EXPECT_EQ(run.exit_code, 0) << run.text;
-  EXPECT_EQ(steps("run"), 60U);
+  EXPECT_EQ(steps("run"), 30U);
   EXPECT_TRUE(fs::exists(root_ / "run/report.md"));
-  const Outcome alone = bash(program() + tiny("alone", "--set train.steps=60") + " | head -n 1");
+  const Outcome alone = bash(program() + tiny("alone", "--set train.steps=30") + " | head -n 1");
   EXPECT_EQ(alone.exit_code, 0) << alone.text;
   EXPECT_TRUE(fs::exists(root_ / "alone/report.md"));
 }
@@ -154,7 +154,7 @@ TEST_F(Stop, AFullDiskForRecordsSavesTheRunFirst) {
   fs::create_directories(root_ / "run");
   fs::create_directories(root_ / "small");
   fs::create_symlink(root_ / "small/metrics.jsonl", root_ / "run/metrics.jsonl");
-  const std::string run = on_ranks(2) + tiny("run", "--set train.steps=100");
+  const std::string run = on_ranks(2) + tiny("run", "--set train.steps=40");
   const Outcome end = shell("unshare -m bash -c " + quote("mount -t tmpfs -o size=4k none " + small + " && " + run));
   EXPECT_EQ(end.exit_code, 4) << end.text;
   EXPECT_THAT(end.text, AllOf(HasSubstr("metrics.jsonl"), HasSubstr("No space left"), HasSubstr("last step"),

@@ -86,8 +86,7 @@ TEST(StepRunner, RankCountsThatDifferByAPowerOfTwoComputeTheSameBits) {
     for (const int ranks : {2, 4, 8})
       EXPECT_EQ(train(ranks, 4, 8, options), one) << micro_batches << " on " << ranks << " ranks";
     const Curve three = train(3, 4, 8, options);
-    for (const int ranks : {6, 12})
-      EXPECT_EQ(train(ranks, 4, 8, options), three) << micro_batches << " on " << ranks << " ranks";
+    EXPECT_EQ(train(6, 4, 8, options), three) << micro_batches << " on 6 ranks";
     EXPECT_NEAR(three.losses.back(), one.losses.back(), 1e-3);
   }
 }
