@@ -49,7 +49,8 @@ check() {
   qat_configure "$cmake" "$preset"
   "$cmake" --build --preset "$preset" --target "$target" || { echo "test: cannot build $preset" >&2; exit 1; }
   echo "== $preset: test"
-  "${run[@]}" --preset "$preset" --parallel "$qat_cores" "$@" 2>&1 | tee "$log" || status=$?
+  # One more than there are cores: most tests start processes and wait for them.
+  "${run[@]}" --preset "$preset" --parallel $((qat_cores + 1)) "$@" 2>&1 | tee "$log" || status=$?
   # "98% tests passed, 1 tests failed out of 57", or, when none failed, also "100% tests passed out of 57"
   read -r bad total < <(sed -n 's/^.*tests passed, \([0-9]*\) tests\{0,1\} failed out of \([0-9]*\).*/\1 \2/p
                                 s/^.*tests passed out of \([0-9]*\).*/0 \1/p' "$log") || {
