@@ -16,7 +16,7 @@ constexpr double kSayWithin = 3.0;
 constexpr double kStacksWithin = 2.0;
 constexpr double kGatherFor = 1.5;
 constexpr double kCloseWithin = 2.0;
-constexpr double kLeaveWithin = 2.0;
+constexpr double kFarewellWithin = 2.0;
 constexpr double kNewsEvery = 1.0;
 
 bool has_news(const BoardView& a, const BoardView& b) { return a.section != b.section || a.steps != b.steps; }
@@ -348,7 +348,7 @@ void Hub::speak_and_close() {
 void Hub::leave() {
   if (phase_ != Phase::kWatch) return;  // the end has begun, and ends this process
   phase_ = Phase::kLeave;
-  deadline_ = steady_seconds() + kLeaveWithin;
+  deadline_ = steady_seconds() + kFarewellWithin;
   send_to_all(FrameType::kFarewell, {});
 }
 

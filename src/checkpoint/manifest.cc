@@ -20,27 +20,27 @@ using Json = nlohmann::ordered_json;
 constexpr char kFormat[] = "qat_dist checkpoint";
 constexpr std::int64_t kMaxManifestBytes = 1 << 20;
 
-[[noreturn]] void fail(const fs::path& source, const std::string& what) {
+[[noreturn]] void refuse(const fs::path& source, const std::string& what) {
   throw Error(ErrorKind::kCheckpoint, source.string() + ": " + what);
 }
 
 // The value of a key that must be there; `object` has exactly `keys` keys, so that no damaged key is overlooked.
 const Json& member(const Json& object, const char* key, std::size_t keys, const fs::path& source) {
   if (!object.is_object() || object.size() != keys || !object.contains(key)) {
-    fail(source, fmt::format("expected an object of {} keys with \"{}\"", keys, key));
+    refuse(source, fmt::format("expected an object of {} keys with \"{}\"", keys, key));
   }
   return object.at(key);
 }
 
 std::int64_t integer(const Json& value, const char* key, const fs::path& source) {
   if (!value.is_number_unsigned() || value.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max()) {
-    fail(source, fmt::format("\"{}\" is not a whole number from 0 on", key));
+    refuse(source, fmt::format("\"{}\" is not a whole number from 0 on", key));
   }
   return value.get<std::int64_t>();
 }
 
 std::string text_of(const Json& value, const char* key, const fs::path& source) {
-  if (!value.is_string()) fail(source, fmt::format("\"{}\" is not a string", key));
+  if (!value.is_string()) refuse(source, fmt::format("\"{}\" is not a string", key));
   return value.get<std::string>();
 }
 
@@ -50,13 +50,13 @@ ManifestFile parse_file(const Json& entry, const fs::path& source) {
   // A name may not lead out of the folder.
   if (file.name.empty() || file.name.starts_with('.') ||
       file.name.find_first_of(std::string("/\0", 2)) != file.name.npos) {
-    fail(source, "\"name\" is not the name of a file in this folder");
+    refuse(source, "\"name\" is not the name of a file in this folder");
   }
   file.bytes = integer(member(entry, "bytes", 3, source), "bytes", source);
   const std::string hex = text_of(member(entry, "xxh3", 3, source), "xxh3", source);
   const auto [end, status] = std::from_chars(hex.data(), hex.data() + hex.size(), file.xxh3, 16);
   if (hex.size() != 16 || status != std::errc{} || end != hex.data() + hex.size()) {
-    fail(source, "\"xxh3\" is not a hash of 16 hexadecimal digits");
+    refuse(source, "\"xxh3\" is not a hash of 16 hexadecimal digits");
   }
   return file;
 }
@@ -84,30 +84,30 @@ Manifest parse_manifest(std::string_view text, const fs::path& source) {
   try {
     json = Json::parse(text);
   } catch (const Json::exception& error) {
-    fail(source, std::string("not JSON: ") + error.what());
+    refuse(source, std::string("not JSON: ") + error.what());
   }
   if (!json.is_object() || json.value("format", Json()) != kFormat) {
-    fail(source, fmt::format("not a manifest: expected \"format\": \"{}\"", kFormat));
+    refuse(source, fmt::format("not a manifest: expected \"format\": \"{}\"", kFormat));
   }
   // Before the other keys: a newer version may have others.
   const std::int64_t version = integer(json.value("version", Json()), "version", source);
   if (version != kManifestVersion) {
-    fail(source, fmt::format("format version {}, this program reads version {}: use the program that wrote it, or a "
+    refuse(source, fmt::format("format version {}, this program reads version {}: use the program that wrote it, or a "
                              "newer one",
                              version, kManifestVersion));
   }
   Manifest manifest;
   manifest.step = integer(member(json, "step", 4, source), "step", source);
   const Json& files = member(json, "files", 4, source);
-  if (!files.is_array() || files.empty()) fail(source, "\"files\" is not a list of files");
+  if (!files.is_array() || files.empty()) refuse(source, "\"files\" is not a list of files");
   std::int64_t bytes = 0;
   for (const Json& entry : files) {
     manifest.files.push_back(parse_file(entry, source));
-    if (__builtin_add_overflow(bytes, manifest.files.back().bytes, &bytes)) fail(source, "\"bytes\" is out of range");
+    if (__builtin_add_overflow(bytes, manifest.files.back().bytes, &bytes)) refuse(source, "\"bytes\" is out of range");
   }
   const auto is_main = [](const ManifestFile& file) { return file.name == kCheckpointFileName; };
   if (std::none_of(manifest.files.begin(), manifest.files.end(), is_main)) {
-    fail(source, fmt::format("\"files\" lacks {}", kCheckpointFileName));
+    refuse(source, fmt::format("\"files\" lacks {}", kCheckpointFileName));
   }
   return manifest;
 }
@@ -115,19 +115,19 @@ Manifest parse_manifest(std::string_view text, const fs::path& source) {
 Manifest read_manifest(const fs::path& folder, bool hash) {
   const fs::path source = folder / kManifestName;
   std::error_code error;
-  if (!fs::is_regular_file(source, error)) fail(folder, fmt::format("no {}: not a complete checkpoint", kManifestName));
+  if (!fs::is_regular_file(source, error)) refuse(folder, fmt::format("no {}: not a complete checkpoint", kManifestName));
   Manifest manifest = parse_manifest(read_small_file(source, kMaxManifestBytes), source);
   for (const ManifestFile& file : manifest.files) {
     const fs::path path = folder / file.name;
-    if (!fs::is_regular_file(path, error)) fail(path, "missing");
+    if (!fs::is_regular_file(path, error)) refuse(path, "missing");
     const std::uintmax_t bytes = fs::file_size(path, error);
     if (error || std::cmp_not_equal(bytes, file.bytes)) {
-      fail(path,
+      refuse(path,
            fmt::format("expected {} bytes, found {}", file.bytes, error ? error.message() : std::to_string(bytes)));
     }
     if (!hash) continue;
     if (const std::uint64_t found = hash_file(path); found != file.xxh3) {
-      fail(path, fmt::format("damaged: XXH3 expected {:016x}, found {:016x}", file.xxh3, found));
+      refuse(path, fmt::format("damaged: XXH3 expected {:016x}, found {:016x}", file.xxh3, found));
     }
   }
   return manifest;

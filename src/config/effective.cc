@@ -37,7 +37,7 @@ Value to_value(const std::vector<LayerOverride>& overrides) {
 }
 
 // The object that a dotted path's last part is a member of; made where it is missing.
-Value& parent_of(Value& root, std::string_view path) {
+Value& owner_of(Value& root, std::string_view path) {
   Value* object = &root;
   for (std::size_t dot = path.find('.'); dot != std::string_view::npos; dot = path.find('.')) {
     const std::string_view part = path.substr(0, dot);
@@ -68,7 +68,7 @@ Value config_to_json(const RunConfig& config) {
   RunConfig copy = config;  // the table's references are mutable
   Value root = Value::object({{"version", kConfigVersion}});
   for (const auto& field : run_fields()) {
-    parent_of(root, field.path).set(field.path.substr(field.path.rfind('.') + 1), value_of(field, copy));
+    owner_of(root, field.path).set(last_part(field.path), value_of(field, copy));
   }
   return root;
 }

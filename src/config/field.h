@@ -13,6 +13,14 @@
 
 namespace qat {
 
+// "quant.weight" of "quant.weight.method"; "" of "run".
+inline std::string parent_of(const std::string& path) {
+  const std::size_t dot = path.rfind('.');
+  return dot == std::string::npos ? "" : path.substr(0, dot);
+}
+// "method" of "quant.weight.method".
+inline std::string last_part(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+
 // What a key's value may be, beyond its C++ type. Applies to each element of a list.
 struct Rule {
   double min = -std::numeric_limits<double>::infinity();

@@ -74,11 +74,6 @@ Value object_schema(const std::vector<Field<Owner>>& fields) {
   return Value::object({{"type", "object"}, {"additionalProperties", false}, {"properties", std::move(properties)}});
 }
 
-std::string parent_of(const std::string& path) {
-  const std::size_t dot = path.rfind('.');
-  return dot == std::string::npos ? "" : path.substr(0, dot);
-}
-
 // The keys of a section and of the sections in it.
 Value section_schema(const Section& section) {
   const RunConfig defaults;

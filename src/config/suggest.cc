@@ -18,13 +18,6 @@ struct Word {
   std::string meaning;  // told where the word is not the key's own name
 };
 
-std::string last_part(const std::string& path) { return path.substr(path.rfind('.') + 1); }
-
-std::string parent_of(const std::string& path) {
-  const std::size_t dot = path.rfind('.');
-  return dot == std::string::npos ? "" : path.substr(0, dot);
-}
-
 template <typename Owner>
 void add_words(const std::vector<Field<Owner>>& fields, bool aliases, std::vector<Word>& words) {
   for (const auto& field : fields) {

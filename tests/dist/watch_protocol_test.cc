@@ -225,11 +225,11 @@ TEST(WatchProtocol, ARankThatGetsOnIsLeftAlone) {
   Ends ends;
   run_local_ranks(2, [&](Communicator& comm) {
     ProgressBoard board;
-    Watchdog watchdog(comm, board, ends.options(comm.rank(), /*limit=*/0.6));
-    // The others wait for five limits, while rank 1 works and says so.
+    Watchdog watchdog(comm, board, ends.options(comm.rank(), /*limit=*/2.0));
+    // The others wait for three limits, while rank 1 works and says so.
     for (int i = 0; i < 60 && comm.rank() == 1; ++i) {
       board.beat();
-      rest(0.05);
+      rest(0.1);
     }
     const WaitMark waits(&board, WaitFor::kBarrier);
     comm.barrier();
