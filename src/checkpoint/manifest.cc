@@ -93,8 +93,8 @@ Manifest parse_manifest(std::string_view text, const fs::path& source) {
   const std::int64_t version = integer(json.value("version", Json()), "version", source);
   if (version != kManifestVersion) {
     refuse(source, fmt::format("format version {}, this program reads version {}: use the program that wrote it, or a "
-                             "newer one",
-                             version, kManifestVersion));
+                               "newer one",
+                               version, kManifestVersion));
   }
   Manifest manifest;
   manifest.step = integer(member(json, "step", 4, source), "step", source);
@@ -115,7 +115,8 @@ Manifest parse_manifest(std::string_view text, const fs::path& source) {
 Manifest read_manifest(const fs::path& folder, bool hash) {
   const fs::path source = folder / kManifestName;
   std::error_code error;
-  if (!fs::is_regular_file(source, error)) refuse(folder, fmt::format("no {}: not a complete checkpoint", kManifestName));
+  if (!fs::is_regular_file(source, error))
+    refuse(folder, fmt::format("no {}: not a complete checkpoint", kManifestName));
   Manifest manifest = parse_manifest(read_small_file(source, kMaxManifestBytes), source);
   for (const ManifestFile& file : manifest.files) {
     const fs::path path = folder / file.name;
@@ -123,7 +124,7 @@ Manifest read_manifest(const fs::path& folder, bool hash) {
     const std::uintmax_t bytes = fs::file_size(path, error);
     if (error || std::cmp_not_equal(bytes, file.bytes)) {
       refuse(path,
-           fmt::format("expected {} bytes, found {}", file.bytes, error ? error.message() : std::to_string(bytes)));
+             fmt::format("expected {} bytes, found {}", file.bytes, error ? error.message() : std::to_string(bytes)));
     }
     if (!hash) continue;
     if (const std::uint64_t found = hash_file(path); found != file.xxh3) {

@@ -311,7 +311,9 @@ TEST(WatchProtocol, ADeathIsToBlameForTheFailureToCommunicateThatItCauses) {
     Watchdog watchdog(comm, board, ends.options(comm.rank(), /*limit=*/60.0));
     rest(0.2);
     comm.barrier();
-    if (comm.rank() == 1) EXPECT_FALSE(watchdog.announce_failure(6, "MPI failed"));
+    if (comm.rank() == 1) {
+      EXPECT_FALSE(watchdog.announce_failure(6, "MPI failed"));
+    }
     EXPECT_TRUE(ends.wait_for(2));
   });
   EXPECT_THAT(ends.codes(), ElementsAre(Pair(0, 6), Pair(1, 6)));

@@ -22,7 +22,7 @@ namespace qat::dist {
 
 // Not in the anonymous namespace, so that it has a name in stacks.
 [[gnu::noinline]] void spin_for_ever() {
-  for (volatile int i = 0;; ++i) {
+  for (volatile int i = 0;; i = i + 1) {
   }
 }
 

@@ -1,20 +1,20 @@
-#!/ usr / bin / env bash
-#launch / setup.sh on machines that are not this one : apt - get, dpkg, sudo, \
-    pip and id are played by small scripts that
-#write down how they were called.Nothing is installed or fetched.
-set - uo pipefail root = $(cd "$(dirname " $ { BASH_SOURCE[0] } ")/../.." && pwd) work =
-    $(mktemp - d) trap 'rm -rf "$work"' EXIT bin =
-        $work / bin calls = $work / calls version =
-                                $(sed - n 's/^set(QAT_TORCH_VERSION \(.*\))$/\1/p' "$root/cmake/FindLibTorch.cmake")
-                                    failures = 0 cases = 0
+#!/usr/bin/env bash
+# launch/setup.sh on machines that are not this one: apt-get, dpkg, sudo, pip and id are played by small scripts that
+# write down how they were called. Nothing is installed or fetched.
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+bin=$work/bin calls=$work/calls
+version=$(sed -n 's/^set(QAT_TORCH_VERSION \(.*\))$/\1/p' "$root/cmake/FindLibTorch.cmake")
+failures=0 cases=0
 
-    fake(){#fake NAME : its text comes on standard input{echo "#!$BASH";
-cat;
-}
-> "$bin/$1" chmod + x "$bin/$1"
+fake() {  # fake NAME: its text comes on standard input
+  { echo "#!$BASH"; cat; } >"$bin/$1"
+  chmod +x "$bin/$1"
 }
 
-#A folder that passes for LibTorch : make_torch FOLDER VERSION
+# A folder that passes for LibTorch: make_torch FOLDER VERSION
 make_torch() {
   mkdir -p "$1/lib" "$1/include/torch/headeronly" "$1/share/cmake"
   : >"$1/lib/libtorch_cpu.so"
@@ -23,7 +23,8 @@ make_torch() {
   printf '#define TORCH_VERSION_MAJOR %s\n#define TORCH_VERSION_MINOR %s\n#define TORCH_VERSION_PATCH %s\n' \
     "$major" "$minor" "$patch" >"$1/include/torch/headeronly/version.h"
 }
-#A Debian machine, root, with everything but LibTorch, which is the user's own.
+
+# A Debian machine, root, with everything but LibTorch, which is the user's own.
 machine() {
   rm -rf "$bin" "$work/cache" "$work/torch" "$calls"
   mkdir -p "$bin"
@@ -31,20 +32,17 @@ machine() {
   : >"$work/missing"
   local tool
   for tool in awk bash cat dirname env find flock grep head mkdir mktemp mv nproc paste readlink rm sed seq sort tail tr \
-    uname uniq;
-  do
+    uname uniq; do
     ln -s "$(PATH=/usr/bin:/bin command -v $tool)" "$bin/$tool"
   done
-  for tool in g++ git ninja ccache mpirun;
-  do fake $tool < < < 'exit 0'; done
+  for tool in g++ git ninja ccache mpirun; do fake $tool <<<'exit 0'; done
   fake df <<<'printf "%s\n" header "fs 1 1 99999 1% /"'
   fake ldd <<<'exit 0'
   fake id <<<'echo 0'
   fake cmake <<<'echo "cmake version 9.9.9"'
   fake dpkg-query <<END
 status=0
-for name in "\$@";
-  do
+for name in "\$@"; do
   case \$name in -*) continue ;; esac
   if grep -qx "\$name" "$work/missing"; then status=1; else echo "installed \$name"; fi
 done
@@ -63,39 +61,36 @@ case "\$*" in
   *cmake==*) mkdir -p "\$2/cmake/data/bin" && cp "$work/good-cmake" "\$2/cmake/data/bin/cmake" ;;
   *torch==*) make_torch "\$2/torch" $version; mkdir "\$2/nvidia" ;;
   *nvidia-cutlass==*) mkdir -p "\$2/cutlass_library/source/include/cutlass"
-    :
-    > "\$2/cutlass_library/source/include/cutlass/cutlass.h";
-  ;
-  esac[!-e "$work/cut"] END ln - s
-      "$(PATH=/usr/bin:/bin command -v cp)"
-      "$bin/cp" {
-    echo "#!$BASH";
-    echo 'echo "cmake version 9.9.9"';
-  }
-  > "$work/good-cmake" chmod + x "$work/good-cmake" rm -
-          f "$work/cut" make_torch
-            "$work/torch"
-            "$version" own_torch = $work / torch prefix_path = with_cuda = OFF
+    : >"\$2/cutlass_library/source/include/cutlass/cutlass.h" ;;
+esac
+[ ! -e "$work/cut" ]
+END
+  ln -s "$(PATH=/usr/bin:/bin command -v cp)" "$bin/cp"
+  { echo "#!$BASH"; echo 'echo "cmake version 9.9.9"'; } >"$work/good-cmake"
+  chmod +x "$work/good-cmake"
+  rm -f "$work/cut"
+  make_torch "$work/torch" "$version"
+  own_torch=$work/torch prefix_path= with_cuda=OFF
 }
 
-setup(){status = 0 env - i PATH = "$bin" HOME = "$work/home" QAT_CACHE = "$work/cache" QAT_LIBTORCH =
-                     "$own_torch" CMAKE_PREFIX_PATH = "$prefix_path" QAT_WITH_CUDA =
-                         "$with_cuda"
-                         "$BASH"
-                         "$root/launch/setup.sh"
-                         "$@" > "$work/out" 2 > & 1 < / dev / null ||
-                         status = $
-        ? }
-#expect WHAT STATUS[text in the output...]
-        expect() {
-  local what = $1 wanted = $2 text shift 2 cases = $((cases + 1)) if["$status" != "$wanted"]; then
+setup() {
+  status=0
+  env -i PATH="$bin" HOME="$work/home" QAT_CACHE="$work/cache" QAT_LIBTORCH="$own_torch" \
+    CMAKE_PREFIX_PATH="$prefix_path" QAT_WITH_CUDA="$with_cuda" "$BASH" "$root/launch/setup.sh" "$@" >"$work/out" 2>&1 </dev/null || status=$?
+}
+
+# expect WHAT STATUS [text in the output ...]
+expect() {
+  local what=$1 wanted=$2 text
+  shift 2
+  cases=$((cases + 1))
+  if [ "$status" != "$wanted" ]; then
     echo "FAILED: $what: exit status $status, expected $wanted"
     sed 's/^/    /' "$work/out"
     failures=$((failures + 1))
     return
   fi
-  for text in "$@";
-  do
+  for text in "$@"; do
     grep -qF -- "$text" "$work/out" || {
       echo "FAILED: $what: the output does not say: $text"
       sed 's/^/    /' "$work/out"
@@ -104,11 +99,19 @@ setup(){status = 0 env - i PATH = "$bin" HOME = "$work/home" QAT_CACHE = "$work/
   done
 }
 
-#calls_are WHAT[regular expression for each call, in order]
+# calls_are WHAT [regular expression for each call, in order]
 calls_are() {
-  local what = $1 call ok = 1 shift while read - r call;
-  do [$ # - gt 0]&& grep - qE-- "$1" < < < "$call" || ok = 0 shift || true done < "$calls" if[$ok = 0] || [$ # - gt 0];
-  then echo "FAILED: $what: it called" sed 's/^/    /' "$calls" failures = $((failures + 1)) fi
+  local what=$1 call ok=1
+  shift
+  while read -r call; do
+    [ $# -gt 0 ] && grep -qE -- "$1" <<<"$call" || ok=0
+    shift || true
+  done <"$calls"
+  if [ $ok = 0 ] || [ $# -gt 0 ]; then
+    echo "FAILED: $what: it called"
+    sed 's/^/    /' "$calls"
+    failures=$((failures + 1))
+  fi
 }
 
 machine
@@ -154,7 +157,8 @@ fake id <<<'echo 1000'
 setup
 expect "a user without sudo" 2 "root or sudo" "apt-get install --no-install-recommends ninja-build"
 calls_are "a user without sudo"
-#shellcheck disable = SC2016
+
+# shellcheck disable=SC2016
 fake sudo <<<'[ "$1" != -n ]'
 setup
 expect "a sudo that would ask, and nobody there" 2 "root or sudo"
@@ -202,10 +206,7 @@ own_torch='' home=$work/cache/libtorch-$version
 touch "$work/cut"
 setup
 expect "a download cut short" 1 "could not be fetched"
-[ ! -e "$home" ] || {
-  echo "FAILED: a download cut short left $home";
-  failures = $((failures + 1));
-}
+[ ! -e "$home" ] || { echo "FAILED: a download cut short left $home"; failures=$((failures + 1)); }
 rm "$work/cut"
 setup
 expect "the run after it" 0 "fetching LibTorch $version (CPU half)" "MB on disk" "ready"
@@ -216,10 +217,7 @@ calls_are "the run after that"
 rm -r "$home/qat_dist.txt"
 setup
 expect "a folder without its marker is fetched anew" 0 "fetching LibTorch"
-[ -z "$(find "$work/cache" -name '*.partial*' -o -name '*.old')" ] || {
-  echo "FAILED: rests in the cache";
-  failures = 1;
-}
+[ -z "$(find "$work/cache" -name '*.partial*' -o -name '*.old')" ] || { echo "FAILED: rests in the cache"; failures=1; }
 
 machine
 own_torch=''
