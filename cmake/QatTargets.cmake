@@ -72,6 +72,10 @@ function(qat_add_tests folder)
   if(QAT_WITH_NCCL)
     list(FILTER sources EXCLUDE REGEX "/no_nccl_test\\.cc$")
   endif()
+  if(QAT_SANITIZE MATCHES thread)
+    # These start MPI programs, which the thread sanitizer holds up: it delivers signals late and counts threads at _exit.
+    list(FILTER sources EXCLUDE REGEX "/(rank_fault|watch_fault)_test\\.cc$")
+  endif()
   if(NOT sources)
     return()
   endif()
@@ -95,7 +99,7 @@ function(qat_add_tests folder)
     endif()
   endif()
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS "unit;${arg_LABELS}" TIMEOUT 300
+  set_tests_properties(${name} PROPERTIES LABELS "unit;${arg_LABELS}" TIMEOUT 600
                        ENVIRONMENT "QAT_TEST_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
   if(QAT_SANITIZE MATCHES address AND folder STREQUAL dist)
     # Open MPI leaks by itself, and these tests start MPI programs and compare their exit codes.
