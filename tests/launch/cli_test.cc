@@ -28,7 +28,7 @@ TEST_F(Cli, TrainsOnFourRanksAndTheCheckpointReproducesTheTable) {
 }
 
 TEST_F(Cli, TheCurveDoesNotDependOnThreadsUmaskOrLocale) {
-  ASSERT_EQ(shell(program() + tiny("one", "--set parallel.threads_per_rank=1")).exit_code, 0);
+  ASSERT_EQ(shell("OMP_NUM_THREADS=1 " + program() + tiny("one", "--set parallel.threads_per_rank=1")).exit_code, 0);
   const auto expected = losses("one");
   ASSERT_GE(expected.size(), 10U);
   const Outcome two = shell("umask 077; OMP_NUM_THREADS=64 LC_ALL=de_DE.UTF-8 " + on_ranks(2) +

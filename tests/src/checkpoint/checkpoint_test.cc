@@ -74,7 +74,8 @@ TEST_F(Checkpoint, ARootThatCannotBeMadeIsNamed) {
               HasSubstr((root_ / "file" / "checkpoints").string()));
 }
 
-TEST_F(Checkpoint, AFlippedBitInAnyByteOfTheDataFileIsFoundByTheHash) {
+// Every eleventh byte: HDF5's own checksums are tried on all of them (h5_file_test.cc), the hash sees no difference.
+TEST_F(Checkpoint, AFlippedBitInTheDataFileIsFoundByTheHash) {
   const fs::path folder = save_small(root_, 1, 3).folder;
   const fs::path file = folder / kCheckpointFileName;
   const std::string good = read_bytes(file);
