@@ -328,6 +328,7 @@ enum class Loss { kCloses, kFallsSilent };
 
 // Rank 0 by hand: welcomes the others, and is then lost. Rank 1 is not there at all if `without_rank_1`.
 void lose_rank_0(Ends& ends, int ranks, Loss loss, bool without_rank_1) {
+  const double limit = loss == Loss::kCloses ? 60.0 : 0.5;  // what is to be found at once must not need it
   run_local_ranks(ranks, [&](Communicator& comm) {
     ProgressBoard board;
     if (comm.rank() == 1 && without_rank_1) {
@@ -336,7 +337,7 @@ void lose_rank_0(Ends& ends, int ranks, Loss loss, bool without_rank_1) {
       return;
     }
     if (comm.rank() != 0) {
-      Watchdog watchdog(comm, board, ends.options(comm.rank(), /*limit=*/loss == Loss::kCloses ? 60.0 : 0.5));
+      Watchdog watchdog(comm, board, ends.options(comm.rank(), limit));
       comm.barrier();
       EXPECT_TRUE(until([&] { return ends.codes().contains(comm.rank()); }));
       return;
@@ -347,7 +348,7 @@ void lose_rank_0(Ends& ends, int ranks, Loss loss, bool without_rank_1) {
       if (Socket socket = accept_connection(meeting.listener.socket); socket.valid()) {
         connections.emplace_back(std::move(socket));
         connections.back().send(FrameType::kWelcome);
-        connections.back().send(FrameType::kBeat, Packer().number(0.5).take());
+        connections.back().send(FrameType::kBeat, Packer().number(limit).take());
       }
     }
     comm.barrier();
