@@ -49,7 +49,10 @@ endif()
 
 set(QAT_SANITIZE "" CACHE STRING "Sanitizers for our own code, e.g. address,undefined")
 if(QAT_SANITIZE)
-  add_compile_options(-fsanitize=${QAT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  # Not for targets that say QAT_NOT_INSTRUMENTED (qat_use_test_options): those compile as in the release build, and ccache
+  # then has them already.
+  set(instrumented "-O1;-g1;-UNDEBUG;-fsanitize=${QAT_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all")
+  add_compile_options("$<$<NOT:$<BOOL:$<TARGET_PROPERTY:QAT_NOT_INSTRUMENTED>>>:${instrumented}>")
   add_link_options(-fsanitize=${QAT_SANITIZE})
 endif()
 
@@ -57,8 +60,8 @@ find_program(QAT_CCACHE ccache)
 mark_as_advanced(QAT_CCACHE)
 if(QAT_CCACHE)
   # Precompiled headers carry time stamps that ccache must be told to look past; what it then hashes instead is their
-  # content, which gcc only names in the preprocessed text when asked to.
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+  # content, which gcc only names in the preprocessed text when asked to. Paths are hashed from here: build folders share.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${QAT_CCACHE})
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
