@@ -4,10 +4,10 @@
 # What differs from plain mpirun: it works as root and in containers, takes more ranks than cores, and does not bury the
 # program's own error message. OMP_NUM_THREADS is left alone: the program divides the cores among its ranks.
 #
-# SIGTERM, SIGHUP, SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 ask the program to stop, as long as it takes: mpirun itself would
-# kill it a second after them, so what mpirun gets is SIGUSR1, which it passes on. The exit code is then the program's
-# 75, for Ctrl-C 130. A second signal ends everything at once. A reader of the output that goes away (`| head`) ends
-# nothing.
+# SIGTERM, SIGHUP, SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 ask the program to stop, as long as it takes. This script tells
+# the ranks itself: mpirun would kill them a second after most signals, and not every mpirun passes the others on. The
+# exit code is then the program's 75, for Ctrl-C 130. A second signal ends everything at once. A reader of the output that
+# goes away (`| head`) ends nothing.
 set -eu
 
 usage() {
@@ -101,7 +101,20 @@ QAT_STOP_IS_FORWARDED=1 "${tether[@]}" mpirun "${options[@]}" -n "$ranks" "$@" <
 mpirun=$!
 exec 3>&- 4>&-
 
-children_of() { cat "/proc/$1/task/"*/children 2> /dev/null || echo unknown; }
+# tell SIGNAL: to every rank (mpirun's children, each with a process group of its own); fails where there is none yet.
+# Those that mpirun starts later need not hear it: the ranks agree to stop.
+tell() {
+  local told=1 rank
+  if [ -r "/proc/$mpirun/task/$mpirun/children" ]; then
+    children=$(cat "/proc/$mpirun/task/"*/children 2> /dev/null) || true
+  else  # a kernel without that file
+    children=$(pgrep -P "$mpirun" 2> /dev/null) || true
+  fi
+  for rank in $children; do
+    if kill -s "$1" -- "-$rank" 2> /dev/null || kill -s "$1" "$rank" 2> /dev/null; then told=0; fi
+  done
+  return "$told"
+}
 
 # The first signal asks, a later one does not wait any more.
 asked=
@@ -112,12 +125,10 @@ stop() {
   interrupted=1
   if [ -z "$asked" ]; then
     asked=$1 asked_at=${EPOCHREALTIME//[.,]/}
-    # mpirun passes a signal on to ranks that it has started, and forgets one that comes before.
-    while kill -0 "$mpirun" 2> /dev/null && [ -z "$(children_of "$mpirun")" ]; do sleep 0.1; done
-    kill -USR1 "$mpirun" 2> /dev/null || true
+    while kill -0 "$mpirun" 2> /dev/null && ! tell "$1"; do sleep 0.1; done
   elif [ $((${EPOCHREALTIME//[.,]/} - asked_at)) -gt 500000 ]; then  # else the same one, by another way
     hurried=$1
-    kill -USR1 "$mpirun" 2> /dev/null || true
+    tell "$1" || true
     kill -TERM "$mpirun" 2> /dev/null || true
   fi
 }
@@ -141,7 +152,7 @@ if [ -n "$hurried" ] && [ "$code" -ne 0 ]; then
   code=$((128 + $(kill -l "$hurried")))
 elif [ -n "$asked" ]; then
   case $code in
-    75 | $((128 + $(kill -l USR1))))  # the second: before the program could take the signal, so with nothing to save
+    75 | $((128 + $(kill -l "$asked"))))  # the second: before the program could take it, so with nothing to save
       if [ "$asked" = INT ]; then code=130; else code=75; fi
       ;;
   esac

@@ -66,7 +66,7 @@ std::string stop_warning() {
          "runs. Start with launch/run_local.sh, which asks them to save, or give mpirun `--mca "
          "odls_base_sigkill_timeout 60` (they hear of it after so many seconds, and then have as many), or stop the "
          "run "
-         "by SIGUSR1 to mpirun";
+         "by SIGUSR2 to mpirun";
 }
 
 }  // namespace qat::launch

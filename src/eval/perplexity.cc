@@ -9,8 +9,8 @@
 
 #include "dist/comm/agree.h"
 #include "kernels/common/error.h"
-#include "src/base/parallel.h"
 #include "src/data/eval_windows.h"
+#include "src/quant/torch_parallel.h"
 
 namespace qat {
 namespace {
@@ -99,7 +99,7 @@ std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource&
   for (std::size_t begin = 0; begin < share;) {
     const auto count = std::min<std::size_t>(share - begin, static_cast<std::size_t>(most_threads[0] * pace.units()));
     try {
-      run_parallel(static_cast<std::int64_t>(count), threads, [&](std::int64_t i) {
+      run_torch_parallel(static_cast<std::int64_t>(count), threads, [&](std::int64_t i) {
         const std::size_t turn = begin + static_cast<std::size_t>(i), pass = turn * ranks + me;
         if (pass < passes.size()) mine[turn] = score_pass(model, tokens, windows, passes[pass], context);
         comm.beat();

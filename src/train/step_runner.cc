@@ -9,8 +9,8 @@
 #include "dist/comm/agree.h"
 #include "dist/grad/cuda_flat_memory.h"
 #include "kernels/common/error.h"
-#include "src/base/parallel.h"
 #include "src/quant/torch_errors.h"
+#include "src/quant/torch_parallel.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
@@ -153,7 +153,7 @@ void StepRunner::run_in_turn(Step& step) {
 
 void StepRunner::run_round(Step& step, std::int64_t first, std::int64_t count) {
   std::vector<Pass> round(static_cast<std::size_t>(count));
-  run_parallel(count, options_.threads, [&](std::int64_t i) {
+  run_torch_parallel(count, options_.threads, [&](std::int64_t i) {
     const Batch batch = batch_or_zeros(step, [&] {
       return sample_batch(sampler_, first_sample(step.plan, first + i), options_.train.micro_batch_size,
                           options_.sequence_length, model_.mode().device);

@@ -33,15 +33,35 @@ class Stop : public Cli {
 TEST_F(Stop, TheWrapperPassesEverySignalOnAndReturnsTheRightCode) {
   struct Case {
     int signal;
+    const char* name;
     int code;
   };
-  for (const Case& one : {Case{SIGTERM, 75}, Case{SIGINT, 130}, Case{SIGHUP, 75}}) {
+  for (const Case& one : {Case{SIGTERM, "SIGTERM", 75}, Case{SIGINT, "SIGINT", 130}, Case{SIGHUP, "SIGHUP", 75}}) {
     const std::string dir = "signal" + std::to_string(one.signal);
     Process run(on_ranks(2) + tiny(dir, kEndless));
     ASSERT_TRUE(has_begun(dir)) << run.text();
     run.signal(one.signal);
-    expect_a_clean_stop(dir, run.wait(), one.code);
+    const Outcome end = run.wait();
+    expect_a_clean_stop(dir, end, one.code);
+    EXPECT_THAT(end.text, HasSubstr(std::string("stopped by ") + one.name));
   }
+}
+
+// As Ubuntu 24.04's Open MPI 4.1.6 does with SIGUSR1.
+TEST_F(Stop, TheWrapperNeedsNoMpirunThatPassesSignalsOn) {
+  const std::string mpirun = write("mpirun", R"(#!/bin/bash
+if [ "$1" = --version ]; then echo 'mpirun (Open MPI) 4.1.6'; exit; fi
+trap : USR1 USR2
+while [ "$1" != -n ]; do shift; done
+setsid "${@:3}" &
+while kill -0 $! 2> /dev/null; do wait $!; code=$?; done
+exit $code
+)");
+  fs::permissions(mpirun, fs::perms::owner_all);
+  Process run("env PATH=" + fs::path(mpirun).parent_path().string() + ":$PATH " + on_ranks(1) + tiny("run", kEndless));
+  ASSERT_TRUE(has_begun("run")) << run.text();
+  run.signal(SIGTERM);
+  expect_a_clean_stop("run", run.wait(20.0), 75);
 }
 
 TEST_F(Stop, ALongStepIsNoReasonToLoseTheRun) {
@@ -58,11 +78,11 @@ TEST_F(Stop, OneRankAloneIsEnough) {
   expect_a_clean_stop("run", run.wait(), 130);
 }
 
-TEST_F(Stop, MpirunItselfTakesSigusr1) {
+TEST_F(Stop, MpirunItselfTakesSigusr2) {
   Process run(on_ranks_of_mpirun(2) + tiny("run", kEndless));
   ASSERT_TRUE(has_begun("run")) << run.text();
   EXPECT_THAT(run.text(), HasSubstr("odls_base_sigkill_timeout"));  // what to do about its other signals
-  run.signal(SIGUSR1);
+  run.signal(SIGUSR2);
   expect_a_clean_stop("run", run.wait(), 75);
 }
 

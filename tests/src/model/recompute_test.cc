@@ -5,7 +5,7 @@
 #include <torch/torch.h>
 
 #include "kernels/common/error.h"
-#include "src/base/parallel.h"
+#include "src/quant/torch_parallel.h"
 #include "tests/support/tiny_model.h"
 
 namespace qat {
@@ -138,7 +138,7 @@ TEST(RecomputeMode, ChangesNoBitOfPassesSideBySide) {
   constexpr std::int64_t kPasses = 8;
   std::vector<Tensors> alone(kPasses), together(kPasses);
   for (std::int64_t i = 0; i < kPasses; ++i) alone[static_cast<std::size_t>(i)] = pass(i);
-  run_parallel(kPasses, /*threads=*/4, [&](std::int64_t i) { together[static_cast<std::size_t>(i)] = pass(i); });
+  run_torch_parallel(kPasses, /*threads=*/4, [&](std::int64_t i) { together[static_cast<std::size_t>(i)] = pass(i); });
   for (std::size_t i = 0; i < alone.size(); ++i) {
     for (std::size_t j = 0; j < alone[i].size(); ++j) EXPECT_TRUE(at::equal(together[i][j], alone[i][j])) << i;
   }
