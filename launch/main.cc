@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <utility>
@@ -22,6 +23,10 @@ void keep_freed_memory() {
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   qat::use_heap_for_tensors();
 }
+
+// MKL, which multiplies LibTorch's fp32 matrices on CPUs, promises the same bits from run to run only when asked to
+// ("conditional numerical reproducibility"; it reads this at its first product). A value of the user's stays.
+void ask_mkl_for_the_same_bits() { setenv("MKL_CBWR", "AUTO,STRICT", /*overwrite=*/0); }
 
 int run_command(int argc, char** argv) {
   using namespace qat::launch;  // NOLINT(google-build-using-namespace): main is this namespace's only way in
@@ -63,6 +68,7 @@ int run_command(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   keep_freed_memory();
+  ask_mkl_for_the_same_bits();
   const int code = run_command(argc, argv);
   // Everything is closed. LibTorch would take another half second to strike its operators off their lists.
   std::cout.flush();
