@@ -58,7 +58,7 @@ while kill -0 $! 2> /dev/null; do wait $!; code=$?; done
 exit $code
 )");
   fs::permissions(mpirun, fs::perms::owner_all);
-  Process run("env PATH=" + fs::path(mpirun).parent_path().string() + ":$PATH " + on_ranks(1) + tiny("run", kEndless));
+  Process run("env PATH=" + quote(root_.string()) + ":\"$PATH\" " + on_ranks(1) + tiny("run", kEndless));
   ASSERT_TRUE(has_begun("run")) << run.text();
   run.signal(SIGTERM);
   expect_a_clean_stop("run", run.wait(20.0), 75);
