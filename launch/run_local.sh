@@ -104,7 +104,7 @@ exec 3>&- 4>&-
 # tell SIGNAL: to every rank (mpirun's children, each with a process group of its own); fails where there is none yet.
 # Those that mpirun starts later need not hear it: the ranks agree to stop.
 tell() {
-  local told=1 rank
+  local told=1 children rank
   if [ -r "/proc/$mpirun/task/$mpirun/children" ]; then
     children=$(cat "/proc/$mpirun/task/"*/children 2> /dev/null) || true
   else  # a kernel without that file
