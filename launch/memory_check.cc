@@ -31,18 +31,18 @@ MemoryOutlook::MemoryOutlook(World& world, const RunConfig& config, const RankLa
   const HostMemory host = read_host_memory();
   // LibTorch's kernels are not all in memory yet.
   const std::int64_t program = std::max(host.resident, program_bytes(layout_.cuda));
-  accounts_.push_back(
-      {.name = "memory",
-       .question = {
-           .needed = [program](const RunConfig& c, const RankLayout& l) { return host_memory_needed(c, l, program); },
-           .available = [host](const RankLayout& l) { return share_of(host, l.ranks_here, l.threads).bytes; }},
-       .share = share_of(host, layout_.ranks_here, layout_.threads)});
+  Account& memory = accounts_.emplace_back();
+  memory.name = "memory";
+  memory.question = {
+      .needed = [program](const RunConfig& c, const RankLayout& l) { return host_memory_needed(c, l, program); },
+      .available = [host](const RankLayout& l) { return share_of(host, l.ranks_here, l.threads).bytes; }};
+  memory.share = share_of(host, layout_.ranks_here, layout_.threads);
   if (layout_.cuda) {
     const std::int64_t free = cuda_free_bytes() + kCudaContextBytes;
-    accounts_.push_back(
-        {.name = "GPU memory",
-         .question = {.needed = gpu_memory_needed, .available = [free](const RankLayout&) { return free; }},
-         .share = {free, "free on its GPU"}});
+    Account& gpu = accounts_.emplace_back();
+    gpu.name = "GPU memory";
+    gpu.question = {.needed = gpu_memory_needed, .available = [free](const RankLayout&) { return free; }};
+    gpu.share = {free, "free on its GPU"};
   }
   for (Account& account : accounts_) {
     account.needed = account.question.needed(config_, layout_);
@@ -114,11 +114,12 @@ std::string describe_out_of_memory(const std::exception& error, int rank, const 
   std::string text = asked ? fmt::format("out of memory: rank {} asked for another {}", rank, byte_size(*asked))
                            : fmt::format("out of memory: rank {} asked for more", rank);
   text += fmt::format("; it had held up to {} of main memory", byte_size(read_host_memory().peak_resident));
-  text += outlook != nullptr
-              ? "\n" + outlook->after_failure(error)
-              : "\nlower train.micro_batch_size (or eval.batch_size, in an evaluation), data.sequence_length or the "
-                "model's sizes, or run fewer ranks or threads (parallel.threads_per_rank) on this machine";
-  return text + "\nreported as: " + words_of(error);
+  const std::string advice =
+      outlook != nullptr
+          ? outlook->after_failure(error)
+          : "lower train.micro_batch_size (or eval.batch_size, in an evaluation), data.sequence_length or the model's "
+            "sizes, or run fewer ranks or threads (parallel.threads_per_rank) on this machine";
+  return fmt::format("{}\n{}\nreported as: {}", text, advice, words_of(error));
 }
 
 }  // namespace qat::launch

@@ -1,4 +1,4 @@
-// The CUTLASS kernels as plain functions: one table for each kind of output, so that each kind compiles by itself.
+// The CUTLASS kernels as plain functions: one table for each kind of output.
 // (Outputs that are added to take cuBLASLt: nothing that has to be fast does that.)
 #pragma once
 

@@ -28,7 +28,7 @@ void do_work(const PreparationWork& work, const kernels::Exec& exec) {
 }
 
 // Products of one layer whose gradients are rounded: each draws from a stream of its own.
-enum Product : int { kBase = 0, kLoraA = 1, kLoraB = 2, kLoraAWeight = 3, kLoraBWeight = 4, kProducts = 5 };
+enum RoundedProduct : int { kBase = 0, kLoraA = 1, kLoraB = 2, kLoraAWeight = 3, kLoraBWeight = 4, kProducts = 5 };
 
 }  // namespace
 

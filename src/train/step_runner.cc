@@ -67,7 +67,7 @@ void StepRunner::set_micro_batch_size(std::int64_t sequences) {
   loader_.emplace(sampler_, sequences, options_.sequence_length, model_.mode().device);
   accumulator_ =
       dist::TreeAccumulator(reducer_.padded_elems(), memory_of(model_), dist::odd_part(local_micro_batches_));
-  pace_ = {};
+  pace_ = dist::Pace();
 }
 
 bool StepRunner::take_refused() {

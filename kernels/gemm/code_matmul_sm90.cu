@@ -1,10 +1,28 @@
-// See code_matmul_sm90_adapter.cuh: y = (row_scale col_scale) (sum of codes + h b^T) + bias, one pass over y.
+// The instances of code_matmul_sm90.cuh and code_matmul_sm90_adapter.cuh. In one file: CUTLASS's headers, and what is
+// compiled of them whatever the kernel, take longer than a kernel does.
 #include "kernels/gemm/code_matmul_adapter_cuda.h"
+#include "kernels/gemm/code_matmul_sm90.cuh"
 #include "kernels/gemm/code_matmul_sm90_adapter.cuh"
 
 namespace qat::kernels {
 namespace {
 
+// Activations and their gradients. The narrow tile is for micro-batches of up to four sequences of 1024, of which the
+// square one makes too few tiles: by 15 to 20 % the faster there, and by 30 % the slower from eight on. Larger
+// cooperative tiles (128x256, 256x128) were slower at every shape of GPT-2: with K = 768 the epilogue weighs more than
+// the operands' traffic, and only pingpong hides it.
+template <class Tile, class Cluster>
+using Activations = sm90::Gemm<cutlass::bfloat16_t, Tile, Cluster, sm90::Pingpong>;
+using Square = Activations<sm90::TileOf<128, 128>, sm90::PairOfRows>;
+using Narrow = Activations<sm90::TileOf<128, 64>, sm90::Alone>;
+constexpr Sm90Tile kTilesBf16[] = {{"128x128 pingpong", Square::whole}, {"128x64 pingpong", Narrow::whole}};
+
+// Weight gradients: few tiles, sums over all tokens of a micro-batch. Wider tiles were slower at every shape of GPT-2,
+// and there are too few of them to go round.
+using Weights = sm90::Gemm<float, sm90::TileOf<128, 128>, sm90::Alone, sm90::CooperativeStreamK>;
+constexpr Sm90Tile kTilesFp32[] = {{"128x128 stream-K", Weights::cut}, {"128x128", Weights::whole}};
+
+// y = (row_scale col_scale) (sum of codes + h b^T) + bias, one pass over y.
 using Tile = sm90::TileOf<128, 128>;
 using Out = cutlass::bfloat16_t;
 using Fusion = sm90::Epilogue<Tile, Out, sm90::FloatSums>;
@@ -23,6 +41,10 @@ using Kernel = cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, i
 using Device = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
 
 }  // namespace
+
+std::span<const Sm90Tile> sm90_tiles_bf16() { return kTilesBf16; }
+
+std::span<const Sm90Tile> sm90_tiles_fp32() { return kTilesFp32; }
 
 void matmul_adapter_sm90(const Exec& exec, const Sm90Call& call, const void* h, const void* b, int rank) {
   Kernel::StrideA a_stride{};
