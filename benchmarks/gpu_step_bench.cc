@@ -4,6 +4,7 @@
 //
 // The tokens are random: speed does not depend on them. Prints a line for a reader and a JSON line.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/torch.h>
 
 #include <CLI/CLI.hpp>
@@ -28,6 +29,13 @@ struct Setting {
   bool freeze_base = false, quantize_head = false, trace = false;
 };
 
+template <qat::NamedEnum E>
+E choice(const char* option, const std::string& name) {
+  if (const auto value = qat::enum_value<E>(name)) return *value;
+  throw qat::Error(qat::ErrorKind::kConfig,
+                   fmt::format("--{} {}: must be one of {}", option, name, fmt::join(qat::enum_names<E>(), ", ")));
+}
+
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -50,7 +58,8 @@ void print_trace(qat::bench::KernelTrace& trace, int steps) {
 }
 
 void run(const Setting& s) {
-  const qat::ComputeMode mode = qat::make_compute_mode("cuda", s.dtype, s.attention);
+  const qat::ComputeMode mode = qat::make_compute_mode(/*cuda=*/true, choice<qat::FloatChoice>("dtype", s.dtype),
+                                                       choice<qat::AttentionChoice>("attention", s.attention));
   const qat::CudaDeviceInfo gpu = qat::cuda_device_info(0);
   qat::Gpt2Config config;
   qat::apply_gpt2_preset(s.preset, config);
@@ -67,7 +76,8 @@ void run(const Setting& s) {
   tokens.add_tokens("random", std::move(ids));
   const qat::Sampler sampler(tokens, s.sequence, /*seed=*/1);
   const auto comm = qat::dist::make_nccl_world(qat::dist::make_single_comm());
-  qat::Gpt2 model(config, lora, quant, qat::StepRunner::padding(1), mode, qat::recompute_of(s.recompute));
+  qat::Gpt2 model(config, lora, quant, qat::StepRunner::padding(1), mode,
+                  choice<qat::Recompute>("recompute", s.recompute));
   model.init_random(1);
   qat::StepRunner runner(
       model, sampler, *comm,

@@ -49,9 +49,9 @@ int World::use_threads(int requested) const {
 
 ComputeMode World::use_device(const ComputeConfig& config) {
   // All ranks must go the same way, whatever each of them sees.
-  std::vector<std::int32_t> fewest = {config.device == "cpu" ? 0 : cuda_device_count()};
+  std::vector<std::int32_t> fewest = {config.device == DeviceChoice::kCpu ? 0 : cuda_device_count()};
   comm_->all_reduce(view(std::span(fewest)), dist::ReduceOp::kMin);
-  const bool cuda = config.device == "cuda" || (config.device == "auto" && fewest[0] > 0);
+  const bool cuda = config.device == DeviceChoice::kCuda || (config.device == DeviceChoice::kAuto && fewest[0] > 0);
   if (cuda && fewest[0] == 0)
     throw dist::AgreedError(ErrorKind::kConfig,
                             "compute.device is \"cuda\", but a rank sees no GPU (no driver, no device, or a program "
@@ -60,7 +60,7 @@ ComputeMode World::use_device(const ComputeConfig& config) {
   ComputeMode mode;
   dist::RankReport report;
   try {
-    mode = make_compute_mode(cuda ? "cuda" : "cpu", config.dtype, config.attention, index);
+    mode = make_compute_mode(cuda, config.dtype, config.attention, index);
   } catch (const Error& error) {
     report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
   }

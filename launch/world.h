@@ -7,7 +7,7 @@
 #include "dist/comm/communicator.h"
 #include "dist/comm/mpi_session.h"
 #include "dist/watch/watchdog.h"
-#include "src/model/compute_config.h"
+#include "src/quant/compute_config.h"
 #include "src/quant/torch_device.h"
 
 namespace qat::launch {

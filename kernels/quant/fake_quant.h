@@ -24,13 +24,12 @@
 #include "kernels/common/philox.h"
 #include "kernels/common/view.h"
 #include "kernels/quant/encode.h"
+#include "kernels/quant/log_codebook.h"
 #include "kernels/quant/range.h"
 
 namespace qat::kernels {
 
 constexpr float kLogEps = 1e-5F;
-
-enum class LogCodebook : std::uint8_t { kSeed, kPacked };
 
 // Scale and zero-point of a range. `max_abs` symmetric: s = max(|lo|,|hi|,floor)/q_max, z = 0. Affine: the range is
 // first extended to contain 0 (so that zero is exact and z is in range), s = max(hi - lo, floor)/(2^b - 1),

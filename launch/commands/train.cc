@@ -97,7 +97,7 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
 void initialize(World& world, const AgreedConfig& agreed, bool strict, Gpt2& model, Logger& log) {
   const Gpt2Config& config = agreed.loaded.config.model;
   model.init_random(agreed.loaded.config.run.seed);
-  if (config.init != "checkpoint") return;
+  if (config.init != ModelInit::kCheckpoint) return;
   std::unique_ptr<CheckpointReader> reader;
   const auto warn = [&](const std::string& text) { log.warning("model.init_from: " + text); };
   on_root(world.comm(), "reading model.init_from", [&] {
@@ -156,7 +156,7 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
       world, "model",
       [&] {
         built.emplace(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
-                      recompute_of(config.compute.recompute));
+                      config.compute.recompute);
         return 0;
       },
       status);

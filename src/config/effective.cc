@@ -23,7 +23,13 @@ Value to_value(const std::vector<T>& values) {
 
 template <typename Owner>
 Value value_of(const Field<Owner>& field, Owner& owner) {
-  return std::visit([&](const auto& ref) { return to_value(ref(owner)); }, field.ref);
+  if (const auto* choice = std::get_if<ChoiceRef<Owner>>(&field.ref)) return Value(choice->get(owner));
+  return std::visit(
+      [&](const auto& ref) {
+        if constexpr (std::is_invocable_v<decltype(ref), Owner&>) return to_value(ref(owner));
+        return Value();
+      },
+      field.ref);
 }
 
 Value to_value(const std::vector<LayerOverride>& overrides) {

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "src/base/named_enum.h"
 #include "src/quant/quant_config.h"
 
 namespace qat {
@@ -36,13 +37,20 @@ struct Rule {
 template <typename T, typename Owner>
 using FieldRef = std::function<T&(Owner&)>;
 
+// A value of a named enumeration, which is text in files: one of the field's choices.
+template <typename Owner>
+struct ChoiceRef {
+  std::function<std::string(const Owner&)> get;
+  std::function<void(Owner&, const std::string&)> set;
+};
+
 // Owner: RunConfig, or an element of a list of objects.
 template <typename Owner>
 struct Field {
   using Ref = std::variant<FieldRef<bool, Owner>, FieldRef<int, Owner>, FieldRef<std::int64_t, Owner>,
                            FieldRef<std::uint64_t, Owner>, FieldRef<double, Owner>, FieldRef<std::string, Owner>,
                            FieldRef<std::vector<int>, Owner>, FieldRef<std::vector<std::string>, Owner>,
-                           FieldRef<std::vector<LayerOverride>, Owner>>;
+                           FieldRef<std::vector<LayerOverride>, Owner>, ChoiceRef<Owner>>;
   std::string path;  // "train.steps"
   Ref ref;
   Rule rule;
@@ -54,8 +62,15 @@ struct Field {
   bool holds() const {
     return std::holds_alternative<FieldRef<T, Owner>>(ref);
   }
-  bool is_text() const { return holds<std::string>(); }
+  bool is_text() const { return holds<std::string>() || std::holds_alternative<ChoiceRef<Owner>>(ref); }
 };
+
+template <NamedEnum E, typename Owner>
+ChoiceRef<Owner> choice(FieldRef<E, Owner> ref) {
+  // A reference needs an owner that may change; reading one changes nothing.
+  return {.get = [=](const Owner& owner) -> std::string { return enum_name(ref(const_cast<Owner&>(owner))); },
+          .set = [=](Owner& owner, const std::string& name) { ref(owner) = enum_value<E>(name).value(); }};
+}
 
 // at(&RunConfig::train, &TrainConfig::steps): the member of the member.
 template <typename Owner, typename T>

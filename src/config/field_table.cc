@@ -17,6 +17,14 @@ Field<Owner> key(std::string path, FieldRef<T, Owner> ref, Rule rule, std::strin
   return {std::move(path), std::move(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
 }
 
+// Names are an enumeration's own, unless the rule says that only some of them are meant.
+template <NamedEnum E, typename Owner>
+Field<Owner> key(std::string path, FieldRef<E, Owner> ref, Rule rule, std::string unit, std::string meaning,
+                 Aliases aliases = {}) {
+  if (rule.choices.empty()) rule.choices = enum_names<E>();
+  return {std::move(path), choice(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
+}
+
 constexpr double kMostOfAny = 1e6;  // batches, ranks, threads, files: a bound that says "this is a slip"
 
 Rule any() { return {}; }
@@ -91,7 +99,7 @@ void add_model(Fields& f) {
                   "longest sequence", {"n_ctx", "max_seq_len", "max_position_embeddings"}));
   f.push_back(key("model.vocab_size", at(&R::model, &M::vocab_size), between(1, 65536), "",
                   "token ids are below it; token files hold 16-bit ids", {"n_vocab"}));
-  f.push_back(key("model.init", at(&R::model, &M::init), one_of({"random", "checkpoint"}), "",
+  f.push_back(key("model.init", at(&R::model, &M::init), any(), "",
                   "random: normal(0, 0.02); checkpoint: parameters from init_from"));
   f.push_back(key("model.init_from", at(&R::model, &M::init_from), maybe_empty(), "",
                   "a checkpoint folder, or a run folder whose newest checkpoint is taken",
@@ -122,7 +130,7 @@ void add_lora(Fields& f) {
 void add_quantizer(Fields& f, const std::string& section, QuantizerConfig Q::*role,
                    std::vector<std::string> granularities, const std::string& granularity_meaning) {
   using C = QuantizerConfig;
-  f.push_back(key(section + ".method", at(&R::quant, role, &C::method), one_of({"minmax", "log"}), "",
+  f.push_back(key(section + ".method", at(&R::quant, role, &C::method), any(), "",
                   "minmax: even steps; log: even steps of the magnitude's logarithm", {"quantizer_type", "quantizer"}));
   f.push_back(key(section + ".symmetric", at(&R::quant, role, &C::symmetric), any(), "",
                   "minmax only: true: codes -q..q, q = 2^(bits-1)-1; false: affine codes 0..2^bits-1"));
@@ -146,8 +154,7 @@ void add_quant(Fields& f) {
   add_quantizer(f, "quant.activation", &Q::activation, {"tensor", "token", "feature"},
                 "one scale per tensor, per token (dynamic ranges only) or per input feature (calibrated ranges only)");
   // Weights change with every step, so theirs are always dynamic.
-  f.push_back(key("quant.activation.range", at(&R::quant, &Q::activation, &QuantizerConfig::range),
-                  one_of({"dynamic", "calibrated"}), "",
+  f.push_back(key("quant.activation.range", at(&R::quant, &Q::activation, &QuantizerConfig::range), any(), "",
                   "dynamic: ranges from the values at hand; calibrated: from the calibration batches",
                   {"calibration_method"}));
   f.push_back(key("quant.stochastic_gradients", at(&R::quant, &Q::stochastic_gradients), any(), "",
@@ -170,12 +177,12 @@ void add_quant(Fields& f) {
 void add_schedules(Fields& f) {
   using P = PrecisionScheduleConfig;
   using L = LrScheduleConfig;
-  f.push_back(key("precision.kind", at(&R::precision, &P::kind), one_of({"cosine", "triangular", "list", "constant"}),
-                  "", "shape of the precision schedule", {"schedule_type", "schedule"}));
-  f.push_back(key("precision.phase", at(&R::precision, &P::phase), one_of({"rise", "full", "fall"}), "",
+  f.push_back(key("precision.kind", at(&R::precision, &P::kind), any(), "", "shape of the precision schedule",
+                  {"schedule_type", "schedule"}));
+  f.push_back(key("precision.phase", at(&R::precision, &P::phase), any(), "",
                   "cosine only: rise: min to max, then jump (arXiv:2101.09868); full: min to max to min; fall: max to "
                   "min after warmup_steps at max"));
-  f.push_back(key("precision.unit", at(&R::precision, &P::unit), one_of({"step", "epoch"}), "",
+  f.push_back(key("precision.unit", at(&R::precision, &P::unit), any(), "",
                   "the schedule advances per step or per epoch (one pass over the training tokens)"));
   f.push_back(key("precision.cycles", at(&R::precision, &P::cycles), from(1), "",
                   "cycles over the whole run, each at least 2 units long",
@@ -188,7 +195,7 @@ void add_schedules(Fields& f) {
                   {"pattern", "bit_width_pattern", "bit_width_schedule"}));
   f.push_back(key("precision.warmup_steps", at(&R::precision, &P::warmup_steps), from(0), "units",
                   "fall only: steps or epochs at max_bits before the first cycle"));
-  f.push_back(key("precision.grad_kind", at(&R::precision, &P::grad_kind), one_of({"constant", "scheduled"}), "",
+  f.push_back(key("precision.grad_kind", at(&R::precision, &P::grad_kind), any(), "",
                   "gradient bits: constant: grad_min_bits always; scheduled: as the widths, between both bounds"));
   f.push_back(key("precision.grad_min_bits", at(&R::precision, &P::grad_min_bits), code_width(), "bits",
                   "width of backward's gradients; 32: not quantized", {"gradient_bits", "grad_bits", "num_grad_bits"}));
@@ -204,8 +211,8 @@ void add_schedules(Fields& f) {
   f.push_back(key("lr.warmup_steps", at(&R::lr, &L::warmup_steps), from(0), "steps",
                   "linear from peak / warmup_steps to peak, which the last of these steps has",
                   {"warmup", "warmup_iters", "warmup_ratio"}));
-  f.push_back(key("lr.decay", at(&R::lr, &L::decay), one_of({"cosine", "linear", "constant"}), "",
-                  "how the learning rate falls after warm-up", {"scheduler_type", "lr_scheduler"}));
+  f.push_back(key("lr.decay", at(&R::lr, &L::decay), any(), "", "how the learning rate falls after warm-up",
+                  {"scheduler_type", "lr_scheduler"}));
 }
 
 void add_data(Fields& f) {
@@ -266,7 +273,7 @@ void add_training(Fields& f) {
       key("train.replica_check_every", at(&R::train, &T::replica_check_every), between(0, kMostSteps), "steps",
           "steps between comparisons of all ranks' parameters (exit 9 if they differ); 0: only before checkpoints"));
   f.push_back(
-      key("train.on_out_of_memory", at(&R::train, &T::on_out_of_memory), one_of({"stop", "smaller_micro_batch"}), "",
+      key("train.on_out_of_memory", at(&R::train, &T::on_out_of_memory), any(), "",
           "a pass for which memory does not suffice, on any rank: stop with exit code 5, or smaller_micro_batch: "
           "all ranks do the step again, and the rest of the run, in smaller passes; the batch stays",
           {"auto_micro_batch", "auto_find_batch_size"}));
@@ -300,8 +307,8 @@ void add_training(Fields& f) {
       key("checkpoint.keep_best", at(&R::checkpoint, &CheckpointConfig::keep_best), any(), "",
           "also keep the checkpoint of the evaluation with the lowest held-out loss: checkpoints/best leads to it",
           {"load_best_model_at_end", "save_best"}));
-  f.push_back(key("checkpoint.on_error", at(&R::checkpoint, &CheckpointConfig::on_error), one_of({"stop", "continue"}),
-                  "", "a checkpoint that cannot be written: stop with exit code 4, or continue with a warning"));
+  f.push_back(key("checkpoint.on_error", at(&R::checkpoint, &CheckpointConfig::on_error), any(), "",
+                  "a checkpoint that cannot be written: stop with exit code 4, or continue with a warning"));
   f.push_back(key("parallel.data", at(&R::parallel, &ParallelConfig::data), between(0, kMostOfAny), "ranks",
                   "data-parallel ranks; 0: all ranks / parallel.pipeline", {"dp", "data_parallel", "dp_size"}));
   f.push_back(key("parallel.pipeline", at(&R::parallel, &ParallelConfig::pipeline), between(1, kMostOfAny), "stages",
@@ -314,17 +321,17 @@ void add_training(Fields& f) {
 
 void add_compute(Fields& f) {
   using C = ComputeConfig;
-  f.push_back(key("compute.device", at(&R::compute, &C::device), one_of({"auto", "cpu", "cuda"}), "",
+  f.push_back(key("compute.device", at(&R::compute, &C::device), any(), "",
                   "auto: a GPU a rank where there are GPUs, else CPUs; cpu; cuda: refuse to run without", {"device"}));
-  f.push_back(key("compute.dtype", at(&R::compute, &C::dtype), one_of({"auto", "bf16", "tf32", "fp32"}), "",
+  f.push_back(key("compute.dtype", at(&R::compute, &C::dtype), any(), "",
                   "activations and unquantized products: auto: bf16 on GPUs, fp32 on CPUs; tf32: fp32 whose products "
                   "run on tensor cores",
                   {"dtype", "precision_mode", "mixed_precision", "amp", "use_amp", "bf16", "fp16"}));
-  f.push_back(key("compute.attention", at(&R::compute, &C::attention), one_of({"fastest", "repeatable"}), "",
+  f.push_back(key("compute.attention", at(&R::compute, &C::attention), any(), "",
                   "fastest: cuDNN's kernels in bf16; repeatable: kernels whose backward gives the same bits every time",
                   {"deterministic", "attention_backend"}));
   f.push_back(
-      key("compute.recompute", at(&R::compute, &C::recompute), one_of({"none", "block", "selective"}), "",
+      key("compute.recompute", at(&R::compute, &C::recompute), any(), "",
           "what backward computes again to save memory, with the same bits: block: a transformer block from its "
           "input; selective: GELU's output (where a GPU's blocks are fused; else as none)",
           {"gradient_checkpointing", "activation_checkpointing", "checkpoint_activations", "recompute"}));

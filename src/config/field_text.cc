@@ -54,10 +54,10 @@ std::string element_expectation(const Field<Owner>& field) {
   using F = Field<Owner>;
   if (field.template holds<bool>()) return "true or false";
   if (field.template holds<double>()) return "a number" + numeric_range(field.rule);
-  if (field.template holds<std::string>()) return text_rule(field.rule);
+  if (field.is_text()) return text_rule(field.rule);
   if (field.template holds<std::vector<std::string>>()) return "text, not empty";
   if (field.template holds<std::vector<LayerOverride>>()) return "an object";
-  static_assert(std::variant_size_v<typename F::Ref> == 9, "a new type of value needs its words here");
+  static_assert(std::variant_size_v<typename F::Ref> == 10, "a new type of value needs its words here");
   return integer_rule(field.rule);
 }
 

@@ -187,18 +187,26 @@ bool ConfigReader::read_top_level(const Value::Member& member) {
 
 template <typename Owner>
 bool ConfigReader::assign(const Field<Owner>& field, Owner& owner, const std::string& path, const Value& value) {
-  return std::visit(
+  const bool good = std::visit(
       [&](const auto& ref) {
-        auto parsed = ref(owner);
-        if (!parse(field, path, value, parsed)) {
-          failed_.insert(path);
-          return false;
+        if constexpr (std::is_same_v<std::decay_t<decltype(ref)>, ChoiceRef<Owner>>) {
+          std::string parsed;
+          if (!parse(field, path, value, parsed)) return false;
+          ref.set(owner, parsed);
+        } else {
+          auto parsed = ref(owner);
+          if (!parse(field, path, value, parsed)) return false;
+          ref(owner) = std::move(parsed);
         }
-        ref(owner) = std::move(parsed);
-        failed_.erase(path);  // a later source mends what an earlier one got wrong, though its line stays
         return true;
       },
       field.ref);
+  if (good) {
+    failed_.erase(path);  // a later source mends what an earlier one got wrong, though its line stays
+  } else {
+    failed_.insert(path);
+  }
+  return good;
 }
 
 template <typename Owner, typename T>

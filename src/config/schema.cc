@@ -38,7 +38,7 @@ Value element_schema(const Field<Owner>& field) {
     schema.set("required", Value::array(std::vector<std::string>{"layers"}));
   } else if (f.template holds<bool>()) {
     schema.set("type", "boolean");
-  } else if (f.template holds<std::string>() || f.template holds<std::vector<std::string>>()) {
+  } else if (f.is_text() || f.template holds<std::vector<std::string>>()) {
     schema.set("type", "string");
     std::vector<std::string> choices = rule.choices;
     if (!choices.empty() && rule.empty_allowed) choices.insert(choices.begin(), "");

@@ -58,21 +58,21 @@ class Checker {
           "model.n_embd",
           fmt::format("must be a multiple of model.n_head; nearest: {}", either(nearest_multiples(m.n_head, m.n_embd))),
           {"model.n_head"});
-    if (m.init == "checkpoint" && m.init_from.empty())
+    if (m.init == ModelInit::kCheckpoint && m.init_from.empty())
       error("model.init_from", "must name a checkpoint or run folder when model.init is \"checkpoint\"",
             {"model.init"});
   }
 
   void quantizer(const std::string& section, const QuantizerConfig& q) {
-    if (q.method == "log" && !q.symmetric)
+    if (q.method == QuantizerKind::kLog && !q.symmetric)
       error(section + ".symmetric", "must be true: the log quantizer has no affine form", {section + ".method"});
-    if (q.granularity == "feature" && q.range != "calibrated")
+    if (q.granularity == Granularity::kFeature && q.range != RangeSource::kCalibrated)
       error(section + ".granularity",
             fmt::format("\"feature\" needs {}.range = \"calibrated\": scales along the summed dimension must be known "
                         "before the product",
                         section),
             {section + ".range"});
-    if (q.granularity == "token" && q.range == "calibrated")
+    if (q.granularity == Granularity::kToken && q.range == RangeSource::kCalibrated)
       error(section + ".granularity",
             fmt::format("\"token\" needs {}.range = \"dynamic\": no two batches have the same tokens", section),
             {section + ".range"});
@@ -103,7 +103,7 @@ class Checker {
 
   void precision() {
     const PrecisionScheduleConfig& p = c_.precision;
-    if (p.kind == "list") {
+    if (p.kind == ScheduleKind::kList) {
       if (p.list.empty()) error("precision.list", "must not be empty for precision.kind \"list\"", {"precision.kind"});
       for (std::size_t i = 0; i < p.list.size(); ++i) {
         if (contains(c_.quant.widths, p.list[i])) continue;
@@ -114,29 +114,29 @@ class Checker {
                                  std::to_string(p.list[i])});
       }
     } else {
-      if (p.kind != "constant") {
+      if (p.kind != ScheduleKind::kConstant) {
         configured("precision.min_bits", p.min_bits);
         if (p.min_bits > p.max_bits)
           error("precision.min_bits", "must not exceed precision.max_bits", {"precision.max_bits"});
       }
       configured("precision.max_bits", p.max_bits);
     }
-    if (p.kind != "constant" && p.unit == "step") cycle_lengths();
+    if (p.kind != ScheduleKind::kConstant && p.unit == ScheduleUnit::kStep) cycle_lengths();
   }
 
   // A cycle has at least two units, or a list's widths could not all be visited; epochs are counted when data is open.
   void cycle_lengths() {
     const PrecisionScheduleConfig& p = c_.precision;
-    const bool warm_up = p.kind == "cosine" && p.phase == "fall";
+    const bool warm_up = p.kind == ScheduleKind::kCosine && p.phase == CosinePhase::kFall;
     const std::int64_t steps = c_.train.steps - (warm_up ? p.warmup_steps : 0);
     if (steps <= 0)
       return error("precision.warmup_steps", "must leave steps for the cycles: less than train.steps", {"train.steps"});
-    const std::int64_t shortest = p.kind == "list" ? std::max<std::int64_t>(2, std::ssize(p.list)) : 2;
+    const std::int64_t shortest = p.kind == ScheduleKind::kList ? std::max<std::int64_t>(2, std::ssize(p.list)) : 2;
     const std::int64_t most = steps / shortest;
     if (p.cycles <= most) return;
     Paths also = {"train.steps"};
     if (warm_up) also.emplace_back("precision.warmup_steps");
-    if (p.kind == "list") also.emplace_back("precision.list");
+    if (p.kind == ScheduleKind::kList) also.emplace_back("precision.list");
     const std::string mend = most > 0 ? fmt::format("at most {} cycles in {} steps", most, steps)
                                       : fmt::format("{} steps are too few for one", steps);
     error("precision.cycles", fmt::format("each cycle must have at least {} steps; {}", shortest, mend), also);
@@ -144,7 +144,7 @@ class Checker {
 
   void gradients() {
     const PrecisionScheduleConfig& p = c_.precision;
-    if (p.grad_kind != "scheduled") return;
+    if (p.grad_kind != GradientSchedule::kScheduled) return;
     if (p.grad_min_bits > p.grad_max_bits)
       error("precision.grad_min_bits", "must not exceed precision.grad_max_bits", {"precision.grad_max_bits"});
     else if (p.grad_max_bits == BitWidth::kFull && p.grad_min_bits != BitWidth::kFull)
@@ -199,7 +199,8 @@ class Checker {
                         "sequences here; train.batch_size stays as it is, in more passes",
                         kMostTokens, kMostTokens / c_.data.sequence_length),
             {"data.sequence_length", "precision.grad_min_bits"});
-    if (c_.compute.device == "cpu" && (c_.compute.dtype == "bf16" || c_.compute.dtype == "tf32"))
+    if (c_.compute.device == DeviceChoice::kCpu &&
+        (c_.compute.dtype == FloatChoice::kBf16 || c_.compute.dtype == FloatChoice::kTf32))
       error("compute.dtype", "must be \"auto\" or \"fp32\" on CPUs", {"compute.device"});
     if (c_.parallel.pipeline > c_.model.n_layer)
       error("parallel.pipeline", "must not exceed model.n_layer: a stage has at least one block", {"model.n_layer"});
@@ -245,16 +246,6 @@ std::vector<std::int64_t> nearest_divisors(std::int64_t n, std::int64_t x) {
   if (above != divisors.begin()) nearest.push_back(*std::prev(above));
   if (above != divisors.end()) nearest.push_back(*above);
   return nearest;
-}
-
-std::vector<std::string> quantized_layer_names(const Gpt2Config& model) {
-  std::vector<std::string> names;
-  for (std::int64_t i = 0; i < model.n_layer; ++i) {
-    for (const char* linear : {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"})
-      names.push_back(fmt::format("h.{}.{}", i, linear));
-  }
-  if (model.quantize_lm_head) names.emplace_back("lm_head");
-  return names;
 }
 
 Findings cross_check(const RunConfig& config) { return Checker(config).run(); }

@@ -29,9 +29,6 @@ Findings cross_check(const RunConfig& config);
 // valid numbers.
 void validate_parallel(const RunConfig& config, int world_size);
 
-// Names of the quantized linear layers, in the model's order.
-std::vector<std::string> quantized_layer_names(const Gpt2Config& model);
-
 // The divisors of n next to x, ascending: {12} for n = 24, x = 12; {4, 8} for n = 32, x = 5. x need not be in 1..n.
 std::vector<std::int64_t> nearest_divisors(std::int64_t n, std::int64_t x);
 

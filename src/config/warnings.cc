@@ -30,51 +30,51 @@ class Warner {
   void without_effect() {
     const PrecisionScheduleConfig& p = c_.precision;
     const PrecisionScheduleConfig& p0 = standard_.precision;
-    if (p.kind != "cosine")
+    if (p.kind != ScheduleKind::kCosine)
       unused("precision.phase", p.phase, p0.phase, "only the cosine schedule has phases", "precision.kind");
-    if (p.kind != "list")
+    if (p.kind != ScheduleKind::kList)
       unused("precision.list", p.list, p0.list, "only the list schedule reads it", "precision.kind");
-    if (p.kind == "list") {
+    if (p.kind == ScheduleKind::kList) {
       unused("precision.min_bits", p.min_bits, p0.min_bits, "a list names its widths itself", "precision.kind");
       unused("precision.max_bits", p.max_bits, p0.max_bits, "a list names its widths itself", "precision.kind");
     }
-    if (p.kind == "constant") {
+    if (p.kind == ScheduleKind::kConstant) {
       unused("precision.min_bits", p.min_bits, p0.min_bits, "a constant schedule stays at max_bits", "precision.kind");
       unused("precision.cycles", p.cycles, p0.cycles, "a constant schedule has no cycles", "precision.kind");
     }
-    if (p.kind != "cosine" || p.phase != "fall")
+    if (p.kind != ScheduleKind::kCosine || p.phase != CosinePhase::kFall)
       unused("precision.warmup_steps", p.warmup_steps, p0.warmup_steps, "only the falling cosine warms up",
              "precision.phase");
-    if (p.grad_kind == "constant")
+    if (p.grad_kind == GradientSchedule::kConstant)
       unused("precision.grad_max_bits", p.grad_max_bits, p0.grad_max_bits, "constant gradient bits are grad_min_bits",
              "precision.grad_kind");
-    if (c_.model.init != "checkpoint")
+    if (c_.model.init != ModelInit::kCheckpoint)
       unused("model.init_from", c_.model.init_from, standard_.model.init_from, "parameters are drawn at random",
              "model.init");
     if (c_.lora.rank == 0)
       unused("lora.alpha", c_.lora.alpha, standard_.lora.alpha, "there are no adapters", "lora.rank");
-    if (c_.compute.recompute == "selective" && c_.compute.device == "cpu")
+    if (c_.compute.recompute == Recompute::kSelective && c_.compute.device == DeviceChoice::kCpu)
       warn("compute.recompute", "has no effect: only a GPU's blocks are recomputed selectively", {"compute.device"});
     const QuantConfig& q = c_.quant;
-    if (q.weight.method != "log" && q.activation.method != "log")
+    if (q.weight.method != QuantizerKind::kLog && q.activation.method != QuantizerKind::kLog)
       unused("quant.log_grad_clip", q.log_grad_clip, standard_.quant.log_grad_clip, "nothing is quantized by log",
              "quant.weight.method");
-    if (q.activation.range != "calibrated")
+    if (q.activation.range != RangeSource::kCalibrated)
       unused("quant.calibration_batches", q.calibration_batches, standard_.quant.calibration_batches,
              "every range is dynamic", "quant.activation.range");
-    if (q.activation.range != "calibrated")
+    if (q.activation.range != RangeSource::kCalibrated)
       unused("quant.recalibrate_every", q.recalibrate_every, standard_.quant.recalibrate_every,
              "every range is dynamic", "quant.activation.range");
-    if (q.weight.method != "log")
+    if (q.weight.method != QuantizerKind::kLog)
       unused("quant.weight.log_codebook", q.weight.log_codebook, standard_.quant.weight.log_codebook,
              "the method is not log", "quant.weight.method");
-    if (q.activation.method != "log")
+    if (q.activation.method != QuantizerKind::kLog)
       unused("quant.activation.log_codebook", q.activation.log_codebook, standard_.quant.activation.log_codebook,
              "the method is not log", "quant.activation.method");
   }
 
   void doubtful() {
-    if (c_.model.freeze_base && c_.model.init == "random")
+    if (c_.model.freeze_base && c_.model.init == ModelInit::kRandom)
       warn("model.freeze_base", "freezes random weights: only adapters and layer norms will learn", {"model.init"});
     if (c_.model.freeze_base && c_.lora.rank == 0)
       warn("model.freeze_base", "leaves only the layer norms to train, since there are no adapters", {"lora.rank"});
@@ -82,12 +82,13 @@ class Warner {
       warn("lora.rank", "exceeds model.n_embd: the adapters have more values than what they adapt", {"model.n_embd"});
     const PrecisionScheduleConfig& p = c_.precision;
     constexpr int kWideRange = 12;  // bits
-    if (p.kind != "list" && p.kind != "constant" && p.max_bits - p.min_bits > kWideRange)
+    if (p.kind != ScheduleKind::kList && p.kind != ScheduleKind::kConstant && p.max_bits - p.min_bits > kWideRange)
       warn("precision.max_bits", fmt::format("is more than {} bits above precision.min_bits", kWideRange),
            {"precision.min_bits"});
     // Cycles of the rising and the falling cosine are whole numbers of steps; the others stretch to the run's end.
-    const std::int64_t cycled = c_.train.steps - (p.phase == "fall" ? p.warmup_steps : 0);
-    if (p.kind == "cosine" && p.phase != "full" && p.unit == "step" && cycled > 0 && cycled % p.cycles != 0)
+    const std::int64_t cycled = c_.train.steps - (p.phase == CosinePhase::kFall ? p.warmup_steps : 0);
+    if (p.kind == ScheduleKind::kCosine && p.phase != CosinePhase::kFull && p.unit == ScheduleUnit::kStep &&
+        cycled > 0 && cycled % p.cycles != 0)
       warn("precision.cycles", "does not divide the steps: the run ends inside a cycle", {"train.steps"});
     if (c_.lr.peak > 1.0)
       warn("lr.peak", "moves every parameter by more than 1 in one step: training will hardly survive it");
@@ -108,7 +109,7 @@ class Warner {
                : "is more than half of the run",
            {"train.steps"});
     const QuantizerConfig& activation = c_.quant.activation;
-    if (activation.granularity == "tensor" && activation.range == "dynamic")
+    if (activation.granularity == Granularity::kTensor && activation.range == RangeSource::kDynamic)
       warn("quant.activation.granularity",
            "takes one scale from all tokens of a pass: what a token becomes depends on later tokens and on the other "
            "sequences (eval.batch_size, train.micro_batch_size); \"token\" or calibrated ranges do not",

@@ -12,10 +12,7 @@ std::vector<int> evaluation_widths(const EvalConfig& config, const QuantConfig& 
 }
 
 PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, int bits) {
-  LayerPrecision base;
-  base.weight = BitWidth(bits);
-  base.activation = base.weight.is_full() || quant.activation_bits == 0 ? base.weight : BitWidth(quant.activation_bits);
-  return PrecisionMap::make(model.linear_names(), base, quant.overrides);
+  return PrecisionMap::make(model.linear_names(), scheduled_precision(quant, bits), quant.overrides);
 }
 
 std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const TokenSource& tokens,

@@ -11,9 +11,7 @@ namespace qat {
 namespace {
 
 Coded encode(const at::Tensor& x, BitWidth width) {
-  Coded out{.codes = at::empty(x.sizes(), x.options().dtype(at::kChar)),
-            .codes_transposed = {},
-            .scales = at::empty({x.size(0)}, x.options().dtype(at::kFloat))};
+  Coded out = empty_codes(x, {});
   kernels::encode_rows(exec_for(x), const_float_matrix(x), {.width = width}, {codes(out.codes), {}},
                        span_of(out.scales));
   return out;

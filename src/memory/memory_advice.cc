@@ -106,12 +106,12 @@ std::array<Knob, kKnobs> knobs_of(const RunConfig& config, const RankLayout& lay
                                       [](Plan& plan, std::int64_t k) { plan.layout.threads = static_cast<int>(k); }));
   if (!layout.training) return knobs;  // the model is given, and nothing is trained
   const auto& compute = config.compute;
-  if (compute.recompute == "none" && layout.cuda)
+  if (compute.recompute == Recompute::kNone && layout.cuda)
     knobs[kRecompute].push_back(
-        {"compute.recompute=selective", [](Plan& plan) { plan.config.compute.recompute = "selective"; }});
-  if (compute.recompute != "block")
+        {"compute.recompute=selective", [](Plan& plan) { plan.config.compute.recompute = Recompute::kSelective; }});
+  if (compute.recompute != Recompute::kBlock)
     knobs[kRecompute].push_back(
-        {"compute.recompute=block", [](Plan& plan) { plan.config.compute.recompute = "block"; }});
+        {"compute.recompute=block", [](Plan& plan) { plan.config.compute.recompute = Recompute::kBlock; }});
   knobs[kMicroBatch] =
       smaller_divisors("train.micro_batch_size", config.train.micro_batch_size, config.train.batch_size / layout.ranks,
                        [](Plan& plan, std::int64_t n) { plan.config.train.micro_batch_size = n; });

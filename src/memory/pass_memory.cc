@@ -20,13 +20,12 @@ struct Linear {
   std::int64_t in, out;
   bool kept_anyway = false;  // its input: attention keeps its own output
 };
-constexpr std::int64_t kPerBlock = 4;
 
 Linear linear_of(const PassShape& pass, std::int64_t index) {
   const std::int64_t d = pass.config.model.n_embd;
-  if (index == kPerBlock * pass.config.model.n_layer) return {.in = d, .out = pass.config.model.vocab_size};
-  const Linear block[kPerBlock] = {{d, 3 * d}, {d, d, true}, {d, 4 * d}, {4 * d, d}};
-  return block[index % kPerBlock];
+  if (index == kLinearsPerBlock * pass.config.model.n_layer) return {.in = d, .out = pass.config.model.vocab_size};
+  const Linear block[kLinearsPerBlock] = {{d, 3 * d}, {d, d, true}, {d, 4 * d}, {4 * d, d}};
+  return block[index % kLinearsPerBlock];
 }
 
 GemmPath path_of(const PassShape& pass, std::int64_t index) {
@@ -46,7 +45,7 @@ enum class Head : std::uint8_t { kPlain, kCodes, kByOperators };
 
 // As Gpt2::chunked_head has it.
 Head head_of(const PassShape& pass) {
-  const std::int64_t index = kPerBlock * pass.config.model.n_layer;
+  const std::int64_t index = kLinearsPerBlock * pass.config.model.n_layer;
   if (!pass.config.model.quantize_lm_head || pass.precision.at(index).is_full()) return Head::kPlain;
   const bool adapter = pass.config.lora.rank == 0 || pass.config.lora.quantize;
   const bool codes = path_of(pass, index) == GemmPath::kCodes && scales_by_row(pass.config.quant) && adapter;
@@ -84,7 +83,7 @@ std::int64_t kept_by_linear(const PassShape& pass, std::int64_t index, bool fuse
 std::int64_t kept_by_block(const PassShape& pass, std::int64_t layer, bool fused) {
   const Gpt2Config& model = pass.config.model;
   const std::int64_t tokens = pass.tokens(), d = model.n_embd, heads = model.n_head, f = pass.float_bytes();
-  const std::int64_t first = kPerBlock * layer;
+  const std::int64_t first = kLinearsPerBlock * layer;
   std::int64_t bytes = tokens * (2 * d * f + 4 * kFp32);       // the residual stream before both norms; mean, deviation
   bytes += tokens * (3 * d * f + d * f + heads * kFp32);       // attention: q, k, v, output, logarithms of sums
   bytes += tokens * 4 * d * f;                                 // GELU's input
@@ -92,8 +91,9 @@ std::int64_t kept_by_block(const PassShape& pass, std::int64_t layer, bool fused
   if (quantized && pass.config.quant.kv_bits < BitWidth::kFull) bytes += tokens * 2 * d * f;
   if (model.attn_dropout > 0.0)  // probabilities, and q, k, v by head
     bytes += tokens * (heads * pass.config.data.sequence_length + 3 * d) * f;
-  for (std::int64_t i = first; i < first + kPerBlock; ++i) {
-    const bool again = fused && pass.config.compute.recompute == "selective" && i == first + kPerBlock - 1;
+  for (std::int64_t i = first; i < first + kLinearsPerBlock; ++i) {
+    const bool again =
+        fused && pass.config.compute.recompute == Recompute::kSelective && i == first + kLinearsPerBlock - 1;
     if (!again) bytes += kept_by_linear(pass, i, fused);
   }
   return bytes;
@@ -111,7 +111,7 @@ BlocksMemory blocks_memory(const PassShape& pass, bool fused) {
     const std::int64_t bytes = kept_by_block(pass, layer, fused);
     sum += bytes, largest = std::max(largest, bytes);
   }
-  if (pass.config.compute.recompute != "block") return {.kept = sum};
+  if (pass.config.compute.recompute != Recompute::kBlock) return {.kept = sum};
   const std::int64_t inputs = fused ? 2 : 1;  // the residual stream as a pair, or as one
   return {.kept = layers * inputs * pass.tokens() * pass.config.model.n_embd * pass.float_bytes(), .again = largest};
 }
@@ -150,28 +150,21 @@ PassShape shape_of(const RunConfig& config, bool cuda, const LayerPrecision& pre
           .training = training};
 }
 
-LayerPrecision precision_at(const RunConfig& config, int bits, int gradient) {
-  if (bits == BitWidth::kFull) return {};
-  const int activation = config.quant.activation_bits == 0 ? bits : config.quant.activation_bits;
-  return {BitWidth(bits), BitWidth(activation), BitWidth(gradient)};
-}
-
 }  // namespace
 
 std::int64_t PassShape::float_bytes() const {
-  const std::string& dtype = config.compute.dtype;
-  return cuda && (dtype == "auto" || dtype == "bf16") ? 2 : kFp32;
+  const FloatChoice dtype = config.compute.dtype;
+  return cuda && (dtype == FloatChoice::kAuto || dtype == FloatChoice::kBf16) ? 2 : kFp32;
 }
 
 PassShape training_pass(const RunConfig& config, bool cuda, int bits) {
-  const PrecisionScheduleConfig& p = config.precision;
-  const int gradient = p.grad_kind == "scheduled" ? p.grad_max_bits : p.grad_min_bits;
-  return shape_of(config, cuda, precision_at(config, bits, gradient), config.train.micro_batch_size,
+  return shape_of(config, cuda, scheduled_precision(config.quant, bits, config.precision.most_gradient_bits()),
+                  config.train.micro_batch_size,
                   /*training=*/true);
 }
 
 PassShape evaluation_pass(const RunConfig& config, bool cuda, int bits) {
-  return shape_of(config, cuda, precision_at(config, bits, BitWidth::kFull), config.eval.batch_size,
+  return shape_of(config, cuda, scheduled_precision(config.quant, bits), config.eval.batch_size,
                   /*training=*/false);
 }
 
@@ -179,7 +172,7 @@ bool is_fused(const PassShape& pass) {
   if (!pass.cuda) return false;
   const LoraConfig& lora = pass.config.lora;
   const bool adapter = lora.rank == 0 || (lora.quantize && lora.rank % 8 == 0);
-  for (std::int64_t i = 0; i < kPerBlock * pass.config.model.n_layer; ++i) {
+  for (std::int64_t i = 0; i < kLinearsPerBlock * pass.config.model.n_layer; ++i) {
     const GemmPath path = path_of(pass, i);
     const bool codes = path == GemmPath::kCodes && scales_by_row(pass.config.quant) && adapter &&
                        (!pass.training || backward_on_codes(pass, i));
@@ -196,7 +189,7 @@ PassMemory pass_memory(const PassShape& pass) {
   memory.kept = blocks.kept + pass.tokens() * pass.config.model.n_embd * pass.float_bytes();  // and by the last norm
   memory.working += blocks.again;
   if (head_of(pass) == Head::kByOperators)
-    memory.kept += kept_by_linear(pass, kPerBlock * pass.config.model.n_layer, /*fused=*/false) +
+    memory.kept += kept_by_linear(pass, kLinearsPerBlock * pass.config.model.n_layer, /*fused=*/false) +
                    pass.tokens() * pass.config.model.vocab_size * kFp32;
   return memory;
 }
@@ -205,7 +198,7 @@ std::int64_t prepared_weight_bytes(const PassShape& pass) {
   const bool fused = is_fused(pass);
   const std::int64_t f = pass.float_bytes(), rank = pass.config.lora.rank;
   std::int64_t bytes = 0;
-  for (std::int64_t i = 0; i < kPerBlock * pass.config.model.n_layer; ++i) {
+  for (std::int64_t i = 0; i < kLinearsPerBlock * pass.config.model.n_layer; ++i) {
     const Linear linear = linear_of(pass, i);
     const std::int64_t weights = linear.in * linear.out;
     if (path_of(pass, i) != GemmPath::kCodes) {

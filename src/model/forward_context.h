@@ -9,8 +9,8 @@
 
 #include "src/base/rng.h"
 #include "src/model/parameter_store.h"
-#include "src/model/prepared_linear.h"
 #include "src/quant/precision_map.h"
+#include "src/quant/prepared_linear.h"
 #include "src/quant/quantizer.h"
 #include "src/quant/range_observer.h"
 

@@ -44,19 +44,6 @@ T take(AutogradContext* ctx) {
   return std::move(holder->value);
 }
 
-// Forward multiplies the codes by row, backward sums over the transposed ones.
-struct Copies {
-  bool rows = true, transposed = false;
-};
-
-Coded empty_codes(const at::Tensor& like, const Copies& copies) {
-  const std::int64_t rows = like.size(0), cols = like.size(1);
-  const auto bytes = like.options().dtype(at::kChar);
-  return {.codes = copies.rows ? at::empty({rows, cols}, bytes) : at::Tensor(),
-          .codes_transposed = copies.transposed ? at::empty({cols, rows}, bytes) : at::Tensor(),
-          .scales = at::empty({rows}, like.options().dtype(at::kFloat))};
-}
-
 kernels::CodesOut codes_out(const Coded& coded) { return {codes(coded.codes), codes(coded.codes_transposed)}; }
 
 // Norm of x + delta as the input of `next`, or as values if next is null. sum: x + delta, undefined without a delta.
@@ -113,7 +100,7 @@ LinearInput encode_input(const at::Tensor& x, const FusedLinear& next, bool trai
   return out;
 }
 
-LinearInput gelu_input(const at::Tensor& x, const FusedLinear& next, const Copies& copies) {
+LinearInput gelu_input(const at::Tensor& x, const FusedLinear& next, CodeCopies copies) {
   if (!next.prepared->on_codes) {
     LinearInput out{.codes = {}, .values = at::empty_like(x)};
     kernels::gelu(exec_for(x), const_float_matrix(x), float_matrix(out.values));

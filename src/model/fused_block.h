@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "kernels/common/philox.h"
-#include "src/model/prepared_linear.h"
+#include "src/quant/prepared_linear.h"
 
 namespace qat {
 

@@ -47,7 +47,8 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
       quant_(&quant),
       mode_(mode),
       recompute_(recompute),
-      kv_("attention", "kv", {.granularity = "token"}) {
+      kv_("attention", "kv", {.granularity = Granularity::kToken}),
+      linear_names_(quantized_layer_names(config)) {
   const std::int64_t d = config_.n_embd;
   const bool train_base = !config_.freeze_base;
   linears_.reserve(static_cast<std::size_t>(config_.linears()));
@@ -57,11 +58,11 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
     const std::string h = "h." + std::to_string(layer);
     Block block;
     block.ln_1 = add_norm(h + ".ln_1");
-    block.c_attn = add_linear(h + ".attn.c_attn", d, 3 * d, quant, lora);
-    block.attn_proj = add_linear(h + ".attn.c_proj", d, d, quant, lora);
+    block.c_attn = add_linear(d, 3 * d, quant, lora);
+    block.attn_proj = add_linear(d, d, quant, lora);
     block.ln_2 = add_norm(h + ".ln_2");
-    block.c_fc = add_linear(h + ".mlp.c_fc", d, 4 * d, quant, lora);
-    block.mlp_proj = add_linear(h + ".mlp.c_proj", 4 * d, d, quant, lora);
+    block.c_fc = add_linear(d, 4 * d, quant, lora);
+    block.mlp_proj = add_linear(4 * d, d, quant, lora);
     blocks_.push_back(block);
   }
   ln_f_ = add_norm("ln_f");
@@ -75,8 +76,8 @@ Gpt2::Norm Gpt2::add_norm(const std::string& name) {
           store_.add(full + ".bias", {config_.n_embd}, ParameterGroup::kShared, /*trainable=*/true, /*decay=*/false)};
 }
 
-std::size_t Gpt2::add_linear(const std::string& name, std::int64_t in, std::int64_t out, const QuantConfig& quant,
-                             const LoraConfig& lora) {
+std::size_t Gpt2::add_linear(std::int64_t in, std::int64_t out, const QuantConfig& quant, const LoraConfig& lora) {
+  const std::string& name = linear_names_.at(linears_.size());
   const bool train_base = !config_.freeze_base;
   LinearSpec spec{.name = name,
                   .parameter_prefix = "transformer." + name,
@@ -85,7 +86,6 @@ std::size_t Gpt2::add_linear(const std::string& name, std::int64_t in, std::int6
                   .out_features = out};
   spec.weight = store_.add(spec.parameter_prefix + ".weight", {out, in}, ParameterGroup::kBase, train_base, true);
   spec.bias = store_.add(spec.parameter_prefix + ".bias", {out}, ParameterGroup::kBase, train_base, /*decay=*/false);
-  linear_names_.push_back(name);
   linears_.emplace_back(std::move(spec), quant, lora, store_);
   return linears_.size() - 1;
 }
@@ -95,9 +95,9 @@ void Gpt2::add_head(const QuantConfig& quant, const LoraConfig& lora) {
                               : store_.add("lm_head.weight", {config_.vocab_size, config_.n_embd},
                                            ParameterGroup::kBase, !config_.freeze_base, true);
   if (!config_.quantize_lm_head) return;
-  linear_names_.emplace_back("lm_head");
-  linears_.emplace_back(LinearSpec{.name = "lm_head",
-                                   .parameter_prefix = "lm_head",
+  const std::string& name = linear_names_.back();
+  linears_.emplace_back(LinearSpec{.name = name,
+                                   .parameter_prefix = name,
                                    .index = static_cast<std::int64_t>(linears_.size()),
                                    .in_features = config_.n_embd,
                                    .out_features = config_.vocab_size,
@@ -198,7 +198,8 @@ at::Tensor Gpt2::embed(const at::Tensor& tokens, const at::Tensor& add_gradient_
 
 bool Gpt2::fuses(const ForwardContext& context) const {
   return mode_.is_cuda() &&
-         std::all_of(linears_.begin(), linears_.begin() + static_cast<std::ptrdiff_t>(4 * blocks_.size()),
+         std::all_of(linears_.begin(),
+                     linears_.begin() + static_cast<std::ptrdiff_t>(kLinearsPerBlock * config_.n_layer),
                      [&](const QuantLinear& linear) { return linear.can_fuse(context); });
 }
 
@@ -227,7 +228,7 @@ ResidualPair Gpt2::fused_block(const FusedBlock& block, const ResidualPair& x, c
 }
 
 at::Tensor Gpt2::hidden_fused(const at::Tensor& x_btd, const ForwardContext& context, std::int64_t batch) const {
-  const auto layers = static_cast<std::size_t>(4 * config_.n_layer);
+  const auto layers = static_cast<std::size_t>(kLinearsPerBlock * config_.n_layer);
   if (context.weight_cache != nullptr)
     QuantLinear::prepare_all(std::span(linears_).first(layers), context, mode_.dtype);
   ResidualPair x{.residual = x_btd.reshape({-1, config_.n_embd}), .delta = {}};

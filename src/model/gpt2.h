@@ -71,8 +71,8 @@ class Gpt2 {
   };
 
   Norm add_norm(const std::string& name);
-  std::size_t add_linear(const std::string& name, std::int64_t in, std::int64_t out, const QuantConfig& quant,
-                         const LoraConfig& lora);
+  // The next of linear_names_.
+  std::size_t add_linear(std::int64_t in, std::int64_t out, const QuantConfig& quant, const LoraConfig& lora);
   void add_head(const QuantConfig& quant, const LoraConfig& lora);
   at::Tensor norm(const at::Tensor& x, const Norm& norm) const;
   FusedNorm fused_norm_of(const Norm& norm) const;

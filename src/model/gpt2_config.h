@@ -1,30 +1,53 @@
 // Sizes and switches of the network. JSON sections "model" and "lora".
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
+
+#include "src/base/named_enum.h"
 
 namespace qat {
 
+enum class ModelInit : unsigned char { kRandom, kCheckpoint };
+template <>
+struct EnumNames<ModelInit> {
+  static constexpr std::array names{"random", "checkpoint"};
+};
+
+// The quantized linear layers of a block, in order of use.
+constexpr std::array kBlockLinears{"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"};
+constexpr auto kLinearsPerBlock = static_cast<std::int64_t>(kBlockLinears.size());
+
 struct Gpt2Config {
-  std::string preset;               // fills the five sizes below unless they are given: see gpt2_preset()
-  std::int64_t n_layer = 12;        // transformer blocks
-  std::int64_t n_head = 12;         // attention heads; divides n_embd
-  std::int64_t n_embd = 768;        // width of the residual stream
-  std::int64_t n_positions = 1024;  // longest sequence, in tokens
-  std::int64_t vocab_size = 50257;  // token ids are 0..vocab_size-1
-  std::string init = "random";      // "random": normal(0, 0.02); "checkpoint": parameters from init_from
-  std::string init_from;            // a checkpoint folder (or a run folder: its newest checkpoint)
-  bool freeze_base = false;         // train only LoRA and layer norms
-  bool tie_lm_head = true;          // the output projection is the token embedding
-  bool quantize_lm_head = false;    // the output projection is a quantized linear with its own adapter
-  double embd_dropout = 0.0;        // after the embeddings
-  double attn_dropout = 0.0;        // on attention probabilities
-  double resid_dropout = 0.0;       // on what attention and MLP add to the residual stream
+  std::string preset;                   // fills the five sizes below unless they are given: see gpt2_preset()
+  std::int64_t n_layer = 12;            // transformer blocks
+  std::int64_t n_head = 12;             // attention heads; divides n_embd
+  std::int64_t n_embd = 768;            // width of the residual stream
+  std::int64_t n_positions = 1024;      // longest sequence, in tokens
+  std::int64_t vocab_size = 50257;      // token ids are 0..vocab_size-1
+  ModelInit init = ModelInit::kRandom;  // random: normal(0, 0.02); checkpoint: parameters from init_from
+  std::string init_from;                // a checkpoint folder (or a run folder: its newest checkpoint)
+  bool freeze_base = false;             // train only LoRA and layer norms
+  bool tie_lm_head = true;              // the output projection is the token embedding
+  bool quantize_lm_head = false;        // the output projection is a quantized linear with its own adapter
+  double embd_dropout = 0.0;            // after the embeddings
+  double attn_dropout = 0.0;            // on attention probabilities
+  double resid_dropout = 0.0;           // on what attention and MLP add to the residual stream
 
   // Number of quantized linear layers: four a block, and the head if it is quantized.
-  std::int64_t linears() const { return 4 * n_layer + (quantize_lm_head ? 1 : 0); }
+  std::int64_t linears() const { return kLinearsPerBlock * n_layer + (quantize_lm_head ? 1 : 0); }
 };
+
+// Names of all quantized linear layers, by index in PrecisionMap: h.0.attn.c_attn, ..., and lm_head if it is quantized.
+inline std::vector<std::string> quantized_layer_names(const Gpt2Config& config) {
+  std::vector<std::string> names;
+  for (std::int64_t layer = 0; layer < config.n_layer; ++layer)
+    for (const char* linear : kBlockLinears) names.push_back("h." + std::to_string(layer) + "." + linear);
+  if (config.quantize_lm_head) names.emplace_back("lm_head");
+  return names;
+}
 
 // GPT-2's published sizes (gpt2, gpt2-medium, gpt2-large, gpt2-xl) and small ones for CPUs (nano, micro, mini).
 // Fills the sizes of `config`; returns false if the name is unknown.

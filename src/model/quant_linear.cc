@@ -13,14 +13,6 @@ at::Tensor cast(const at::Tensor& parameter, const at::Tensor& x) {
   return parameter.defined() ? parameter.to(x.scalar_type()) : parameter;
 }
 
-// Memory for the codes of x, [rows, cols], with one scale per row.
-Coded empty_codes(const at::Tensor& x, bool transposed) {
-  const auto bytes = x.options().dtype(at::kChar);
-  return {.codes = at::empty(x.sizes(), bytes),
-          .codes_transposed = transposed ? at::empty({x.size(1), x.size(0)}, bytes) : at::Tensor(),
-          .scales = at::empty({x.size(0)}, x.options().dtype(at::kFloat))};
-}
-
 // Adapters come second: they divide by the weights' scales.
 void do_work(const PreparationWork& work, const kernels::Exec& exec) {
   if (!work.weights.empty()) kernels::encode_rows_batch(exec, work.weights);
@@ -163,13 +155,13 @@ PreparedLinear QuantLinear::memory_for_codes(bool transposed, at::ScalarType dty
   PreparedLinear out;
   out.on_codes = true;
   if (spec_.bias >= 0) out.bias = store_->tensor(spec_.bias).detach();
-  out.weight = empty_codes(store_->tensor(spec_.weight).detach(), transposed);
+  out.weight = empty_codes(store_->tensor(spec_.weight).detach(), {.transposed = transposed});
   out.one = at::ones({1}, out.weight.scales.options());
   if (lora_a_ < 0) return out;
   out.lora_scaling = lora_scaling_;
   if (!adapter_in_product(dtype)) return out;
   const at::Tensor a = store_->tensor(lora_a_).detach(), b = store_->tensor(lora_b_).detach();
-  out.lora_a = empty_codes(a, /*transposed=*/false);
+  out.lora_a = empty_codes(a, {});
   out.lora_a_values = at::empty({a.size(1), a.size(0)}, a.options().dtype(dtype));
   out.lora_b = at::empty(b.sizes(), b.options().dtype(dtype));
   out.lora_b_over_scales = at::empty_like(out.lora_b);
@@ -251,38 +243,33 @@ FusedLinear QuantLinear::fused(const ForwardContext& context, at::ScalarType dty
   return out;
 }
 
+at::Tensor QuantLinear::fake_quantized(const Quantizer& quantizer, const at::Tensor& x, BitWidth width,
+                                       const CalibratedRange* range) const {
+  if (width.is_full()) return x;
+  const double clip = quantizer.method().clamps_gradient() ? quant_->log_grad_clip : 0.0;
+  return straight_through(x, quantizer.fake_quant(x.detach(), width, range), clip);
+}
+
 at::Tensor QuantLinear::quantized_weight(const LayerPrecision& precision) const {
-  const at::Tensor& w = store_->tensor(spec_.weight);
-  if (precision.weight.is_full()) return w;
-  const double clip = quant_->weight.method == "log" ? quant_->log_grad_clip : 0.0;
-  return straight_through(w, weight_.fake_quant(w.detach(), precision.weight), clip);
+  return fake_quantized(weight_, store_->tensor(spec_.weight), precision.weight);
 }
 
 at::Tensor QuantLinear::adapter_a(const LayerPrecision& precision, const ForwardContext& context) const {
-  at::Tensor a = quantize_gradient_rows(store_->tensor(lora_a_), rounding(precision, context, kLoraAWeight));
-  if (!quantize_lora_ || precision.weight.is_full()) return a;
-  const double clip = quant_->weight.method == "log" ? quant_->log_grad_clip : 0.0;
-  return straight_through(a, lora_a_quantizer_.fake_quant(a.detach(), precision.weight), clip);
+  const at::Tensor a = quantize_gradient_rows(store_->tensor(lora_a_), rounding(precision, context, kLoraAWeight));
+  return quantize_lora_ ? fake_quantized(lora_a_quantizer_, a, precision.weight) : a;
 }
 
 at::Tensor QuantLinear::adapter_out(const at::Tensor& h, const LayerPrecision& precision,
                                     const ForwardContext& context) const {
   at::Tensor b = quantize_gradient_rows(store_->tensor(lora_b_), rounding(precision, context, kLoraBWeight));
-  if (quantize_lora_ && !precision.weight.is_full()) {
-    const double clip = quant_->weight.method == "log" ? quant_->log_grad_clip : 0.0;
-    b = straight_through(b, lora_b_quantizer_.fake_quant(b.detach(), precision.weight), clip);
-  }
+  if (quantize_lora_) b = fake_quantized(lora_b_quantizer_, b, precision.weight);
   // The product itself stays in fp32 both ways (r is small); what is quantized is B and the gradient it receives.
   return at::linear(h, cast(b * lora_scaling_, h));
 }
 
 at::Tensor QuantLinear::forward_floats(const at::Tensor& x, const LayerPrecision& precision,
                                        const ForwardContext& context) const {
-  at::Tensor xq = x;
-  if (!precision.activation.is_full()) {
-    const double clip = quant_->activation.method == "log" ? quant_->log_grad_clip : 0.0;
-    xq = straight_through(x, activation_.fake_quant(x.detach(), precision.activation, own_range(context)), clip);
-  }
+  const at::Tensor xq = fake_quantized(activation_, x, precision.activation, own_range(context));
   const at::Tensor y =
       float_linear(xq, cast(quantized_weight(precision), xq), cast(bias(), xq), rounding(precision, context, kBase));
   if (lora_a_ < 0) return y;

@@ -86,6 +86,9 @@ class QuantLinear {
                                                  PreparationWork* later) const;
   bool adapter_in_product(at::ScalarType dtype) const;
   GradientRounding rounding(const LayerPrecision& precision, const ForwardContext& context, int product) const;
+  // x on the values that `width` leaves, its gradient straight through; x itself at 32 bits.
+  at::Tensor fake_quantized(const Quantizer& quantizer, const at::Tensor& x, BitWidth width,
+                            const CalibratedRange* range = nullptr) const;
   at::Tensor quantized_weight(const LayerPrecision& precision) const;
   at::Tensor bias() const { return spec_.bias >= 0 ? store_->tensor(spec_.bias) : at::Tensor(); }
 

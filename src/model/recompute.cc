@@ -67,14 +67,6 @@ class RecomputedSegment : public torch::autograd::Function<RecomputedSegment> {
 
 }  // namespace
 
-Recompute recompute_of(const std::string& name) {
-  if (name == "none") return Recompute::kNone;
-  if (name == "block") return Recompute::kBlock;
-  if (name == "selective") return Recompute::kSelective;
-  throw Error(ErrorKind::kConfig,
-              "compute.recompute = \"" + name + "\": must be one of \"none\", \"block\" and \"selective\"");
-}
-
 std::vector<at::Tensor> recomputed(const Segment& segment, const std::vector<at::Tensor>& inputs,
                                    const std::vector<at::Tensor>& parameters) {
   if (!at::GradMode::is_enabled()) return segment(inputs);

@@ -4,20 +4,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
-#include <string>
 #include <vector>
 
 namespace qat {
-
-// compute.recompute: what backward computes again instead of keeping it.
-enum class Recompute : unsigned char {
-  kNone,
-  kBlock,      // whole transformer blocks: one block's activations at a time, and the blocks' inputs
-  kSelective,  // fused blocks: the coded output of GELU; operator by operator it is kNone
-};
-
-// Throws Error(kConfig) for a name that is none of none, block and selective.
-Recompute recompute_of(const std::string& name);
 
 // Tensors to tensors: a pure function of its arguments and of the parameters that it holds.
 using Segment = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;

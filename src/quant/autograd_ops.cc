@@ -7,6 +7,7 @@
 #include "kernels/common/error.h"
 #include "kernels/gemm/code_matmul.h"
 #include "kernels/quant/encode.h"
+#include "kernels/quant/fake_quant.h"
 #include "kernels/quant/round_rows.h"
 #include "src/quant/torch_view.h"
 

@@ -1,5 +1,7 @@
 #include "src/quant/gemm_path.h"
 
+#include "src/quant/quant_method.h"
+
 namespace qat {
 namespace {
 
@@ -7,7 +9,7 @@ constexpr int kMaxCodeBits = 8;       // what int8 holds
 constexpr int kMaxWideCodeBits = 11;  // what fp16's significand holds
 
 bool factors_out(const QuantizerConfig& config, BitWidth width, int most_bits) {
-  return config.method == "minmax" && config.symmetric && config.granularity != "feature" && width.bits() <= most_bits;
+  return quant_method(config).factors_out() && config.granularity != Granularity::kFeature && width.bits() <= most_bits;
 }
 
 }  // namespace
@@ -23,8 +25,8 @@ GemmPath choose_gemm_path(const QuantConfig& config, const LayerPrecision& preci
 }
 
 bool scales_by_row(const QuantConfig& config) {
-  return config.weight.range == "dynamic" && config.weight.granularity == "channel" &&
-         config.activation.range == "dynamic" && config.activation.granularity == "token";
+  return config.weight.range == RangeSource::kDynamic && config.weight.granularity == Granularity::kChannel &&
+         config.activation.range == RangeSource::kDynamic && config.activation.granularity == Granularity::kToken;
 }
 
 std::string describe(GemmPath path, const std::string& floats) {

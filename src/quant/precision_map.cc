@@ -4,6 +4,13 @@
 
 namespace qat {
 
+LayerPrecision scheduled_precision(const QuantConfig& quant, int weight_bits, int gradient_bits) {
+  if (weight_bits == BitWidth::kFull) return {};
+  const int activation_bits = quant.activation_bits == 0 ? weight_bits : quant.activation_bits;
+  return {
+      .weight = BitWidth(weight_bits), .activation = BitWidth(activation_bits), .gradient = BitWidth(gradient_bits)};
+}
+
 PrecisionMap PrecisionMap::make(const std::vector<std::string>& layer_names, const LayerPrecision& base,
                                 const std::vector<LayerOverride>& overrides) {
   std::vector<LayerPrecision> layers(layer_names.size(), base);

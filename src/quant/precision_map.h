@@ -20,6 +20,10 @@ struct LayerPrecision {
   friend bool operator==(const LayerPrecision&, const LayerPrecision&) = default;
 };
 
+// A pass at `weight_bits`: activations have the same width unless quant.activation_bits says otherwise; 32 leaves
+// everything unquantized.
+LayerPrecision scheduled_precision(const QuantConfig& quant, int weight_bits, int gradient_bits = BitWidth::kFull);
+
 class PrecisionMap {
  public:
   PrecisionMap() = default;

@@ -1,19 +1,48 @@
 // What is quantized, how, and with which ranges. JSON section "quant".
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "kernels/quant/log_codebook.h"
+#include "src/base/named_enum.h"
+
 namespace qat {
+
+enum class QuantizerKind : unsigned char { kMinMax, kLog };
+template <>
+struct EnumNames<QuantizerKind> {
+  static constexpr std::array names{"minmax", "log"};
+};
+
+using kernels::LogCodebook;
+template <>
+struct EnumNames<LogCodebook> {
+  static constexpr std::array names{"seed", "packed"};
+};
+
+// What shares a scale: the whole tensor, an output channel (of weights), a token or an input feature (of activations).
+enum class Granularity : unsigned char { kTensor, kChannel, kToken, kFeature };
+template <>
+struct EnumNames<Granularity> {
+  static constexpr std::array names{"tensor", "channel", "token", "feature"};
+};
+
+enum class RangeSource : unsigned char { kDynamic, kCalibrated };
+template <>
+struct EnumNames<RangeSource> {
+  static constexpr std::array names{"dynamic", "calibrated"};
+};
 
 // One role's quantizer (weights or activations).
 struct QuantizerConfig {
-  std::string method = "minmax";        // minmax | log
-  bool symmetric = true;                // minmax only: false is affine (codes 0..2^b-1)
-  std::string log_codebook = "packed";  // log only: packed (2^b-1 values) | seed (2^(b+1)-1 values)
-  std::string granularity;              // weights: tensor | channel; activations: tensor | token | feature
-  std::string range = "dynamic";        // dynamic: from the data at hand; calibrated: from the calibration batches
+  QuantizerKind method = QuantizerKind::kMinMax;
+  bool symmetric = true;                            // minmax only: false is affine (codes 0..2^b-1)
+  LogCodebook log_codebook = LogCodebook::kPacked;  // log only: packed (2^b-1 values) | seed (2^(b+1)-1 values)
+  Granularity granularity = Granularity::kTensor;   // weights: tensor | channel; activations: tensor | token | feature
+  RangeSource range = RangeSource::kDynamic;        // from the data at hand, or from the calibration batches
 };
 
 // Widths of the linear layers whose name matches: they replace what the schedule says.
@@ -28,8 +57,8 @@ struct QuantConfig {
   std::vector<int> widths = {2, 3, 4, 5, 6, 7, 8, 32};  // that training may visit; each 2..18 or 32
   int activation_bits = 0;                              // 0: the weight width of the step; else this width always
   int kv_bits = 32;                                     // of attention's keys and values: 2..8, or 32: not quantized
-  QuantizerConfig weight{.granularity = "channel"};
-  QuantizerConfig activation{.granularity = "token"};
+  QuantizerConfig weight{.granularity = Granularity::kChannel};
+  QuantizerConfig activation{.granularity = Granularity::kToken};
   bool stochastic_gradients = true;      // gradients are rounded stochastically, else to nearest
   double log_grad_clip = 10.0;           // log quantizer: |gradient| is clamped to this (scale-aware)
   int calibration_batches = 10;          // micro-batches that calibrated ranges are taken from

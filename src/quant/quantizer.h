@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "kernels/common/bit_width.h"
-#include "kernels/quant/fake_quant.h"
 #include "kernels/quant/range.h"
 #include "src/quant/quant_config.h"
+#include "src/quant/quant_method.h"
 #include "src/quant/wide_codes.h"
 
 namespace qat {
@@ -22,13 +22,12 @@ struct Coded {
   at::Tensor scales;            // fp32 [rows] or [1]
 };
 
-// A range of x, for one width.   lo, hi: fp32 [groups]: min and max of x, or for the log quantizer of log2|x|; mean: of
-// log2|x| (log, packed, 2 bits only).
-struct CalibratedRange {
-  at::Tensor lo, hi, mean;
-  std::int64_t batches = 0;  // that it was taken from
-  std::int64_t step = 0;     // of training, before which it was taken
+// Which copies of the codes: a product reads the rows of both matrices, and the next one may want the columns.
+struct CodeCopies {
+  bool rows = true, transposed = false;
 };
+// Memory for the codes of x, [rows, cols], with a scale for each row.
+Coded empty_codes(const at::Tensor& x, CodeCopies copies);
 
 // Ranges of some layers, by index in PrecisionMap: what one evaluation uses in place of the ranges in force.
 using RangeTable = std::map<std::int64_t, CalibratedRange>;
@@ -41,6 +40,7 @@ class Quantizer {
   bool needs_calibration() const { return calibrated_mode_; }
   const std::string& layer() const { return layer_; }
   const std::string& role() const { return role_; }
+  const QuantMethod& method() const { return *method_; }
 
   // x: [..., cols] of fp32 or bf16, contiguous. `range`: a calibrated range in place of the one in force, or null.
   // Only for min-max symmetric quantizers of at most 8 bits without per-feature scales (choose_gemm_path). Throws
@@ -57,7 +57,7 @@ class Quantizer {
   // The range of x itself.
   CalibratedRange measure(const at::Tensor& x, BitWidth width) const;
   // Whether ranges of `width` have a mean.
-  bool wants_mean(BitWidth width) const;
+  bool wants_mean(BitWidth width) const { return method_->wants_mean(width); }
   // How many values of x lie where no code of `range` reaches: int64 [], on x's device.
   at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range) const;
   // Numbers that a calibrated range consists of.   cols: last dimension of x.
@@ -67,15 +67,10 @@ class Quantizer {
   const CalibratedRange& require_range(BitWidth width) const;
   // The range that x is quantized with.
   CalibratedRange range_for(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const;
-  at::Tensor scales_from(const CalibratedRange& range, BitWidth width, at::Tensor* zero_points) const;
-  at::Tensor fake_quant_linear(const at::Tensor& x, BitWidth width, const CalibratedRange& range) const;
-  at::Tensor fake_quant_log(const at::Tensor& x, BitWidth width, const CalibratedRange& range) const;
 
   std::string layer_, role_;
-  bool log_ = false;
-  bool symmetric_ = true;
+  const QuantMethod* method_;
   bool calibrated_mode_ = false;
-  kernels::LogCodebook codebook_ = kernels::LogCodebook::kPacked;
   kernels::Axis axis_ = kernels::Axis::kRow;
   std::map<int, CalibratedRange> ranges_;  // by width
 };

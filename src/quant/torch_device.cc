@@ -58,19 +58,18 @@ void use_cuda(int index) {
   c10::impl::getDeviceGuardImpl(at::kCUDA)->setDevice(at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index)));
 }
 
-ComputeMode make_compute_mode(const std::string& device, const std::string& dtype, const std::string& attention,
-                              int index) {
+ComputeMode make_compute_mode(bool cuda, FloatChoice dtype, AttentionChoice attention, int index) {
   ComputeMode mode;
-  if (device == "cuda") {
+  if (cuda) {
     use_cuda(index);
     mode.device = at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
-    mode.dtype = dtype == "auto" || dtype == "bf16" ? at::kBFloat16 : at::kFloat;
-    mode.tf32 = dtype == "tf32";
-  } else if (dtype != "auto" && dtype != "fp32") {
-    throw Error(ErrorKind::kConfig, "compute.dtype is \"" + dtype +
+    mode.dtype = dtype == FloatChoice::kAuto || dtype == FloatChoice::kBf16 ? at::kBFloat16 : at::kFloat;
+    mode.tf32 = dtype == FloatChoice::kTf32;
+  } else if (dtype != FloatChoice::kAuto && dtype != FloatChoice::kFp32) {
+    throw Error(ErrorKind::kConfig, std::string("compute.dtype is \"") + enum_name(dtype) +
                                         "\", but CPUs compute in fp32 here: use \"auto\" or \"fp32\", or a GPU");
   }
-  mode.repeatable_attention = mode.is_cuda() && attention == "repeatable";
+  mode.repeatable_attention = mode.is_cuda() && attention == AttentionChoice::kRepeatable;
   if (mode.repeatable_attention) use_repeatable_kernels();
   at::globalContext().setAllowTF32CuBLAS(mode.tf32);
   return mode;

@@ -3,7 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
+#include "src/quant/compute_config.h"
 
 namespace qat {
 
@@ -23,9 +23,8 @@ struct ComputeMode {
 // there or does not load.
 void use_cuda(int index);
 
-// The mode for `device` ("cpu" or "cuda", GPU `index` of this process) and `dtype` (auto, bf16, tf32, fp32), in force
-// in LibTorch. Throws Error(kConfig) for what the device cannot do.
-ComputeMode make_compute_mode(const std::string& device, const std::string& dtype, const std::string& attention,
-                              int index = 0);
+// The mode for CPUs or, with `cuda`, for GPU `index` of this process, in force in LibTorch. Throws Error(kConfig) for
+// what the device cannot do.
+ComputeMode make_compute_mode(bool cuda, FloatChoice dtype, AttentionChoice attention, int index = 0);
 
 }  // namespace qat

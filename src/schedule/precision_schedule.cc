@@ -53,19 +53,12 @@ PrecisionSchedule::PrecisionSchedule(const PrecisionScheduleConfig& config, std:
                                      std::int64_t total_units)
     : config_(config), widths_(std::move(widths)), total_units_(total_units) {
   QAT_CHECK(total_units_ >= 0, "a schedule has no negative length");
-  const auto one_of = [](std::string_view key, const std::string& value,
-                         std::initializer_list<std::string_view> known) {
-    if (std::find(known.begin(), known.end(), value) == known.end())
-      fail_config(key, "\"" + value + "\"", fmt::format("must be one of {}", fmt::join(known, ", ")));
-  };
-  one_of("kind", config_.kind, {"cosine", "triangular", "list", "constant"});
-  if (config_.kind == "cosine") one_of("phase", config_.phase, {"rise", "full", "fall"});
-  one_of("grad_kind", config_.grad_kind, {"constant", "scheduled"});
   std::sort(widths_.begin(), widths_.end());
   check_widths();
   widths_ = scheduled_widths(config_, std::move(widths_));
-  if (config_.grad_kind == "scheduled") grad_bits_ = valid_widths_between(config_.grad_min_bits, config_.grad_max_bits);
-  if (config_.kind == "constant") return;
+  if (config_.grad_kind == GradientSchedule::kScheduled)
+    grad_bits_ = valid_widths_between(config_.grad_min_bits, config_.grad_max_bits);
+  if (config_.kind == ScheduleKind::kConstant) return;
   check_cycles();
 }
 
@@ -73,9 +66,9 @@ void PrecisionSchedule::check_widths() const {
   const auto trained = [&](int bits) { return std::find(widths_.begin(), widths_.end(), bits) != widths_.end(); };
   const std::string not_trained =
       fmt::format("is not a width that is trained (quant.widths: {})", fmt::join(widths_, ", "));
-  if (config_.kind == "constant") {
+  if (config_.kind == ScheduleKind::kConstant) {
     if (!trained(config_.max_bits)) fail_config("max_bits", std::to_string(config_.max_bits), not_trained);
-  } else if (config_.kind == "list") {
+  } else if (config_.kind == ScheduleKind::kList) {
     if (config_.list.empty()) fail_config("list", "empty", "precision.kind \"list\" needs at least one width");
     for (const int bits : config_.list) {
       if (!trained(bits))
@@ -95,7 +88,7 @@ void PrecisionSchedule::check_widths() const {
   }
   if (!BitWidth::is_valid(config_.grad_min_bits))
     fail_config("grad_min_bits", std::to_string(config_.grad_min_bits), "must be 2..18 or 32");
-  if (config_.grad_kind == "scheduled" &&
+  if (config_.grad_kind == GradientSchedule::kScheduled &&
       (config_.grad_min_bits > config_.grad_max_bits || !BitWidth::is_valid(config_.grad_max_bits)))
     fail_config("grad_max_bits", std::to_string(config_.grad_max_bits),
                 fmt::format("must be 2..18 or 32, and not below precision.grad_min_bits ({})", config_.grad_min_bits));
@@ -103,26 +96,27 @@ void PrecisionSchedule::check_widths() const {
 
 void PrecisionSchedule::check_cycles() const {
   if (config_.cycles < 1) fail_config("cycles", std::to_string(config_.cycles), "must be at least 1");
-  const bool falls = config_.kind == "cosine" && config_.phase == "fall";
+  const bool falls = config_.kind == ScheduleKind::kCosine && config_.phase == CosinePhase::kFall;
   if (falls && config_.warmup_steps < 0)
     fail_config("warmup_steps", std::to_string(config_.warmup_steps), "must not be negative");
   // A shorter cycle would skip entries of a list, and only alias a curve.
-  const std::int64_t shortest = config_.kind == "list" ? static_cast<std::int64_t>(config_.list.size()) : 2;
+  const std::int64_t shortest =
+      config_.kind == ScheduleKind::kList ? static_cast<std::int64_t>(config_.list.size()) : 2;
   const std::int64_t units = total_units_ - (falls ? config_.warmup_steps : 0);
   if (units / config_.cycles < shortest)
     fail_config(
         "cycles", std::to_string(config_.cycles),
         fmt::format("{} {}s in {} cycles: a cycle needs at least {}; lower precision.cycles to {}, or train longer",
-                    std::max<std::int64_t>(units, 0), config_.unit, config_.cycles, shortest,
+                    std::max<std::int64_t>(units, 0), enum_name(config_.unit), config_.cycles, shortest,
                     std::max<std::int64_t>(units / shortest, 1)));
 }
 
 PrecisionSchedule::Position PrecisionSchedule::position(std::int64_t unit) const {
-  if (config_.kind == "cosine" && config_.phase == "rise") {
+  if (config_.kind == ScheduleKind::kCosine && config_.phase == CosinePhase::kRise) {
     const std::int64_t cycle = total_units_ / config_.cycles;
     return {unit % cycle, cycle};
   }
-  if (config_.kind == "cosine" && config_.phase == "fall") {
+  if (config_.kind == ScheduleKind::kCosine && config_.phase == CosinePhase::kFall) {
     const std::int64_t cycle = (total_units_ - config_.warmup_steps) / config_.cycles;
     return {(unit - config_.warmup_steps) % cycle, cycle};
   }
@@ -132,16 +126,16 @@ PrecisionSchedule::Position PrecisionSchedule::position(std::int64_t unit) const
 
 double PrecisionSchedule::curve(std::int64_t unit, int low, int high) const {
   const double half_range = 0.5 * (high - low);
-  if (config_.kind == "triangular") {
+  if (config_.kind == ScheduleKind::kTriangular) {
     const Position x = position(unit);
     const std::int64_t up = std::min(x.num, x.den - x.num);  // the way back is the way up, mirrored
     return low + static_cast<double>((high - low) * 2 * up) / static_cast<double>(x.den);
   }
-  if (config_.phase == "full") {
+  if (config_.phase == CosinePhase::kFull) {
     const Position x = position(unit);
     return low + half_range * (1.0 - cos_pi(2 * x.num, x.den));
   }
-  if (config_.phase == "fall") {
+  if (config_.phase == CosinePhase::kFall) {
     if (unit < config_.warmup_steps) return high;
     const Position x = position(unit);
     return std::nearbyint(low + half_range * (1.0 + cos_pi(x.num, x.den)));
@@ -156,15 +150,15 @@ int PrecisionSchedule::list_entry(std::int64_t unit) const {
 }
 
 int PrecisionSchedule::weight_bits(std::int64_t unit) const {
-  if (config_.kind == "constant") return config_.max_bits;
-  if (config_.kind == "list") return list_entry(unit);
+  if (config_.kind == ScheduleKind::kConstant) return config_.max_bits;
+  if (config_.kind == ScheduleKind::kList) return list_entry(unit);
   return nearest(widths_, curve(unit, config_.min_bits, config_.max_bits));
 }
 
 int PrecisionSchedule::gradient_bits(std::int64_t unit) const {
-  if (config_.grad_kind == "constant") return config_.grad_min_bits;
-  if (config_.kind == "constant") return config_.grad_max_bits;
-  if (config_.kind == "list") {
+  if (config_.grad_kind == GradientSchedule::kConstant) return config_.grad_min_bits;
+  if (config_.kind == ScheduleKind::kConstant) return config_.grad_max_bits;
+  if (config_.kind == ScheduleKind::kList) {
     // As far between the gradient's bounds as the entry is between the list's smallest and largest width.
     const auto [low, high] = std::minmax_element(config_.list.begin(), config_.list.end());
     if (*low == *high) return config_.grad_max_bits;
@@ -196,8 +190,9 @@ std::vector<ScheduleSegment> PrecisionSchedule::segments(std::int64_t begin, std
 std::vector<int> scheduled_widths(const PrecisionScheduleConfig& config, std::vector<int> widths) {
   std::sort(widths.begin(), widths.end());
   std::erase_if(widths, [&](int bits) {
-    if (config.kind == "constant") return bits != config.max_bits;
-    if (config.kind == "list") return std::find(config.list.begin(), config.list.end(), bits) == config.list.end();
+    if (config.kind == ScheduleKind::kConstant) return bits != config.max_bits;
+    if (config.kind == ScheduleKind::kList)
+      return std::find(config.list.begin(), config.list.end(), bits) == config.list.end();
     return bits < config.min_bits || bits > config.max_bits;
   });
   return widths;

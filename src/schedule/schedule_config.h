@@ -1,32 +1,69 @@
 // Which width a step uses, and its learning rate. JSON sections "precision" and "lr".
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <string>
 #include <vector>
+
+#include "src/base/named_enum.h"
 
 namespace qat {
 
+enum class ScheduleKind : unsigned char { kCosine, kTriangular, kList, kConstant };
+template <>
+struct EnumNames<ScheduleKind> {
+  static constexpr std::array names{"cosine", "triangular", "list", "constant"};
+};
+
+// Of a cosine's cycle. Rise: min to max, then jump (CPT, arXiv:2101.09868); full: min-max-min; fall: max to min after
+// warmup_steps at max.
+enum class CosinePhase : unsigned char { kRise, kFull, kFall };
+template <>
+struct EnumNames<CosinePhase> {
+  static constexpr std::array names{"rise", "full", "fall"};
+};
+
+// What a schedule advances by; an epoch is one pass over the training tokens.
+enum class ScheduleUnit : unsigned char { kStep, kEpoch };
+template <>
+struct EnumNames<ScheduleUnit> {
+  static constexpr std::array names{"step", "epoch"};
+};
+
+enum class GradientSchedule : unsigned char { kConstant, kScheduled };
+template <>
+struct EnumNames<GradientSchedule> {
+  static constexpr std::array names{"constant", "scheduled"};
+};
+
+enum class LrDecay : unsigned char { kCosine, kLinear, kConstant };
+template <>
+struct EnumNames<LrDecay> {
+  static constexpr std::array names{"cosine", "linear", "constant"};
+};
+
 struct PrecisionScheduleConfig {
-  std::string kind = "cosine";  // cosine | triangular | list | constant
-  std::string phase = "rise";   // cosine only. rise: min to max, then jump (CPT, arXiv:2101.09868); full: min-max-min;
-                                // fall: max to min after warmup_steps at max
-  std::string unit = "step";    // the schedule advances per step | epoch (one pass over the training tokens)
-  std::int64_t cycles = 8;      // over the whole run; each at least 2 units long
-  int min_bits = 3;             // lowest scheduled width
-  int max_bits = 8;             // highest scheduled width
-  std::vector<int> list;        // list only: the widths of one cycle, each held for an equal share of it
-  std::int64_t warmup_steps = 0;       // fall only: units held at max_bits first
-  std::string grad_kind = "constant";  // constant: grad_min_bits always; scheduled: as the widths, between both bounds
-  int grad_min_bits = 8;               // bits of backward's gradients; 32: not quantized
-  int grad_max_bits = 8;               // scheduled only
+  ScheduleKind kind = ScheduleKind::kCosine;
+  CosinePhase phase = CosinePhase::kRise;  // cosine only
+  ScheduleUnit unit = ScheduleUnit::kStep;
+  std::int64_t cycles = 8;        // over the whole run; each at least 2 units long
+  int min_bits = 3;               // lowest scheduled width
+  int max_bits = 8;               // highest scheduled width
+  std::vector<int> list;          // list only: the widths of one cycle, each held for an equal share of it
+  std::int64_t warmup_steps = 0;  // fall only: units held at max_bits first
+  GradientSchedule grad_kind = GradientSchedule::kConstant;  // constant: grad_min_bits always; scheduled: as the
+                                                             // widths, between both bounds
+  int grad_min_bits = 8;                                     // bits of backward's gradients; 32: not quantized
+  int grad_max_bits = 8;                                     // scheduled only
+  // The most that gradients have: what memory and layers must be fit for.
+  int most_gradient_bits() const { return grad_kind == GradientSchedule::kScheduled ? grad_max_bits : grad_min_bits; }
 };
 
 struct LrScheduleConfig {
   double peak = 6e-4;             // learning rate after warm-up
   double min_ratio = 0.1;         // the last step's rate is peak * min_ratio
   std::int64_t warmup_steps = 0;  // linear from peak / warmup_steps to peak
-  std::string decay = "cosine";   // cosine | linear | constant
+  LrDecay decay = LrDecay::kCosine;
 };
 
 }  // namespace qat

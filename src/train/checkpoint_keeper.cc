@@ -123,7 +123,7 @@ bool CheckpointKeeper::save(TrainState state, const EvaluationRanges& ranges) {
   try {
     (void)save_run(root_, state, model_, optimizer_, comm_, ranges);
   } catch (const dist::AgreedError& error) {
-    if (error.kind() != ErrorKind::kCheckpoint || config_.on_error != "continue") throw;
+    if (error.kind() != ErrorKind::kCheckpoint || config_.on_error != OnSaveError::kContinue) throw;
     log_.warning(fmt::format("{}; training goes on (checkpoint.on_error)", error.what()));
     return false;
   }

@@ -8,7 +8,7 @@ namespace qat {
 namespace {
 
 std::int64_t schedule_units(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start) {
-  if (options.precision.unit == "step") return options.train.steps;
+  if (options.precision.unit == ScheduleUnit::kStep) return options.train.steps;
   const std::int64_t left = std::max<std::int64_t>(0, options.train.steps - start.step);
   const std::int64_t samples = start.samples + left * options.train.batch_size;
   return (samples + windows_per_epoch - 1) / windows_per_epoch;
@@ -23,12 +23,12 @@ Coordinator::Coordinator(const TrainerOptions& options, std::int64_t windows_per
       lr_(options.lr, options.train.steps) {}
 
 std::int64_t Coordinator::unit_of(RunPosition position) const {
-  return options_.precision.unit == "step" ? position.step : position.samples / windows_per_epoch_;
+  return options_.precision.unit == ScheduleUnit::kStep ? position.step : position.samples / windows_per_epoch_;
 }
 
 dist::StepPlan Coordinator::plan(RunPosition position) const {
   const ScheduledBits bits = precision_.at(unit_of(position));
-  const bool full = bits.weight == BitWidth::kFull;
+  const LayerPrecision precision = scheduled_precision(options_.quant, bits.weight, bits.gradient);
   const std::int64_t done = position.step + 1;
   const auto due = [done](std::int64_t every) { return every > 0 && done % every == 0; };
   const bool last = done == options_.train.steps;
@@ -36,9 +36,9 @@ dist::StepPlan Coordinator::plan(RunPosition position) const {
           .config_hash = options_.config_hash,
           .first_sample = static_cast<std::uint64_t>(position.samples),
           .kind = dist::StepKind::kTrain,
-          .weight_bits = bits.weight,
-          .activation_bits = full || options_.quant.activation_bits == 0 ? bits.weight : options_.quant.activation_bits,
-          .gradient_bits = full ? BitWidth::kFull : bits.gradient,
+          .weight_bits = precision.weight.bits(),
+          .activation_bits = precision.activation.bits(),
+          .gradient_bits = precision.gradient.bits(),
           .learning_rate = static_cast<float>(lr_.at(position.step)),
           // After the last step comes the final table, which evaluates anyway.
           .evaluate_after = due(options_.eval.every) && !last ? 1U : 0U,

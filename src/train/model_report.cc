@@ -16,13 +16,6 @@ double forward_total(const std::vector<LayerWork>& layers) {
   return sum;
 }
 
-// The widths of a step of training at `bits`.
-LayerPrecision training_precision(int bits, const QuantConfig& quant, const PrecisionScheduleConfig& schedule) {
-  if (bits == BitWidth::kFull) return {};
-  const int gradient = schedule.grad_kind == "scheduled" ? schedule.grad_max_bits : schedule.grad_min_bits;
-  return {BitWidth(bits), BitWidth(quant.activation_bits == 0 ? bits : quant.activation_bits), BitWidth(gradient)};
-}
-
 std::string product_path(const Gpt2& model, const QuantConfig& quant, const LayerPrecision& base) {
   const bool cuda = model.mode().is_cuda();
   const std::string path =
@@ -44,7 +37,8 @@ std::vector<std::string> product_paths(const Gpt2& model, const QuantConfig& qua
                                        const PrecisionScheduleConfig& schedule) {
   std::vector<std::pair<std::string, std::vector<int>>> by_path;  // in order of first use
   for (const int bits : quant.widths) {
-    const std::string path = product_path(model, quant, training_precision(bits, quant, schedule));
+    const std::string path =
+        product_path(model, quant, scheduled_precision(quant, bits, schedule.most_gradient_bits()));
     auto found = std::find_if(by_path.begin(), by_path.end(), [&](const auto& one) { return one.first == path; });
     if (found == by_path.end()) found = by_path.insert(by_path.end(), {path, {}});
     found->second.push_back(bits);
@@ -116,11 +110,10 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
       tensors[static_cast<std::size_t>(id)].bits = lora.quantize ? bits : BitWidth::kFull;
     }
   }
-  const bool log = quant.weight.method == "log";
-  const bool two_numbers = log || !quant.weight.symmetric;
-  return size_report(tensors, {.scale_per_row = quant.weight.granularity == "channel",
-                               .numbers_per_scale = two_numbers ? 2 : 1,
-                               .extra_code_bits = log && quant.weight.log_codebook == "seed" ? 1 : 0});
+  const CodeStorage storage = quant_method(quant.weight).storage();
+  return size_report(tensors, {.scale_per_row = quant.weight.granularity == Granularity::kChannel,
+                               .numbers_per_scale = storage.numbers_per_group,
+                               .extra_code_bits = storage.extra_bits});
 }
 
 std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
@@ -130,10 +123,9 @@ std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora
   std::vector<WidthResult> results;
   for (const WidthScore& one : scores) {
     const PrecisionMap precision = evaluation_precision(model, quant, one.bits);
-    const bool scheduled = one.bits == BitWidth::kFull || quant.activation_bits == 0;
     results.push_back(
         {.weight_bits = one.bits,
-         .activation_bits = scheduled ? one.bits : quant.activation_bits,
+         .activation_bits = scheduled_precision(quant, one.bits).activation.bits(),
          .nll = one.score.nll_sum,
          .tokens_scored = one.score.tokens,
          .size = model_size(model, lora, quant, precision),

@@ -79,7 +79,7 @@ void StepRunner::attempt(Step& step, const std::function<void()>& part) const {
   try {
     part();
   } catch (const std::exception& error) {
-    if (options_.train.on_out_of_memory == "stop" || !is_out_of_memory(error)) throw;
+    if (options_.train.on_out_of_memory == OnOutOfMemory::kStop || !is_out_of_memory(error)) throw;
     step.out_of_memory = true;
   }
 }

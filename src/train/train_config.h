@@ -1,8 +1,11 @@
 // The loop. JSON sections "run", "train" and "parallel".
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
+
+#include "src/base/named_enum.h"
 
 namespace qat {
 
@@ -11,6 +14,12 @@ struct RunSection {
   std::uint64_t seed = 1;            // of initialisation, sampling, dropout and stochastic rounding
   std::string resume = "auto";       // auto: from the newest checkpoint in dir, if any; never: refuse a folder that has
                                      // one; else: a checkpoint folder
+};
+
+enum class OnOutOfMemory : unsigned char { kStop, kSmallerMicroBatch };
+template <>
+struct EnumNames<OnOutOfMemory> {
+  static constexpr std::array names{"stop", "smaller_micro_batch"};
 };
 
 struct TrainConfig {
@@ -23,8 +32,8 @@ struct TrainConfig {
                                       // its width; 0: never
   std::int64_t spike_window = 100;    // steps that mean and deviation look back over; none is skipped before so many
   std::int64_t replica_check_every = 100;  // steps between comparisons of the ranks' parameters; 0: only in checkpoints
-  std::string on_out_of_memory = "stop";   // stop (exit 5), or smaller_micro_batch: do the step again in smaller passes
-  std::int64_t log_every = 1;              // steps between metrics lines
+  OnOutOfMemory on_out_of_memory = OnOutOfMemory::kStop;  // stop (exit 5), or do the step again in smaller passes
+  std::int64_t log_every = 1;                             // steps between metrics lines
 };
 
 struct ParallelConfig {

@@ -54,8 +54,9 @@ class TrainerTest : public ::testing::Test {
   using Prepare = std::function<void(Trainer&)>;
 
   // Runs `options` on `ranks` threads; what rank 0 ends with.
-  End train(const TrainerOptions& options, int ranks, const QuantizerConfig& activation = {.granularity = "token"},
-            const Prepare& prepare = {}, const std::atomic<int>* signal = nullptr) {
+  End train(const TrainerOptions& options, int ranks,
+            const QuantizerConfig& activation = {.granularity = Granularity::kToken}, const Prepare& prepare = {},
+            const std::atomic<int>* signal = nullptr) {
     const TokenSource tokens = tiny_tokens(train_tokens_), held_out = tiny_tokens(held_out_tokens_);
     End end;
     dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {

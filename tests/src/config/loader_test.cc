@@ -23,7 +23,7 @@ using testing::Sets;
 TEST(LoadRunConfig, DefaultsAreValidAndWithoutWarnings) {
   const LoadResult result = load_sets({});
   EXPECT_EQ(result.config.train.steps, 1000);
-  EXPECT_EQ(result.config.quant.activation.granularity, "token");
+  EXPECT_EQ(result.config.quant.activation.granularity, Granularity::kToken);
   EXPECT_THAT(result.warnings, IsEmpty());
 }
 
@@ -42,8 +42,8 @@ TEST(LoadRunConfig, ReadsEveryTypeOfValue) {
   EXPECT_EQ(c.run.dir, "läufe/ein Lauf");
   EXPECT_TRUE(c.model.freeze_base);
   EXPECT_EQ(c.quant.widths, (std::vector<int>{4, 8, 32}));
-  EXPECT_EQ(c.quant.weight.method, "log");
-  EXPECT_EQ(c.quant.activation.method, "minmax");
+  EXPECT_EQ(c.quant.weight.method, QuantizerKind::kLog);
+  EXPECT_EQ(c.quant.activation.method, QuantizerKind::kMinMax);
   ASSERT_EQ(c.quant.overrides.size(), 2U);
   EXPECT_EQ(c.quant.overrides[0].weight_bits, 8);
   EXPECT_EQ(c.quant.overrides[1].gradient_bits, 32);
@@ -154,7 +154,7 @@ TEST(LoadRunConfig, SetGivesTextKeysWhateverIsWritten) {
   const RunConfig c = load_sets({"run.dir=2024", "run.resume=true", "precision.phase=full"}).config;
   EXPECT_EQ(c.run.dir, "2024");
   EXPECT_EQ(c.run.resume, "true");
-  EXPECT_EQ(c.precision.phase, "full");
+  EXPECT_EQ(c.precision.phase, CosinePhase::kFull);
   EXPECT_EQ(load_sets({"run.dir=\"quoted\""}).config.run.dir, "quoted");
 }
 

@@ -45,7 +45,7 @@ TEST(ScoreWidths, ScoresTheModelAtEachWidth) {
 
 TEST(ScoreWidths, AWidthWithRangesOfItsOwnIsScoredWithThem) {
   TinyModel tiny;
-  tiny.quant.activation = {.granularity = "tensor", .range = "calibrated"};
+  tiny.quant.activation = {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
   tiny.build();
   tiny.randomize();
   const TokenSource tokens = test::tiny_tokens(60);

@@ -16,7 +16,7 @@ RunConfig of_preset(const std::string& name) {
   apply_gpt2_preset(name, config.model);
   config.lora.rank = 0;
   config.data.sequence_length = config.model.n_positions;
-  config.precision.kind = "constant";
+  config.precision.kind = ScheduleKind::kConstant;
   config.precision.max_bits = 8;
   config.train.micro_batch_size = config.train.batch_size = 8;
   config.eval.batch_size = 1;
@@ -94,7 +94,7 @@ TEST(MemoryModel, KnowsWhichConfigurationsFuse) {
   config.precision.grad_min_bits = 32;
   EXPECT_FALSE(fuses(8));
   config = of_preset("gpt2");
-  config.quant.activation.granularity = "tensor";
+  config.quant.activation.granularity = Granularity::kTensor;
   EXPECT_FALSE(fuses(8));
 }
 
@@ -102,27 +102,27 @@ struct GpuFigure {
   const char* preset;
   std::int64_t rank, batch, micro_batches;
   int bits;
-  const char* recompute;
+  Recompute recompute;
   bool freeze;
   double gib;  // measured: benchmarks/README.md
 };
 
 TEST(MemoryModel, IsNearWhatWasMeasuredOnGpus) {
   for (const GpuFigure& figure : std::initializer_list<GpuFigure>{
-           {"gpt2", 0, 64, 1, 8, "none", false, 19.3},
-           {"gpt2", 16, 64, 1, 8, "none", false, 19.5},
-           {"gpt2", 16, 128, 1, 8, "none", false, 36.1},
-           {"gpt2", 16, 32, 2, 8, "none", false, 12.1},
-           {"gpt2", 16, 16, 4, 8, "none", false, 9.3},
-           {"gpt2", 16, 8, 8, 8, "none", false, 7.8},
-           {"gpt2", 64, 64, 1, 8, "none", true, 18.7},
-           {"gpt2", 0, 64, 1, 32, "none", false, 22.1},
-           {"gpt2", 16, 64, 1, 8, "block", false, 7.4},
-           {"gpt2", 16, 64, 1, 8, "selective", false, 17.1},
-           {"gpt2-medium", 0, 64, 1, 8, "none", false, 48.7},
-           {"gpt2-medium", 16, 96, 1, 8, "none", false, 70.7},
-           {"gpt2-xl", 0, 24, 1, 8, "none", false, 75.6},
-           {"gpt2-xl", 16, 20, 1, 8, "none", false, 68.1},
+           {"gpt2", 0, 64, 1, 8, Recompute::kNone, false, 19.3},
+           {"gpt2", 16, 64, 1, 8, Recompute::kNone, false, 19.5},
+           {"gpt2", 16, 128, 1, 8, Recompute::kNone, false, 36.1},
+           {"gpt2", 16, 32, 2, 8, Recompute::kNone, false, 12.1},
+           {"gpt2", 16, 16, 4, 8, Recompute::kNone, false, 9.3},
+           {"gpt2", 16, 8, 8, 8, Recompute::kNone, false, 7.8},
+           {"gpt2", 64, 64, 1, 8, Recompute::kNone, true, 18.7},
+           {"gpt2", 0, 64, 1, 32, Recompute::kNone, false, 22.1},
+           {"gpt2", 16, 64, 1, 8, Recompute::kBlock, false, 7.4},
+           {"gpt2", 16, 64, 1, 8, Recompute::kSelective, false, 17.1},
+           {"gpt2-medium", 0, 64, 1, 8, Recompute::kNone, false, 48.7},
+           {"gpt2-medium", 16, 96, 1, 8, Recompute::kNone, false, 70.7},
+           {"gpt2-xl", 0, 24, 1, 8, Recompute::kNone, false, 75.6},
+           {"gpt2-xl", 16, 20, 1, 8, Recompute::kNone, false, 68.1},
        }) {
     RunConfig config = of_preset(figure.preset);
     config.lora.rank = figure.rank;
@@ -134,7 +134,7 @@ TEST(MemoryModel, IsNearWhatWasMeasuredOnGpus) {
     const double gib = static_cast<double>(gpu_memory_needed(config, {.cuda = true}).total()) / kGiB;
     EXPECT_NEAR(gib / figure.gib, 1.0, 0.1)
         << figure.preset << " rank " << figure.rank << ", " << figure.batch << " x " << figure.micro_batches
-        << " sequences, " << figure.recompute << ": " << gib << " GiB, measured " << figure.gib;
+        << " sequences, " << enum_name(figure.recompute) << ": " << gib << " GiB, measured " << figure.gib;
   }
 }
 
@@ -164,9 +164,11 @@ TEST(MemoryModel, MoreOfAnythingNeverTakesLess) {
     more("windows an evaluation", [](RunConfig& c, RankLayout&) { c.eval.batch_size *= 64; });
     more("threads", [](RunConfig&, RankLayout& l) { l.threads *= 2; });
     more("dropout of attention", [](RunConfig& c, RankLayout&) { c.model.attn_dropout = 0.1; });
-    more("widths", [](RunConfig& c, RankLayout&) { c.precision.kind = "list", c.precision.list = {8, 32}; });
+    more("widths", [](RunConfig& c, RankLayout&) {
+      c.precision.kind = ScheduleKind::kList, c.precision.list = {8, 32};
+    });
     RunConfig less = config;
-    less.compute.recompute = "block";
+    less.compute.recompute = Recompute::kBlock;
     EXPECT_LT(total(less, layout), now);
     less = config;
     less.model.freeze_base = true;

@@ -38,13 +38,13 @@ RunConfig small_config() {
   config.data.sequence_length = 64;
   config.train.micro_batch_size = 8;
   config.train.batch_size = 8;
-  config.precision.kind = "constant";
+  config.precision.kind = ScheduleKind::kConstant;
   config.precision.max_bits = 8;
   return config;
 }
 
 Measured measure(const RunConfig& config) {
-  Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1, {}, recompute_of(config.compute.recompute));
+  Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1, {}, config.compute.recompute);
   model.init_random(1);
   const PassShape shape = training_pass(config, /*cuda=*/false, config.precision.max_bits);
   WeightCache cache;
@@ -128,7 +128,7 @@ TEST(PassMemory, IsWhatLibTorchAllocatesOnEveryPathOfAPass) {
   config.model.resid_dropout = config.model.embd_dropout = 0.1;
   compare("dropout", config);
   config = small_config();
-  config.compute.recompute = "block";
+  config.compute.recompute = Recompute::kBlock;
   compare("recomputed blocks", config);
   config = small_config();
   config.model.tie_lm_head = false;

@@ -157,13 +157,16 @@ TEST(CptModel, EveryGemmPathTrains) {
     std::function<void(TinyModel&)> set;
   };
   const std::vector<Variant> variants = {
-      {"log packed", [](TinyModel& t) { t.quant.weight.method = t.quant.activation.method = "log"; }},
-      {"log seed", [](TinyModel& t) { t.quant.weight.method = "log", t.quant.weight.log_codebook = "seed"; }},
+      {"log packed", [](TinyModel& t) { t.quant.weight.method = t.quant.activation.method = QuantizerKind::kLog; }},
+      {"log seed",
+       [](TinyModel& t) {
+         t.quant.weight.method = QuantizerKind::kLog, t.quant.weight.log_codebook = LogCodebook::kSeed;
+       }},
       {"affine activations", [](TinyModel& t) { t.quant.activation.symmetric = false; }},
       {"float adapters", [](TinyModel& t) { t.lora.quantize = false; }},
       {"no adapters", [](TinyModel& t) { t.lora.rank = 0; }},
       {"whole-tensor scales",
-       [](TinyModel& t) { t.quant.weight.granularity = t.quant.activation.granularity = "tensor"; }},
+       [](TinyModel& t) { t.quant.weight.granularity = t.quant.activation.granularity = Granularity::kTensor; }},
       {"quantized tied head", [](TinyModel& t) { t.config.quantize_lm_head = true; }},
       {"own head", [](TinyModel& t) { t.config.quantize_lm_head = true, t.config.tie_lm_head = false; }},
       {"dropout", [](TinyModel& t) { t.config.embd_dropout = t.config.attn_dropout = t.config.resid_dropout = 0.1; }}};

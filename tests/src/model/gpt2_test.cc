@@ -122,9 +122,9 @@ TEST(Gpt2, TheHeadRunsInChunksOnlyWhereAChunkKnowsItsScales) {
   EXPECT_TRUE(on_codes([](TinyModel& t) { t.lora.rank = 0, t.lora.quantize = false; }));
   EXPECT_FALSE(on_codes([](TinyModel& t) { t.config.quantize_lm_head = false; }));
   EXPECT_FALSE(on_codes([](TinyModel& t) { t.lora.quantize = false; }));
-  EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.weight.granularity = "tensor"; }));
-  EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.activation.granularity = "tensor"; }));
-  EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.activation.range = "calibrated"; }));
+  EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.weight.granularity = Granularity::kTensor; }));
+  EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.activation.granularity = Granularity::kTensor; }));
+  EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.activation.range = RangeSource::kCalibrated; }));
 }
 
 }  // namespace

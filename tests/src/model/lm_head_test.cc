@@ -47,7 +47,7 @@ LmHead coded(const Operands& x, int weight_bits, int activation_bits, bool adapt
 
 // Quantized values, gradients passed straight through, everything in floats.
 at::Tensor loss_in_floats(const Operands& x, int weight_bits, int activation_bits, bool adapter) {
-  const QuantizerConfig rows{.granularity = "token"};
+  const QuantizerConfig rows{.granularity = Granularity::kToken};
   const auto q = [&](const at::Tensor& t, int bits) {
     return straight_through(t, Quantizer("head", "any", rows).fake_quant(t.detach(), BitWidth(bits)), 0.0);
   };
@@ -181,8 +181,8 @@ TEST(QuantizedLmHead, OtherQuantizersKeepTheLayerByItself) {
     const std::string name = what;
     TinyModel tiny;
     tiny.config.quantize_lm_head = true;
-    if (name == "tensor") tiny.quant.activation.granularity = "tensor";
-    if (name == "log") tiny.quant.weight.method = "log";
+    if (name == "tensor") tiny.quant.activation.granularity = Granularity::kTensor;
+    if (name == "log") tiny.quant.weight.method = QuantizerKind::kLog;
     if (name == "float adapter") tiny.lora.quantize = false;
     tiny.build();
     tiny.randomize();

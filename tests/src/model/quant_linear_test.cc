@@ -61,7 +61,7 @@ class Layer {
     };
     const QuantConfig& quant = tiny_.quant;
     const auto q = [&](const at::Tensor& t, const QuantizerConfig& config, BitWidth width) {
-      const double clip = config.method == "log" ? quant.log_grad_clip : 0.0;
+      const double clip = config.method == QuantizerKind::kLog ? quant.log_grad_clip : 0.0;
       return straight_through(t, Quantizer("layer", "any", config).fake_quant(t.detach(), width), clip);
     };
     const bool codes = choose_gemm_path(quant, precision, Device::kCpu) == GemmPath::kCodes;
@@ -114,7 +114,7 @@ const std::vector<Variant> kVariants = {
     {"float adapters", [](TinyModel& t) { t.lora.quantize = false; }},
     {"alpha", [](TinyModel& t) { t.lora.alpha = 20.0; }},
     {"affine activations", [](TinyModel& t) { t.quant.activation.symmetric = false; }},
-    {"log", [](TinyModel& t) { t.quant.weight.method = t.quant.activation.method = "log"; }}};
+    {"log", [](TinyModel& t) { t.quant.weight.method = t.quant.activation.method = QuantizerKind::kLog; }}};
 
 TEST(QuantLinear, IsTheQuantizedProductPlusTheScaledAdapter) {
   for (const Variant& variant : kVariants) {
@@ -142,7 +142,7 @@ TEST(QuantLinear, EachRoundedProductDrawsFromItsOwnStream) {
 
 TEST(QuantLinear, LogQuantizersClampEveryGradientThatPassesThem) {
   Layer layer([](TinyModel& t) {
-    t.quant.weight.method = t.quant.activation.method = "log";
+    t.quant.weight.method = t.quant.activation.method = QuantizerKind::kLog;
     t.quant.log_grad_clip = 0.01;
   });
   const Result got = layer.got(widths(4, 32));
@@ -154,7 +154,7 @@ TEST(QuantLinear, LogQuantizersClampEveryGradientThatPassesThem) {
 TEST(QuantLinear, CalibrationShowsUnquantizedInputsToWhoeverObservesTheLayer) {
   for (const bool codes : {true, false}) {
     Layer layer([&](TinyModel& t) {
-      t.quant.activation = {.symmetric = codes, .granularity = "tensor", .range = "calibrated"};
+      t.quant.activation = {.symmetric = codes, .granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
     });
     const at::NoGradGuard no_grad;
     const PrecisionMap map = widths(4, 32);
@@ -183,7 +183,8 @@ TEST(QuantLinear, APassWithRangesOfItsOwnComputesAsIfTheyWereInForce) {
   for (const bool codes : {true, false}) {
     for (const bool quantized_adapter : {true, false}) {
       Layer layer([&](TinyModel& t) {
-        t.quant.activation = {.symmetric = codes, .granularity = "tensor", .range = "calibrated"};
+        t.quant.activation = {
+            .symmetric = codes, .granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
         t.lora.quantize = quantized_adapter;
       });
       const at::NoGradGuard no_grad;

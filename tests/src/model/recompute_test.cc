@@ -58,19 +58,6 @@ TEST(RecomputedSegment, KeepsNoIntermediateResult) {
   EXPECT_TRUE(at::equal(plain, again));
 }
 
-TEST(RecomputeMode, RefusesAnUnknownName) {
-  EXPECT_EQ(recompute_of("none"), Recompute::kNone);
-  EXPECT_EQ(recompute_of("block"), Recompute::kBlock);
-  EXPECT_EQ(recompute_of("selective"), Recompute::kSelective);
-  try {
-    recompute_of("blocks");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kConfig);
-    EXPECT_STREQ(error.what(), "compute.recompute = \"blocks\": must be one of \"none\", \"block\" and \"selective\"");
-  }
-}
-
 struct Case {
   int bits, gradient_bits, kv_bits;
   bool freeze_base;

@@ -11,8 +11,8 @@
 namespace qat {
 namespace {
 
-const QuantizerConfig kPerRow{.granularity = "channel"};
-const QuantizerConfig kPerTensor{.granularity = "tensor"};
+const QuantizerConfig kPerRow{.granularity = Granularity::kChannel};
+const QuantizerConfig kPerTensor{.granularity = Granularity::kTensor};
 
 at::Tensor decode(const Coded& coded) {
   return coded.codes.to(at::kDouble) * coded.scales.to(at::kDouble).unsqueeze(1);

@@ -34,7 +34,7 @@ class AnyQuantizer : public ::testing::TestWithParam<Case> {
 
 TEST_P(AnyQuantizer, IsIdempotentWithItsRangeHeld) {
   QuantizerConfig held = GetParam().config;
-  held.range = "calibrated";
+  held.range = RangeSource::kCalibrated;
   Quantizer q("layer", "activation", held);
   hold(q, width(), {input()});
   const at::Tensor once = q.fake_quant(input(), width());
@@ -46,7 +46,7 @@ TEST_P(AnyQuantizer, IsMonotone) {
               {.method = GetParam().config.method,
                .symmetric = GetParam().config.symmetric,
                .log_codebook = GetParam().config.log_codebook,
-               .granularity = "tensor"});
+               .granularity = Granularity::kTensor});
   const at::Tensor sorted = std::get<0>(at::sort(input().reshape({1, -1})));
   const at::Tensor y = q.fake_quant(sorted, width());
   EXPECT_TRUE((y.diff() >= 0).all().item<bool>());
@@ -58,7 +58,8 @@ TEST_P(AnyQuantizer, KeepsTheLargestMagnitudeOfEachGroup) {
   x.select(1, 0).fill_(2.0);
   x.select(1, 1).fill_(-2.0);
   const at::Tensor y = quantizer().fake_quant(x, width());
-  if (GetParam().config.method == "log" && GetParam().bits == 2) return;  // one magnitude: the mean exponent
+  if (GetParam().config.method == QuantizerKind::kLog && GetParam().bits == 2)
+    return;  // one magnitude: the mean exponent
   const double tolerance = GetParam().config.symmetric ? 1e-5 : 0.51 * 4.0 / ((1 << GetParam().bits) - 1);
   EXPECT_NEAR(y.max().item<double>(), 2.0, tolerance);
   EXPECT_NEAR(y.min().item<double>(), -2.0, tolerance);
@@ -69,14 +70,19 @@ INSTANTIATE_TEST_SUITE_P(
       std::vector<Case> cases;
       for (const int bits : {2, 3, 4, 5, 6, 7, 8, 12, 18}) {
         const std::string suffix = std::to_string(bits);
-        cases.push_back({"SymmetricTensor" + suffix, {.granularity = "tensor"}, bits});
-        cases.push_back({"SymmetricFeature" + suffix, {.granularity = "feature"}, bits});
-        cases.push_back({"AffineTensor" + suffix, {.symmetric = false, .granularity = "tensor"}, bits});
+        cases.push_back({"SymmetricTensor" + suffix, {.granularity = Granularity::kTensor}, bits});
+        cases.push_back({"SymmetricFeature" + suffix, {.granularity = Granularity::kFeature}, bits});
+        cases.push_back({"AffineTensor" + suffix, {.symmetric = false, .granularity = Granularity::kTensor}, bits});
         if (bits <= 8) {
+          cases.push_back({"LogPacked" + suffix,
+                           {.method = QuantizerKind::kLog,
+                            .log_codebook = LogCodebook::kPacked,
+                            .granularity = Granularity::kTensor},
+                           bits});
           cases.push_back(
-              {"LogPacked" + suffix, {.method = "log", .log_codebook = "packed", .granularity = "tensor"}, bits});
-          cases.push_back(
-              {"LogSeed" + suffix, {.method = "log", .log_codebook = "seed", .granularity = "tensor"}, bits});
+              {"LogSeed" + suffix,
+               {.method = QuantizerKind::kLog, .log_codebook = LogCodebook::kSeed, .granularity = Granularity::kTensor},
+               bits});
         }
       }
       return cases;
@@ -86,7 +92,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Quantizer, CodesAndFakeQuantizationAreTheSameValuesBitForBit) {
   torch::manual_seed(4);
   const at::Tensor x = at::randn({5, 64});
-  for (const char* granularity : {"token", "tensor"}) {
+  for (const Granularity granularity : {Granularity::kToken, Granularity::kTensor}) {
     const Quantizer q("layer", "activation", {.granularity = granularity});
     for (int bits = 2; bits <= 8; ++bits) {
       const Coded coded = q.encode(x, BitWidth(bits), /*with_transposed=*/true);
@@ -98,10 +104,11 @@ TEST(Quantizer, CodesAndFakeQuantizationAreTheSameValuesBitForBit) {
 
 // docs/numerics.md, "Checks".
 TEST(Quantizer, GivesTheExamplesOfThePage) {
-  const QuantizerConfig symmetric{.granularity = "channel"};
-  const QuantizerConfig affine{.symmetric = false, .granularity = "channel"};
-  const QuantizerConfig packed{.method = "log", .granularity = "channel"};
-  const QuantizerConfig seed{.method = "log", .log_codebook = "seed", .granularity = "channel"};
+  const QuantizerConfig symmetric{.granularity = Granularity::kChannel};
+  const QuantizerConfig affine{.symmetric = false, .granularity = Granularity::kChannel};
+  const QuantizerConfig packed{.method = QuantizerKind::kLog, .granularity = Granularity::kChannel};
+  const QuantizerConfig seed{
+      .method = QuantizerKind::kLog, .log_codebook = LogCodebook::kSeed, .granularity = Granularity::kChannel};
   struct Example {
     QuantizerConfig config;
     int bits;
@@ -123,11 +130,12 @@ TEST(Quantizer, GivesTheExamplesOfThePage) {
 
 TEST(Quantizer, ThirtyTwoBitsAreABypass) {
   const at::Tensor x = at::randn({2, 3});
-  EXPECT_TRUE(at::equal(Quantizer("layer", "weight", {.granularity = "channel"}).fake_quant(x, BitWidth(32)), x));
+  EXPECT_TRUE(
+      at::equal(Quantizer("layer", "weight", {.granularity = Granularity::kChannel}).fake_quant(x, BitWidth(32)), x));
 }
 
 TEST(Quantizer, UncalibratedUseNamesLayerRoleAndWidths) {
-  Quantizer q("h.3.mlp.c_fc", "activation", {.granularity = "tensor", .range = "calibrated"});
+  Quantizer q("h.3.mlp.c_fc", "activation", {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated});
   hold(q, BitWidth(8), {at::randn({4, 4})});
   EXPECT_NO_THROW((void)q.encode(at::randn({4, 4}), BitWidth(8), false));
   try {
@@ -143,19 +151,19 @@ TEST(Quantizer, UncalibratedUseNamesLayerRoleAndWidths) {
 
 // Values beyond what calibration saw saturate; values of the data at hand never do.
 TEST(Quantizer, ACalibratedRangeHoldsForOtherData) {
-  for (const char* method : {"minmax", "log"}) {
+  for (const QuantizerKind method : {QuantizerKind::kMinMax, QuantizerKind::kLog}) {
     for (const bool symmetric : {true, false}) {
-      SCOPED_TRACE(method + std::string(symmetric ? " symmetric" : ""));
+      SCOPED_TRACE(enum_name(method) + std::string(symmetric ? " symmetric" : ""));
       const BitWidth width(8);
-      const QuantizerConfig dynamic{.method = method, .symmetric = symmetric, .granularity = "tensor"};
+      const QuantizerConfig dynamic{.method = method, .symmetric = symmetric, .granularity = Granularity::kTensor};
       QuantizerConfig held = dynamic;
-      held.range = "calibrated";
+      held.range = RangeSource::kCalibrated;
       Quantizer q("layer", "activation", held);
       hold(q, width, {at::tensor({-2.0F, 0.5F, 2.0F})});
       const at::Tensor x = at::tensor({1.0F, 64.0F}).unsqueeze(0);
       EXPECT_NEAR(q.fake_quant(x, width).max().item<double>(), 2.0, 0.02);
       EXPECT_NEAR(Quantizer("layer", "activation", dynamic).fake_quant(x, width).max().item<double>(), 64.0, 0.5);
-      if (!symmetric || std::string(method) == "log") continue;
+      if (!symmetric || method == QuantizerKind::kLog) continue;
       const Coded coded = q.encode(x, width, false);
       EXPECT_NEAR((coded.codes.to(at::kFloat) * coded.scales).max().item<double>(), 2.0, 1e-5);
       const WideCoded wide = q.encode_wide(x, width);
@@ -167,12 +175,15 @@ TEST(Quantizer, ACalibratedRangeHoldsForOtherData) {
 // Evaluation's own range is used where it is given, by every form of quantization, and nowhere else.
 TEST(Quantizer, ARangeGivenForOneUseTakesThePlaceOfTheOneInForce) {
   const BitWidth width(8);
-  for (const char* method : {"minmax", "log"}) {
+  for (const QuantizerKind method : {QuantizerKind::kMinMax, QuantizerKind::kLog}) {
     for (const bool symmetric : {true, false}) {
-      if (std::string(method) == "log" && !symmetric) continue;
-      SCOPED_TRACE(method + std::string(symmetric ? " symmetric" : ""));
+      if (method == QuantizerKind::kLog && !symmetric) continue;
+      SCOPED_TRACE(enum_name(method) + std::string(symmetric ? " symmetric" : ""));
       Quantizer q("layer", "activation",
-                  {.method = method, .symmetric = symmetric, .granularity = "tensor", .range = "calibrated"});
+                  {.method = method,
+                   .symmetric = symmetric,
+                   .granularity = Granularity::kTensor,
+                   .range = RangeSource::kCalibrated});
       const at::Tensor x = at::tensor({-64.0F, 1.0F, 64.0F}).unsqueeze(0);
       const CalibratedRange own = test::range_of(q, width, {x});
       const auto largest = [&](const CalibratedRange* range) {
@@ -182,7 +193,7 @@ TEST(Quantizer, ARangeGivenForOneUseTakesThePlaceOfTheOneInForce) {
       hold(q, width, {at::tensor({-2.0F, 0.5F, 2.0F})});
       EXPECT_NEAR(largest(&own), 64.0, 0.6);
       EXPECT_NEAR(largest(nullptr), 2.0, 0.02);
-      if (!symmetric || std::string(method) == "log") continue;
+      if (!symmetric || method == QuantizerKind::kLog) continue;
       const Coded coded = q.encode(x, width, false, &own);
       EXPECT_NEAR((coded.codes.to(at::kFloat) * coded.scales).max().item<double>(), 64.0, 1e-3);
       const WideCoded wide = q.encode_wide(x, width, &own);
@@ -193,7 +204,8 @@ TEST(Quantizer, ARangeGivenForOneUseTakesThePlaceOfTheOneInForce) {
 
 // Of 2-bit packed log codes, whose only magnitude is 2 to the mean exponent.
 TEST(Quantizer, TheOneMagnitudeIsTheMeanOverBatches) {
-  Quantizer q("layer", "activation", {.method = "log", .granularity = "tensor", .range = "calibrated"});
+  Quantizer q("layer", "activation",
+              {.method = QuantizerKind::kLog, .granularity = Granularity::kTensor, .range = RangeSource::kCalibrated});
   // exponents 1, 2, 5
   hold(q, BitWidth(2), {at::full({1, 6}, 2.0F), at::full({1, 6}, 4.0F), at::full({1, 6}, 32.0F)});
   const at::Tensor y = q.fake_quant(at::tensor({-1.0F, 0.0F, 64.0F}).unsqueeze(0), BitWidth(2));
@@ -203,20 +215,21 @@ TEST(Quantizer, TheOneMagnitudeIsTheMeanOverBatches) {
 
 TEST(Quantizer, LogCodebooksHaveTheirNumbersOfMagnitudes) {
   const at::Tensor x = at::exp2(at::linspace(-4.0, 4.0, 1000)).unsqueeze(0);
-  for (const std::string codebook : {"packed", "seed"}) {
-    const Quantizer q("layer", "weight", {.method = "log", .log_codebook = codebook, .granularity = "tensor"});
+  for (const LogCodebook codebook : {LogCodebook::kPacked, LogCodebook::kSeed}) {
+    const Quantizer q("layer", "weight",
+                      {.method = QuantizerKind::kLog, .log_codebook = codebook, .granularity = Granularity::kTensor});
     const at::Tensor y = q.fake_quant(x, BitWidth(3));
     const std::set<float> distinct(y.data_ptr<float>(), y.data_ptr<float>() + y.numel());
-    EXPECT_EQ(distinct.size(), codebook == "packed" ? 3U : 7U);
+    EXPECT_EQ(distinct.size(), codebook == LogCodebook::kPacked ? 3U : 7U);
   }
-  const Quantizer packed("layer", "weight", {.method = "log", .granularity = "tensor"});
+  const Quantizer packed("layer", "weight", {.method = QuantizerKind::kLog, .granularity = Granularity::kTensor});
   const at::Tensor y = packed.fake_quant(at::tensor({0.0F, 0.0625F, 16.0F}).unsqueeze(0), BitWidth(3));
   EXPECT_TRUE(at::allclose(y, at::tensor({0.0F, 0.0625F, 16.0F}).unsqueeze(0), 1e-5));  // a zero widens no range
 }
 
 TEST(Quantizer, RangesOfZerosAndSubnormalsGiveFinitePositiveScales) {
   for (const float value : {0.0F, 1e-42F, 7.0F}) {
-    const Quantizer q("layer", "activation", {.granularity = "token"});
+    const Quantizer q("layer", "activation", {.granularity = Granularity::kToken});
     const Coded coded = q.encode(at::full({2, 3}, value), BitWidth(4), false);
     EXPECT_TRUE((coded.scales > 0).all().item<bool>());
     EXPECT_TRUE(at::isfinite(coded.scales).all().item<bool>());
@@ -238,10 +251,10 @@ TEST(GemmPath, CodesNeedScalesThatFactorOut) {
   EXPECT_EQ(path(config, 11, 11, Device::kCuda), GemmPath::kWideCodes);
   EXPECT_EQ(path(config, 11, 12, Device::kCuda), GemmPath::kFakeQuant);
   QuantConfig feature = config;
-  feature.activation.granularity = "feature";
+  feature.activation.granularity = Granularity::kFeature;
   EXPECT_EQ(path(feature, 8, 8), GemmPath::kFakeQuant);
   QuantConfig log = config;
-  log.weight.method = "log";
+  log.weight.method = QuantizerKind::kLog;
   EXPECT_EQ(path(log, 4, 4), GemmPath::kFakeQuant);
   QuantConfig affine = config;
   affine.activation.symmetric = false;

@@ -17,8 +17,8 @@ class WideCodesAtWidth : public ::testing::TestWithParam<int> {
     x = at::randn({2, 5, 48}).requires_grad_(true);
     w = (at::randn({12, 48}) * 0.02).requires_grad_(true);
     bias = at::randn({12}).requires_grad_(true);
-    xq = Quantizer("layer", "activation", {.granularity = "token"}).encode_wide(x, BitWidth(GetParam()));
-    wq = Quantizer("layer", "weight", {.granularity = "channel"}).encode_wide(w, BitWidth(GetParam()));
+    xq = Quantizer("layer", "activation", {.granularity = Granularity::kToken}).encode_wide(x, BitWidth(GetParam()));
+    wq = Quantizer("layer", "weight", {.granularity = Granularity::kChannel}).encode_wide(w, BitWidth(GetParam()));
   }
   static at::Tensor values(const WideCoded& coded) {
     return coded.codes.to(at::kDouble) * coded.scales.to(at::kDouble).unsqueeze(1);
@@ -60,8 +60,8 @@ TEST(WideCodes, RoundedGradientsAreThoseOfFloatLinear) {
   torch::manual_seed(29);
   const at::Tensor x = at::randn({7, 16}).requires_grad_(true), w = at::randn({4, 16}).requires_grad_(true);
   const BitWidth width(10);
-  const WideCoded xq = Quantizer("layer", "activation", {.granularity = "token"}).encode_wide(x, width);
-  const WideCoded wq = Quantizer("layer", "weight", {.granularity = "channel"}).encode_wide(w, width);
+  const WideCoded xq = Quantizer("layer", "activation", {.granularity = Granularity::kToken}).encode_wide(x, width);
+  const WideCoded wq = Quantizer("layer", "weight", {.granularity = Granularity::kChannel}).encode_wide(w, width);
   const GradientRounding rounding{.width = BitWidth(6), .stochastic = true, .key = {.seed = 3, .stream = 4}};
   const at::Tensor g = at::randn({7, 4}), bias = at::zeros({4}).requires_grad_(true);
   wide_code_linear(x, w, bias, xq, wq, rounding).backward(g);

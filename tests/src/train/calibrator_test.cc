@@ -24,7 +24,7 @@ constexpr CalibratorOptions kThreeBatches{.seed = 1, .batches = 3, .micro_batch_
 
 TinyModel calibrated_model() {
   TinyModel spec;
-  spec.quant.activation = {.granularity = "tensor", .range = "calibrated"};
+  spec.quant.activation = {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
   return spec;
 }
 
@@ -40,7 +40,7 @@ TEST(Calibration, SeesBatchesOfItsOwnFromFarBeyondTraining) {
   const auto comm = dist::make_single_comm();
   TinyModel spec;
   spec.config.quantize_lm_head = true;
-  spec.quant.activation = {.granularity = "feature", .range = "calibrated"};
+  spec.quant.activation = {.granularity = Granularity::kFeature, .range = RangeSource::kCalibrated};
   TinyRank rank(spec, tokens, *comm, test::tiny_options());
   const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), 4, 4, 8);
   dist::StopPoll never(*comm);
@@ -73,7 +73,8 @@ TEST(Calibration, MeansAreOverAllBatchesOfAllRanksWithTheSameBits) {
   for (const int ranks : {1, 2, 3, 4}) {
     dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
       TinyModel spec;
-      spec.quant.activation = {.method = "log", .granularity = "tensor", .range = "calibrated"};
+      spec.quant.activation = {
+          .method = QuantizerKind::kLog, .granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
       StepRunnerOptions options = test::tiny_options();
       options.train.batch_size = 48;
       TinyRank rank(spec, tokens, comm, options);
@@ -153,7 +154,7 @@ TEST(LayersToCalibrate, AreThoseWithoutARangeAndThoseWhoseRangeIsOfAnEarlierPeri
   EXPECT_THAT(layers(8, 19, 10), ElementsAre(0, 1, 3, 4, 5, 6, 7));
   EXPECT_EQ(layers(8, 20, 10), all_layers(model));  // taken at 12, between 10 and 20
   EXPECT_EQ(layers(4, 12, 0), all_layers(model));   // another width
-  spec.quant.activation.range = "dynamic";
+  spec.quant.activation.range = RangeSource::kDynamic;
   spec.build();
   EXPECT_THAT(layers_to_calibrate(*spec.model, PrecisionMap::uniform(spec.config.linears(), 8, 8), 0, 0), IsEmpty());
 }

@@ -12,11 +12,11 @@ TrainerOptions options() {
   TrainerOptions o;
   o.train = {.steps = 10, .batch_size = 4};
   o.quant.widths = {4, 8, 32};
-  o.precision.kind = "list";
+  o.precision.kind = ScheduleKind::kList;
   o.precision.list = {8, 4, 32};
   o.precision.cycles = 1;
   o.precision.grad_min_bits = 6;
-  o.lr = {.peak = 1.0, .min_ratio = 0.0, .warmup_steps = 2, .decay = "linear"};
+  o.lr = {.peak = 1.0, .min_ratio = 0.0, .warmup_steps = 2, .decay = LrDecay::kLinear};
   o.config_hash = 77;
   return o;
 }
@@ -58,7 +58,7 @@ TEST(Coordinator, FixedActivationBitsHoldInQuantizedStepsOnly) {
 
 TEST(Coordinator, AnEpochIsOnePassOverTheWindows) {
   TrainerOptions o = options();
-  o.precision.unit = "epoch";
+  o.precision.unit = ScheduleUnit::kEpoch;
   const Coordinator coordinator(o, /*windows_per_epoch=*/16);  // 40 samples: two and a half epochs, three units
   for (std::int64_t step = 0; step < 10; ++step)
     EXPECT_EQ(coordinator.plan(at(step)).weight_bits, step < 4 ? 8 : step < 8 ? 4 : 32) << step;
@@ -66,7 +66,7 @@ TEST(Coordinator, AnEpochIsOnePassOverTheWindows) {
 
 TEST(Coordinator, EpochsAndSamplesAreCountedFromWhatWasReadWhateverTheBatchWas) {
   TrainerOptions o = options();
-  o.precision.unit = "epoch";
+  o.precision.unit = ScheduleUnit::kEpoch;
   // Six steps of 4 samples, then four of 8: 56 samples, three and a half epochs of 16, four units over three widths.
   o.train.batch_size = 8;
   const Coordinator coordinator(o, 16, {.step = 6, .samples = 24});

@@ -94,7 +94,7 @@ TEST_F(LostTokens, EndAStepBeforeAnyParameterChanges) {
 
 TEST_F(LostTokens, EndCalibration) {
   QuantConfig quant;
-  quant.activation = {.granularity = "tensor", .range = "calibrated"};
+  quant.activation = {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
   expect_agreed_end(quant, 1, [](TinyRank& rank, const TokenSource&, dist::Communicator& comm, const auto& lose) {
     lose();
     dist::StopPoll never(comm);

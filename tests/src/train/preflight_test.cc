@@ -44,7 +44,7 @@ TEST(Preflight, FindsTextTooShortForASampleOrAPrediction) {
 
 TEST(Preflight, FindsCyclesThatTheEpochsCannotFollow) {
   TrainerOptions o = options();
-  o.precision.unit = "epoch";
+  o.precision.unit = ScheduleUnit::kEpoch;
   const TokenSource tokens = test::tiny_tokens();
   // 8 steps of 16 samples are a part of one epoch of 332 windows.
   EXPECT_THAT(refusal(ErrorKind::kConfig, o, tokens, test::tiny_tokens(50)),

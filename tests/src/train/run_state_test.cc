@@ -36,7 +36,8 @@ class RunStateTest : public ::testing::Test {
   }
   static TinyModel log_model() {
     TinyModel spec;
-    spec.quant.activation = {.method = "log", .granularity = "tensor", .range = "calibrated"};
+    spec.quant.activation = {
+        .method = QuantizerKind::kLog, .granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
     return spec;
   }
 

@@ -188,14 +188,15 @@ TEST(StepRunner, TheLargestSignalReachesEveryRank) {
 
 TEST(Calibration, GivesEveryRankTheRangesOfOneRank) {
   const TokenSource tokens = test::tiny_tokens();
-  for (const char* method : {"minmax", "log"}) {
-    const int bits = std::string(method) == "log" ? 2 : 4;  // the widths without and with a mean
+  for (const QuantizerKind method : {QuantizerKind::kMinMax, QuantizerKind::kLog}) {
+    const int bits = method == QuantizerKind::kLog ? 2 : 4;  // the widths without and with a mean
     std::vector<float> expected;
     std::mutex mutex;
     for (const int ranks : {1, 2, 3, 4, 8}) {
       dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
         TinyModel spec;
-        spec.quant.activation = {.method = method, .granularity = "tensor", .range = "calibrated"};
+        spec.quant.activation = {
+            .method = method, .granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
         StepRunnerOptions options = test::tiny_options();
         options.train.batch_size = 48;
         TinyRank rank(spec, tokens, comm, options);

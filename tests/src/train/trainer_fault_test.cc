@@ -15,7 +15,7 @@ using test::TrainerTest;
 TEST_F(TrainerTest, NonFiniteStepsAreSkippedCountedAndThenEndTheRunWithACheckpoint) {
   TrainerOptions o = options("run", 20);
   try {
-    train(o, 2, {.granularity = "token"}, [](Trainer& trainer) {
+    train(o, 2, {.granularity = Granularity::kToken}, [](Trainer& trainer) {
       trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
         if ((step == 2 || step >= 5) && micro_batch == 1) flat[0] = INFINITY;
       });
@@ -37,8 +37,9 @@ TEST_F(TrainerTest, NonFiniteStepsAreSkippedCountedAndThenEndTheRunWithACheckpoi
       if (step == 2 && micro_batch == 1) flat[0] = INFINITY;
     });
   };
-  const End resumed = train(o, 2, {.granularity = "token"}, second_step);
-  EXPECT_EQ(resumed.parameters, train(options("whole", 20), 2, {.granularity = "token"}, second_step).parameters);
+  const End resumed = train(o, 2, {.granularity = Granularity::kToken}, second_step);
+  EXPECT_EQ(resumed.parameters,
+            train(options("whole", 20), 2, {.granularity = Granularity::kToken}, second_step).parameters);
 }
 
 // A learning rate that wrecks the parameters at one step; `wreck` is the first that sees them.
@@ -81,18 +82,18 @@ TEST_F(TrainerTest, ASpikeIsSkippedOnceThereIsAWindowAndOnlyIfAskedFor) {
     };
   };
   TrainerOptions o = options("late", 20);
-  o.precision = {.kind = "constant", .max_bits = 8};
+  o.precision = {.kind = ScheduleKind::kConstant, .max_bits = 8};
   o.train.spike_deviations = 6.0, o.train.spike_window = 10;
-  EXPECT_EQ(train(o, 2, {.granularity = "token"}, spike_at(15)).state.skips_total, 1);
+  EXPECT_EQ(train(o, 2, {.granularity = Granularity::kToken}, spike_at(15)).state.skips_total, 1);
   o.run.dir = (root_ / "early").string();
-  EXPECT_EQ(train(o, 2, {.granularity = "token"}, spike_at(5)).state.skips_total, 0);
+  EXPECT_EQ(train(o, 2, {.granularity = Granularity::kToken}, spike_at(5)).state.skips_total, 0);
   o.run.dir = (root_ / "off").string(), o.train.spike_deviations = 0.0;
-  EXPECT_EQ(train(o, 2, {.granularity = "token"}, spike_at(15)).state.skips_total, 0);
+  EXPECT_EQ(train(o, 2, {.granularity = Granularity::kToken}, spike_at(15)).state.skips_total, 0);
   // The statistics survive a resume.
   o.run.dir = (root_ / "part").string(), o.train.spike_deviations = 6.0, o.train.steps = 14;
   train(o, 1);
   o.train.steps = 20;
-  EXPECT_EQ(train(o, 2, {.granularity = "token"}, spike_at(15)).state.skips_total, 1);
+  EXPECT_EQ(train(o, 2, {.granularity = Granularity::kToken}, spike_at(15)).state.skips_total, 1);
 }
 
 TEST_F(TrainerTest, ABitFlippedOnOneReplicaIsFound) {
@@ -131,7 +132,7 @@ TEST_F(TrainerTest, ABitFlippedOnOneReplicaIsFound) {
 // One rank's memory does not suffice for passes of two sequences: all of them go on with passes of one.
 TEST_F(TrainerTest, TheStepThatMemoryDoesNotSufficeForIsDoneAgainInSmallerPasses) {
   TrainerOptions o = options("run", 6);
-  o.train.on_out_of_memory = "smaller_micro_batch";
+  o.train.on_out_of_memory = OnOutOfMemory::kSmallerMicroBatch;
   const auto hook = [](bool always) {
     return [always](Trainer& trainer) {
       StepRunner* const runner = &trainer.runner();
@@ -142,7 +143,7 @@ TEST_F(TrainerTest, TheStepThatMemoryDoesNotSufficeForIsDoneAgainInSmallerPasses
     };
   };
   ASSERT_EQ(o.train.micro_batch_size, 2);
-  const End end = train(o, 2, {.granularity = "token"}, hook(false));
+  const End end = train(o, 2, {.granularity = Granularity::kToken}, hook(false));
   EXPECT_EQ(end.state.step, 6);
   EXPECT_THAT(read("run", "logs/rank_000.log"),
               ::testing::HasSubstr("out of memory on rank 1 in step 3: from this step on, passes are of 1 sequences"));
@@ -157,9 +158,9 @@ TEST_F(TrainerTest, TheStepThatMemoryDoesNotSufficeForIsDoneAgainInSmallerPasses
   EXPECT_EQ(train(rest, 2).parameters, end.parameters);
 
   TrainerOptions hopeless = options("hopeless", 6);
-  hopeless.train.on_out_of_memory = "smaller_micro_batch";
+  hopeless.train.on_out_of_memory = OnOutOfMemory::kSmallerMicroBatch;
   try {
-    train(hopeless, 2, {.granularity = "token"}, hook(true));
+    train(hopeless, 2, {.granularity = Granularity::kToken}, hook(true));
     FAIL() << "finished";
   } catch (const dist::AgreedError& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kOutOfMemory);
@@ -173,7 +174,7 @@ TEST_F(TrainerTest, AnUpdateThatWouldNotBeFiniteEndsTheRunAndIsNotSaved) {
   o.checkpoint.every = 2;
   o.optim.clip_norm = 0.0;
   try {
-    train(o, 2, {.granularity = "token"}, [](Trainer& trainer) {
+    train(o, 2, {.granularity = Granularity::kToken}, [](Trainer& trainer) {
       trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
         if (step == 5 && micro_batch == 0) flat[0] = 1e30F;
       });

@@ -11,7 +11,7 @@ namespace fs = std::filesystem;
 using test::TrainerTest;
 
 TEST_F(TrainerTest, CalibratedRangesAreKeptInTheCheckpoint) {
-  const QuantizerConfig calibrated{.granularity = "tensor", .range = "calibrated"};
+  const QuantizerConfig calibrated{.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
   const End whole = train(options("whole", 8), 1, calibrated);
   TrainerOptions part = options("part", 8);
   std::atomic<int> signal{0};
@@ -29,7 +29,7 @@ TEST_F(TrainerTest, CalibratedRangesAreKeptInTheCheckpoint) {
 
 // Evaluation calibrates widths that training has not reached; what training calibrates, and when, is its own.
 TEST_F(TrainerTest, EvaluationChangesNoBitOfTrainingWithCalibratedRanges) {
-  const QuantizerConfig calibrated{.granularity = "tensor", .range = "calibrated"};
+  const QuantizerConfig calibrated{.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
   std::optional<End> first;
   for (const std::int64_t every : {0, 1, 5}) {
     TrainerOptions o = options("every " + std::to_string(every), 12);
@@ -53,7 +53,7 @@ TEST_F(TrainerTest, TheFinalCheckpointHoldsTheRangesOfTheFinalTable) {
     o.quant.widths = {2, 3, 4, 5, 6, 8, 32};
     o.eval.bits = {32, 8, 6, 3, 2};
     o.quant.recalibrate_every = recalibrate_every;
-    o.quant.activation = {.granularity = "tensor", .range = "calibrated"};
+    o.quant.activation = {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
     train(o, 2, o.quant.activation);
     const CheckpointReader reader =
         CheckpointReader::open(list_checkpoints(fs::path(o.run.dir) / "checkpoints").back().folder);
@@ -77,7 +77,7 @@ TEST_F(TrainerTest, TheFinalCheckpointHoldsTheRangesOfTheFinalTable) {
 }
 
 TEST_F(TrainerTest, RangesTakenAnewAreTheSameRunOnAnyRanksAndAfterAResume) {
-  const QuantizerConfig calibrated{.granularity = "tensor", .range = "calibrated"};
+  const QuantizerConfig calibrated{.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
   const auto with = [&](const std::string& dir, std::int64_t every) {
     TrainerOptions o = options(dir, 12);
     o.quant.recalibrate_every = every;
@@ -105,7 +105,7 @@ TEST_F(TrainerTest, RangesTakenAnewAreTheSameRunOnAnyRanksAndAfterAResume) {
 TEST_F(TrainerTest, CalibratesOnAsManyBatchesAsAsked) {
   TrainerOptions o = options("run", 4);
   o.quant.calibration_batches = 4;
-  train(o, 2, {.granularity = "tensor", .range = "calibrated"});
+  train(o, 2, {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated});
   const auto reader = CheckpointReader::open(list_checkpoints(root_ / "run/checkpoints").back().folder);
   EXPECT_EQ(reader.attribute<std::int64_t>("/quant/h.0.attn.c_attn/activation/3/lo", "batches"), 4);
 }

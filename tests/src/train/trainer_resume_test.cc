@@ -17,7 +17,7 @@ TEST_F(TrainerTest, ARunStoppedAndResumedContinuesBitForBit) {
   part.checkpoint.every = 5;
   std::atomic<int> signal{0};
   const End stopped = train(
-      part, 2, {.granularity = "token"},
+      part, 2, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
         trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
           if (step == 6) signal = 15;
@@ -85,7 +85,7 @@ TEST_F(TrainerTest, AResumeOnOtherRanksGivesTheSameRun) {
   TrainerOptions part = options("part", 8);
   std::atomic<int> signal{0};
   train(
-      part, 4, {.granularity = "token"},
+      part, 4, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
         trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
           if (step == 2) signal = 10;
@@ -147,10 +147,10 @@ TEST_F(TrainerTest, TheSameCommandThatWentBackGoesOnWhenItIsStartedAgain) {
       });
     };
   };
-  EXPECT_FALSE(train(back, 1, {.granularity = "token"}, stop_at(8), &signal).result.finished);
+  EXPECT_FALSE(train(back, 1, {.granularity = Granularity::kToken}, stop_at(8), &signal).result.finished);
   signal = 0;
   std::int64_t first = -1;
-  EXPECT_TRUE(train(back, 1, {.granularity = "token"}, [&](Trainer& trainer) {
+  EXPECT_TRUE(train(back, 1, {.granularity = Granularity::kToken}, [&](Trainer& trainer) {
                 trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
                   if (first < 0) first = step;
                 });
@@ -176,7 +176,7 @@ TEST_F(TrainerTest, AnotherFoldersCheckpointBecomesTheRunsOwn) {
 TEST_F(TrainerTest, AnotherBatchSizeGoesOnWithTheNextUnreadSample) {
   TrainerOptions o = options("run", 4);
   o.lr = {.peak = 1e-30, .warmup_steps = 0}, o.optim.weight_decay = 0.0;
-  o.precision = {.kind = "constant", .max_bits = 32};
+  o.precision = {.kind = ScheduleKind::kConstant, .max_bits = 32};
   train(o, 1);
   o.train.batch_size = 4, o.train.steps = 6;
   const End end = train(o, 2);
@@ -196,14 +196,14 @@ TEST_F(TrainerTest, AnotherBatchSizeGoesOnWithTheNextUnreadSample) {
 TEST_F(TrainerTest, EarlyStoppingIsTheSameOverAResume) {
   TrainerOptions o = options("whole", 40);
   o.eval.every = 2, o.eval.patience = 3, o.eval.bits = {8};
-  o.precision = {.kind = "constant", .max_bits = 8};
+  o.precision = {.kind = ScheduleKind::kConstant, .max_bits = 8};
   o.eval.min_delta = 2.0;
   const End whole = train(o, 1);
   o.run.dir = (root_ / "part").string();
   std::atomic<int> signal{0};
   // In an even step's last micro-batch: the evaluation due after it is left to the resumed run.
   train(
-      o, 1, {.granularity = "token"},
+      o, 1, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
         trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
           if (step == 3 && micro_batch == 7) signal = 15;
@@ -286,7 +286,7 @@ TEST_F(TrainerTest, ASignalBeforeTheTableLeavesTheTableToTheNextStart) {
   std::atomic<int> signal{0};
   const TrainerOptions o = options("run", 4);
   const End end = train(
-      o, 2, {.granularity = "token"},
+      o, 2, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
         trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
           if (step == 3 && micro_batch == 7) signal = 15;
@@ -303,7 +303,7 @@ TEST_F(TrainerTest, ASignalBeforeTheTableLeavesTheTableToTheNextStart) {
 
 TEST_F(TrainerTest, ASignalBeforeTheFirstStepLeavesNothingBehind) {
   std::atomic<int> signal{15};
-  EXPECT_FALSE(train(options("run", 4), 2, {.granularity = "token"}, {}, &signal).result.finished);
+  EXPECT_FALSE(train(options("run", 4), 2, {.granularity = Granularity::kToken}, {}, &signal).result.finished);
   EXPECT_TRUE(list_checkpoints(root_ / "run/checkpoints").empty());
 }
 
@@ -314,7 +314,7 @@ TEST_F(TrainerTest, ASignalInALongStepIsObeyedBetweenMicroBatches) {
   std::atomic<int> passes{0};
   const TrainerOptions o = options("part", 4);
   const End stopped = train(
-      o, 2, {.granularity = "token"},
+      o, 2, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
         trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
           if (step == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // each pass asks

@@ -12,7 +12,7 @@ using test::TrainerTest;
 TEST_F(TrainerTest, KeepsTheBestCheckpointAndStopsEarly) {
   TrainerOptions o = options("run", 40);
   o.eval.every = 2, o.eval.patience = 3, o.eval.bits = {8};
-  o.precision = {.kind = "constant", .max_bits = 8};
+  o.precision = {.kind = ScheduleKind::kConstant, .max_bits = 8};
   o.eval.min_delta = 2.0;  // nothing after the first evaluation is so much better
   o.checkpoint.keep = 1, o.checkpoint.keep_best = true, o.checkpoint.every = 1;
   const End end = train(o, 2);
@@ -86,7 +86,7 @@ TEST_F(TrainerTest, EvaluatesAtTheStartEverySoManyStepsAndAtTheEnd) {
 TEST_F(TrainerTest, WritesMetricsEverySoManyStepsOfTheLastAndOfSkippedOnes) {
   TrainerOptions o = options("run", 10);
   o.train.log_every = 4;
-  train(o, 1, {.granularity = "token"}, [](Trainer& trainer) {
+  train(o, 1, {.granularity = Granularity::kToken}, [](Trainer& trainer) {
     trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t, std::span<float> flat) {
       if (step == 5) flat[0] = NAN;
     });

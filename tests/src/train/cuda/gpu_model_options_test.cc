@@ -99,14 +99,16 @@ void expect_close(const Result& got, const Result& want, double loss_tolerance, 
   }
 }
 
-ComputeMode repeatable(const std::string& dtype) { return make_compute_mode("cuda", dtype, "repeatable"); }
+ComputeMode repeatable(FloatChoice dtype) {
+  return make_compute_mode(/*cuda=*/true, dtype, AttentionChoice::kRepeatable);
+}
 
 TEST(GpuRecompute, SavesMemoryAndChangesNoBit) {
   const TinyModel spec = model_of(/*layers=*/6, /*width=*/256);
   const Shape shape{.batch = 32, .length = 128};
   for (const int bits : {8, 32}) {
     SCOPED_TRACE(bits);
-    const ComputeMode mode = repeatable("bf16");
+    const ComputeMode mode = repeatable(FloatChoice::kBf16);
     const Result none = run(spec, mode, bits, bits, shape);
     const Result block = run(spec, mode, bits, bits, shape, Recompute::kBlock);
     const Result selective = run(spec, mode, bits, bits, shape, Recompute::kSelective);
@@ -121,15 +123,16 @@ TEST(GpuRecompute, SavesMemoryAndChangesNoBit) {
 TEST(GpuRecompute, ChangesNoBitOperatorByOperator) {
   TinyModel spec = model_of(/*layers=*/3, /*width=*/64);
   spec.quant.activation.symmetric = false;
-  const Result none = run(spec, repeatable("bf16"), 6, 8);
-  expect_same_bits(run(spec, repeatable("bf16"), 6, 8, {}, Recompute::kBlock), none);
-  expect_same_bits(run(spec, repeatable("bf16"), 6, 8, {}, Recompute::kSelective), none);
+  const Result none = run(spec, repeatable(FloatChoice::kBf16), 6, 8);
+  expect_same_bits(run(spec, repeatable(FloatChoice::kBf16), 6, 8, {}, Recompute::kBlock), none);
+  expect_same_bits(run(spec, repeatable(FloatChoice::kBf16), 6, 8, {}, Recompute::kSelective), none);
 }
 
 TEST(GpuRecompute, LeavesTheBaseFrozen) {
   TinyModel spec = model_of(/*layers=*/3, /*width=*/64);
   spec.config.freeze_base = true;
-  expect_same_bits(run(spec, repeatable("bf16"), 8, 8, {}, Recompute::kBlock), run(spec, repeatable("bf16"), 8, 8));
+  expect_same_bits(run(spec, repeatable(FloatChoice::kBf16), 8, 8, {}, Recompute::kBlock),
+                   run(spec, repeatable(FloatChoice::kBf16), 8, 8));
 }
 
 TEST(GpuKvBits, GradientsAreTheCpus) {
@@ -141,8 +144,9 @@ TEST(GpuKvBits, GradientsAreTheCpus) {
     const Result cpu = run(spec, {}, 8, 8);
     EXPECT_NE(cpu.loss, off.loss);
     // A value on a rounding boundary may get another code; at 4 bits one code is a large step.
-    expect_close(run(spec, repeatable("fp32"), 8, 8), cpu, 1e-3, bits == 8 ? 2e-2 : 1e-1);
-    expect_close(run(spec, make_compute_mode("cuda", "bf16", "fastest"), 8, 8), cpu, 1e-2, bits == 8 ? 1e-1 : 4e-1);
+    expect_close(run(spec, repeatable(FloatChoice::kFp32), 8, 8), cpu, 1e-3, bits == 8 ? 2e-2 : 1e-1);
+    expect_close(run(spec, make_compute_mode(/*cuda=*/true, FloatChoice::kBf16, AttentionChoice::kFastest), 8, 8), cpu,
+                 1e-2, bits == 8 ? 1e-1 : 4e-1);
   }
 }
 
@@ -155,8 +159,10 @@ TEST(GpuQuantizedHead, LossAndGradientsAreTheCpus) {
       spec.config.tie_lm_head = tied;
       spec.lora.rank = rank;
       const Result cpu = run(spec, {}, 8, 8);
-      expect_close(run(spec, make_compute_mode("cuda", "fp32", "fastest"), 8, 8), cpu, 1e-3, 2e-2);
-      expect_close(run(spec, make_compute_mode("cuda", "bf16", "fastest"), 8, 8), cpu, 1e-2, 1e-1);
+      expect_close(run(spec, make_compute_mode(/*cuda=*/true, FloatChoice::kFp32, AttentionChoice::kFastest), 8, 8),
+                   cpu, 1e-3, 2e-2);
+      expect_close(run(spec, make_compute_mode(/*cuda=*/true, FloatChoice::kBf16, AttentionChoice::kFastest), 8, 8),
+                   cpu, 1e-2, 1e-1);
     }
   }
 }
@@ -167,9 +173,11 @@ TEST(GpuQuantizedHead, TakesNoMoreMemoryThanAnUnquantizedOne) {
   TinyModel spec = model_of(/*layers=*/1, /*width=*/256);
   spec.config.vocab_size = 50257;
   const Shape shape{.batch = 16, .length = 128};
-  const Result plain = run(spec, make_compute_mode("cuda", "bf16", "fastest"), 8, 8, shape);
+  const Result plain =
+      run(spec, make_compute_mode(/*cuda=*/true, FloatChoice::kBf16, AttentionChoice::kFastest), 8, 8, shape);
   spec.config.quantize_lm_head = true;
-  const Result coded = run(spec, make_compute_mode("cuda", "bf16", "fastest"), 8, 8, shape);
+  const Result coded =
+      run(spec, make_compute_mode(/*cuda=*/true, FloatChoice::kBf16, AttentionChoice::kFastest), 8, 8, shape);
   EXPECT_LT(static_cast<double>(coded.peak_bytes), 1.3 * static_cast<double>(plain.peak_bytes));
   EXPECT_NEAR(coded.loss, plain.loss, 0.05 * plain.loss);
 }

@@ -78,12 +78,12 @@ void expect_close(const Gradients& got, const Gradients& want, double loss_toler
   }
 }
 
-ComputeMode cuda_mode(const std::string& dtype) { return make_compute_mode("cuda", dtype, "fastest"); }
+ComputeMode cuda_mode(FloatChoice dtype) { return make_compute_mode(/*cuda=*/true, dtype, AttentionChoice::kFastest); }
 
 TEST(GpuTraining, UnquantizedGradientsAreTheCpus) {
   const Gradients cpu = gradients_of(gpu_model(), {}, 32, 32);
-  expect_close(gradients_of(gpu_model(), cuda_mode("fp32"), 32, 32), cpu, 1e-5, 1e-4);
-  expect_close(gradients_of(gpu_model(), cuda_mode("bf16"), 32, 32), cpu, 5e-3, 3e-2);
+  expect_close(gradients_of(gpu_model(), cuda_mode(FloatChoice::kFp32), 32, 32), cpu, 1e-5, 1e-4);
+  expect_close(gradients_of(gpu_model(), cuda_mode(FloatChoice::kBf16), 32, 32), cpu, 5e-3, 3e-2);
 }
 
 TEST(GpuTraining, GradientsOnCodesAreTheCpus) {
@@ -91,8 +91,8 @@ TEST(GpuTraining, GradientsOnCodesAreTheCpus) {
     SCOPED_TRACE(bits);
     const Gradients cpu = gradients_of(gpu_model(), {}, bits, 8);
     // A value on a rounding boundary may get another code; at 4 bits one code is a large step.
-    expect_close(gradients_of(gpu_model(), cuda_mode("fp32"), bits, 8), cpu, 1e-3, bits == 8 ? 2e-2 : 1e-1);
-    expect_close(gradients_of(gpu_model(), cuda_mode("bf16"), bits, 8), cpu, 1e-2, bits == 8 ? 1e-1 : 4e-1);
+    expect_close(gradients_of(gpu_model(), cuda_mode(FloatChoice::kFp32), bits, 8), cpu, 1e-3, bits == 8 ? 2e-2 : 1e-1);
+    expect_close(gradients_of(gpu_model(), cuda_mode(FloatChoice::kBf16), bits, 8), cpu, 1e-2, bits == 8 ? 1e-1 : 4e-1);
   }
 }
 
@@ -103,8 +103,8 @@ TEST(GpuTraining, WideCodesAreTheCpus) {
     SCOPED_TRACE(bits);
     const Gradients cpu = gradients_of(spec, {}, bits, 32, /*fused=*/false);
     // A value on a rounding boundary may get another code.
-    expect_close(gradients_of(spec, cuda_mode("fp32"), bits, 32, /*fused=*/false), cpu, 1e-5, 1e-2);
-    expect_close(gradients_of(spec, cuda_mode("bf16"), bits, 32, /*fused=*/false), cpu, 5e-3, 1e-1);
+    expect_close(gradients_of(spec, cuda_mode(FloatChoice::kFp32), bits, 32, /*fused=*/false), cpu, 1e-5, 1e-2);
+    expect_close(gradients_of(spec, cuda_mode(FloatChoice::kBf16), bits, 32, /*fused=*/false), cpu, 5e-3, 1e-1);
   }
 }
 
@@ -112,7 +112,7 @@ TEST(GpuTraining, AFrozenBaseHasGradientsForAdaptersAndNormsAlone) {
   TinyModel spec = gpu_model();
   spec.config.freeze_base = true;
   const Gradients cpu = gradients_of(spec, {}, 8, 8);
-  expect_close(gradients_of(spec, cuda_mode("fp32"), 8, 8), cpu, 1e-3, 2e-2);
+  expect_close(gradients_of(spec, cuda_mode(FloatChoice::kFp32), 8, 8), cpu, 1e-3, 2e-2);
 }
 
 // A step leaves gradients in their places in the flat buffer, the tied embedding's from two sources.
@@ -124,7 +124,8 @@ TEST(GpuTraining, GradientsInTheirPlacesAreAutograds) {
     one_pass.train = {.batch_size = 4, .micro_batch_size = 4};
     const TokenSource tokens = test::tiny_tokens(4000, spec.config.vocab_size);
     const auto comm = dist::make_nccl_world(dist::make_single_comm());
-    TinyRank rank(spec, tokens, *comm, one_pass, make_compute_mode("cuda", "bf16", "repeatable"));
+    TinyRank rank(spec, tokens, *comm, one_pass,
+                  make_compute_mode(/*cuda=*/true, FloatChoice::kBf16, AttentionChoice::kRepeatable));
     const ParameterStore& store = rank.model().parameters();
     at::Tensor flat;
     rank.runner().set_gradient_hook([&](std::int64_t, std::int64_t, std::span<float> leaf) {
@@ -174,15 +175,15 @@ void expect_curve(const Curve& got, const Curve& want, double tolerance) {
 }
 
 TEST(GpuTraining, FiftyStepsFollowTheCpusCurve) {
-  expect_curve(train(cuda_mode("fp32"), 50, 32, 32, false), train({}, 50, 32, 32, false), 1e-4);
+  expect_curve(train(cuda_mode(FloatChoice::kFp32), 50, 32, 32, false), train({}, 50, 32, 32, false), 1e-4);
   const Curve codes = train({}, 50, 8, 8, true);
   EXPECT_LT(codes.losses.back(), 0.9 * codes.losses.front());
-  expect_curve(train(cuda_mode("fp32"), 50, 8, 8, true), codes, 1e-2);
-  expect_curve(train(cuda_mode("bf16"), 50, 8, 8, true), codes, 2e-2);
+  expect_curve(train(cuda_mode(FloatChoice::kFp32), 50, 8, 8, true), codes, 1e-2);
+  expect_curve(train(cuda_mode(FloatChoice::kBf16), 50, 8, 8, true), codes, 2e-2);
 }
 
 TEST(GpuTraining, TwoRunsHaveTheSameBits) {
-  const ComputeMode mode = make_compute_mode("cuda", "bf16", "repeatable");
+  const ComputeMode mode = make_compute_mode(/*cuda=*/true, FloatChoice::kBf16, AttentionChoice::kRepeatable);
   const Curve first = train(mode, 10, 6, 8, true), second = train(mode, 10, 6, 8, true);
   EXPECT_EQ(first.losses, second.losses);
   EXPECT_EQ(first.parameters, second.parameters);
@@ -194,13 +195,13 @@ TEST(GpuTraining, OtherQuantizersFollowTheCpu) {
     SCOPED_TRACE(method);
     const std::string name = method;
     TinyModel spec = gpu_model();
-    if (name == "log") spec.quant.weight.method = spec.quant.activation.method = "log";
+    if (name == "log") spec.quant.weight.method = spec.quant.activation.method = QuantizerKind::kLog;
     if (name == "affine") spec.quant.activation.symmetric = false;
-    if (name == "feature") spec.quant.activation.granularity = "feature";
+    if (name == "feature") spec.quant.activation.granularity = Granularity::kFeature;
     const int bits = name == "wide" ? 12 : 6;
     double losses[2];
     for (const bool cuda : {false, true}) {
-      const ComputeMode mode = cuda ? cuda_mode("fp32") : ComputeMode{};
+      const ComputeMode mode = cuda ? cuda_mode(FloatChoice::kFp32) : ComputeMode{};
       const TokenSource tokens = test::tiny_tokens(4000, spec.config.vocab_size);
       const auto comm = cuda ? dist::make_nccl_world(dist::make_single_comm()) : dist::make_single_comm();
       TinyRank rank(spec, tokens, *comm, options(/*stochastic=*/false), mode);

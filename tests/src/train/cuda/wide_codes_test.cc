@@ -18,8 +18,8 @@ TEST(WideCodesCuda, OnlyTheResultIsRoundedToBf16) {
   use_cuda(0);
   torch::manual_seed(31);
   const at::Tensor x = at::randn({96, 768}).to(at::kBFloat16), w = at::randn({40, 768}) * 0.02;
-  const Quantizer by_token("layer", "activation", {.granularity = "token"});
-  const Quantizer by_channel("layer", "weight", {.granularity = "channel"});
+  const Quantizer by_token("layer", "activation", {.granularity = Granularity::kToken});
+  const Quantizer by_channel("layer", "weight", {.granularity = Granularity::kChannel});
   for (const int bits : {9, 11}) {
     SCOPED_TRACE(bits);
     const at::Tensor x_gpu = x.to(at::kCUDA), w_gpu = w.to(at::kCUDA);

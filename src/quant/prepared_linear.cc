@@ -1,4 +1,4 @@
-#include "src/model/prepared_linear.h"
+#include "src/quant/prepared_linear.h"
 
 #include <ATen/ATen.h>
 
