@@ -38,7 +38,8 @@ BoardView ProgressBoard::read() const noexcept {
   return view;
 }
 
-SectionMark::SectionMark(ProgressBoard* board, Section section) noexcept : board_(board), section_(section) {
+SectionMark::SectionMark(ProgressBoard* board, Section section) noexcept
+    : board_(board), section_(section), range_(name_of(section)) {
   if (board_ == nullptr) return;
   outer_ = board_->section_.exchange(section, std::memory_order_relaxed);
   board_->beat();

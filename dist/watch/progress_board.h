@@ -8,6 +8,8 @@
 #include <deque>
 #include <string>
 
+#include "kernels/common/trace_range.h"
+
 namespace qat::dist {
 
 // Parts of a run that differ in how long they may go without a sign of progress.
@@ -73,7 +75,7 @@ class ProgressBoard {
   std::atomic<const std::string*> checkpoint_{&checkpoints_.front()};
 };
 
-// A section inside another: the outer one goes on when this ends. board: may be null.
+// A section inside another: the outer one goes on when this ends. Profilers see it as a range. board: may be null.
 class SectionMark {
  public:
   SectionMark(ProgressBoard* board, Section section) noexcept;
@@ -85,6 +87,7 @@ class SectionMark {
   ProgressBoard* board_;
   Section section_;
   Section outer_ = Section::kSetUp;
+  TraceRange range_;
 };
 
 // From birth to death of this mark the working thread waits. board: may be null.

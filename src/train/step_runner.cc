@@ -9,6 +9,7 @@
 #include "dist/comm/agree.h"
 #include "dist/grad/cuda_flat_memory.h"
 #include "kernels/common/error.h"
+#include "kernels/common/trace_range.h"
 #include "src/quant/torch_errors.h"
 #include "src/quant/torch_parallel.h"
 #include "src/quant/torch_view.h"
@@ -107,7 +108,11 @@ StepRunner::Pass StepRunner::forward_backward(const Step& step, std::int64_t mic
                                .seed = options_.seed,
                                .step = step.plan.step,
                                .micro_batch = static_cast<std::uint64_t>(micro_batch)};
-  const at::Tensor loss = model_.loss(batch.inputs, batch.targets, context);
+  const at::Tensor loss = [&] {
+    const TraceRange range("forward");
+    return model_.loss(batch.inputs, batch.targets, context);
+  }();
+  const TraceRange range("backward");
   // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
   return {.loss = loss.detach(),
           .gradients = torch::autograd::grad({loss}, model_.parameters().trainable_tensors(), /*grad_outputs=*/{},
@@ -208,6 +213,7 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, StepO
 
 StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& precision, dist::StopPoll& poll,
                             const SpikeTest& is_spike) {
+  const TraceRange range("step");
   weight_cache_.clear();  // the weights have changed since the last step
   accumulator_.reset();
   if (most_threads_ == 0) most_threads_ = most_of(options_.threads, comm_);
@@ -225,13 +231,17 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   const at::Tensor losses = step.out_of_memory ? at::Tensor() : on_host(step.losses);
   const std::span<float> gradient = accumulator_.result();
   timer_.stop();
-  reducer_.reduce_scatter(gradient);
+  {
+    const TraceRange exchange("gradient exchange");
+    reducer_.reduce_scatter(gradient);
+  }
   const dist::ShardRange shard = reducer_.shard();
   const std::span<const float> mine =
       gradient.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.end - shard.begin));
   const kernels::Exec exec = exec_for(model_.parameters().tensor(0));
   const double mean = 1.0 / static_cast<double>(micro_batches_);
   {
+    const TraceRange norm("gradient norm");
     // Waits for the device, for the first time in the step; the losses are there when the norm is.
     const dist::WaitMark wait(exec.device == Device::kCuda ? options_.board : nullptr, dist::WaitFor::kDevice);
     outcome.grad_norm = global_norm(comm_, exec, mine, optimizer_.norm_scratch()) * mean;
@@ -250,6 +260,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   double scale = mean;
   outcome.clipped = options_.optim.clip_norm > 0.0 && outcome.grad_norm > options_.optim.clip_norm;
   if (outcome.clipped) scale *= options_.optim.clip_norm / outcome.grad_norm;
+  const TraceRange update("update");
   const std::span<float> params = model_.parameters().trainable_flat();
   optimizer_.step(exec, params, gradient, step.produced, plan.learning_rate, scale);
   reducer_.all_gather(params);
