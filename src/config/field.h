@@ -66,7 +66,7 @@ struct Field {
 };
 
 template <NamedEnum E, typename Owner>
-ChoiceRef<Owner> choice(FieldRef<E, Owner> ref) {
+ChoiceRef<Owner> choice(const FieldRef<E, Owner>& ref) {
   // A reference needs an owner that may change; reading one changes nothing.
   return {.get = [=](const Owner& owner) -> std::string { return enum_name(ref(const_cast<Owner&>(owner))); },
           .set = [=](Owner& owner, const std::string& name) { ref(owner) = enum_value<E>(name).value(); }};

@@ -81,9 +81,10 @@ std::string hint(const Value& value, const Rule& rule) {
     T ignored{};
     try {
       if (fits(parse_json(text, ""), rule, ignored)) return ", without quotes";
-    } catch (const Error&) {  // not JSON either
+      return "";
+    } catch (const Error&) {
+      return "";  // not JSON either
     }
-    return "";
   }
 }
 

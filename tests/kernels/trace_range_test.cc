@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#if __has_include(<nvtx3/nvToolsExt.h>)
+#if QAT_HAS_NVTX
 
 // This program listens as a profiler does: NVTX calls this when its first function is used.
 #include <nvtx3/nvToolsExt.h>
