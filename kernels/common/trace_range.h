@@ -3,7 +3,7 @@
 namespace qat {
 
 // A named span on the calling thread's timeline, for profilers that listen (NVTX: Nsight Systems). Ranges of a thread
-// nest. Costs a few nanoseconds where nobody listens, and nothing in a build without CUDA.
+// nest. A call through a pointer that is null where nobody listens; nothing in a build without CUDA.
 class TraceRange {
  public:
   explicit TraceRange(const char* name) noexcept;

@@ -7,10 +7,10 @@
 namespace qat::kernels {
 namespace {
 
-// Activations and their gradients. The narrow tile is for micro-batches of up to four sequences of 1024, of which the
-// square one makes too few tiles: by 15 to 20 % the faster there, and by 30 % the slower from eight on. Larger
-// cooperative tiles (128x256, 256x128) were slower at every shape of GPT-2: with K = 768 the epilogue weighs more than
-// the operands' traffic, and only pingpong hides it.
+// Activations and their gradients. The narrow tile is for products of which the square one makes too few tiles for the
+// GPU: 4096 tokens to 768 or 1024 outputs, and most products of 1024 tokens (15 to 20 % faster there on an H200; slower
+// at all shapes from 8192 tokens on). Larger cooperative tiles (128x256, 256x128) were slower at every shape of GPT-2:
+// with K = 768 the epilogue weighs more than the operands' traffic, and only pingpong hides it.
 template <class Tile, class Cluster>
 using Activations = sm90::Gemm<cutlass::bfloat16_t, Tile, Cluster, sm90::Pingpong>;
 using Square = Activations<sm90::TileOf<128, 128>, sm90::PairOfRows>;
