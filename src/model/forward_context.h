@@ -73,9 +73,9 @@ struct ForwardContext {
   const PrecisionMap* precision = nullptr;  // of every quantized linear
   bool training = false;                    // dropout is active
   bool stochastic_gradients = true;
-  WeightCache* weight_cache = nullptr;        // optional
-  GradientPlaces* gradient_places = nullptr;  // optional; of this pass alone
-  const RangeTable* ranges = nullptr;         // optional: calibrated ranges in place of those in force
+  WeightCache* weight_cache = nullptr;    // optional
+  GradientSink* gradient_sink = nullptr;  // optional; of this pass alone
+  const RangeTable* ranges = nullptr;     // optional: calibrated ranges in place of those in force
   // A calibration: activations pass unquantized, these observe the layers whose range is wanted, adapters are off.
   RangeObservers* observers = nullptr;
   // Random draws are a function of these three (and of the layer), never of the rank.

@@ -359,8 +359,8 @@ at::Tensor Gpt2::loss(const at::Tensor& tokens, const at::Tensor& targets, const
     return cross_entropy(z.reshape({-1, config_.vocab_size}).to(at::kFloat), flat_targets);
   }
   // Backward comes to the head first, so that of a table with two uses the other can add its gradient in place.
-  if (mode_.is_cuda() && context.gradient_places != nullptr && at::GradMode::is_enabled())
-    head->weight_place = context.gradient_places->take(head_);
+  if (mode_.is_cuda() && context.gradient_sink != nullptr && at::GradMode::is_enabled())
+    head->weight_place = context.gradient_sink->open(head_);
   const at::Tensor x = hidden(tokens, context, head_ == wte_ ? head->weight_place : at::Tensor());
   return lm_head_cross_entropy(x.reshape({-1, config_.n_embd}), *head, flat_targets);
 }

@@ -75,11 +75,15 @@ at::Tensor ParameterStore::place_in(std::span<float> flat, int id) const {
   return at::from_blob(flat.data() + one.offset, one.shape, trainable_.options());
 }
 
-at::Tensor GradientPlaces::take(int id) {
+at::Tensor GradientPlaces::open(int id) {
   const auto at = static_cast<std::size_t>(id);
   if (!store_->info(id).trainable || taken_.at(at)) return {};
   taken_[at] = true;
   return store_->place_in(flat_, id);
+}
+
+at::Tensor GradientPlaces::opened(int id) {
+  return taken_.at(static_cast<std::size_t>(id)) ? store_->place_in(flat_, id) : at::Tensor();
 }
 
 void ParameterStore::scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "src/quant/gradient_sink.h"
+
 namespace qat {
 
 // Which slot a parameter lives in : `kBase` is used at every width; `kShared` is LoRA and layer norms, shared
@@ -69,13 +71,14 @@ class ParameterStore {
 // Where a pass may leave the gradients of its parameters: in their places in one flat buffer, from which they need not
 // be copied. Each place is given away once, so that of a parameter used twice the second gradient stands elsewhere, and
 // autograd adds the two.
-class GradientPlaces {
+class GradientPlaces : public GradientSink {
  public:
   // Both must outlive this.
   GradientPlaces(const ParameterStore& store, std::span<float> flat)
       : store_(&store), flat_(flat), taken_(static_cast<std::size_t>(store.count()), false) {}
-  // Undefined if the parameter is frozen or its place is taken.
-  at::Tensor take(int id);
+  at::Tensor open(int id) override;
+  at::Tensor opened(int id) override;
+  void written(int /*id*/) override {}  // scatter_gradients comes after the pass
 
  private:
   const ParameterStore* store_;

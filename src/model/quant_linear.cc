@@ -235,10 +235,10 @@ FusedLinear QuantLinear::fused(const ForwardContext& context, at::ScalarType dty
     out.parameters.push_back(store_->tensor(lora_a_));
     out.parameters.push_back(store_->tensor(lora_b_));
   }
-  if (context.gradient_places != nullptr && at::GradMode::is_enabled()) {
-    GradientPlaces& places = *context.gradient_places;
-    out.places = {.weight = places.take(spec_.weight), .bias = places.take(spec_.bias)};
-    if (out.prepared->has_lora()) out.places.lora_a = places.take(lora_a_), out.places.lora_b = places.take(lora_b_);
+  if (context.gradient_sink != nullptr && at::GradMode::is_enabled()) {
+    GradientSink& sink = *context.gradient_sink;
+    out.places = {.weight = sink.open(spec_.weight), .bias = sink.open(spec_.bias)};
+    if (out.prepared->has_lora()) out.places.lora_a = sink.open(lora_a_), out.places.lora_b = sink.open(lora_b_);
   }
   return out;
 }

@@ -99,12 +99,12 @@ bool StepRunner::stops(Step& step) {
 }
 
 StepRunner::Pass StepRunner::forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch,
-                                              GradientPlaces* places) {
+                                              GradientSink* sink) {
   const ForwardContext context{.precision = &step.precision,
                                .training = true,
                                .stochastic_gradients = options_.stochastic_gradients,
                                .weight_cache = &weight_cache_,
-                               .gradient_places = places,
+                               .gradient_sink = sink,
                                .seed = options_.seed,
                                .step = step.plan.step,
                                .micro_batch = static_cast<std::uint64_t>(micro_batch)};
@@ -163,7 +163,7 @@ void StepRunner::run_round(Step& step, std::int64_t first, std::int64_t count) {
       return sample_batch(sampler_, first_sample(step.plan, first + i), options_.train.micro_batch_size,
                           options_.sequence_length, model_.mode().device);
     });
-    round[static_cast<std::size_t>(i)] = forward_backward(step, first + i, batch, /*places=*/nullptr);
+    round[static_cast<std::size_t>(i)] = forward_backward(step, first + i, batch, /*sink=*/nullptr);
   });
   for (std::int64_t i = 0; i < count; ++i)
     join(round[static_cast<std::size_t>(i)], first + i, accumulator_.next(/*zeroed=*/false), step);

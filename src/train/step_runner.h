@@ -107,8 +107,8 @@ class StepRunner {
   Batch batch_or_zeros(Step& step, const std::function<Batch()>& read) const;
   // Runs a part of this rank's step; notes what the memory does not suffice for, where that is to be tried again.
   void attempt(Step& step, const std::function<void()>& part) const;
-  // places: where gradients may be left, or null.
-  Pass forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientPlaces* places);
+  // sink: where gradients may be left, or null.
+  Pass forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientSink* sink);
   // Adds a pass to the step: its gradients by way of `leaf`, the accumulator's next.
   void join(const Pass& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step);
   // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.

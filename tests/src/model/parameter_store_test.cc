@@ -23,21 +23,21 @@ struct Store {
 TEST(GradientPlaces, AreTheParametersPlacesAndGivenAwayOnce) {
   Store s;
   GradientPlaces places(s.store, s.flat);
-  at::Tensor second = places.take(s.second);
+  at::Tensor second = places.open(s.second);
   ASSERT_EQ(second.sizes(), at::IntArrayRef({5}));
   second.fill_(7.0F);
   EXPECT_EQ(std::vector<float>(s.flat.begin() + 6, s.flat.begin() + 11), std::vector<float>(5, 7.0F));
   EXPECT_EQ(s.flat[5], -1.0F);
   EXPECT_EQ(s.flat[11], -1.0F);
-  EXPECT_FALSE(places.take(s.second).defined());
-  EXPECT_FALSE(places.take(s.frozen).defined());
-  EXPECT_EQ(places.take(s.first).sizes(), at::IntArrayRef({2, 3}));
+  EXPECT_FALSE(places.open(s.second).defined());
+  EXPECT_FALSE(places.open(s.frozen).defined());
+  EXPECT_EQ(places.open(s.first).sizes(), at::IntArrayRef({2, 3}));
 }
 
 TEST(ScatterGradients, KeepsWhatStandsInItsPlaceCopiesTheRestAndZeroesWhatIsMissing) {
   Store s;
   GradientPlaces places(s.store, s.flat);
-  at::Tensor first = places.take(s.first);
+  at::Tensor first = places.open(s.first);
   first.copy_(at::arange(6, at::kFloat).view({2, 3}));
   std::vector<bool> produced;
   s.store.scatter_gradients({first, at::full({5}, 2.0F)}, s.flat, produced);
@@ -53,7 +53,7 @@ TEST(ScatterGradients, KeepsWhatStandsInItsPlaceCopiesTheRestAndZeroesWhatIsMiss
 TEST(ScatterGradients, TheSumOfTwoGradientsReachesThePlaceThatOneOfThemStandsIn) {
   Store s;
   GradientPlaces places(s.store, s.flat);
-  at::Tensor first = places.take(s.first);
+  at::Tensor first = places.open(s.first);
   first.fill_(3.0F);
   std::vector<bool> produced;
   s.store.scatter_gradients({first + at::ones({2, 3}), at::zeros({5})}, s.flat, produced);
