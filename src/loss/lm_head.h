@@ -1,4 +1,5 @@
-// The output projection as the loss uses it: a chunk of tokens at a time, forward and backward.
+// The output projection as the loss uses it: a chunk of tokens at a time, forward and backward; a quantized linear
+// layer (src/quant/prepared_linear.h) whose rows are padded.
 //
 //   plain:  z = h W^T
 //   codes:  z = h^ W^^T + (alpha / r) (h^ A^^T) B^^T        ^: quantized; one scale a token, a row of W, A and B
@@ -14,61 +15,47 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
+#include <memory>
 
 #include "kernels/common/bit_width.h"
 #include "src/loss/head_chunk.h"
-#include "src/quant/quantizer.h"
+#include "src/quant/linear_pass.h"
 
 namespace qat {
 
-struct HeadAdapter {
-  Coded a;                   // [r, d]
-  at::Tensor a_values;       // A^ in h's dtype
-  at::Tensor b;              // (alpha / r) B^ in h's dtype, [Vp, r]
-  at::Tensor b_over_scales;  // over W's scales, where one product serves head and adapter, else undefined
-  double scaling = 0.0;      // alpha / r
-};
-
-struct HeadCodes {
-  Coded weight;  // [Vp, d]
-  BitWidth activation = BitWidth::full();
-  std::optional<HeadAdapter> adapter;
-};
-
 struct LmHead {
-  at::Tensor weight;               // the fp32 parameter that the gradient goes to, [V, d]
-  at::Tensor weight_place;         // where its gradient is to be written, fp32 [V, d]; undefined: new memory
-  at::Tensor lora_a, lora_b;       // the adapter's parameters; undefined without one
-  at::Tensor values;               // W or W^ in h's dtype, [Vp, d]; with codes only backward needs it
-  std::optional<HeadCodes> codes;  // none: plain
+  std::shared_ptr<const PreparedLinear> linear;  // weight: [Vp, d]; with codes its values, too, if there is a backward
+  BitWidth activation = BitWidth::full();        // of h, with codes
+  PassParameter weight;                          // fp32 [V, d]
+  PassParameter lora_a, lora_b;                  // the adapter's; undefined without one
+  bool weight_has_other_uses = false;            // in the same pass: the token embedding's
+  GradientSink* sink = nullptr;                  // where the weight's gradient goes; null: new memory
 
-  std::int64_t classes() const { return weight.size(0); }
-  std::int64_t rows() const { return codes ? codes->weight.codes.size(0) : values.size(0); }
+  std::int64_t classes() const { return weight.tensor.size(0); }
+  std::int64_t rows() const { return linear->out_features(); }
 };
 
-// w: [V, d] -> [Vp, d] in `dtype`; itself if it is that already.
-at::Tensor padded_head(const at::Tensor& w, at::ScalarType dtype);
-// Codes of w's rows, padded likewise.
-Coded padded_head_codes(const at::Tensor& w, BitWidth width);
-// a: [r, d], b: [V, r], fp32.   weight: padded_head_codes'.   dtype: of h.
-HeadAdapter head_adapter(const at::Tensor& a, const at::Tensor& b, BitWidth width, double scaling, const Coded& weight,
-                         at::ScalarType dtype);
+// w: [V, d] in `dtype`; itself, if it is that already and needs no padding.
+PreparedLinear plain_head(const at::Tensor& w, at::ScalarType dtype);
+
+struct HeadParameters {
+  at::Tensor w;     // [V, d], fp32
+  at::Tensor a, b;  // [r, d], [V, r], fp32; undefined without an adapter
+  double alpha = 0.0;
+};
+// Codes of all of them, one scale a row.   dtype: of h.   backward: with the values that backward reads.
+PreparedLinear coded_head(const HeadParameters& parameters, BitWidth width, at::ScalarType dtype, bool backward);
 
 // One chunk's way through the head.
 struct HeadPass {
   at::Tensor logits;  // [M, Vp] in h's dtype
-  at::Tensor h;       // plain: [M, d]
-  Coded codes;        // of h
-  at::Tensor low;     // h^ A^^T: [M, r]; without h's scales if adapter->b_over_scales is defined
+  LinearSaved saved;
 };
 HeadPass head_forward(const LmHead& head, const at::Tensor& h);
 
-// Sums over the chunks in fp32; undefined: not wanted.
-struct HeadGradients {
-  at::Tensor weight, lora_a, lora_b;  // [V or Vp, d], [r, d], [Vp, r]
-};
-// Adds a chunk's. dz: [M, Vp]; dh: [M, d], overwritten, or undefined: not wanted.
-void head_backward(const LmHead& head, const HeadPass& pass, const at::Tensor& dz, at::Tensor dh, HeadGradients& sums);
+// Adds a chunk's gradients of parameters to `sums`, which stand in fp32: weight [V or Vp, d], undefined if not wanted,
+// A [r, d], B [V or Vp, r]. dz: [M, Vp]; dh: [M, d], overwritten.
+void head_backward(const LmHead& head, const HeadPass& pass, const at::Tensor& dz, const at::Tensor& dh,
+                   const LinearGradients& sums);
 
 }  // namespace qat

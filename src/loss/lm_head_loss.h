@@ -9,17 +9,22 @@
 
 namespace qat {
 
-// Mean over tokens of -log softmax(z)[target], the first V logits.   h: [M, d]; targets: int64 [M], 0..V-1. Gradients
-// reach h and the head's parameters. Works through chunks of rows whose logits take at most `chunk_bytes` (0: what
-// suits the device); in a chunk, gradients replace the logits in place, so backward costs no second pass over the
-// vocabulary.
-at::Tensor lm_head_cross_entropy(const at::Tensor& h, const LmHead& head, const at::Tensor& targets,
-                                 std::int64_t chunk_bytes = 0);
+struct LossOfHidden {
+  at::Tensor loss;            // fp32 []: mean over tokens of -log softmax(z)[target], the first V logits
+  at::Tensor hidden;          // its gradient: [M, d] in h's dtype
+  LinearGradients gradients;  // of the head's parameters, fp32 of their shapes; undefined: frozen, or none there
+};
 
-// Mean cross-entropy of logits that exist: [M, V].
+// h: [M, d], contiguous; targets: int64 [M], 0..V-1. Works through chunks of rows whose logits take at most
+// `chunk_bytes` (0: what suits the device). In a chunk gradients replace the logits in place, so that they cost no
+// second pass over the vocabulary: this is the head's forward and its backward, in which it asks the sink.
+LossOfHidden lm_head_loss(const at::Tensor& h, const LmHead& head, const at::Tensor& targets,
+                          std::int64_t chunk_bytes = 0);
+
+// Mean cross-entropy of logits that exist, for autograd: [M, V].
 at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& targets);
 
-// Negative log-likelihood of each target among the first V logits, no gradient: fp32 [M].
+// Negative log-likelihood of each target among the first V logits: fp32 [M].
 at::Tensor lm_head_token_nll(const at::Tensor& h, const LmHead& head, const at::Tensor& targets,
                              std::int64_t chunk_bytes = 0);
 

@@ -52,35 +52,62 @@ Head head_of(const PassShape& pass) {
   return codes ? Head::kCodes : Head::kByOperators;
 }
 
-// What a linear layer keeps of its input, its weights and its adapter.
-std::int64_t kept_by_linear(const PassShape& pass, std::int64_t index, bool fused) {
+// What a linear layer keeps of its input and its adapter.
+std::int64_t kept_by_linear(const PassShape& pass, std::int64_t index) {
   const Linear linear = linear_of(pass, index);
   const LayerPrecision& precision = pass.precision.at(index);
   const std::int64_t tokens = pass.tokens(), f = pass.float_bytes(), rank = pass.config.lora.rank;
-  const std::int64_t weights = linear.in * linear.out;
   const std::int64_t input = linear.kept_anyway ? 0 : tokens * linear.in * f;
-  const std::int64_t cast = f == kFp32 || fused ? 0 : weights * f;  // from fp32, for this pass alone
-  std::int64_t bytes = 0;
+  std::int64_t bytes = tokens * rank * f;  // h
   switch (path_of(pass, index)) {
     case GemmPath::kPlain:
-      return input + cast;
+      return input;
     case GemmPath::kCodes:  // transposed or not
-      bytes = tokens * linear.in + tokens * kFp32;
-      break;
+      return bytes + tokens * linear.in + tokens * kFp32;
     case GemmPath::kWideCodes:  // fp16
-      bytes = 2 * (tokens * linear.in + weights);
-      break;
+      return bytes + 2 * tokens * linear.in;
     case GemmPath::kFakeQuant:
-      bytes = (precision.activation.is_full() ? input : tokens * linear.in * f) +
-              (precision.weight.is_full() ? 0 : weights * kFp32) + cast;
-      break;
+      return bytes + (precision.activation.is_full() ? input : tokens * linear.in * f);
   }
-  if (rank == 0) return bytes;
-  return bytes + tokens * rank * f + (fused ? 0 : 2 * linear.out * rank * kFp32);  // h; quantized B, and scaled
+  return bytes;
+}
+
+// What a linear layer's products read of its weights and its adapter, made of them once a step.
+std::int64_t prepared_by_linear(const PassShape& pass, std::int64_t index) {
+  const Linear linear = linear_of(pass, index);
+  const std::int64_t f = pass.float_bytes(), rank = pass.config.lora.rank, weights = linear.in * linear.out;
+  const std::int64_t b = rank * linear.out * f;                        // B's values
+  const std::int64_t copies = backward_on_codes(pass, index) ? 2 : 1;  // and transposed
+  switch (path_of(pass, index)) {
+    case GemmPath::kPlain:
+      return f == kFp32 ? 0 : weights * f;
+    case GemmPath::kCodes:
+      return copies * (weights + rank * linear.in) + linear.out * kFp32 + b +
+             (pass.cuda ? b + rank * linear.in * f : 0);  // on a GPU A's and B's once more, for one product of both
+    case GemmPath::kWideCodes:
+      return 2 * (weights + rank * linear.in) + b;
+    case GemmPath::kFakeQuant:
+      return (f == kFp32 && pass.precision.at(index).weight.is_full() ? 0 : weights * f) + rank * linear.in * f + b;
+  }
+  return 0;
+}
+
+// As Block::fuses has it.
+bool is_fused(const PassShape& pass, std::int64_t layer) {
+  if (!pass.cuda) return false;
+  const LoraConfig& lora = pass.config.lora;
+  const bool adapter = lora.rank == 0 || (lora.quantize && lora.rank % 8 == 0);
+  for (std::int64_t i = kLinearsPerBlock * layer; i < kLinearsPerBlock * (layer + 1); ++i) {
+    const GemmPath path = path_of(pass, i);
+    const bool codes = path == GemmPath::kCodes && scales_by_row(pass.config.quant) && adapter &&
+                       (!pass.training || backward_on_codes(pass, i));
+    if (path != GemmPath::kPlain && !codes) return false;
+  }
+  return true;
 }
 
 // What one block keeps.
-std::int64_t kept_by_block(const PassShape& pass, std::int64_t layer, bool fused) {
+std::int64_t kept_by_block(const PassShape& pass, std::int64_t layer) {
   const Gpt2Config& model = pass.config.model;
   const std::int64_t tokens = pass.tokens(), d = model.n_embd, heads = model.n_head, f = pass.float_bytes();
   const std::int64_t first = kLinearsPerBlock * layer;
@@ -92,9 +119,9 @@ std::int64_t kept_by_block(const PassShape& pass, std::int64_t layer, bool fused
   if (model.attn_dropout > 0.0)  // probabilities, and q, k, v by head
     bytes += tokens * (heads * pass.config.data.sequence_length + 3 * d) * f;
   for (std::int64_t i = first; i < first + kLinearsPerBlock; ++i) {
-    const bool again =
-        fused && pass.config.compute.recompute == Recompute::kSelective && i == first + kLinearsPerBlock - 1;
-    if (!again) bytes += kept_by_linear(pass, i, fused);
+    const bool again = pass.config.compute.recompute == Recompute::kSelective && i == first + kLinearsPerBlock - 1 &&
+                       is_fused(pass, layer);
+    if (!again) bytes += kept_by_linear(pass, i);
   }
   return bytes;
 }
@@ -104,16 +131,17 @@ struct BlocksMemory {
   std::int64_t again = 0;  // in backward, of the block that is computed once more
 };
 
-BlocksMemory blocks_memory(const PassShape& pass, bool fused) {
+BlocksMemory blocks_memory(const PassShape& pass) {
   const std::int64_t layers = pass.config.model.n_layer;
-  std::int64_t sum = 0, largest = 0;
+  const std::int64_t stream = pass.tokens() * pass.config.model.n_embd * pass.float_bytes();
+  std::int64_t sum = 0, largest = 0, inputs = 0;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
-    const std::int64_t bytes = kept_by_block(pass, layer, fused);
+    const std::int64_t bytes = kept_by_block(pass, layer);
     sum += bytes, largest = std::max(largest, bytes);
+    inputs += is_fused(pass, layer) ? 2 * stream : stream;  // the residual stream as a pair, or as one
   }
   if (pass.config.compute.recompute != Recompute::kBlock) return {.kept = sum};
-  const std::int64_t inputs = fused ? 2 : 1;  // the residual stream as a pair, or as one
-  return {.kept = layers * inputs * pass.tokens() * pass.config.model.n_embd * pass.float_bytes(), .again = largest};
+  return {.kept = inputs, .again = largest};
 }
 
 // What comes and goes inside a block: mostly the MLP's matrices of 4 d, their gradients and codes.
@@ -169,15 +197,8 @@ PassShape evaluation_pass(const RunConfig& config, bool cuda, int bits) {
 }
 
 bool is_fused(const PassShape& pass) {
-  if (!pass.cuda) return false;
-  const LoraConfig& lora = pass.config.lora;
-  const bool adapter = lora.rank == 0 || (lora.quantize && lora.rank % 8 == 0);
-  for (std::int64_t i = 0; i < kLinearsPerBlock * pass.config.model.n_layer; ++i) {
-    const GemmPath path = path_of(pass, i);
-    const bool codes = path == GemmPath::kCodes && scales_by_row(pass.config.quant) && adapter &&
-                       (!pass.training || backward_on_codes(pass, i));
-    if (path != GemmPath::kPlain && !codes) return false;
-  }
+  for (std::int64_t layer = 0; layer < pass.config.model.n_layer; ++layer)
+    if (!is_fused(pass, layer)) return false;
   return true;
 }
 
@@ -185,30 +206,19 @@ PassMemory pass_memory(const PassShape& pass) {
   const bool fused = is_fused(pass);
   PassMemory memory{.working = working_bytes(pass, fused), .loss = loss_bytes(pass)};
   if (!pass.training) return memory;
-  const BlocksMemory blocks = blocks_memory(pass, fused);
+  const BlocksMemory blocks = blocks_memory(pass);
   memory.kept = blocks.kept + pass.tokens() * pass.config.model.n_embd * pass.float_bytes();  // and by the last norm
   memory.working += blocks.again;
   if (head_of(pass) == Head::kByOperators)
-    memory.kept += kept_by_linear(pass, kLinearsPerBlock * pass.config.model.n_layer, /*fused=*/false) +
+    memory.kept += kept_by_linear(pass, kLinearsPerBlock * pass.config.model.n_layer) +
                    pass.tokens() * pass.config.model.vocab_size * kFp32;
   return memory;
 }
 
 std::int64_t prepared_weight_bytes(const PassShape& pass) {
-  const bool fused = is_fused(pass);
-  const std::int64_t f = pass.float_bytes(), rank = pass.config.lora.rank;
+  const std::int64_t f = pass.float_bytes(), in_blocks = kLinearsPerBlock * pass.config.model.n_layer;
   std::int64_t bytes = 0;
-  for (std::int64_t i = 0; i < kLinearsPerBlock * pass.config.model.n_layer; ++i) {
-    const Linear linear = linear_of(pass, i);
-    const std::int64_t weights = linear.in * linear.out;
-    if (path_of(pass, i) != GemmPath::kCodes) {
-      bytes += fused && f != kFp32 ? weights * f : 0;
-      continue;
-    }
-    const std::int64_t copies = backward_on_codes(pass, i) ? 2 : 1;  // and transposed
-    bytes += copies * weights + linear.out * kFp32 + copies * rank * linear.in;
-    if (fused) bytes += rank * (linear.in + 2 * linear.out) * f;  // the adapter's values
-  }
+  for (std::int64_t i = 0; i < in_blocks; ++i) bytes += prepared_by_linear(pass, i);
   const std::int64_t head = head_rows(pass) * pass.config.model.n_embd;
   switch (head_of(pass)) {
     case Head::kPlain:
@@ -216,19 +226,17 @@ std::int64_t prepared_weight_bytes(const PassShape& pass) {
     case Head::kCodes:
       return bytes + head + (pass.training ? head * f : 0);
     case Head::kByOperators:
-      return bytes + head;
+      return bytes + prepared_by_linear(pass, in_blocks);
   }
   return bytes;
 }
 
 PassGradients pass_gradients(const PassShape& pass) {
   const Gpt2Config& model = pass.config.model;
+  // On a GPU backward leaves gradients where the sum wants them; only the norms' are copied there.
+  if (pass.cuda) return {};
   const std::int64_t table = model.freeze_base ? 0 : model.vocab_size * model.n_embd * kFp32;
-  const std::int64_t all = count_parameters(model, pass.config.lora).trained * kFp32;
-  if (!is_fused(pass)) return {.all = all, .twice = table};
-  // Fused blocks and the head write their gradients where the sum wants them; the embeddings' own tables do not.
-  const std::int64_t positions = model.freeze_base ? 0 : model.n_positions * model.n_embd * kFp32;
-  return {.all = positions + (model.tie_lm_head ? 0 : table), .twice = 0};
+  return {.all = count_parameters(model, pass.config.lora).trained * kFp32, .twice = table};
 }
 
 }  // namespace qat

@@ -9,7 +9,7 @@
 namespace qat {
 
 struct PassMemory {
-  std::int64_t kept = 0;     // for backward: activations, and the weights' values where a product has no codes
+  std::int64_t kept = 0;     // for backward: activations
   std::int64_t working = 0;  // at the worst moment inside a block, beyond what is kept
   std::int64_t loss = 0;     // output projection and loss: logits of a chunk, the hidden states and their gradient
 };
@@ -32,10 +32,10 @@ PassShape evaluation_pass(const RunConfig& config, bool cuda, int bits);
 
 PassMemory pass_memory(const PassShape& pass);
 
-// Whether its blocks are fused (src/model/fused_block.h).
+// Whether all its blocks are fused (src/model/block.h).
 bool is_fused(const PassShape& pass);
 
-// Weights in the form that products read, made once a step and shared by its passes: codes, on a GPU also bf16 values.
+// Weights in the form that products read, made once a step and shared by its passes: codes, or values of their own.
 std::int64_t prepared_weight_bytes(const PassShape& pass);
 
 // Gradients of all parameters that a pass returns in memory of its own, and what its backward holds twice for a

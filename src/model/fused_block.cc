@@ -10,6 +10,7 @@
 #include "kernels/common/error.h"
 #include "kernels/norm/residual_norm.h"
 #include "src/model/dropout.h"
+#include "src/quant/kept_for_backward.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
@@ -26,35 +27,17 @@ struct NormSaved {
   at::Tensor residual, mean, rstd, weight;
 };
 
-// What a function keeps for backward. It is taken out there, so that its memory is free as soon as it is used.
-template <typename T>
-struct Holder : torch::CustomClassHolder {
-  explicit Holder(T value_in) : value(std::move(value_in)) {}
-  T value;
-};
-
-template <typename T>
-void keep(AutogradContext* ctx, T value) {
-  ctx->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Holder<T>>(std::move(value)));
-}
-
-template <typename T>
-T take(AutogradContext* ctx) {
-  const auto holder = c10::static_intrusive_pointer_cast<Holder<T>>(ctx->saved_data["kept"].toCapsule());
-  return std::move(holder->value);
-}
-
 kernels::CodesOut codes_out(const Coded& coded) { return {codes(coded.codes), codes(coded.codes_transposed)}; }
 
 // Norm of x + delta as the input of `next`, or as values if next is null. sum: x + delta, undefined without a delta.
-LinearInput norm_forward(const at::Tensor& x, const at::Tensor& delta, const FusedNorm& norm, const FusedLinear* next,
-                         bool train, at::Tensor& sum, NormSaved& saved) {
+LinearOperand norm_forward(const at::Tensor& x, const at::Tensor& delta, const FusedNorm& norm, const LinearPass* next,
+                           bool train, at::Tensor& sum, NormSaved& saved) {
   const std::int64_t rows = x.size(0);
   const auto floats = x.options().dtype(at::kFloat);
   saved.mean = at::empty({rows}, floats), saved.rstd = at::empty({rows}, floats);
-  LinearInput out;
+  LinearOperand out;
   kernels::EncodeOptions options;
-  const bool on_codes = next != nullptr && next->prepared->on_codes;
+  const bool on_codes = next != nullptr && next->prepared->weight.is_coded();
   if (on_codes) {
     out.codes = empty_codes(x, {.transposed = train});
     options.width = next->activation;
@@ -92,21 +75,21 @@ NormGradients norm_backward(const NormSaved& saved, const at::Tensor& dy, const 
   return out;
 }
 
-LinearInput encode_input(const at::Tensor& x, const FusedLinear& next, bool train) {
-  if (!next.prepared->on_codes) return {.codes = {}, .values = x};
-  LinearInput out{.codes = empty_codes(x, {.transposed = train}), .values = {}};
+LinearOperand encode_input(const at::Tensor& x, const LinearPass& next, bool train) {
+  if (!next.prepared->weight.is_coded()) return {.values = x};
+  LinearOperand out{.codes = empty_codes(x, {.transposed = train})};
   kernels::encode_rows(exec_for(x), const_float_matrix(x), {.width = next.activation}, codes_out(out.codes),
                        span_of(out.codes.scales));
   return out;
 }
 
-LinearInput gelu_input(const at::Tensor& x, const FusedLinear& next, CodeCopies copies) {
-  if (!next.prepared->on_codes) {
-    LinearInput out{.codes = {}, .values = at::empty_like(x)};
+LinearOperand gelu_input(const at::Tensor& x, const LinearPass& next, CodeCopies copies) {
+  if (!next.prepared->weight.is_coded()) {
+    LinearOperand out{.values = at::empty_like(x)};
     kernels::gelu(exec_for(x), const_float_matrix(x), float_matrix(out.values));
     return out;
   }
-  LinearInput out{.codes = empty_codes(x, copies), .values = {}};
+  LinearOperand out{.codes = empty_codes(x, copies)};
   kernels::gelu_encode(exec_for(x), const_float_matrix(x), {.width = next.activation}, codes_out(out.codes),
                        span_of(out.codes.scales));
   return out;
@@ -127,14 +110,8 @@ LinearNeeds needs_of(AutogradContext* ctx, std::size_t first) {
   return {.weight = ctx->needs_input_grad(first), .bias = ctx->needs_input_grad(first + 1)};
 }
 
-void append(tensor_list& out, const FusedLinear& linear, const LinearGradients& gradients) {
-  out.push_back(gradients.weight);
-  out.push_back(gradients.bias);
-  if (linear.parameters.size() > 2) out.push_back(gradients.lora_a), out.push_back(gradients.lora_b);
-}
-
 struct FirstSaved {
-  FusedLinear c_attn;
+  LinearPass c_attn;
   NormSaved norm;
   LinearSaved linear;
   bool has_delta = false;
@@ -144,10 +121,10 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
  public:
   static tensor_list forward(AutogradContext* ctx, const Variable& x, const OptionalTensor& delta,
                              const Variable& norm_weight, const Variable& norm_bias, at::TensorList /*parameters*/,
-                             const FusedLinear& c_attn, bool train) {
+                             const LinearPass& c_attn, bool train) {
     FirstSaved saved{.c_attn = c_attn, .has_delta = delta.has_value()};
     at::Tensor sum;
-    const LinearInput input =
+    const LinearOperand input =
         norm_forward(x, delta ? *delta : at::Tensor(), {norm_weight, norm_bias}, &c_attn, train, sum, saved.norm);
     const at::Tensor qkv = linear_forward(*c_attn.prepared, input, x.scalar_type(), train ? &saved.linear : nullptr);
     if (train) keep(ctx, std::move(saved));
@@ -160,12 +137,11 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
     const FirstSaved saved = take<FirstSaved>(ctx);
     const std::size_t first = saved.has_delta ? 4 : 3;  // inputs before the layer's parameters
-    const LinearGradients linear = linear_backward(*saved.c_attn.prepared, saved.linear,
-                                                   {.parts = {grads[0], grads[1], grads[2]}, .gelu_input = {}},
-                                                   saved.c_attn.rounding, needs_of(ctx, first), saved.c_attn.places);
+    const LinearGradients linear =
+        linear_backward(saved.c_attn, saved.linear, {.parts = {grads[0], grads[1], grads[2]}}, needs_of(ctx, first));
     const NormGradients norm = norm_backward(saved.norm, linear.input, grads[3]);
     tensor_list out = {norm.residual, saved.has_delta ? norm.residual : at::Tensor(), norm.weight, norm.bias};
-    append(out, saved.c_attn, linear);
+    append_gradients(saved.c_attn, linear, out);
     out.insert(out.end(), 2, at::Tensor());
     return out;
   }
@@ -191,7 +167,7 @@ class SecondHalfFunction : public torch::autograd::Function<SecondHalfFunction> 
                                             dtype, keep_in(saved.proj_saved));
     drop_(added, block.dropout, block.dropout.attn_out);
     at::Tensor sum;
-    const LinearInput normed =
+    const LinearOperand normed =
         norm_forward(residual, added, {norm_weight, norm_bias}, &block.c_fc, train, sum, saved.norm);
     saved.before_gelu = linear_forward(*block.c_fc.prepared, normed, dtype, keep_in(saved.fc_saved));
     const at::Tensor delta = linear_forward(
@@ -207,28 +183,25 @@ class SecondHalfFunction : public torch::autograd::Function<SecondHalfFunction> 
     SecondSaved saved = take<SecondSaved>(ctx);
     const FusedBlock& block = saved.block;
     constexpr std::size_t kFirst = 4;  // inputs before the layers' parameters
-    const std::size_t fc_at = kFirst + block.attn_proj.parameters.size();
-    const std::size_t mlp_at = fc_at + block.c_fc.parameters.size();
+    const std::size_t fc_at = kFirst + block.attn_proj.parameters().size();
+    const std::size_t mlp_at = fc_at + block.c_fc.parameters().size();
     if (!saved.keep_gelu)
       saved.mlp_saved.input = gelu_input(saved.before_gelu, block.mlp_proj, {.rows = false, .transposed = true});
     const LinearGradients mlp =
-        linear_backward(*block.mlp_proj.prepared, saved.mlp_saved,
-                        {.parts = {dropped(grads[1], block.dropout, block.dropout.mlp_out)}, .gelu_input = {}},
-                        block.mlp_proj.rounding, needs_of(ctx, mlp_at), block.mlp_proj.places);
+        linear_backward(block.mlp_proj, saved.mlp_saved,
+                        {.parts = {dropped(grads[1], block.dropout, block.dropout.mlp_out)}}, needs_of(ctx, mlp_at));
     saved.mlp_saved = {};
-    const LinearGradients fc =
-        linear_backward(*block.c_fc.prepared, saved.fc_saved, {.parts = {mlp.input}, .gelu_input = saved.before_gelu},
-                        block.c_fc.rounding, needs_of(ctx, fc_at), block.c_fc.places);
+    const LinearGradients fc = linear_backward(
+        block.c_fc, saved.fc_saved, {.parts = {mlp.input}, .gelu_input = saved.before_gelu}, needs_of(ctx, fc_at));
     saved.before_gelu.reset(), saved.fc_saved = {};
     const NormGradients norm = norm_backward(saved.norm, fc.input, grads[0]);
-    const LinearGradients proj =
-        linear_backward(*block.attn_proj.prepared, saved.proj_saved,
-                        {.parts = {dropped(norm.residual, block.dropout, block.dropout.attn_out)}, .gelu_input = {}},
-                        block.attn_proj.rounding, needs_of(ctx, kFirst), block.attn_proj.places);
+    const LinearGradients proj = linear_backward(
+        block.attn_proj, saved.proj_saved, {.parts = {dropped(norm.residual, block.dropout, block.dropout.attn_out)}},
+        needs_of(ctx, kFirst));
     tensor_list out = {norm.residual, proj.input, norm.weight, norm.bias};
-    append(out, block.attn_proj, proj);
-    append(out, block.c_fc, fc);
-    append(out, block.mlp_proj, mlp);
+    append_gradients(block.attn_proj, proj, out);
+    append_gradients(block.c_fc, fc, out);
+    append_gradients(block.mlp_proj, mlp, out);
     out.insert(out.end(), 3, at::Tensor());
     return out;
   }
@@ -240,7 +213,7 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
                           const Variable& bias, bool train) {
     NormSaved saved;
     at::Tensor sum;
-    const LinearInput out =
+    const LinearOperand out =
         norm_forward(x, delta ? *delta : at::Tensor(), {weight, bias}, /*next=*/nullptr, train, sum, saved);
     ctx->saved_data["has_delta"] = delta.has_value();
     if (train) keep(ctx, std::move(saved));
@@ -254,24 +227,25 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
   }
 };
 
-std::vector<at::Tensor> parameters_of(std::initializer_list<const FusedLinear*> linears) {
+std::vector<at::Tensor> parameters_of(std::initializer_list<const LinearPass*> linears) {
   std::vector<at::Tensor> all;
-  for (const FusedLinear* linear : linears) all.insert(all.end(), linear->parameters.begin(), linear->parameters.end());
+  for (const LinearPass* linear : linears) {
+    const std::vector<at::Tensor> own = linear->parameters();
+    all.insert(all.end(), own.begin(), own.end());
+  }
   return all;
 }
 
 }  // namespace
 
-std::vector<at::Tensor> FusedBlock::parameters() const {
-  std::vector<at::Tensor> all = parameters_of({&c_attn, &attn_proj, &c_fc, &mlp_proj});
-  all.insert(all.end(), {ln_1.weight, ln_1.bias, ln_2.weight, ln_2.bias});
-  return all;
+at::Tensor sum_of(const ResidualPair& pair) {
+  return pair.delta.defined() ? pair.residual + pair.delta : pair.residual;
 }
 
-FirstHalf fused_first_half(const ResidualPair& x, const FusedNorm& norm, const FusedLinear& c_attn) {
-  const tensor_list out =
-      FirstHalfFunction::apply(x.residual, optional(x.delta), norm.weight, norm.bias, at::TensorList(c_attn.parameters),
-                               c_attn, at::GradMode::is_enabled());
+FirstHalf fused_first_half(const ResidualPair& x, const FusedNorm& norm, const LinearPass& c_attn) {
+  const std::vector<at::Tensor> parameters = c_attn.parameters();
+  const tensor_list out = FirstHalfFunction::apply(x.residual, optional(x.delta), norm.weight, norm.bias,
+                                                   at::TensorList(parameters), c_attn, at::GradMode::is_enabled());
   return {out[3], out[0], out[1], out[2]};
 }
 

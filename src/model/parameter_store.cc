@@ -68,6 +68,12 @@ std::int64_t ParameterStore::checksum() const {
   return sum;
 }
 
+std::size_t ParameterStore::trainable_index(int id) const {
+  QAT_CHECK(info(id).trainable, info(id).name + " is frozen");
+  const auto found = std::lower_bound(trainable_offsets_.begin(), trainable_offsets_.end(), info(id).offset);
+  return static_cast<std::size_t>(found - trainable_offsets_.begin());
+}
+
 at::Tensor ParameterStore::place_in(std::span<float> flat, int id) const {
   const ParameterInfo& one = info(id);
   QAT_CHECK(one.trainable && static_cast<std::int64_t>(flat.size()) == trainable_.numel(),

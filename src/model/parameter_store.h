@@ -52,6 +52,8 @@ class ParameterStore {
 
   // The trainable tensors, in order of declaration: what gradients are taken of.
   const std::vector<at::Tensor>& trainable_tensors() const { return trainable_tensors_; }
+  // Where trainable parameter `id` stands among them.
+  std::size_t trainable_index(int id) const;
   // Trainable parameter `id`'s place in a buffer of trainable_flat()'s layout, on device().
   at::Tensor place_in(std::span<float> flat, int id) const;
   // Copies gradients (one for each trainable tensor; undefined: none) into all of `flat`, on device(), which has

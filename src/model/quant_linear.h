@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,11 +16,10 @@
 #include "kernels/quant/encode_batch.h"
 #include "kernels/quant/prepare_adapters.h"
 #include "src/model/forward_context.h"
-#include "src/model/fused_block.h"
 #include "src/model/gpt2_config.h"
 #include "src/model/parameter_store.h"
-#include "src/quant/autograd_ops.h"
 #include "src/quant/gemm_path.h"
+#include "src/quant/linear_pass.h"
 #include "src/quant/quantizer.h"
 
 namespace qat {
@@ -32,6 +32,7 @@ struct LinearSpec {
   std::int64_t out_features = 0;
   int weight = -1;  // parameter ids; the weight may be shared with another layer (a tied head)
   int bias = -1;    // -1: none
+  bool shares_weight = false;
 };
 
 // Work of QuantLinear's preparation, collected over layers.
@@ -45,15 +46,16 @@ class QuantLinear {
   // Declares the adapter in `store`; weight and bias are declared by the caller.
   QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraConfig& lora, ParameterStore& store);
 
-  // Whether the fused blocks can run this layer in this pass: unquantized, or codes with dynamic scales per channel and
+  // Whether a fused block can run this layer in this pass: unquantized, or codes with dynamic scales per channel and
   // token, gradients on codes, and an adapter whose rank the integer product takes.
   bool can_fuse(const ForwardContext& context) const;
-  // The layer as the fused blocks want it; weights are prepared once for as long as context's cache lives.
-  FusedLinear fused(const ForwardContext& context, at::ScalarType dtype) const;
+  // The layer in a pass; weights are prepared once for as long as context's cache lives.
+  LinearPass pass(const ForwardContext& context, at::ScalarType dtype) const;
 
-  // The same for many layers ahead of their use: all weights, and all adapters, are prepared by a launch or two. Needs
-  // context's cache, and layers that can fuse.
-  static void prepare_all(std::span<const QuantLinear> linears, const ForwardContext& context, at::ScalarType dtype);
+  // Ahead of their use, for many layers: weights and adapters are coded by a launch or two. Needs context's cache, on
+  // which no other thread may work.
+  static void prepare_all(std::span<const QuantLinear* const> linears, const ForwardContext& context,
+                          at::ScalarType dtype);
 
   // x: [..., in] -> [..., out].
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
@@ -63,34 +65,32 @@ class QuantLinear {
   const Quantizer& activation_quantizer() const { return activation_; }
   int lora_a() const { return lora_a_; }  // parameter ids; -1 without an adapter
   int lora_b() const { return lora_b_; }
+  // Weight, bias, A and B, as far as there are any.
+  std::vector<at::Tensor> parameters() const;
 
  private:
-  at::Tensor forward_codes(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
-  at::Tensor forward_wide(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
-  at::Tensor forward_floats(const at::Tensor& x, const LayerPrecision& precision, const ForwardContext& context) const;
+  GemmPath path(const LayerPrecision& precision) const;
+  // What the product reads of x, [..., in].
+  LinearOperand input(const at::Tensor& x, const ForwardContext& context) const;
   at::Tensor forward_calibrating(const at::Tensor& x, const LayerPrecision& precision, RangeObservers& observers) const;
   // This layer's range of context.ranges, or null.
   const CalibratedRange* own_range(const ForwardContext& context) const;
-  // (alpha / r) h B^^T, h = x^ A^^T: [..., r].
-  at::Tensor adapter_out(const at::Tensor& h, const LayerPrecision& precision, const ForwardContext& context) const;
-  at::Tensor adapter_a(const LayerPrecision& precision, const ForwardContext& context) const;
-  GemmPath path(const LayerPrecision& precision) const;
-  PreparedLinear plain(at::ScalarType dtype) const;
-  // What the fused blocks want of a layer on codes: first memory, then what fills it. The adapter's form follows the
-  // shapes: inside the layer's product where the device has one.
-  PreparedLinear memory_for_codes(bool transposed, at::ScalarType dtype) const;
-  void prepare_codes(const LayerPrecision& precision, bool transposed, at::ScalarType dtype, PreparedLinear& out,
-                     PreparationWork& work) const;
-  // From context's cache if it has them. later: where to leave the work undone, or null: it is done at once.
+  GradientRounding rounding(const LayerPrecision& precision, const ForwardContext& context, int product) const;
+
+  // From context's cache if it has it. later: where to leave work undone that many layers can share, or null.
   std::shared_ptr<const PreparedLinear> prepared(const ForwardContext& context, at::ScalarType dtype,
                                                  PreparationWork* later) const;
+  PreparedLinear prepare(const LayerPrecision& precision, bool transposed, at::ScalarType dtype,
+                         const PreparedLinear* spare, PreparationWork& work) const;
+  // Dynamic scales by row: first memory, that of `spare` if it is not null, then work that fills it.
+  void prepare_rows(const LayerPrecision& precision, bool transposed, at::ScalarType dtype, const PreparedLinear* spare,
+                    PreparedLinear& out, PreparationWork& work) const;
+  PreparedAdapter prepare_adapter(const LayerPrecision& precision, bool transposed, at::ScalarType dtype) const;
+  PreparedAdapter adapter_memory(at::ScalarType dtype) const;
+  LinearOperand operand(const Quantizer& quantizer, const at::Tensor& values, BitWidth width, GemmPath path,
+                        bool transposed, at::ScalarType dtype) const;
   bool adapter_in_product(at::ScalarType dtype) const;
-  GradientRounding rounding(const LayerPrecision& precision, const ForwardContext& context, int product) const;
-  // x on the values that `width` leaves, its gradient straight through; x itself at 32 bits.
-  at::Tensor fake_quantized(const Quantizer& quantizer, const at::Tensor& x, BitWidth width,
-                            const CalibratedRange* range = nullptr) const;
-  at::Tensor quantized_weight(const LayerPrecision& precision) const;
-  at::Tensor bias() const { return spec_.bias >= 0 ? store_->tensor(spec_.bias) : at::Tensor(); }
+  at::Tensor parameter(int id) const { return id >= 0 ? store_->tensor(id) : at::Tensor(); }
 
   LinearSpec spec_;
   const QuantConfig* quant_;

@@ -2,9 +2,8 @@
 
 #include <torch/torch.h>
 
-#include <optional>
-
 #include "kernels/embedding/embedding.h"
+#include "src/quant/kept_for_backward.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
@@ -18,42 +17,68 @@ std::span<const std::int64_t> ids_of(const at::Tensor& tokens) {
   return {tokens.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(tokens.numel())};
 }
 
+struct Table {
+  std::int64_t rows = 0;
+  int id = -1;
+};
+
+struct Kept {
+  at::Tensor tokens;
+  Table words, positions;
+  GradientSink* sink = nullptr;
+};
+
+// Where a table's gradient is added up: its other use's, in which case autograd has it already, or zeros.
+struct TableGradient {
+  at::Tensor sum, for_autograd;
+};
+
+TableGradient begin_gradient(const Table& table, const at::Tensor& dx, bool wanted, GradientSink* sink) {
+  if (!wanted) return {};
+  if (sink != nullptr)
+    if (const at::Tensor earlier = sink->opened(table.id); earlier.defined()) return {earlier, {}};
+  const at::Tensor place = sink != nullptr ? sink->open(table.id) : at::Tensor();
+  const at::Tensor sum =
+      place.defined() ? place.zero_() : at::zeros({table.rows, dx.size(2)}, dx.options().dtype(at::kFloat));
+  return {sum, sum};
+}
+
 class TokenEmbedding : public torch::autograd::Function<TokenEmbedding> {
  public:
-  static Variable forward(AutogradContext* ctx, const Variable& token_table, const Variable& position_table,
-                          const at::Tensor& tokens, at::ScalarType dtype, const std::optional<at::Tensor>& add_to) {
+  static Variable forward(AutogradContext* ctx, const Variable& token_table, const Variable& position_table, Kept kept,
+                          at::ScalarType dtype) {
+    const at::Tensor& tokens = kept.tokens;
     at::Tensor x = at::empty({tokens.size(0), tokens.size(1), token_table.size(1)}, token_table.options().dtype(dtype));
     kernels::embed(exec_for(x), ids_of(tokens), tokens.size(1), const_matrix(token_table), const_matrix(position_table),
                    float_matrix(x));
-    ctx->save_for_backward({tokens});
-    ctx->saved_data["add_to"] = add_to;  // not a saved variable: it is written to before backward
-    ctx->saved_data["vocabulary"] = token_table.size(0);
-    ctx->saved_data["positions"] = position_table.size(0);
+    keep(ctx, std::move(kept));
     return x;
   }
 
   static tensor_list backward(AutogradContext* ctx, tensor_list grads) {
-    const at::Tensor tokens = ctx->get_saved_variables()[0];
+    const Kept kept = take<Kept>(ctx);
     const at::Tensor dx = grads[0].contiguous();
-    const auto table = [&](const char* rows, std::size_t input) {
-      if (!ctx->needs_input_grad(input)) return at::Tensor();
-      return at::zeros({ctx->saved_data[rows].toInt(), dx.size(2)}, dx.options().dtype(at::kFloat));
-    };
-    const auto add_to = ctx->saved_data["add_to"].toOptional<at::Tensor>();
-    at::Tensor d_token = add_to ? *add_to : table("vocabulary", 0), d_position = table("positions", 1);
+    const TableGradient words = begin_gradient(kept.words, dx, ctx->needs_input_grad(0), kept.sink),
+                        positions = begin_gradient(kept.positions, dx, ctx->needs_input_grad(1), kept.sink);
     const auto view = [](const at::Tensor& t) { return t.defined() ? matrix(t) : Matrix<float>{}; };
-    kernels::embed_backward(exec_for(dx), const_float_matrix(dx), ids_of(tokens), tokens.size(1), view(d_token),
-                            view(d_position));
-    return {add_to ? at::Tensor() : d_token, d_position, {}, {}, {}};
+    kernels::embed_backward(exec_for(dx), const_float_matrix(dx), ids_of(kept.tokens), kept.tokens.size(1),
+                            view(words.sum), view(positions.sum));
+    if (kept.sink != nullptr)
+      for (const Table* table : {&kept.words, &kept.positions})
+        if (kept.sink->opened(table->id).defined()) kept.sink->written(table->id);
+    return {words.for_autograd, positions.for_autograd, {}, {}};
   }
 };
 
 }  // namespace
 
-at::Tensor token_embedding(const at::Tensor& tokens, const at::Tensor& token_table, const at::Tensor& position_table,
-                           at::ScalarType dtype, const at::Tensor& add_to) {
-  return TokenEmbedding::apply(token_table, position_table, tokens.contiguous(), dtype,
-                               add_to.defined() ? std::optional<at::Tensor>(add_to) : std::nullopt);
+at::Tensor token_embedding(const at::Tensor& tokens, const PassParameter& token_table,
+                           const PassParameter& position_table, at::ScalarType dtype, GradientSink* sink) {
+  Kept kept{.tokens = tokens.contiguous(),
+            .words = {token_table.tensor.size(0), token_table.id},
+            .positions = {position_table.tensor.size(0), position_table.id},
+            .sink = at::GradMode::is_enabled() ? sink : nullptr};
+  return TokenEmbedding::apply(token_table.tensor, position_table.tensor, std::move(kept), dtype);
 }
 
 }  // namespace qat

@@ -1,6 +1,8 @@
 // How backward of one product quantizes its incoming gradient.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 
 #include "kernels/common/bit_width.h"
@@ -28,5 +30,11 @@ inline kernels::EncodeOptions gradient_options(const GradientRounding& rounding,
 
 // Whether backward at this width runs on codes, and wants transposed code copies from forward.
 inline bool backward_on_codes(const GradientRounding& rounding) { return rounding.width.bits() <= 8; }
+
+// A gradient's values rounded to `rounding`'s width with one dynamic scale per row (kInput: for dx) or column (kWeight:
+// for dw), in g's dtype; g itself at 32 bits.   g: [M, N], contiguous.
+at::Tensor rounded_gradient(const at::Tensor& g, const GradientRounding& rounding, Draw draw);
+// The same per row, in place: what an adapter's matrices receive.   g: fp32, contiguous.
+void round_gradient_(at::Tensor& g, const GradientRounding& rounding);
 
 }  // namespace qat

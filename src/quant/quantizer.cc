@@ -38,6 +38,12 @@ Coded empty_codes(const at::Tensor& x, CodeCopies copies) {
           .scales = at::empty({rows}, x.options().dtype(at::kFloat))};
 }
 
+at::Tensor decode(const at::Tensor& codes, const at::Tensor& scales, at::ScalarType dtype) {
+  at::Tensor values = at::empty(codes.sizes(), scales.options().dtype(dtype));
+  kernels::decode_rows(exec_for(values), const_codes(codes), const_span(scales), float_matrix(values));
+  return values;
+}
+
 Quantizer::Quantizer(std::string layer, std::string role, const QuantizerConfig& config)
     : layer_(std::move(layer)),
       role_(std::move(role)),

@@ -29,6 +29,9 @@ struct CodeCopies {
 // Memory for the codes of x, [rows, cols], with a scale for each row.
 Coded empty_codes(const at::Tensor& x, CodeCopies copies);
 
+// The values that codes stand for, with one scale per row or one for all, in `dtype`.
+at::Tensor decode(const at::Tensor& codes, const at::Tensor& scales, at::ScalarType dtype);
+
 // Ranges of some layers, by index in PrecisionMap: what one evaluation uses in place of the ranges in force.
 using RangeTable = std::map<std::int64_t, CalibratedRange>;
 

@@ -1,12 +1,8 @@
-// Linear layers on codes of 9 to 11 bits, on a GPU: fp16 holds such integers exactly, where bf16 and tf32 would round
-// the quantized values themselves.
-//
-//   y[m,n] = (sx[m] * sw[n]) * sum_k qx[m,k] * qw[n,k] (+ b[n])      qx, qw: fp16; sums: fp32, rounded as fp32 sums are
+// Codes of 9 to 11 bits, on a GPU: fp16 holds such integers exactly, where bf16 and tf32 would round the quantized
+// values themselves.
 #pragma once
 
 #include <ATen/core/Tensor.h>
-
-#include "src/quant/gradient_rounding.h"
 
 namespace qat {
 
@@ -16,10 +12,10 @@ struct WideCoded {
   at::Tensor scales;  // fp32 [rows] or [1]
 };
 
-// x: [..., K] of fp32 or bf16; w: [N, K], the parameter; bias: [N] or undefined; y in x's dtype. Backward: gradients of
-// x and w go straight through to them; its products run in x's dtype on the quantized values, with the output gradient
-// rounded as `rounding` says.
-at::Tensor wide_code_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias, const WideCoded& xq,
-                            const WideCoded& wq, const GradientRounding& rounding);
+//   y[m,n] = (sx[m] * sw[n]) * sum_k qx[m,k] * qw[n,k] (+ b[n])      sums: fp32, rounded as fp32 sums are
+// x: [M, K]; w: [N, K]; bias: fp32 [N] or undefined; y: [M, N] in `dtype`.
+at::Tensor wide_code_matmul(const WideCoded& x, const WideCoded& w, const at::Tensor& bias, at::ScalarType dtype);
+
+at::Tensor decode(const WideCoded& coded, at::ScalarType dtype);
 
 }  // namespace qat

@@ -22,8 +22,10 @@ std::string product_path(const Gpt2& model, const QuantConfig& quant, const Laye
       describe(choose_gemm_path(quant, base, cuda ? Device::kCuda : Device::kCpu), floats_of(model.mode()));
   if (!cuda) return path;
   const PrecisionMap map = PrecisionMap::make(model.linear_names(), base, quant.overrides);
-  return path + (model.fuses({.precision = &map, .training = true}) ? "; blocks are fused"
-                                                                    : "; operator by operator, which is slower");
+  const std::int64_t fused = model.fused_blocks({.precision = &map, .training = true});
+  if (fused == model.config().n_layer) return path + "; blocks are fused";
+  if (fused == 0) return path + "; operator by operator, which is slower";
+  return path + fmt::format("; {} of {} blocks are fused, the others are slower", fused, model.config().n_layer);
 }
 
 }  // namespace

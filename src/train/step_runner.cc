@@ -98,7 +98,7 @@ bool StepRunner::stops(Step& step) {
   return step.stop != 0;
 }
 
-StepRunner::Pass StepRunner::forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch,
+LossAndGradients StepRunner::forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch,
                                               GradientSink* sink) {
   const ForwardContext context{.precision = &step.precision,
                                .training = true,
@@ -108,18 +108,10 @@ StepRunner::Pass StepRunner::forward_backward(const Step& step, std::int64_t mic
                                .seed = options_.seed,
                                .step = step.plan.step,
                                .micro_batch = static_cast<std::uint64_t>(micro_batch)};
-  const at::Tensor loss = [&] {
-    const TraceRange range("forward");
-    return model_.loss(batch.inputs, batch.targets, context);
-  }();
-  const TraceRange range("backward");
-  // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
-  return {.loss = loss.detach(),
-          .gradients = torch::autograd::grad({loss}, model_.parameters().trainable_tensors(), /*grad_outputs=*/{},
-                                             /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true)};
+  return model_.loss_and_gradients(batch.inputs, batch.targets, context);
 }
 
-void StepRunner::join(const Pass& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step) {
+void StepRunner::join(const LossAndGradients& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step) {
   model_.parameters().scatter_gradients(pass.gradients, leaf, step.produced);
   if (gradient_hook_) gradient_hook_(static_cast<std::int64_t>(step.plan.step), micro_batch, leaf);
   accumulator_.commit();
@@ -157,7 +149,7 @@ void StepRunner::run_in_turn(Step& step) {
 }
 
 void StepRunner::run_round(Step& step, std::int64_t first, std::int64_t count) {
-  std::vector<Pass> round(static_cast<std::size_t>(count));
+  std::vector<LossAndGradients> round(static_cast<std::size_t>(count));
   run_torch_parallel(count, options_.threads, [&](std::int64_t i) {
     const Batch batch = batch_or_zeros(step, [&] {
       return sample_batch(sampler_, first_sample(step.plan, first + i), options_.train.micro_batch_size,

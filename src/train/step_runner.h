@@ -83,10 +83,6 @@ class StepRunner {
   static std::int64_t padding(int ranks) { return kNormBlock * ranks; }
 
  private:
-  struct Pass {
-    at::Tensor loss;                    // on the model's device: reading it would wait for the pass
-    std::vector<at::Tensor> gradients;  // of the trainable tensors; undefined: not produced
-  };
   // What all micro-batches of a step share.
   struct Step {
     const dist::StepPlan& plan;
@@ -108,9 +104,9 @@ class StepRunner {
   // Runs a part of this rank's step; notes what the memory does not suffice for, where that is to be tried again.
   void attempt(Step& step, const std::function<void()>& part) const;
   // sink: where gradients may be left, or null.
-  Pass forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientSink* sink);
+  LossAndGradients forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientSink* sink);
   // Adds a pass to the step: its gradients by way of `leaf`, the accumulator's next.
-  void join(const Pass& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step);
+  void join(const LossAndGradients& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step);
   // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.
   void run_in_turn(Step& step);
   void run_side_by_side(Step& step);

@@ -20,7 +20,7 @@ at::Tensor logits(const TinyModel& tiny, const at::Tensor& tokens, int weight, i
 
 void backward(const TinyModel& tiny, int weight, int gradient) {
   const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), weight, weight, gradient);
-  tiny.model->loss(tiny.tokens(2, 9), tiny.tokens(2, 9, 8), tiny.context(map)).backward();
+  tiny.backward(tiny.context(map));
 }
 
 TEST(CptModel, WidthsBelow32SeeTheAdapterAndWidth32DoesNot) {
@@ -179,9 +179,7 @@ TEST(CptModel, EveryGemmPathTrains) {
       const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), bits, bits, 8);
       ForwardContext context = tiny.context(map);
       context.training = true;
-      const at::Tensor loss = tiny.model->loss(tiny.tokens(2, 9), tiny.tokens(2, 9, 8), context);
-      loss.backward();
-      EXPECT_TRUE(std::isfinite(loss.item<double>())) << variant.name;
+      EXPECT_TRUE(std::isfinite(tiny.backward(context))) << variant.name;
       for (int id = 0; id < tiny.model->parameters().count(); ++id) {
         const at::Tensor grad = tiny.model->parameters().tensor(id).grad();
         ASSERT_TRUE(grad.defined()) << variant.name << ": " << tiny.model->parameters().info(id).name;
@@ -202,7 +200,7 @@ TEST(CptModel, DropoutDependsOnTheMicroBatchAndNotOnTheCall) {
   context.training = true;
   const auto loss = [&](std::uint64_t micro_batch) {
     context.micro_batch = micro_batch;
-    return tiny.model->loss(tiny.tokens(2, 9), tiny.tokens(2, 9, 8), context).item<double>();
+    return tiny.loss(context);
   };
   EXPECT_EQ(loss(0), loss(0));
   EXPECT_NE(loss(0), loss(1));

@@ -100,16 +100,15 @@ TEST_F(Gpt2Reference, UnquantizedLogitsAreTheReferences) {
 TEST_F(Gpt2Reference, UnquantizedGradientsAreTheReferences) {
   const PrecisionMap full = PrecisionMap::uniform(tiny_.config.linears(), 32, 32);
   const at::Tensor tokens = tiny_.tokens(3, 10), targets = tiny_.tokens(3, 10, 8);
-  const at::Tensor loss = tiny_.model->loss(tokens, targets, tiny_.context(full));
-  loss.backward();
+  const LossAndGradients pass = tiny_.model->loss_and_gradients(tokens, targets, tiny_.context(full));
   const at::Tensor expected = torch::nn::functional::cross_entropy(
       reference_->forward(tokens).reshape({-1, tiny_.config.vocab_size}), targets.reshape({-1}));
   expected.backward();
-  EXPECT_NEAR(loss.item<double>(), expected.item<double>(), 1e-5 * expected.item<double>());
+  EXPECT_NEAR(pass.loss.item<double>(), expected.item<double>(), 1e-5 * expected.item<double>());
   auto named = reference_->named_parameters();
   for (int id = 0; id < tiny_.model->parameters().count(); ++id) {
     const std::string name = tiny_.model->parameters().info(id).name;
-    const at::Tensor ours = tiny_.model->parameters().tensor(id).grad();
+    const at::Tensor ours = pass.gradients.at(tiny_.model->parameters().trainable_index(id));
     const at::Tensor theirs = named[reference_name(name)].grad();
     ASSERT_TRUE(ours.defined()) << name;
     EXPECT_LT((ours - theirs).norm().item<double>(), 1e-3 * theirs.norm().item<double>() + 1e-7) << name;
@@ -119,7 +118,7 @@ TEST_F(Gpt2Reference, UnquantizedGradientsAreTheReferences) {
 TEST_F(Gpt2Reference, TokenLikelihoodsAverageToTheLoss) {
   const PrecisionMap full = PrecisionMap::uniform(tiny_.config.linears(), 32, 32);
   const at::Tensor tokens = tiny_.tokens(3, 10), targets = tiny_.tokens(3, 10, 8);
-  const double loss = tiny_.model->loss(tokens, targets, tiny_.context(full)).item<double>();
+  const double loss = tiny_.model->loss_and_gradients(tokens, targets, tiny_.context(full)).loss.item<double>();
   const at::Tensor nll = tiny_.model->token_nll(tokens, targets, tiny_.context(full));
   EXPECT_EQ(nll.sizes(), tokens.sizes());
   EXPECT_NEAR(nll.mean(at::kDouble).item<double>(), loss, 1e-5 * loss);

@@ -74,7 +74,7 @@ at::Tensor hidden_by_hand(const TinyModel& tiny, const at::Tensor& tokens, const
     return at::layer_norm(x, {d}, p(name + ".weight"), p(name + ".bias"), 1e-5);
   };
   const auto head = [&](const at::Tensor& t) { return t.view({batch, length, c.n_head, -1}).transpose(1, 2); };
-  const auto& linears = tiny.model->linears();
+  const auto linears = tiny.model->linears();
   at::Tensor x = drop(at::embedding(p("wte.weight"), tokens) + p("wpe.weight").narrow(0, 0, length), c.embd_dropout, 0);
   for (std::size_t layer = 0; layer < 2; ++layer) {
     const std::string h = "h." + std::to_string(layer);

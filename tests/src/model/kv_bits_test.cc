@@ -29,7 +29,7 @@ at::Tensor block_by_hand(const TinyModel& tiny, const at::Tensor& tokens, const 
   const auto head = [&](const at::Tensor& t) {
     return t.view({batch, length, tiny.config.n_head, -1}).transpose(1, 2);
   };
-  const auto& linears = tiny.model->linears();
+  const auto linears = tiny.model->linears();
   at::Tensor x = at::embedding(p("wte.weight"), tokens) + p("wpe.weight").narrow(0, 0, length);
   const auto qkv = linears[0].forward(norm(x, "h.0.ln_1"), context).split(d, 2);
   const int bits = tiny.quant.kv_bits;

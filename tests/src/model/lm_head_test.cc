@@ -5,7 +5,7 @@
 #include <torch/torch.h>
 
 #include "src/loss/lm_head_loss.h"
-#include "src/quant/autograd_ops.h"
+#include "src/quant/straight_through.h"
 #include "tests/support/tiny_model.h"
 
 namespace qat {
@@ -34,22 +34,29 @@ Operands operands(bool frozen = false) {
 }
 
 LmHead coded(const Operands& x, int weight_bits, int activation_bits, bool adapter) {
-  const BitWidth width(weight_bits);
-  HeadCodes codes{.weight = padded_head_codes(x.w, width), .activation = BitWidth(activation_bits)};
-  LmHead head{.weight = x.w, .values = decode(codes.weight.codes, codes.weight.scales, at::kFloat)};
+  LmHead head{.linear = {}, .activation = BitWidth(activation_bits), .weight = {x.w, 0}};
+  HeadParameters parameters{.w = x.w, .a = {}, .b = {}, .alpha = kScaling * kRank};
   if (adapter) {
-    head.lora_a = x.a, head.lora_b = x.b;
-    codes.adapter = head_adapter(x.a, x.b, width, kScaling, codes.weight, at::kFloat);
+    head.lora_a = {x.a, 1}, head.lora_b = {x.b, 2};
+    parameters.a = x.a, parameters.b = x.b;
   }
-  head.codes = std::move(codes);
+  head.linear = std::make_shared<const PreparedLinear>(
+      coded_head(parameters, BitWidth(weight_bits), at::kFloat, /*backward=*/true));
   return head;
+}
+
+// Gradients of h, w and, if there is an adapter, A and B; undefined: none.
+std::vector<at::Tensor> gradients_of(const LossOfHidden& loss) {
+  std::vector<at::Tensor> all = {loss.hidden, loss.gradients.weight};
+  if (loss.gradients.lora_a.defined()) all.push_back(loss.gradients.lora_a), all.push_back(loss.gradients.lora_b);
+  return all;
 }
 
 // Quantized values, gradients passed straight through, everything in floats.
 at::Tensor loss_in_floats(const Operands& x, int weight_bits, int activation_bits, bool adapter) {
   const QuantizerConfig rows{.granularity = Granularity::kToken};
   const auto q = [&](const at::Tensor& t, int bits) {
-    return straight_through(t, Quantizer("head", "any", rows).fake_quant(t.detach(), BitWidth(bits)), 0.0);
+    return straight_through(t, Quantizer("head", "any", rows).fake_quant(t.detach(), BitWidth(bits)));
   };
   const at::Tensor h = q(x.h, activation_bits);
   at::Tensor z = at::mm(h, q(x.w, weight_bits).t());
@@ -70,10 +77,9 @@ TEST(CodedHead, HasTheLossAndTheGradientsOfQuantizedFloats) {
       std::vector<at::Tensor> wanted = {x.h, x.w};
       if (adapter) wanted.push_back(x.a), wanted.push_back(x.b);
       const at::Tensor want = loss_in_floats(x, bits, 8, adapter);
-      const at::Tensor got = lm_head_cross_entropy(x.h, coded(x, bits, 8, adapter), x.targets);
-      EXPECT_NEAR(got.item<double>(), want.item<double>(), 1e-6 * want.item<double>());
-      // Times two: backward scales what forward has computed by the gradient of the loss.
-      expect_close(torch::autograd::grad({got * 2.0}, wanted), torch::autograd::grad({want * 2.0}, wanted), 1e-5);
+      const LossOfHidden got = lm_head_loss(x.h, coded(x, bits, 8, adapter), x.targets);
+      EXPECT_NEAR(got.loss.item<double>(), want.item<double>(), 1e-6 * want.item<double>());
+      expect_close(gradients_of(got), torch::autograd::grad({want}, wanted), 1e-5);
     }
   }
 }
@@ -81,38 +87,26 @@ TEST(CodedHead, HasTheLossAndTheGradientsOfQuantizedFloats) {
 TEST(CodedHead, ChunksChangeNothingButRounding) {
   const Operands x = operands();
   const LmHead head = coded(x, 8, 8, /*adapter=*/true);
-  const at::Tensor whole = lm_head_cross_entropy(x.h, head, x.targets);
-  const auto want = torch::autograd::grad({whole}, {x.h, x.w, x.a, x.b});
+  const LossOfHidden whole = lm_head_loss(x.h, head, x.targets);
+  const double mean = whole.loss.item<double>();
   for (const std::int64_t rows : {1, 5}) {
     const std::int64_t bytes = rows * kWords * 4;
-    const at::Tensor loss = lm_head_cross_entropy(x.h, head, x.targets, bytes);
-    EXPECT_NEAR(loss.item<double>(), whole.item<double>(), 1e-6);
-    expect_close(torch::autograd::grad({loss}, {x.h, x.w, x.a, x.b}), want, 1e-5);
+    const LossOfHidden loss = lm_head_loss(x.h, head, x.targets, bytes);
+    EXPECT_NEAR(loss.loss.item<double>(), mean, 1e-6);
+    expect_close(gradients_of(loss), gradients_of(whole), 1e-5);
     const at::Tensor nll = lm_head_token_nll(x.h, head, x.targets, bytes);
-    EXPECT_NEAR(nll.mean().item<double>(), whole.item<double>(), 1e-5);
+    EXPECT_NEAR(nll.mean().item<double>(), mean, 1e-5);
   }
 }
 
 TEST(CodedHead, AFrozenBaseTrainsTheAdapterAlone) {
   const Operands x = operands(/*frozen=*/true), free = operands();
-  const at::Tensor loss = lm_head_cross_entropy(x.h, coded(x, 8, 8, true), x.targets);
-  const at::Tensor other = lm_head_cross_entropy(free.h, coded(free, 8, 8, true), free.targets);
-  const auto got = torch::autograd::grad({loss}, {x.h, x.a, x.b});
-  const auto want = torch::autograd::grad({other}, {free.h, free.a, free.b});
-  for (std::size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(at::equal(got[i], want[i])) << i;
-}
-
-TEST(CodedHead, HiddenStatesWithoutGradientChangeNoOther) {
-  const Operands x = operands();
-  for (const bool adapter : {true, false}) {
-    std::vector<at::Tensor> wanted = {x.w};
-    if (adapter) wanted.push_back(x.a), wanted.push_back(x.b);
-    const auto gradients = [&](const at::Tensor& h) {
-      return torch::autograd::grad({lm_head_cross_entropy(h, coded(x, 8, 8, adapter), x.targets)}, wanted);
-    };
-    const auto got = gradients(x.h.detach()), want = gradients(x.h);
-    for (std::size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(at::equal(got[i], want[i])) << i;
-  }
+  const LossOfHidden got = lm_head_loss(x.h, coded(x, 8, 8, true), x.targets);
+  const LossOfHidden want = lm_head_loss(free.h, coded(free, 8, 8, true), free.targets);
+  EXPECT_FALSE(got.gradients.weight.defined());
+  EXPECT_TRUE(at::equal(got.hidden, want.hidden));
+  EXPECT_TRUE(at::equal(got.gradients.lora_a, want.gradients.lora_a));
+  EXPECT_TRUE(at::equal(got.gradients.lora_b, want.gradients.lora_b));
 }
 
 TinyModel model_with_head(bool tied, std::int64_t rank, bool quantized = true) {
@@ -141,7 +135,7 @@ TEST(QuantizedLmHead, HasTheLossOfTheLayerByItself) {
         const at::Tensor logits = tiny.model->logits(tiny.model->hidden(tokens, context), context);
         const double want =
             cross_entropy(logits.reshape({-1, tiny.config.vocab_size}), targets.flatten()).item<double>();
-        EXPECT_NEAR(tiny.model->loss(tokens, targets, context).item<double>(), want, 1e-6 * want);
+        EXPECT_NEAR(tiny.loss(context), want, 1e-6 * want);
         const at::Tensor nll = tiny.model->token_nll(tokens, targets, context);
         EXPECT_EQ(nll.sizes(), tokens.sizes());
         EXPECT_NEAR(nll.mean().item<double>(), want, 1e-6 * want);
@@ -154,11 +148,9 @@ TEST(QuantizedLmHead, RoundsNoGradientOfItsOwn) {
   const TinyModel tiny = model_with_head(/*tied=*/false, /*rank=*/4);
   const auto gradients = [&](int bits) {  // those of the head depend on no gradient below it
     const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), 4, 4, bits);
-    const at::Tensor loss = tiny.model->loss(tiny.tokens(2, 9), tiny.tokens(2, 9, 8), tiny.context(map));
-    const auto& store = tiny.model->parameters();
-    return torch::autograd::grad(
-        {loss}, {store.tensor(tiny.id_of("lm_head.weight")), store.tensor(tiny.id_of("lm_head.lora_A.weight")),
-                 store.tensor(tiny.id_of("lm_head.lora_B.weight"))});
+    tiny.backward(tiny.context(map));
+    return std::vector{tiny.grad("lm_head.weight"), tiny.grad("lm_head.lora_A.weight"),
+                       tiny.grad("lm_head.lora_B.weight")};
   };
   const auto rounded = gradients(3), full = gradients(32);
   for (std::size_t i = 0; i < full.size(); ++i) EXPECT_TRUE(at::equal(rounded[i], full[i])) << i;
@@ -169,7 +161,7 @@ TEST(QuantizedLmHead, AnUnquantizedPassIsThatOfAnUnquantizedHead) {
                   plain = model_with_head(/*tied=*/true, /*rank=*/0, /*quantized=*/false);
   const auto loss = [](const TinyModel& tiny) {
     const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), 32, 32);
-    return tiny.model->loss(tiny.tokens(2, 9), tiny.tokens(2, 9, 8), tiny.context(map)).item<double>();
+    return tiny.loss(tiny.context(map));
   };
   EXPECT_EQ(loss(quantized), loss(plain));
 }
@@ -192,7 +184,7 @@ TEST(QuantizedLmHead, OtherQuantizersKeepTheLayerByItself) {
     const at::Tensor tokens = tiny.tokens(2, 9), targets = tiny.tokens(2, 9, 8);
     const at::Tensor logits = tiny.model->logits(tiny.model->hidden(tokens, context), context);
     const at::Tensor want = cross_entropy(logits.reshape({-1, tiny.config.vocab_size}), targets.flatten());
-    EXPECT_EQ(tiny.model->loss(tokens, targets, context).item<double>(), want.item<double>());
+    EXPECT_EQ(tiny.loss(context), want.item<double>());
   }
 }
 

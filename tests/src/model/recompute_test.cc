@@ -81,9 +81,8 @@ Result run(const Case& c, Recompute recompute) {
   ForwardContext context = tiny.context(map);
   context.training = true;
   context.weight_cache = &cache;
-  const at::Tensor loss = tiny.model->loss(tiny.tokens(2, 9), tiny.tokens(2, 9, 8), context);
-  return {loss.detach(), torch::autograd::grad({loss}, tiny.model->parameters().trainable_tensors(), {}, false, false,
-                                               /*allow_unused=*/true)};
+  LossAndGradients pass = tiny.pass(context);
+  return {pass.loss, std::move(pass.gradients)};
 }
 
 TEST(RecomputeMode, ChangesNoBitOfLossAndGradients) {
@@ -119,8 +118,7 @@ TEST(RecomputeMode, ChangesNoBitOfPassesSideBySide) {
     context.training = true;
     context.weight_cache = &cache;
     context.micro_batch = static_cast<std::uint64_t>(micro_batch);
-    return torch::autograd::grad({tiny.model->loss(tokens, targets, context)},
-                                 tiny.model->parameters().trainable_tensors());
+    return tiny.model->loss_and_gradients(tokens, targets, context).gradients;
   };
   constexpr std::int64_t kPasses = 8;
   std::vector<Tensors> alone(kPasses), together(kPasses);
@@ -134,17 +132,26 @@ TEST(RecomputeMode, ChangesNoBitOfPassesSideBySide) {
 // A fused block by itself: its kernels have CPU twins, though a model takes it on GPUs alone.
 FusedBlock fused_block_of(const TinyModel& tiny, const ForwardContext& context) {
   const auto& store = tiny.model->parameters();
-  const auto& linears = tiny.model->linears();
+  const auto linears = tiny.model->linears();
   const auto norm = [&](const std::string& name) {
     return FusedNorm{.weight = store.tensor(tiny.id_of("transformer.h.0." + name + ".weight")),
                      .bias = store.tensor(tiny.id_of("transformer.h.0." + name + ".bias"))};
   };
   return {.ln_1 = norm("ln_1"),
-          .c_attn = linears[0].fused(context, at::kFloat),
-          .attn_proj = linears[1].fused(context, at::kFloat),
+          .c_attn = linears[0].pass(context, at::kFloat),
+          .attn_proj = linears[1].pass(context, at::kFloat),
           .ln_2 = norm("ln_2"),
-          .c_fc = linears[2].fused(context, at::kFloat),
-          .mlp_proj = linears[3].fused(context, at::kFloat)};
+          .c_fc = linears[2].pass(context, at::kFloat),
+          .mlp_proj = linears[3].pass(context, at::kFloat)};
+}
+
+Tensors parameters_of(const FusedBlock& block) {
+  Tensors all = {block.ln_1.weight, block.ln_1.bias, block.ln_2.weight, block.ln_2.bias};
+  for (const LinearPass* linear : {&block.c_attn, &block.attn_proj, &block.c_fc, &block.mlp_proj}) {
+    const Tensors own = linear->parameters();
+    all.insert(all.end(), own.begin(), own.end());
+  }
+  return all;
 }
 
 Tensors fused_gradients(const TinyModel& tiny, int bits, bool keep_gelu, bool again) {
@@ -159,8 +166,8 @@ Tensors fused_gradients(const TinyModel& tiny, int bits, bool keep_gelu, bool ag
         fused_second_half(first.residual, first.q * first.k + first.v, block, keep_gelu);  // stands for attention
     return {out.residual, out.delta};
   };
-  const Tensors out = again ? recomputed(segment, {residual, delta}, block.parameters()) : segment({residual, delta});
-  Tensors wanted = block.parameters();
+  const Tensors out = again ? recomputed(segment, {residual, delta}, parameters_of(block)) : segment({residual, delta});
+  Tensors wanted = parameters_of(block);
   wanted.push_back(residual), wanted.push_back(delta);
   Tensors all = torch::autograd::grad({at::sin(out[0]).sum() + at::cos(out[1]).sum()}, wanted);
   all.push_back(out[0]), all.push_back(out[1]);

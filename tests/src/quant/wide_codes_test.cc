@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "src/quant/autograd_ops.h"
 #include "src/quant/quantizer.h"
+#include "tests/support/linear_products.h"
 
 namespace qat {
 namespace {
+
+using test::float_linear;
+using test::wide_code_linear;
 
 class WideCodesAtWidth : public ::testing::TestWithParam<int> {
  protected:

@@ -243,22 +243,22 @@ TEST(StepRunner, AMicroBatchIsTheTrainingPassOfItsSamplesSeedStepAndIndex) {
         const auto pass = [&](std::int64_t micro_batch) {
           const Batch batch = sample_batch(rank.sampler(), static_cast<std::uint64_t>(3 * 16 + micro_batch * 2),
                                            /*rows=*/2, options.sequence_length, at::kCPU);
-          return model.loss(batch.inputs, batch.targets,
-                            {.precision = &map,
-                             .training = true,
-                             .stochastic_gradients = stochastic,
-                             .seed = 5,
-                             .step = 3,
-                             .micro_batch = static_cast<std::uint64_t>(micro_batch)});
+          return model.loss_and_gradients(batch.inputs, batch.targets,
+                                          {.precision = &map,
+                                           .training = true,
+                                           .stochastic_gradients = stochastic,
+                                           .seed = 5,
+                                           .step = 3,
+                                           .micro_batch = static_cast<std::uint64_t>(micro_batch)});
         };
         rank.runner().set_gradient_hook([&](std::int64_t, std::int64_t micro_batch, std::span<float> flat) {
-          const auto want = torch::autograd::grad({pass(micro_batch)}, model.parameters().trainable_tensors());
+          const std::vector<at::Tensor> want = pass(micro_batch).gradients;
           std::vector<float> expected(flat.size());
           std::vector<bool> produced;
           model.parameters().scatter_gradients(want, expected, produced);
           EXPECT_TRUE(std::equal(flat.begin(), flat.end(), expected.begin())) << micro_batch;
         });
-        for (std::int64_t i = 0; i < 8; ++i) sum += pass(i).item<double>();
+        for (std::int64_t i = 0; i < 8; ++i) sum += pass(i).loss.item<double>();
         EXPECT_NEAR(rank.step(3, 6, 5).loss, sum / 8, 1e-9);
       });
     }

@@ -1,4 +1,5 @@
-#include "src/quant/autograd_ops.h"
+// The products of a quantized linear layer, forward and backward, against their formulas written out.
+#include "src/quant/linear_pass.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -7,14 +8,19 @@
 #include <set>
 
 #include "src/base/rng.h"
+#include "src/quant/straight_through.h"
+#include "tests/support/linear_products.h"
 
 namespace qat {
 namespace {
 
+using test::code_linear;
+using test::float_linear;
+
 const QuantizerConfig kPerRow{.granularity = Granularity::kChannel};
 const QuantizerConfig kPerTensor{.granularity = Granularity::kTensor};
 
-at::Tensor decode(const Coded& coded) {
+at::Tensor exact_values(const Coded& coded) {
   return coded.codes.to(at::kDouble) * coded.scales.to(at::kDouble).unsqueeze(1);
 }
 
@@ -39,7 +45,7 @@ class CodeLinearAtWidth : public ::testing::TestWithParam<int> {};
 TEST_P(CodeLinearAtWidth, EqualsFakeQuantizationInExactArithmetic) {
   const Linear l(GetParam());
   const at::Tensor y = code_linear(l.x, l.w, l.bias, l.xq, l.wq, {});
-  const at::Tensor exact = at::mm(decode(l.xq), decode(l.wq).t()) + l.bias.to(at::kDouble);
+  const at::Tensor exact = at::mm(exact_values(l.xq), exact_values(l.wq).t()) + l.bias.to(at::kDouble);
   // Only the scales' product, the conversion of the sum and the bias are rounded: a few ulp.
   EXPECT_LT((y.to(at::kDouble) - exact).abs().max().item<double>(), 1e-6 * exact.abs().max().item<double>());
 }
@@ -47,7 +53,8 @@ TEST_P(CodeLinearAtWidth, EqualsFakeQuantizationInExactArithmetic) {
 TEST_P(CodeLinearAtWidth, FullPrecisionGradientsPassStraightThroughTheQuantizedOperands) {
   const Linear l(GetParam());
   code_linear(l.x, l.w, l.bias, l.xq, l.wq, {}).backward(l.g);
-  const at::Tensor dx = at::mm(l.g.to(at::kDouble), decode(l.wq)), dw = at::mm(l.g.to(at::kDouble).t(), decode(l.xq));
+  const at::Tensor dx = at::mm(l.g.to(at::kDouble), exact_values(l.wq)),
+                   dw = at::mm(l.g.to(at::kDouble).t(), exact_values(l.xq));
   EXPECT_TRUE(at::allclose(l.x.grad().to(at::kDouble), dx, 1e-5, 1e-8));
   EXPECT_TRUE(at::allclose(l.w.grad().to(at::kDouble), dw, 1e-5, 1e-8));
   EXPECT_TRUE(at::allclose(l.bias.grad(), l.g.sum(0)));
@@ -70,7 +77,7 @@ TEST_P(CodeLinearAtWidth, EightBitGradientsAreTheFormula) {
   EXPECT_LT((l.w.grad() - dw).norm().item<double>(), 2e-3 * dw.norm().item<double>());
   EXPECT_TRUE(at::allclose(l.bias.grad(), l.g.sum(0)));  // sums the gradient as it is
   // And they are not the unquantized gradients.
-  const at::Tensor plain = at::mm(g, decode(l.wq));
+  const at::Tensor plain = at::mm(g, exact_values(l.wq));
   EXPECT_GT((l.x.grad() - plain).norm().item<double>(), 1e-4 * plain.norm().item<double>());
 }
 
@@ -82,10 +89,11 @@ TEST(CodeLinear, WholeTensorScalesGiveTheSameFormula) {
     ASSERT_EQ(l.xq.scales.numel(), 1);
     const at::Tensor y = code_linear(l.x, l.w, l.bias, l.xq, l.wq,
                                      eight_bit ? GradientRounding{.width = BitWidth(8)} : GradientRounding{});
-    const at::Tensor exact = at::mm(decode(l.xq), decode(l.wq).t()) + l.bias.to(at::kDouble);
+    const at::Tensor exact = at::mm(exact_values(l.xq), exact_values(l.wq).t()) + l.bias.to(at::kDouble);
     EXPECT_TRUE(at::allclose(y.to(at::kDouble), exact, 1e-5, 1e-6));
     y.backward(l.g);
-    const at::Tensor dx = at::mm(l.g.to(at::kDouble), decode(l.wq)), dw = at::mm(l.g.to(at::kDouble).t(), decode(l.xq));
+    const at::Tensor dx = at::mm(l.g.to(at::kDouble), exact_values(l.wq)),
+                     dw = at::mm(l.g.to(at::kDouble).t(), exact_values(l.xq));
     const double tolerance = eight_bit ? 0.02 : 1e-5;
     EXPECT_LT((l.x.grad() - dx).norm().item<double>(), tolerance * dx.norm().item<double>());
     EXPECT_LT((l.w.grad() - dw).norm().item<double>(), tolerance * dw.norm().item<double>());
@@ -106,7 +114,7 @@ TEST(CodeLinear, StochasticGradientsAreUnbiasedAndRepeatable) {
   at::Tensor mean = at::zeros_like(l.x);
   constexpr int kDraws = 400;
   for (int i = 0; i < kDraws; ++i) mean += gradient(static_cast<std::uint64_t>(i)) / kDraws;
-  const at::Tensor exact = at::mm(l.g, decode(l.wq).to(at::kFloat));
+  const at::Tensor exact = at::mm(l.g, exact_values(l.wq).to(at::kFloat));
   const double once = ((gradient(0) - exact).norm() / exact.norm()).item<double>();
   const double averaged = ((mean - exact).norm() / exact.norm()).item<double>();
   EXPECT_LT(averaged, once / 8);  // the error of 400 draws falls as 1/sqrt(400) = 1/20 only without bias
@@ -118,8 +126,8 @@ TEST(CodeLinear, TheTwoGradientsDrawFromTheirOwnStreams) {
   for (const int bits : {4, 8}) {
     const GradientRounding rounding{.width = BitWidth(bits), .stochastic = true, .key = {.seed = 3, .stream = 4}};
     const auto g = torch::autograd::grad({code_linear(l.x, l.w, l.bias, l.xq, l.wq, rounding)}, {l.x, l.w}, {l.g});
-    const at::Tensor rows = fake_quant_gradient(l.g * l.wq.scales, rounding, Draw::kInput);
-    const at::Tensor cols = fake_quant_gradient(l.g * l.xq.scales.unsqueeze(1), rounding, Draw::kWeight);
+    const at::Tensor rows = rounded_gradient(l.g * l.wq.scales, rounding, Draw::kInput);
+    const at::Tensor cols = rounded_gradient(l.g * l.xq.scales.unsqueeze(1), rounding, Draw::kWeight);
     EXPECT_TRUE(at::allclose(g[0], at::mm(rows, l.wq.codes.to(at::kFloat)), 1e-4, 1e-7));
     EXPECT_TRUE(at::allclose(g[1], at::mm(cols.t(), l.xq.codes.to(at::kFloat)), 1e-4, 1e-7));
   }
@@ -135,10 +143,11 @@ at::Tensor rounded(const at::Tensor& g, int bits, int dim) {
 TEST(GradientsAbove8Bits, RoundRowsForTheInputAndColumnsForTheWeight) {
   const Linear l(8);
   const at::Tensor g = l.g * at::logspace(0, 2, 7).unsqueeze(1) * at::logspace(0, 2, 12);  // every group its own scale
-  const at::Tensor dx = at::mm(rounded(g, 9, 1), decode(l.wq)), dw = at::mm(rounded(g, 9, 0).t(), decode(l.xq));
+  const at::Tensor dx = at::mm(rounded(g, 9, 1), exact_values(l.wq)),
+                   dw = at::mm(rounded(g, 9, 0).t(), exact_values(l.xq));
   const GradientRounding rounding{.width = BitWidth(9)};
-  const at::Tensor xf = decode(l.xq).to(at::kFloat).requires_grad_(true),
-                   wf = decode(l.wq).to(at::kFloat).requires_grad_(true);
+  const at::Tensor xf = exact_values(l.xq).to(at::kFloat).requires_grad_(true),
+                   wf = exact_values(l.wq).to(at::kFloat).requires_grad_(true);
   const auto codes =
       torch::autograd::grad({code_linear(l.x, l.w, l.bias, l.xq, l.wq, rounding)}, {l.x, l.w, l.bias}, {g});
   const auto floats = torch::autograd::grad({float_linear(xf, wf, l.bias, rounding)}, {xf, wf, l.bias}, {g});
@@ -155,41 +164,43 @@ TEST(FakeQuantGradient, KeepsGradientsFarBelowTheFloorOfWeights) {
   const at::Tensor g = at::randn({4, 50}) * 1e-12;
   for (const int bits : {8, 10}) {
     for (const Draw draw : {Draw::kInput, Draw::kWeight}) {
-      const at::Tensor got = fake_quant_gradient(g, {.width = BitWidth(bits)}, draw);
+      const at::Tensor got = rounded_gradient(g, {.width = BitWidth(bits)}, draw);
       EXPECT_LT((got - g).norm().item<double>(), 0.02 * g.norm().item<double>()) << bits;
     }
   }
 }
 
-TEST(QuantizeGradientRows, RoundsAtWidthsWithoutCodesToo) {
+// What the matrices of an adapter receive.
+TEST(RoundGradient, RoundsAtWidthsWithoutCodesToo) {
   torch::manual_seed(1);
-  const at::Tensor x = at::randn({3, 20}).requires_grad_(true), g = at::randn({3, 20});
-  quantize_gradient_rows(x, {.width = BitWidth(10)}).backward(g);
-  EXPECT_TRUE(at::allclose(x.grad().to(at::kDouble), rounded(g, 10, 1), 1e-5, 1e-7));
-  EXPECT_FALSE(at::equal(x.grad(), g));
+  const at::Tensor g = at::randn({3, 20});
+  at::Tensor got = g.clone();
+  round_gradient_(got, {.width = BitWidth(10)});
+  EXPECT_TRUE(at::allclose(got.to(at::kDouble), rounded(g, 10, 1), 1e-5, 1e-7));
+  EXPECT_FALSE(at::equal(got, g));
 }
 
-TEST(QuantizeGradientRows, LeavesAtMostTheLevelsOfItsWidthInEachRow) {
+TEST(RoundGradient, LeavesAtMostTheLevelsOfItsWidthInEachRow) {
   torch::manual_seed(1);
-  const at::Tensor x = at::randn({3, 500}).requires_grad_(true);
   const at::Tensor g = at::randn({3, 500});
-  quantize_gradient_rows(x, {.width = BitWidth(3)}).backward(g);
+  at::Tensor got = g.clone();
+  round_gradient_(got, {.width = BitWidth(3)});
   for (int row = 0; row < 3; ++row) {
-    const at::Tensor values = x.grad()[row].contiguous();
+    const at::Tensor values = got[row].contiguous();
     const std::set<float> distinct(values.data_ptr<float>(), values.data_ptr<float>() + values.numel());
     EXPECT_LE(distinct.size(), 7U);
     EXPECT_GE(distinct.size(), 6U);
   }
-  EXPECT_FALSE(at::equal(x.grad(), g));
+  EXPECT_FALSE(at::equal(got, g));
 }
 
-TEST(StraightThrough, PassesValuesForwardAndClampsGradientsIfAsked) {
+TEST(StraightThrough, PassesValuesForwardAndGradientsBack) {
   const at::Tensor x = at::tensor({1.0F, -2.0F, 3.0F}).requires_grad_(true);
-  const at::Tensor q = at::tensor({1.5F, -2.5F, 3.5F});
-  const at::Tensor y = straight_through(x, q, 10.0);
+  const at::Tensor q = at::tensor({1.5F, -2.5F, 3.5F}), g = at::tensor({4.0F, -40.0F, 40.0F});
+  const at::Tensor y = straight_through(x, q);
   EXPECT_TRUE(at::equal(y, q));
-  y.backward(at::tensor({4.0F, -40.0F, 40.0F}));
-  EXPECT_TRUE(at::equal(x.grad(), at::tensor({4.0F, -10.0F, 10.0F})));
+  y.backward(g);
+  EXPECT_TRUE(at::equal(x.grad(), g));
 }
 
 TEST(FloatLinear, FullPrecisionGradientsAreAutograds) {
@@ -204,6 +215,53 @@ TEST(FloatLinear, FullPrecisionGradientsAreAutograds) {
   EXPECT_TRUE(at::allclose(dx, x.grad(), 1e-3, 1e-4));
   EXPECT_TRUE(at::allclose(dw, w.grad(), 1e-3, 1e-4));
   EXPECT_TRUE(at::allclose(db, b.grad()));
+}
+
+// Where the sink wants them, and once for each parameter.
+class RecordingSink : public GradientSink {
+ public:
+  at::Tensor open(int id) override {
+    opened_ids.push_back(id);
+    return id == 0 ? place : at::Tensor();
+  }
+  at::Tensor opened(int /*id*/) override { return {}; }
+  void written(int id) override { written_ids.push_back(id); }
+
+  at::Tensor place;
+  std::vector<int> opened_ids, written_ids;
+};
+
+TEST(LinearPass, BackwardAsksTheSinkAndForwardDoesNot) {
+  for (const int gradient : {8, 32}) {
+    for (const bool shared : {false, true}) {
+      SCOPED_TRACE(std::to_string(gradient) + (shared ? " shared" : ""));
+      const Linear l(6);
+      auto prepared = std::make_shared<PreparedLinear>();
+      prepared->weight.codes = l.wq;
+      prepared->bias = l.bias.detach();
+      prepared->one = at::ones({1});
+      RecordingSink sink;
+      sink.place = at::full({12, 33}, 5.0F);
+      LinearPass pass;
+      pass.prepared = prepared;
+      pass.rounding.base = {.width = BitWidth(gradient)};
+      pass.weight = {l.w, 0}, pass.bias = {l.bias, 1};
+      pass.weight_has_other_uses = shared;
+      pass.sink = &sink;
+      Coded input = l.xq;
+      if (gradient > 8) input.codes_transposed.reset();
+      const at::Tensor y = quantized_linear(l.x, {.codes = input}, pass);
+      EXPECT_TRUE(sink.opened_ids.empty());
+      const auto got = torch::autograd::grad({y}, {l.w, l.bias}, {l.g});
+      const auto want = torch::autograd::grad(
+          {code_linear(l.x, l.w, l.bias, l.xq, l.wq, {.width = BitWidth(gradient)})}, {l.w, l.bias}, {l.g});
+      EXPECT_TRUE(at::equal(got[0], want[0]));
+      EXPECT_TRUE(at::equal(got[1], want[1]));
+      EXPECT_EQ(sink.opened_ids, shared ? std::vector<int>{1} : (std::vector<int>{0, 1}));
+      EXPECT_EQ(sink.written_ids, shared ? std::vector<int>{} : std::vector<int>{0});
+      EXPECT_EQ(got[0].const_data_ptr() == sink.place.const_data_ptr(), !shared);
+    }
+  }
 }
 
 }  // namespace

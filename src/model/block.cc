@@ -1,0 +1,162 @@
+#include "src/model/block.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+
+#include "src/model/attention.h"
+#include "src/model/dropout.h"
+#include "src/model/recompute.h"
+#include "src/quant/straight_through.h"
+
+// Shape suffixes: M tokens, B sequences, T tokens of each, D width.
+
+namespace qat {
+namespace {
+
+constexpr std::uint64_t kSlots = 4;
+
+// The n-th linear layer of a block.
+QuantLinear add_linear(std::int64_t layer, std::int64_t n, std::int64_t in, std::int64_t out, const BlockConfig& config,
+                       ParameterStore& store) {
+  const std::string name = "h." + std::to_string(layer) + "." + kBlockLinears[static_cast<std::size_t>(n)];
+  const bool train_base = !config.model.freeze_base;
+  LinearSpec spec{.name = name,
+                  .parameter_prefix = "transformer." + name,
+                  .index = layer * kLinearsPerBlock + n,
+                  .in_features = in,
+                  .out_features = out};
+  spec.weight = store.add(spec.parameter_prefix + ".weight", {out, in}, ParameterGroup::kBase, train_base, true);
+  spec.bias = store.add(spec.parameter_prefix + ".bias", {out}, ParameterGroup::kBase, train_base, /*decay=*/false);
+  return {std::move(spec), config.quant, config.lora, store};
+}
+
+std::string norm_name(std::int64_t layer, const char* norm) {
+  return "transformer.h." + std::to_string(layer) + "." + norm;
+}
+
+at::Tensor by_sequence(const at::Tensor& rows, std::int64_t sequences) { return rows.unflatten(0, {sequences, -1}); }
+
+using Body = std::function<ResidualPair(const ResidualPair&)>;
+
+// A pair without its delta is one tensor.
+std::vector<at::Tensor> tensors_of(const ResidualPair& pair) {
+  if (!pair.delta.defined()) return {pair.residual};
+  return {pair.residual, pair.delta};
+}
+
+ResidualPair pair_of(const std::vector<at::Tensor>& tensors) {
+  return {.residual = tensors[0], .delta = tensors.size() > 1 ? tensors[1] : at::Tensor()};
+}
+
+ResidualPair recomputed_pair(const Body& body, const ResidualPair& x, const std::vector<at::Tensor>& parameters) {
+  const Segment segment = [body](const std::vector<at::Tensor>& in) { return tensors_of(body(pair_of(in))); };
+  return pair_of(recomputed(segment, tensors_of(x), parameters));
+}
+
+}  // namespace
+
+Block::Block(std::int64_t layer, const BlockConfig& config, ParameterStore& store)
+    : layer_(layer),
+      config_(config),
+      kv_("attention", "kv", {.granularity = Granularity::kToken}),
+      ln_1_(norm_name(layer, "ln_1"), config.model.n_embd, store),
+      c_attn_(add_linear(layer, 0, config.model.n_embd, 3 * config.model.n_embd, config, store)),
+      attn_proj_(add_linear(layer, 1, config.model.n_embd, config.model.n_embd, config, store)),
+      ln_2_(norm_name(layer, "ln_2"), config.model.n_embd, store),
+      c_fc_(add_linear(layer, 2, config.model.n_embd, 4 * config.model.n_embd, config, store)),
+      mlp_proj_(add_linear(layer, 3, 4 * config.model.n_embd, config.model.n_embd, config, store)) {}
+
+bool Block::fuses(const ForwardContext& context) const {
+  const auto all = linears();
+  return config_.mode.is_cuda() &&
+         std::all_of(all.begin(), all.end(), [&](const QuantLinear* linear) { return linear->can_fuse(context); });
+}
+
+ResidualPair Block::forward(const ResidualPair& x, const ForwardContext& context, std::int64_t sequences) const {
+  Body body;
+  if (fuses(context)) {
+    body = [=, this, block = fused_block(context)](const ResidualPair& in) {
+      return run_fused(block, in, context, sequences);
+    };
+  } else {
+    body = [=, this](const ResidualPair& in) { return run_by_operators(in, context, sequences); };
+  }
+  return config_.recompute == Recompute::kBlock ? recomputed_pair(body, x, parameters()) : body(x);
+}
+
+FusedBlock Block::fused_block(const ForwardContext& context) const {
+  const auto pass = [&](const QuantLinear& linear) { return linear.pass(context, config_.mode.dtype); };
+  return {.ln_1 = ln_1_.fused(),
+          .c_attn = pass(c_attn_),
+          .attn_proj = pass(attn_proj_),
+          .ln_2 = ln_2_.fused(),
+          .c_fc = pass(c_fc_),
+          .mlp_proj = pass(mlp_proj_),
+          .dropout = {.p = context.training ? config_.model.resid_dropout : 0.0,
+                      .attn_out = dropout_key(context, kAttentionOutSlot),
+                      .mlp_out = dropout_key(context, kMlpOutSlot)}};
+}
+
+ResidualPair Block::run_fused(const FusedBlock& block, const ResidualPair& x, const ForwardContext& context,
+                              std::int64_t sequences) const {
+  const FirstHalf first = fused_first_half(x, block.ln_1, block.c_attn);
+  return fused_second_half(first.residual, attend(first.q, first.k, first.v, context, sequences), block,
+                           /*keep_gelu=*/config_.recompute != Recompute::kSelective);
+}
+
+ResidualPair Block::run_by_operators(const ResidualPair& in, const ForwardContext& context,
+                                     std::int64_t sequences) const {
+  const at::Tensor x = sum_of(in);
+  const auto parts =
+      c_attn_.forward(ln_1_.forward({.residual = x, .delta = {}}), context).split(config_.model.n_embd, /*dim=*/1);
+  const at::Tensor attended = attn_proj_.forward(attend(parts[0], parts[1], parts[2], context, sequences), context);
+  const at::Tensor y = x + residual_dropout(attended, context, kAttentionOutSlot);
+  const at::Tensor wide = at::gelu(c_fc_.forward(ln_2_.forward({.residual = y, .delta = {}}), context), "tanh");
+  return {.residual = y + residual_dropout(mlp_proj_.forward(wide, context), context, kMlpOutSlot), .delta = {}};
+}
+
+at::Tensor Block::attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context,
+                         std::int64_t sequences) const {
+  const AttentionOptions options{.heads = config_.model.n_head,
+                                 .dropout = context.training ? config_.model.attn_dropout : 0.0,
+                                 .key = dropout_key(context, kAttentionSlot),
+                                 .repeatable = config_.mode.repeatable_attention};
+  return causal_attention(by_sequence(q, sequences), quantized_kv(by_sequence(k, sequences), context),
+                          quantized_kv(by_sequence(v, sequences), context), options)
+      .view(q.sizes());
+}
+
+at::Tensor Block::quantized_kv(const at::Tensor& x_btd, const ForwardContext& context) const {
+  const BitWidth width(config_.quant.kv_bits);
+  // A block that is unquantized in this pass is so throughout: it is the reference.
+  if (width.is_full() || context.calibrating() || context.precision->at(c_attn_.spec().index).is_full()) return x_btd;
+  const Coded coded = kv_.encode(x_btd.detach().contiguous(), width, /*with_transposed=*/false);
+  return straight_through(x_btd, decode(coded.codes, coded.scales, x_btd.scalar_type()).view(x_btd.sizes()));
+}
+
+at::Tensor Block::residual_dropout(const at::Tensor& x, const ForwardContext& context, DropoutSlot slot) const {
+  const double p = config_.model.resid_dropout;
+  return context.training && p > 0.0 ? counter_dropout(x, p, dropout_key(context, slot)) : x;
+}
+
+kernels::RngKey Block::dropout_key(const ForwardContext& context, DropoutSlot slot) const {
+  return context.rng(RngPurpose::kDropout, (static_cast<std::uint64_t>(layer_) + 1) * kSlots + slot);
+}
+
+std::vector<at::Tensor> Block::parameters() const {
+  std::vector<at::Tensor> all;
+  for (const LayerNorm* norm : {&ln_1_, &ln_2_}) {
+    const FusedNorm of = norm->fused();
+    all.push_back(of.weight), all.push_back(of.bias);
+  }
+  for (const QuantLinear* linear : linears()) {
+    const std::vector<at::Tensor> own = linear->parameters();
+    all.insert(all.end(), own.begin(), own.end());
+  }
+  return all;
+}
+
+}  // namespace qat
