@@ -34,23 +34,32 @@ bool ends_with(const std::string& text, const std::string& suffix) {
 }  // namespace
 
 Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to,
-           const ComputeMode& mode, Recompute recompute)
+           const ComputeMode& mode, Recompute recompute, const StageRange& stage)
     : config_(config),
       lora_(lora),
       quant_(&quant),
       mode_(mode),
-      linear_names_(quantized_layer_names(config)),
-      wte_(store_.add("transformer.wte.weight", {config.vocab_size, config.n_embd}, ParameterGroup::kBase,
-                      /*trainable=*/!config.freeze_base, /*decay=*/true)),
-      wpe_(store_.add("transformer.wpe.weight", {config.n_positions, config.n_embd}, ParameterGroup::kBase,
-                      /*trainable=*/!config.freeze_base, /*decay=*/true)) {
+      stage_(stage),
+      linear_names_(quantized_layer_names(config)) {
+  if (stage_.last < 0) stage_.last = config_.n_layer;
+  QAT_CHECK(0 <= stage_.first && stage_.first <= stage_.last && stage_.last <= config_.n_layer,
+            "a stage's blocks are some of the model's, in order");
+  const bool train_base = !config_.freeze_base;
+  if (stage_.embeds || (stage_.heads && config_.tie_lm_head))
+    wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, config_.n_embd}, ParameterGroup::kBase, train_base,
+                      /*decay=*/true);
+  if (stage_.embeds)
+    wpe_ = store_.add("transformer.wpe.weight", {config_.n_positions, config_.n_embd}, ParameterGroup::kBase,
+                      train_base, /*decay=*/true);
   const BlockConfig shared{.model = config_, .lora = lora_, .quant = quant, .mode = mode_, .recompute = recompute};
-  for (std::int64_t layer = 0; layer < config_.n_layer; ++layer) {
+  for (std::int64_t layer = stage_.first; layer < stage_.last; ++layer) {
     blocks_.push_back(std::make_unique<Block>(layer, shared, store_));
     for (QuantLinear* linear : blocks_.back()->linears()) linears_.push_back(linear);
   }
-  ln_f_.emplace("transformer.ln_f", config_.n_embd, store_);
-  add_head();
+  if (stage_.heads) {
+    ln_f_.emplace("transformer.ln_f", config_.n_embd, store_);
+    add_head();
+  }
   store_.allocate(pad_to, mode_.device);
 }
 
@@ -62,11 +71,11 @@ void Gpt2::add_head() {
   const std::string& name = linear_names_.back();
   quantized_head_.emplace(LinearSpec{.name = name,
                                      .parameter_prefix = name,
-                                     .index = static_cast<std::int64_t>(linears_.size()),
+                                     .index = kLinearsPerBlock * config_.n_layer,
                                      .in_features = config_.n_embd,
                                      .out_features = config_.vocab_size,
                                      .weight = head_,
-                                     .shares_weight = config_.tie_lm_head},
+                                     .shares_weight = config_.tie_lm_head && stage_.embeds},
                           *quant_, lora_, store_);
   linears_.push_back(&*quantized_head_);
 }
@@ -106,21 +115,39 @@ std::int64_t Gpt2::fused_blocks(const ForwardContext& context) const {
   return std::count_if(blocks_.begin(), blocks_.end(), [&](const auto& block) { return block->fuses(context); });
 }
 
-at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context) const {
-  QAT_CHECK(context.precision != nullptr && context.precision->size() == static_cast<std::int64_t>(linears_.size()),
-            "a pass needs the width of every linear layer");
-  QAT_CHECK(tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
-  const at::Tensor x_btd = embed(tokens, context);
+QuantLinear* Gpt2::find_linear(std::int64_t index) const {
+  const auto found = std::find_if(linears_.begin(), linears_.end(),
+                                  [&](const QuantLinear* linear) { return linear->spec().index == index; });
+  QAT_CHECK(found != linears_.end(), "layer " + std::to_string(index) + " belongs to another stage");
+  return *found;
+}
+
+at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, const ForwardContext& context) const {
   // On a GPU one pass goes at a time, and launches are dear.
   if (mode_.is_cuda() && context.weight_cache != nullptr && !context.calibrating()) {
-    const auto in_blocks = static_cast<std::size_t>(kLinearsPerBlock * config_.n_layer);
-    const std::vector<const QuantLinear*> all(linears_.begin(),
-                                              linears_.begin() + static_cast<std::ptrdiff_t>(in_blocks));
+    const auto in_blocks = static_cast<std::ptrdiff_t>(kLinearsPerBlock * (stage_.last - stage_.first));
+    const std::vector<const QuantLinear*> all(linears_.begin(), linears_.begin() + in_blocks);
     QuantLinear::prepare_all(all, context, mode_.dtype);
   }
-  ResidualPair x{.residual = x_btd.reshape({-1, config_.n_embd}), .delta = {}};
-  for (const auto& block : blocks_) x = block->forward(x, context, tokens.size(0));
-  return ln_f_->forward(x).view(x_btd.sizes());
+  ResidualPair x{.residual = states.reshape({-1, config_.n_embd}), .delta = {}};
+  for (const auto& block : blocks_) x = block->forward(x, context, states.size(0));
+  return (ln_f_ ? ln_f_->forward(x) : sum_of(x)).view(states.sizes());
+}
+
+StagePass Gpt2::forward(const ModelInput& input, const ForwardContext& context) const {
+  QAT_CHECK(context.precision != nullptr && context.precision->size() == config_.linears(),
+            "a pass needs the width of every linear layer");
+  QAT_CHECK(input.tokens.defined() == stage_.embeds, "tokens enter the stage that embeds, states any other");
+  if (stage_.embeds) {
+    QAT_CHECK(input.tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
+    return {.states = {}, .output = states_after_blocks(embed(input.tokens, context), context)};
+  }
+  const at::Tensor states = input.states.detach().requires_grad_(at::GradMode::is_enabled());
+  return {.states = states, .output = states_after_blocks(states, context)};
+}
+
+at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context) const {
+  return forward({.tokens = tokens}, context).output;
 }
 
 bool Gpt2::head_on_codes(const PrecisionMap& precision) const {
@@ -154,7 +181,7 @@ std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
   }
   const auto shared = [&] { return std::make_shared<const PreparedLinear>(prepare()); };
   head.linear = context.weight_cache == nullptr ? shared() : context.weight_cache->prepared(key, shared);
-  head.weight_has_other_uses = config_.tie_lm_head;
+  head.weight_has_other_uses = config_.tie_lm_head && stage_.embeds;
   if (at::GradMode::is_enabled()) head.sink = context.gradient_sink;
   return head;
 }
@@ -164,37 +191,64 @@ at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context)
                          : at::linear(hidden, store_.tensor(head_).to(hidden.scalar_type()));
 }
 
-std::vector<at::Tensor> Gpt2::through_hidden(const at::Tensor& output, const at::Tensor& gradient) const {
-  std::vector<at::Tensor> outer;
-  if (gradient.defined()) outer.push_back(gradient);
+StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output) const {
+  const TraceRange range("backward");
+  std::vector<at::Tensor> wanted = store_.trainable_tensors();
+  if (pass.states.defined()) wanted.push_back(pass.states);
   // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
-  return torch::autograd::grad({output}, store_.trainable_tensors(), outer, /*retain_graph=*/false,
-                               /*create_graph=*/false, /*allow_unused=*/true);
+  StageGradients out{.parameters = torch::autograd::grad({pass.output}, wanted, {d_output}, /*retain_graph=*/false,
+                                                         /*create_graph=*/false, /*allow_unused=*/true)};
+  if (pass.states.defined()) {
+    out.states = out.parameters.back();
+    out.parameters.pop_back();
+  }
+  return out;
 }
 
-LossAndGradients Gpt2::loss_and_gradients(const at::Tensor& tokens, const at::Tensor& targets,
+// All logits at once, through autograd.
+Gpt2::HeadPass Gpt2::head_by_operators(const at::Tensor& rows, const at::Tensor& targets,
+                                       const ForwardContext& context) const {
+  const at::Tensor x = rows.detach().requires_grad_(true);
+  const at::Tensor loss = cross_entropy(logits(x, context).to(at::kFloat), targets);
+  std::vector<at::Tensor> wanted = {x};
+  std::vector<int> ids;
+  for (const int id : {head_, quantized_head_->lora_a(), quantized_head_->lora_b()})
+    if (id >= 0 && store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
+  const auto found = torch::autograd::grad({loss}, wanted, {}, /*retain_graph=*/false, /*create_graph=*/false,
+                                           /*allow_unused=*/true);
+  HeadPass out{.loss = loss.detach(), .d_output = found[0]};
+  for (std::size_t i = 0; i < ids.size(); ++i) out.parameters.emplace_back(ids[i], found[i + 1]);
+  return out;
+}
+
+Gpt2::HeadPass Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context) const {
+  const TraceRange range("head");
+  const at::Tensor rows = output.detach().view({-1, config_.n_embd}), flat_targets = targets.reshape({-1});
+  const std::optional<LmHead> chunked = chunked_head(context);
+  if (!chunked) return head_by_operators(rows, flat_targets, context);
+  LossOfHidden found = lm_head_loss(rows, *chunked, flat_targets);
+  return {.loss = found.loss,
+          .d_output = found.hidden,
+          .parameters = {{head_, found.gradients.weight},
+                         {chunked->lora_a.id, found.gradients.lora_a},
+                         {chunked->lora_b.id, found.gradients.lora_b}}};
+}
+
+LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Tensor& targets,
                                           const ForwardContext& context) const {
+  QAT_CHECK(stage_.heads, "the last stage has the loss");
   const at::AutoGradMode with_gradients(true);
-  const at::Tensor flat_targets = targets.reshape({-1});
-  const std::optional<LmHead> head = chunked_head(context);
-  at::Tensor x;
-  {
+  const StagePass pass = [&] {
     const TraceRange range("forward");
-    x = hidden(tokens, context).view({-1, config_.n_embd});
-    if (!head) x = cross_entropy(logits(x, context).to(at::kFloat), flat_targets);
+    return forward(input, context);
+  }();
+  HeadPass last = head(pass.output, targets, context);
+  LossAndGradients out{.loss = last.loss, .gradients = backward(pass, last.d_output.view(pass.output.sizes()))};
+  for (auto& [id, gradient] : last.parameters) {
+    if (!gradient.defined()) continue;
+    at::Tensor& found = out.gradients.parameters.at(store_.trainable_index(id));
+    found = found.defined() ? gradient.add_(found) : gradient;  // a tied table has one from the embeddings
   }
-  const TraceRange range("backward");
-  if (!head) return {.loss = x.detach(), .gradients = through_hidden(x, {})};
-  // The output projection goes forward and backward at once: of what is in flight only the hidden states wait for it.
-  LossOfHidden last = lm_head_loss(x.detach(), *head, flat_targets);
-  LossAndGradients out{.loss = last.loss, .gradients = through_hidden(x, last.hidden)};
-  const auto add = [&](const PassParameter& parameter, at::Tensor& gradient) {
-    if (!gradient.defined()) return;
-    at::Tensor& found = out.gradients.at(store_.trainable_index(parameter.id));
-    found = found.defined() ? gradient.add_(found) : gradient;
-  };
-  add(head->weight, last.gradients.weight);
-  add(head->lora_a, last.gradients.lora_a), add(head->lora_b, last.gradients.lora_b);
   return out;
 }
 
@@ -213,7 +267,7 @@ at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, 
 }
 
 std::int64_t Gpt2::macs_per_token(std::int64_t linear) const {
-  const LinearSpec& spec = linears_.at(static_cast<std::size_t>(linear))->spec();
+  const LinearSpec& spec = this->linear(linear).spec();
   return spec.in_features * spec.out_features;
 }
 

@@ -9,6 +9,7 @@
 #include <optional>
 #include <ranges>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "src/loss/lm_head.h"
@@ -22,9 +23,35 @@
 
 namespace qat {
 
+// The part of the model that a rank has: blocks [first, last), numbered in the whole model, as are all layers, whatever
+// the cut. Every name, random draw and width belongs to that number. By default everything.
+struct StageRange {
+  std::int64_t first = 0;
+  std::int64_t last = -1;  // -1: to the end
+  bool embeds = true;      // token and position embeddings: tokens enter
+  bool heads = true;       // last norm, output projection and loss
+};
+
+// What enters a stage: tokens where it embeds, else the residual stream (embeddings, or another stage's output).
+struct ModelInput {
+  at::Tensor tokens{};  // int64 [B, T]
+  at::Tensor states{};  // [B, T, d] in the activations' dtype
+};
+
+// A stage between its forward and its backward pass.
+struct StagePass {
+  at::Tensor states;  // what entered, where gradients are to leave; undefined: tokens did
+  at::Tensor output;  // [B, T, d]: after the last norm if the stage heads, else the residual stream
+};
+
+struct StageGradients {
+  std::vector<at::Tensor> parameters;  // of ParameterStore::trainable_tensors(), fp32; undefined: not used in the pass
+  at::Tensor states{};                 // of what entered, [B, T, d]; undefined: tokens did
+};
+
 struct LossAndGradients {
-  at::Tensor loss;                    // fp32 [], on the model's device: reading it waits for the pass
-  std::vector<at::Tensor> gradients;  // of ParameterStore::trainable_tensors(); undefined: the pass uses it not
+  at::Tensor loss;  // fp32 [], on the model's device: reading it waits for the pass
+  StageGradients gradients;
 };
 
 class Gpt2 {
@@ -34,7 +61,7 @@ class Gpt2 {
   // `mode` says where the parameters live and in which dtype activations are, `recompute` what backward computes again:
   // it changes memory and time, and no bit. Under kBlock what a pass's context points to must live until its backward.
   Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to,
-       const ComputeMode& mode = {}, Recompute recompute = Recompute::kNone);
+       const ComputeMode& mode = {}, Recompute recompute = Recompute::kNone, const StageRange& stage = {});
   Gpt2(const Gpt2&) = delete;
   Gpt2& operator=(const Gpt2&) = delete;
 
@@ -42,13 +69,17 @@ class Gpt2 {
   // LoRA A uniform(+-1/sqrt(in)), B 0. A function of (seed, parameter name) alone.
   void init_random(std::uint64_t seed);
 
-  // tokens: int64 [B, T] -> hidden states after the last norm, [B, T, d].
+  // One micro-batch through this stage, and back: d_output is the gradient of pass.output.
+  StagePass forward(const ModelInput& input, const ForwardContext& context) const;
+  StageGradients backward(const StagePass& pass, const at::Tensor& d_output) const;
+  // The stage that heads: forward, mean cross-entropy over all B * T targets (int64 [B, T]), and back.
+  LossAndGradients loss_and_gradients(const ModelInput& input, const at::Tensor& targets,
+                                      const ForwardContext& context) const;
+
+  // The whole model: tokens, int64 [B, T] -> hidden states after the last norm, [B, T, d].
   at::Tensor hidden(const at::Tensor& tokens, const ForwardContext& context) const;
   // [..., d] -> [..., V].
   at::Tensor logits(const at::Tensor& hidden, const ForwardContext& context) const;
-  // Mean cross-entropy over all B * T targets (int64 [B, T]), forward and backward.
-  LossAndGradients loss_and_gradients(const at::Tensor& tokens, const at::Tensor& targets,
-                                      const ForwardContext& context) const;
   // How many blocks run fused (block.h) in a pass; the others go operator by operator.
   std::int64_t fused_blocks(const ForwardContext& context) const;
   // Whether the output projection runs on codes, in chunks; it then rounds no gradient (docs/training-numerics.md).
@@ -60,23 +91,36 @@ class Gpt2 {
   const Gpt2Config& config() const { return config_; }
   ParameterStore& parameters() { return store_; }
   const ParameterStore& parameters() const { return store_; }
-  // All quantized linear layers, by PrecisionMap index: ranges of references.
+  const StageRange& stage() const { return stage_; }
+  // The stage's quantized linear layers in order of use: ranges of references.
   auto linears() {
     return std::views::transform(linears_, [](QuantLinear* linear) -> QuantLinear& { return *linear; });
   }
   auto linears() const {
     return std::views::transform(linears_, [](const QuantLinear* linear) -> const QuantLinear& { return *linear; });
   }
+  // One of them by its index in PrecisionMap.
+  QuantLinear& linear(std::int64_t index) { return *find_linear(index); }
+  const QuantLinear& linear(std::int64_t index) const { return *find_linear(index); }
+  // Of the whole model, by index in PrecisionMap.
   const std::vector<std::string>& linear_names() const { return linear_names_; }
   // Multiply-accumulates of a linear layer per token, by PrecisionMap index.
   std::int64_t macs_per_token(std::int64_t linear) const;
 
  private:
   void add_head();
+  QuantLinear* find_linear(std::int64_t index) const;
   // Token and position embeddings after their dropout: [B, T, d].
   at::Tensor embed(const at::Tensor& tokens, const ForwardContext& context) const;
-  // Gradients of the trainable tensors through the graph behind `output`, whose own is `gradient` (undefined: 1).
-  std::vector<at::Tensor> through_hidden(const at::Tensor& output, const at::Tensor& gradient) const;
+  at::Tensor states_after_blocks(const at::Tensor& states, const ForwardContext& context) const;
+  // Output projection and loss, forward and backward at once.
+  struct HeadPass {
+    at::Tensor loss;
+    at::Tensor d_output;                                   // [M, d]
+    std::vector<std::pair<int, at::Tensor>> parameters{};  // by id; undefined: none
+  };
+  HeadPass head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context) const;
+  HeadPass head_by_operators(const at::Tensor& rows, const at::Tensor& targets, const ForwardContext& context) const;
   // The output projection in the form that takes chunks of tokens; none: it goes operator by operator.
   std::optional<LmHead> chunked_head(const ForwardContext& context) const;
 
@@ -84,6 +128,7 @@ class Gpt2 {
   LoraConfig lora_;
   const QuantConfig* quant_;
   ComputeMode mode_;
+  StageRange stage_;
   ParameterStore store_;
   std::vector<std::string> linear_names_;
   int wte_ = -1, wpe_ = -1, head_ = -1;  // parameter ids

@@ -84,7 +84,7 @@ bool run_batches(const Gpt2& model, const PrecisionMap& precision, RangeObserver
   return true;
 }
 
-const QuantLinear& layer_at(const Gpt2& model, std::int64_t layer) { return model.linears()[layer]; }
+const QuantLinear& layer_at(const Gpt2& model, std::int64_t layer) { return model.linear(layer); }
 
 const CalibratedRange* range_in_force(const Quantizer& quantizer, BitWidth width) {
   const auto found = quantizer.ranges().find(width.bits());
@@ -140,7 +140,7 @@ bool Calibrator::before_step(const PrecisionMap& precision, std::int64_t step) {
   if (!found) return false;
   for (auto& [layer, range] : found->ranges) {
     range.step = step;
-    model_.linears()[layer].activation_quantizer().put_in_force(precision.at(layer).activation, std::move(range));
+    model_.linear(layer).activation_quantizer().put_in_force(precision.at(layer).activation, std::move(range));
   }
   if (found->beyond.empty()) return true;
   const auto most = std::max_element(found->beyond.begin(), found->beyond.end(),

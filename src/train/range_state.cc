@@ -79,7 +79,7 @@ void read_ranges(const CheckpointReader* reader, const Gpt2& model, GroupOf grou
   share(headers, comm);
   const at::Device device = model.parameters().device();
   for (const Header& header : headers) {
-    const Quantizer& quantizer = model.linears()[header.layer].activation_quantizer();
+    const Quantizer& quantizer = model.linear(header.layer).activation_quantizer();
     const auto get = [&](const char* part) {
       at::Tensor t = at::empty({header.groups}, at::kFloat);
       on_root(comm, "loading calibrated ranges",
@@ -103,7 +103,7 @@ void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationR
   }
   for (const auto& [bits, table] : evaluation) {
     for (const auto& [layer, range] : table) {
-      const Quantizer& quantizer = model.linears()[layer].activation_quantizer();
+      const Quantizer& quantizer = model.linear(layer).activation_quantizer();
       write_range(writer, evaluation_group(quantizer, bits), range);
     }
   }
@@ -111,8 +111,9 @@ void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationR
 
 void load_ranges(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm) {
   read_ranges(reader, model, training_group, comm, [&](const Header& header, CalibratedRange range) {
-    model.linears()[header.layer].activation_quantizer().put_in_force(BitWidth(static_cast<int>(header.bits)),
-                                                                      std::move(range));
+    model.linear(header.layer)
+        .activation_quantizer()
+        .put_in_force(BitWidth(static_cast<int>(header.bits)), std::move(range));
   });
 }
 

@@ -108,11 +108,11 @@ LossAndGradients StepRunner::forward_backward(const Step& step, std::int64_t mic
                                .seed = options_.seed,
                                .step = step.plan.step,
                                .micro_batch = static_cast<std::uint64_t>(micro_batch)};
-  return model_.loss_and_gradients(batch.inputs, batch.targets, context);
+  return model_.loss_and_gradients({.tokens = batch.inputs}, batch.targets, context);
 }
 
 void StepRunner::join(const LossAndGradients& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step) {
-  model_.parameters().scatter_gradients(pass.gradients, leaf, step.produced);
+  model_.parameters().scatter_gradients(pass.gradients.parameters, leaf, step.produced);
   if (gradient_hook_) gradient_hook_(static_cast<std::int64_t>(step.plan.step), micro_batch, leaf);
   accumulator_.commit();
   comm_.beat();

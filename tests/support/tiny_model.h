@@ -42,14 +42,14 @@ struct TinyModel {
   }
   // The same two sequences every time.
   LossAndGradients pass(const ForwardContext& context) const {
-    return model->loss_and_gradients(tokens(2, 9), tokens(2, 9, 8), context);
+    return model->loss_and_gradients({.tokens = tokens(2, 9)}, tokens(2, 9, 8), context);
   }
   double loss(const ForwardContext& context) const { return pass(context).loss.item<double>(); }
   // Leaves the gradients with the parameters, where grad() finds them; returns the loss.
   double backward(const ForwardContext& context) const {
     const LossAndGradients found = pass(context);
     const std::vector<at::Tensor>& tensors = model->parameters().trainable_tensors();
-    for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].mutable_grad() = found.gradients[i];
+    for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].mutable_grad() = found.gradients.parameters[i];
     return found.loss.item<double>();
   }
   at::Tensor grad(const std::string& name) const { return model->parameters().tensor(id_of(name)).grad(); }

@@ -51,7 +51,7 @@ Measured measure(const RunConfig& config, bool chunked) {
   const ForwardContext context{.precision = &shape.precision, .training = true, .weight_cache = &cache};
   const at::Tensor tokens =
       at::randint(config.model.vocab_size, {shape.sequences, config.data.sequence_length}, at::kLong);
-  (void)model.loss_and_gradients(tokens, tokens, context);  // the weights' codes are made
+  (void)model.loss_and_gradients({.tokens = tokens}, tokens, context);  // the weights' codes are made
   const auto meter = std::make_shared<Meter>();
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
   Measured out;
@@ -61,7 +61,7 @@ Measured measure(const RunConfig& config, bool chunked) {
     out.kept = meter->live;
   }
   meter->peak = meter->live;
-  (void)model.loss_and_gradients(tokens, tokens, context);
+  (void)model.loss_and_gradients({.tokens = tokens}, tokens, context);
   out.peak = meter->peak;
   return out;
 }

@@ -100,7 +100,7 @@ TEST_F(Gpt2Reference, UnquantizedLogitsAreTheReferences) {
 TEST_F(Gpt2Reference, UnquantizedGradientsAreTheReferences) {
   const PrecisionMap full = PrecisionMap::uniform(tiny_.config.linears(), 32, 32);
   const at::Tensor tokens = tiny_.tokens(3, 10), targets = tiny_.tokens(3, 10, 8);
-  const LossAndGradients pass = tiny_.model->loss_and_gradients(tokens, targets, tiny_.context(full));
+  const LossAndGradients pass = tiny_.model->loss_and_gradients({.tokens = tokens}, targets, tiny_.context(full));
   const at::Tensor expected = torch::nn::functional::cross_entropy(
       reference_->forward(tokens).reshape({-1, tiny_.config.vocab_size}), targets.reshape({-1}));
   expected.backward();
@@ -108,7 +108,7 @@ TEST_F(Gpt2Reference, UnquantizedGradientsAreTheReferences) {
   auto named = reference_->named_parameters();
   for (int id = 0; id < tiny_.model->parameters().count(); ++id) {
     const std::string name = tiny_.model->parameters().info(id).name;
-    const at::Tensor ours = pass.gradients.at(tiny_.model->parameters().trainable_index(id));
+    const at::Tensor ours = pass.gradients.parameters.at(tiny_.model->parameters().trainable_index(id));
     const at::Tensor theirs = named[reference_name(name)].grad();
     ASSERT_TRUE(ours.defined()) << name;
     EXPECT_LT((ours - theirs).norm().item<double>(), 1e-3 * theirs.norm().item<double>() + 1e-7) << name;
@@ -118,7 +118,8 @@ TEST_F(Gpt2Reference, UnquantizedGradientsAreTheReferences) {
 TEST_F(Gpt2Reference, TokenLikelihoodsAverageToTheLoss) {
   const PrecisionMap full = PrecisionMap::uniform(tiny_.config.linears(), 32, 32);
   const at::Tensor tokens = tiny_.tokens(3, 10), targets = tiny_.tokens(3, 10, 8);
-  const double loss = tiny_.model->loss_and_gradients(tokens, targets, tiny_.context(full)).loss.item<double>();
+  const double loss =
+      tiny_.model->loss_and_gradients({.tokens = tokens}, targets, tiny_.context(full)).loss.item<double>();
   const at::Tensor nll = tiny_.model->token_nll(tokens, targets, tiny_.context(full));
   EXPECT_EQ(nll.sizes(), tokens.sizes());
   EXPECT_NEAR(nll.mean(at::kDouble).item<double>(), loss, 1e-5 * loss);

@@ -82,7 +82,7 @@ Result run(const Case& c, Recompute recompute) {
   context.training = true;
   context.weight_cache = &cache;
   LossAndGradients pass = tiny.pass(context);
-  return {pass.loss, std::move(pass.gradients)};
+  return {pass.loss, std::move(pass.gradients.parameters)};
 }
 
 TEST(RecomputeMode, ChangesNoBitOfLossAndGradients) {
@@ -118,7 +118,7 @@ TEST(RecomputeMode, ChangesNoBitOfPassesSideBySide) {
     context.training = true;
     context.weight_cache = &cache;
     context.micro_batch = static_cast<std::uint64_t>(micro_batch);
-    return tiny.model->loss_and_gradients(tokens, targets, context).gradients;
+    return tiny.model->loss_and_gradients({.tokens = tokens}, targets, context).gradients.parameters;
   };
   constexpr std::int64_t kPasses = 8;
   std::vector<Tensors> alone(kPasses), together(kPasses);

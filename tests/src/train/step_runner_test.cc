@@ -243,7 +243,7 @@ TEST(StepRunner, AMicroBatchIsTheTrainingPassOfItsSamplesSeedStepAndIndex) {
         const auto pass = [&](std::int64_t micro_batch) {
           const Batch batch = sample_batch(rank.sampler(), static_cast<std::uint64_t>(3 * 16 + micro_batch * 2),
                                            /*rows=*/2, options.sequence_length, at::kCPU);
-          return model.loss_and_gradients(batch.inputs, batch.targets,
+          return model.loss_and_gradients({.tokens = batch.inputs}, batch.targets,
                                           {.precision = &map,
                                            .training = true,
                                            .stochastic_gradients = stochastic,
@@ -252,7 +252,7 @@ TEST(StepRunner, AMicroBatchIsTheTrainingPassOfItsSamplesSeedStepAndIndex) {
                                            .micro_batch = static_cast<std::uint64_t>(micro_batch)});
         };
         rank.runner().set_gradient_hook([&](std::int64_t, std::int64_t micro_batch, std::span<float> flat) {
-          const std::vector<at::Tensor> want = pass(micro_batch).gradients;
+          const std::vector<at::Tensor> want = pass(micro_batch).gradients.parameters;
           std::vector<float> expected(flat.size());
           std::vector<bool> produced;
           model.parameters().scatter_gradients(want, expected, produced);

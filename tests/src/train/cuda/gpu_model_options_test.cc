@@ -67,12 +67,13 @@ Result run(const TinyModel& spec, const ComputeMode& mode, int bits, int gradien
     c10::getDeviceAllocator(at::kCUDA)->resetPeakStats(0);
     before = allocated(/*peak=*/false);
   }
-  const LossAndGradients pass = model.loss_and_gradients(inputs, targets, context);
+  const LossAndGradients pass = model.loss_and_gradients({.tokens = inputs}, targets, context);
   if (mode.is_cuda()) out.peak_bytes = allocated(/*peak=*/true) - before;
   out.loss = pass.loss.item<double>();
   for (const ParameterInfo& info : model.parameters().infos())
     if (info.trainable) out.names.push_back(info.name);
-  for (const at::Tensor& g : pass.gradients) out.gradients.push_back(g.defined() ? g.to(at::kCPU, at::kFloat) : g);
+  for (const at::Tensor& g : pass.gradients.parameters)
+    out.gradients.push_back(g.defined() ? g.to(at::kCPU, at::kFloat) : g);
   return out;
 }
 

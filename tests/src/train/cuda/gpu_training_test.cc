@@ -57,11 +57,12 @@ Gradients gradients_of(const TinyModel& spec, const ComputeMode& mode, const Pre
   const at::Tensor ids = at::randint(spec.config.vocab_size, {4, 33}, at::kLong);
   const ForwardContext context{.precision = &map, .training = true, .stochastic_gradients = false, .seed = 1};
   EXPECT_EQ(model.fused_blocks(context), mode.is_cuda() ? fused_blocks : 0);
-  const LossAndGradients pass = model.loss_and_gradients(ids.narrow(1, 0, 32).contiguous().to(mode.device),
+  const LossAndGradients pass = model.loss_and_gradients({.tokens = ids.narrow(1, 0, 32).contiguous().to(mode.device)},
                                                          ids.narrow(1, 1, 32).contiguous().to(mode.device), context);
   Gradients out{.loss = pass.loss.item<double>()};
   for (const ParameterInfo& info : model.parameters().infos()) out.names.push_back(info.name);
-  for (const at::Tensor& g : pass.gradients) out.tensors.push_back(g.defined() ? g.to(at::kCPU, at::kFloat) : g);
+  for (const at::Tensor& g : pass.gradients.parameters)
+    out.tensors.push_back(g.defined() ? g.to(at::kCPU, at::kFloat) : g);
   return out;
 }
 
@@ -142,7 +143,8 @@ TEST(GpuTraining, GradientsInTheirPlacesAreAutograds) {
     const Batch batch = sample_batch(rank.sampler(), 0, 4, 32, rank.model().mode().device);
     const ForwardContext context{
         .precision = &map, .training = true, .stochastic_gradients = false, .seed = one_pass.seed};
-    const auto want = rank.model().loss_and_gradients(batch.inputs, batch.targets, context).gradients;
+    const auto want =
+        rank.model().loss_and_gradients({.tokens = batch.inputs}, batch.targets, context).gradients.parameters;
     std::size_t i = 0;
     for (const ParameterInfo& info : store.infos()) {
       if (!info.trainable) continue;
