@@ -19,6 +19,10 @@ enum class RngPurpose : std::uint32_t {
   kGeneration = 6,        // sampling of text
 };
 
+// What stands for `micro_batch` below when a step has several passes over it (one for each of several widths, say):
+// they must not share their draws. That of the first pass is the micro-batch's number itself.
+constexpr std::uint64_t pass_of(std::uint64_t micro_batch, std::uint64_t pass) { return micro_batch + (pass << 32U); }
+
 // The stream for one use. Where a part has no meaning (kInit has no step), pass 0.
 kernels::RngKey rng_key(std::uint64_t seed, RngPurpose purpose, std::uint64_t step = 0, std::uint64_t micro_batch = 0,
                         std::uint64_t slot = 0);

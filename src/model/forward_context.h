@@ -20,14 +20,15 @@ struct ForwardContext {
   const RangeTable* ranges = nullptr;     // optional: calibrated ranges in place of those in force
   // A calibration: activations pass unquantized, these observe the layers whose range is wanted, adapters are off.
   RangeObservers* observers = nullptr;
-  // Random draws are a function of these three (and of the layer), never of the rank.
+  // Random draws are a function of these four (and of the layer), never of the rank.
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
   std::uint64_t micro_batch = 0;  // index in the global batch
+  std::uint64_t pass = 0;         // of those that the step makes over this micro-batch
 
   bool calibrating() const { return observers != nullptr; }
   kernels::RngKey rng(RngPurpose purpose, std::uint64_t slot) const {
-    return rng_key(seed, purpose, step, micro_batch, slot);
+    return rng_key(seed, purpose, step, pass_of(micro_batch, pass), slot);
   }
 };
 

@@ -45,10 +45,12 @@ GemmPath QuantLinear::path(const LayerPrecision& precision) const {
   return choose_gemm_path(*quant_, precision, store_->device().is_cuda() ? Device::kCuda : Device::kCpu);
 }
 
-const CalibratedRange* QuantLinear::own_range(const ForwardContext& context) const {
-  if (context.ranges == nullptr) return nullptr;
-  const auto found = context.ranges->find(spec_.index);
-  return found == context.ranges->end() ? nullptr : &found->second;
+const CalibratedRange* QuantLinear::range(const ForwardContext& context) const {
+  const LayerPrecision& precision = context.precision->at(spec_.index);
+  if (!activation_.needs_calibration() || precision.activation.is_full()) return nullptr;
+  if (context.ranges != nullptr)
+    if (const auto own = context.ranges->find(spec_.index); own != context.ranges->end()) return &own->second;
+  return &activation_.required(range_widths(precision));
 }
 
 GradientRounding QuantLinear::rounding(const LayerPrecision& precision, const ForwardContext& context,
@@ -68,11 +70,11 @@ LinearOperand QuantLinear::input(const at::Tensor& x_in, const ForwardContext& c
     case GemmPath::kPlain:
       return {.values = x};
     case GemmPath::kCodes:
-      return {.codes = activation_.encode(x, precision.activation, transposed, own_range(context))};
+      return {.codes = activation_.encode(x, precision.activation, transposed, range(context))};
     case GemmPath::kWideCodes:
-      return {.wide = activation_.encode_wide(x, precision.activation, own_range(context))};
+      return {.wide = activation_.encode_wide(x, precision.activation, range(context))};
     case GemmPath::kFakeQuant:
-      return {.values = activation_.fake_quant(x, precision.activation, own_range(context))};
+      return {.values = activation_.fake_quant(x, precision.activation, range(context))};
   }
   return {};
 }

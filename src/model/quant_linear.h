@@ -35,6 +35,10 @@ struct LinearSpec {
   bool shares_weight = false;
 };
 
+inline RangeWidths range_widths(const LayerPrecision& precision) {
+  return {.weight = precision.weight.bits(), .activation = precision.activation.bits()};
+}
+
 // Work of QuantLinear's preparation, collected over layers.
 struct PreparationWork {
   std::vector<kernels::EncodeRowsJob> weights;
@@ -73,8 +77,8 @@ class QuantLinear {
   // What the product reads of x, [..., in].
   LinearOperand input(const at::Tensor& x, const ForwardContext& context) const;
   at::Tensor forward_calibrating(const at::Tensor& x, const LayerPrecision& precision, RangeObservers& observers) const;
-  // This layer's range of context.ranges, or null.
-  const CalibratedRange* own_range(const ForwardContext& context) const;
+  // What this pass quantizes x with: context's range of this layer, or that in force; null where ranges are dynamic.
+  const CalibratedRange* range(const ForwardContext& context) const;
   GradientRounding rounding(const LayerPrecision& precision, const ForwardContext& context, int product) const;
 
   // From context's cache if it has it. later: where to leave work undone that many layers can share, or null.

@@ -57,18 +57,26 @@ CalibratedRange Quantizer::measure(const at::Tensor& values, BitWidth width) con
 
 CalibratedRange Quantizer::range_for(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const {
   if (!calibrated_mode_) return measure(x, width);
-  return range != nullptr ? *range : require_range(width);
+  QAT_CHECK(range != nullptr, "a quantizer of calibrated ranges is given one");
+  return *range;
 }
 
-const CalibratedRange& Quantizer::require_range(BitWidth width) const {
-  if (const auto found = ranges_.find(width.bits()); found != ranges_.end()) return found->second;
-  std::vector<int> known;
-  for (const auto& [bits, range] : ranges_) known.push_back(bits);
+const CalibratedRange* Quantizer::in_force(const RangeWidths& widths) const {
+  for (const int weight : {widths.weight, RangeWidths::kAnyWeights})
+    if (const auto found = ranges_.find({weight, widths.activation}); found != ranges_.end()) return &found->second;
+  return nullptr;
+}
+
+const CalibratedRange& Quantizer::required(const RangeWidths& widths) const {
+  if (const CalibratedRange* range = in_force(widths)) return *range;
+  std::vector<std::string> known;
+  for (const auto& [of, range] : ranges_) known.push_back(fmt::format("W{} A{}", of.weight, of.activation));
   throw Error(
       ErrorKind::kInternal,
-      fmt::format("the {} quantizer of {} has no calibrated range at {} bits (calibrated: {}); calibrate this "
-                  "width first, or set quant.activation.range to \"dynamic\"",
-                  role_, layer_, width.bits(), known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
+      fmt::format("the {} quantizer of {} has no calibrated range at {} bits with weights of {} bits (calibrated: {}); "
+                  "calibrate these widths first, or set quant.activation.range to \"dynamic\"",
+                  role_, layer_, widths.activation, widths.weight,
+                  known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
 }
 
 Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transposed, const CalibratedRange* range) const {

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <compare>
 #include <map>
 #include <string>
 #include <vector>
@@ -32,6 +33,16 @@ Coded empty_codes(const at::Tensor& x, CodeCopies copies);
 // The values that codes stand for, with one scale per row or one for all, in `dtype`.
 at::Tensor decode(const at::Tensor& codes, const at::Tensor& scales, at::ScalarType dtype);
 
+// The widths that a calibrated range belongs to: what a layer sees depends on those of the weights before it, for which
+// its own stand, and how many codes a range has on those of the values.
+struct RangeWidths {
+  static constexpr int kAnyWeights = 0;  // of a checkpoint that does not tell
+
+  int weight = BitWidth::kFull;
+  int activation = BitWidth::kFull;
+  friend auto operator<=>(const RangeWidths&, const RangeWidths&) = default;
+};
+
 // Ranges of some layers, by index in PrecisionMap: what one evaluation uses in place of the ranges in force.
 using RangeTable = std::map<std::int64_t, CalibratedRange>;
 
@@ -45,18 +56,21 @@ class Quantizer {
   const std::string& role() const { return role_; }
   const QuantMethod& method() const { return *method_; }
 
-  // x: [..., cols] of fp32 or bf16, contiguous. `range`: a calibrated range in place of the one in force, or null.
-  // Only for min-max symmetric quantizers of at most 8 bits without per-feature scales (choose_gemm_path). Throws
-  // Error(kInternal) naming layer, role and widths if it needs a calibrated range and there is none.
+  // x: [..., cols] of fp32 or bf16, contiguous. `range`: for quantizers that need calibration, else null.
+  // Only for min-max symmetric quantizers of at most 8 bits without per-feature scales (choose_gemm_path).
   Coded encode(const at::Tensor& x, BitWidth width, bool with_transposed, const CalibratedRange* range = nullptr) const;
   // The same for widths up to 11, as fp16 integers.
   WideCoded encode_wide(const at::Tensor& x, BitWidth width, const CalibratedRange* range = nullptr) const;
   // The values that quantization at `width` leaves, same shape as x. Widths of 32 return x.
   at::Tensor fake_quant(const at::Tensor& x, BitWidth width, const CalibratedRange* range = nullptr) const;
 
-  // The ranges in force, by width: training's.
-  const std::map<int, CalibratedRange>& ranges() const { return ranges_; }
-  void put_in_force(BitWidth width, CalibratedRange range) { ranges_[width.bits()] = std::move(range); }
+  // The ranges in force: training's.
+  const std::map<RangeWidths, CalibratedRange>& ranges() const { return ranges_; }
+  void put_in_force(const RangeWidths& widths, CalibratedRange range) { ranges_[widths] = std::move(range); }
+  // That of `widths`, else one of any weights; null: none.
+  const CalibratedRange* in_force(const RangeWidths& widths) const;
+  // The same; throws Error(kInternal) naming layer, role and widths if there is none.
+  const CalibratedRange& required(const RangeWidths& widths) const;
   // The range of x itself.
   CalibratedRange measure(const at::Tensor& x, BitWidth width) const;
   // Whether ranges of `width` have a mean.
@@ -67,15 +81,14 @@ class Quantizer {
   std::int64_t calibrated_groups(std::int64_t cols) const;
 
  private:
-  const CalibratedRange& require_range(BitWidth width) const;
-  // The range that x is quantized with.
+  // The range that x is quantized with: its own, or `range`.
   CalibratedRange range_for(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const;
 
   std::string layer_, role_;
   const QuantMethod* method_;
   bool calibrated_mode_ = false;
   kernels::Axis axis_ = kernels::Axis::kRow;
-  std::map<int, CalibratedRange> ranges_;  // by width
+  std::map<RangeWidths, CalibratedRange> ranges_;
 };
 
 }  // namespace qat

@@ -86,11 +86,6 @@ bool run_batches(const Gpt2& model, const PrecisionMap& precision, RangeObserver
 
 const QuantLinear& layer_at(const Gpt2& model, std::int64_t layer) { return model.linear(layer); }
 
-const CalibratedRange* range_in_force(const Quantizer& quantizer, BitWidth width) {
-  const auto found = quantizer.ranges().find(width.bits());
-  return found == quantizer.ranges().end() ? nullptr : &found->second;
-}
-
 }  // namespace
 
 std::vector<std::int64_t> layers_to_calibrate(const Gpt2& model, const PrecisionMap& precision, std::int64_t step,
@@ -98,10 +93,9 @@ std::vector<std::int64_t> layers_to_calibrate(const Gpt2& model, const Precision
   std::vector<std::int64_t> layers;
   for (const QuantLinear& linear : model.linears()) {
     const std::int64_t layer = linear.spec().index;
-    const BitWidth width = precision.at(layer).activation;
     const Quantizer& quantizer = linear.activation_quantizer();
-    if (!quantizer.needs_calibration() || width.is_full()) continue;
-    const CalibratedRange* range = range_in_force(quantizer, width);
+    if (!quantizer.needs_calibration() || precision.at(layer).activation.is_full()) continue;
+    const CalibratedRange* range = quantizer.in_force(range_widths(precision.at(layer)));
     const bool aged =
         range != nullptr && recalibrate_every > 0 && range->step / recalibrate_every < step / recalibrate_every;
     if (range == nullptr || aged) layers.push_back(layer);
@@ -117,16 +111,15 @@ std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& prec
   RangeObservers observers;
   for (const std::int64_t layer : layers) {
     const QuantLinear& linear = layer_at(model, layer);
-    const BitWidth width = precision.at(layer).activation;
     const Quantizer& quantizer = linear.activation_quantizer();
-    observers.try_emplace(layer, quantizer, width, linear.spec().in_features, model.mode().device,
-                          range_in_force(quantizer, width));
+    observers.try_emplace(layer, quantizer, precision.at(layer).activation, linear.spec().in_features,
+                          model.mode().device, quantizer.in_force(range_widths(precision.at(layer))));
   }
   if (!run_batches(model, precision, observers, sampler, comm, poll, options)) return std::nullopt;
   Calibration found;
   for (const auto& [layer, observer] : observers) {
     found.ranges[layer] = over_ranks(observer, options.batches, comm);
-    if (range_in_force(layer_at(model, layer).activation_quantizer(), observer.width()) != nullptr)
+    if (layer_at(model, layer).activation_quantizer().in_force(range_widths(precision.at(layer))) != nullptr)
       found.beyond[layer] = share_beyond(observer, comm);
   }
   return found;
@@ -140,7 +133,7 @@ bool Calibrator::before_step(const PrecisionMap& precision, std::int64_t step) {
   if (!found) return false;
   for (auto& [layer, range] : found->ranges) {
     range.step = step;
-    model_.linear(layer).activation_quantizer().put_in_force(precision.at(layer).activation, std::move(range));
+    model_.linear(layer).activation_quantizer().put_in_force(range_widths(precision.at(layer)), std::move(range));
   }
   if (found->beyond.empty()) return true;
   const auto most = std::max_element(found->beyond.begin(), found->beyond.end(),

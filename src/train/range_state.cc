@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <cstdio>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,13 +15,28 @@ namespace qat {
 namespace {
 
 // Where the parts of one range lie.
-std::string training_group(const Quantizer& quantizer, std::int64_t bits) {
-  return fmt::format("/quant/{}/{}/{}", quantizer.layer(), quantizer.role(), bits);
+std::string training_group(const Quantizer& quantizer, const RangeWidths& widths) {
+  const std::string name = widths.weight == RangeWidths::kAnyWeights
+                               ? std::to_string(widths.activation)
+                               : fmt::format("w{}a{}", widths.weight, widths.activation);
+  return fmt::format("/quant/{}/{}/{}", quantizer.layer(), quantizer.role(), name);
 }
 std::string evaluation_group(const Quantizer& quantizer, std::int64_t bits) {
   return fmt::format("/evaluation/{}/{}/{}", bits, quantizer.layer(), quantizer.role());
 }
-using GroupOf = std::string (*)(const Quantizer&, std::int64_t);
+
+// The widths in the name of a group that training_group made.
+std::optional<RangeWidths> widths_of(const std::string& group) {
+  const std::string name = group.substr(group.rfind('/') + 1);
+  RangeWidths widths{.weight = RangeWidths::kAnyWeights};
+  int end = 0;
+  const bool both = std::sscanf(name.c_str(), "w%da%d%n", &widths.weight, &widths.activation, &end) == 2;
+  if (!both) {
+    widths.weight = RangeWidths::kAnyWeights;
+    if (std::sscanf(name.c_str(), "%d%n", &widths.activation, &end) != 1) return std::nullopt;
+  }
+  return end == static_cast<int>(name.size()) ? std::optional(widths) : std::nullopt;
+}
 
 void write_range(CheckpointWriter& writer, const std::string& group, const CalibratedRange& range) {
   const auto put = [&](const char* part, const at::Tensor& t) {
@@ -32,29 +49,55 @@ void write_range(CheckpointWriter& writer, const std::string& group, const Calib
 
 // What the other ranks must know to receive a range.
 struct Header {
-  std::int64_t layer = 0;  // index in PrecisionMap
-  std::int64_t bits = 0;
+  std::int64_t layer = 0;      // index in PrecisionMap
+  std::int64_t evaluated = 0;  // the width whose evaluation it belongs to; 0: it is training's
+  RangeWidths widths;          // training's
   std::int64_t groups = 0;
   std::int64_t batches = 0;
   std::int64_t step = 0;
   std::int64_t has_mean = 0;
 };
 
-std::vector<Header> find_ranges(const CheckpointReader& reader, const Gpt2& model, GroupOf group_of) {
+std::string group_of(const Quantizer& quantizer, const Header& header) {
+  return header.evaluated != 0 ? evaluation_group(quantizer, header.evaluated)
+                               : training_group(quantizer, header.widths);
+}
+
+// Adds the range of `header`'s group, if it is there.
+void find_range(const CheckpointReader& reader, const Quantizer& quantizer, Header header,
+                std::vector<Header>& headers) {
+  const std::string group = group_of(quantizer, header), lo = group + "/lo";
+  if (!reader.has_tensor(lo)) return;
+  header.groups = element_count(reader.tensor_info(lo).shape);
+  header.batches = reader.attribute<std::int64_t>(lo, "batches");
+  // Older checkpoints do not say: ranges were taken once, at the first use of their width.
+  header.step = reader.has_attribute(lo, "step") ? reader.attribute<std::int64_t>(lo, "step") : 0;
+  header.has_mean = reader.has_tensor(group + "/mean") ? 1 : 0;
+  headers.push_back(header);
+}
+
+enum class RangesOf : std::uint8_t { kTraining, kEvaluation };
+
+std::vector<Header> find_ranges(const CheckpointReader& reader, const Gpt2& model, RangesOf which) {
   std::vector<Header> headers;
   for (const QuantLinear& linear : model.linears()) {
     const Quantizer& quantizer = linear.activation_quantizer();
     if (!quantizer.needs_calibration()) continue;
-    for (int bits = BitWidth::kMin; bits <= BitWidth::kMax; ++bits) {
-      const std::string group = group_of(quantizer, bits), lo = group + "/lo";
-      if (!reader.has_tensor(lo)) continue;
-      headers.push_back({.layer = linear.spec().index,
-                         .bits = bits,
-                         .groups = element_count(reader.tensor_info(lo).shape),
-                         .batches = reader.attribute<std::int64_t>(lo, "batches"),
-                         // Older checkpoints do not say: ranges were taken once, at the first use of their width.
-                         .step = reader.has_attribute(lo, "step") ? reader.attribute<std::int64_t>(lo, "step") : 0,
-                         .has_mean = reader.has_tensor(group + "/mean") ? 1 : 0});
+    Header header{.layer = linear.spec().index, .widths = {}};
+    if (which == RangesOf::kEvaluation) {
+      for (int bits = BitWidth::kMin; bits <= BitWidth::kMax; ++bits) {
+        header.evaluated = bits;
+        find_range(reader, quantizer, header, headers);
+      }
+      continue;
+    }
+    for (const std::string& name :
+         reader.tensor_names(fmt::format("/quant/{}/{}", quantizer.layer(), quantizer.role()))) {
+      if (!name.ends_with("/lo")) continue;
+      const auto widths = widths_of(name.substr(0, name.size() - 3));
+      if (!widths) continue;
+      header.widths = *widths;
+      find_range(reader, quantizer, header, headers);
     }
   }
   return headers;
@@ -72,10 +115,10 @@ void share(std::vector<Header>& headers, dist::Communicator& comm) {
 
 // Calls `take(header, range)` for every range below a group of names.
 template <typename Take>
-void read_ranges(const CheckpointReader* reader, const Gpt2& model, GroupOf group_of, dist::Communicator& comm,
+void read_ranges(const CheckpointReader* reader, const Gpt2& model, RangesOf which, dist::Communicator& comm,
                  const Take& take) {
   std::vector<Header> headers;
-  on_root(comm, "loading calibrated ranges", [&] { headers = find_ranges(*reader, model, group_of); });
+  on_root(comm, "loading calibrated ranges", [&] { headers = find_ranges(*reader, model, which); });
   share(headers, comm);
   const at::Device device = model.parameters().device();
   for (const Header& header : headers) {
@@ -83,7 +126,7 @@ void read_ranges(const CheckpointReader* reader, const Gpt2& model, GroupOf grou
     const auto get = [&](const char* part) {
       at::Tensor t = at::empty({header.groups}, at::kFloat);
       on_root(comm, "loading calibrated ranges",
-              [&] { reader->read_tensor(group_of(quantizer, header.bits) + part, {header.groups}, span_of(t)); });
+              [&] { reader->read_tensor(group_of(quantizer, header) + part, {header.groups}, span_of(t)); });
       comm.broadcast(view(span_of(t)), /*root=*/0);
       return t.to(device);
     };
@@ -99,7 +142,8 @@ void read_ranges(const CheckpointReader* reader, const Gpt2& model, GroupOf grou
 void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationRanges& evaluation) {
   for (const QuantLinear& linear : model.linears()) {
     const Quantizer& quantizer = linear.activation_quantizer();
-    for (const auto& [bits, range] : quantizer.ranges()) write_range(writer, training_group(quantizer, bits), range);
+    for (const auto& [widths, range] : quantizer.ranges())
+      write_range(writer, training_group(quantizer, widths), range);
   }
   for (const auto& [bits, table] : evaluation) {
     for (const auto& [layer, range] : table) {
@@ -110,17 +154,15 @@ void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationR
 }
 
 void load_ranges(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm) {
-  read_ranges(reader, model, training_group, comm, [&](const Header& header, CalibratedRange range) {
-    model.linear(header.layer)
-        .activation_quantizer()
-        .put_in_force(BitWidth(static_cast<int>(header.bits)), std::move(range));
+  read_ranges(reader, model, RangesOf::kTraining, comm, [&](const Header& header, CalibratedRange range) {
+    model.linear(header.layer).activation_quantizer().put_in_force(header.widths, std::move(range));
   });
 }
 
 EvaluationRanges load_evaluation_ranges(const CheckpointReader* reader, const Gpt2& model, dist::Communicator& comm) {
   EvaluationRanges ranges;
-  read_ranges(reader, model, evaluation_group, comm, [&](const Header& header, CalibratedRange range) {
-    ranges[static_cast<int>(header.bits)][header.layer] = std::move(range);
+  read_ranges(reader, model, RangesOf::kEvaluation, comm, [&](const Header& header, CalibratedRange range) {
+    ranges[static_cast<int>(header.evaluated)][header.layer] = std::move(range);
   });
   return ranges;
 }

@@ -1,7 +1,8 @@
 // Calibrated ranges in a checkpoint: training's, which a resumed run goes on with, and those that the evaluation of
 // this very state of training has of its own, from which `eval` makes the same table.
-//   /quant/<layer>/activation/<activation bits>/{lo,hi,mean}
-//   /evaluation/<evaluated bits>/<layer>/activation/{lo,hi,mean}      attributes of lo: batches, step
+//   /quant/<layer>/activation/w<weight bits>a<activation bits>/{lo,hi,mean}
+//   /evaluation/<evaluated bits>/<layer>/activation/{lo,hi,mean}             attributes of lo: batches, step
+// Older programs told ranges by <activation bits> alone: those hold for weights of any width.
 #pragma once
 
 #include "dist/comm/communicator.h"

@@ -18,8 +18,11 @@ inline CalibratedRange range_of(const Quantizer& quantizer, BitWidth width, cons
   return range;
 }
 
+// Of weights and activations of one width.
+inline RangeWidths both(int bits) { return {.weight = bits, .activation = bits}; }
+
 inline void hold(Quantizer& quantizer, BitWidth width, const std::vector<at::Tensor>& batches) {
-  quantizer.put_in_force(width, range_of(quantizer, width, batches));
+  quantizer.put_in_force(both(width.bits()), range_of(quantizer, width, batches));
 }
 
 }  // namespace qat::test

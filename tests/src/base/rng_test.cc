@@ -12,6 +12,15 @@
 namespace qat {
 namespace {
 
+TEST(RngKey, PassesOverOneMicroBatchHaveDistinctStreams) {
+  EXPECT_EQ(pass_of(7, 0), 7U);  // one pass a step draws as it always has
+  std::vector<std::uint64_t> words;
+  for (std::uint64_t micro_batch = 0; micro_batch < 40; ++micro_batch)
+    for (std::uint64_t pass = 0; pass < 40; ++pass) words.push_back(pass_of(micro_batch, pass));
+  std::sort(words.begin(), words.end());
+  EXPECT_EQ(std::adjacent_find(words.begin(), words.end()), words.end());
+}
+
 TEST(RngKey, DistinctUsesHaveDistinctStreams) {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> keys;
   for (const std::uint64_t seed : {0U, 1U, 2U}) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/calibrated_range.h"
 #include "tests/support/tiny_training.h"
 
 namespace qat {
@@ -67,7 +68,7 @@ TEST(ScoreWidths, AWidthWithRangesOfItsOwnIsScoredWithThem) {
   EXPECT_THROW((void)scores({{8, table(1.0F)}}), Error);  // 3 bits have none
   for (QuantLinear& linear : tiny.model->linears()) {
     for (const int bits : {8, 3})
-      linear.activation_quantizer().put_in_force(BitWidth(bits), table(2.0F).at(linear.spec().index));
+      linear.activation_quantizer().put_in_force(test::both(bits), table(2.0F).at(linear.spec().index));
   }
   const auto in_force = scores({}), own = scores({{3, table(1.0F)}});
   EXPECT_EQ(own[0], in_force[0]);

@@ -203,9 +203,9 @@ TEST(QuantLinear, APassWithRangesOfItsOwnComputesAsIfTheyWereInForce) {
         context.ranges = ranges;
         return layer.linear().forward(layer.x(), context);
       };
-      quantizer.put_in_force(BitWidth(4), narrow);
+      quantizer.put_in_force(test::both(4), narrow);
       const at::Tensor expected = y(nullptr);
-      quantizer.put_in_force(BitWidth(4), wide);
+      quantizer.put_in_force(test::both(4), wide);
       EXPECT_FALSE(at::equal(y(nullptr), expected));
       EXPECT_TRUE(at::equal(y(&table), expected));
       const RangeTable of_another_layer = {{layer.linear().spec().index + 1, narrow}};

@@ -137,16 +137,39 @@ TEST(Quantizer, ThirtyTwoBitsAreABypass) {
 TEST(Quantizer, UncalibratedUseNamesLayerRoleAndWidths) {
   Quantizer q("h.3.mlp.c_fc", "activation", {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated});
   hold(q, BitWidth(8), {at::randn({4, 4})});
-  EXPECT_NO_THROW((void)q.encode(at::randn({4, 4}), BitWidth(8), false));
+  EXPECT_NO_THROW((void)q.required({.weight = 8, .activation = 8}));
   try {
-    (void)q.encode(at::randn({4, 4}), BitWidth(4), false);
+    (void)q.required({.weight = 6, .activation = 4});
     FAIL() << "an uncalibrated width was used";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("h.3.mlp.c_fc"));
     EXPECT_THAT(error.what(), HasSubstr("activation"));
-    EXPECT_THAT(error.what(), HasSubstr("4 bits"));
-    EXPECT_THAT(error.what(), HasSubstr("calibrated: 8"));
+    EXPECT_THAT(error.what(), HasSubstr("4 bits with weights of 6 bits"));
+    EXPECT_THAT(error.what(), HasSubstr("calibrated: W8 A8"));
   }
+  EXPECT_THROW((void)q.encode(at::randn({4, 4}), BitWidth(8), false), Error);  // without a range
+}
+
+// What a layer sees at 4-bit weights is not what it sees at 8.
+TEST(Quantizer, RangesBelongToTheWidthsOfWeightsAndActivations) {
+  Quantizer q("layer", "activation", {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated});
+  const auto range = [](float lo) {
+    return CalibratedRange{.lo = at::full({1}, lo), .hi = at::full({1}, 9.0F), .mean = {}};
+  };
+  const auto lo = [&](int weight, int activation) {
+    const CalibratedRange* found = q.in_force({.weight = weight, .activation = activation});
+    return found == nullptr ? 0.0F : found->lo.item<float>();
+  };
+  q.put_in_force({.weight = 4, .activation = 8}, range(-4.0F));
+  q.put_in_force({.weight = 8, .activation = 8}, range(-8.0F));
+  EXPECT_EQ(lo(4, 8), -4.0F);
+  EXPECT_EQ(lo(8, 8), -8.0F);
+  EXPECT_EQ(lo(6, 8), 0.0F);
+  EXPECT_EQ(lo(8, 4), 0.0F);
+  q.put_in_force({.weight = RangeWidths::kAnyWeights, .activation = 8}, range(-1.0F));
+  EXPECT_EQ(lo(6, 8), -1.0F);
+  EXPECT_EQ(lo(4, 8), -4.0F);
+  EXPECT_EQ(lo(6, 4), 0.0F);
 }
 
 // Values beyond what calibration saw saturate; values of the data at hand never do.
@@ -159,45 +182,15 @@ TEST(Quantizer, ACalibratedRangeHoldsForOtherData) {
       QuantizerConfig held = dynamic;
       held.range = RangeSource::kCalibrated;
       Quantizer q("layer", "activation", held);
-      hold(q, width, {at::tensor({-2.0F, 0.5F, 2.0F})});
+      const CalibratedRange range = test::range_of(q, width, {at::tensor({-2.0F, 0.5F, 2.0F})});
       const at::Tensor x = at::tensor({1.0F, 64.0F}).unsqueeze(0);
-      EXPECT_NEAR(q.fake_quant(x, width).max().item<double>(), 2.0, 0.02);
+      EXPECT_NEAR(q.fake_quant(x, width, &range).max().item<double>(), 2.0, 0.02);
       EXPECT_NEAR(Quantizer("layer", "activation", dynamic).fake_quant(x, width).max().item<double>(), 64.0, 0.5);
       if (!symmetric || method == QuantizerKind::kLog) continue;
-      const Coded coded = q.encode(x, width, false);
+      const Coded coded = q.encode(x, width, false, &range);
       EXPECT_NEAR((coded.codes.to(at::kFloat) * coded.scales).max().item<double>(), 2.0, 1e-5);
-      const WideCoded wide = q.encode_wide(x, width);
+      const WideCoded wide = q.encode_wide(x, width, &range);
       EXPECT_NEAR((wide.codes.to(at::kFloat) * wide.scales).max().item<double>(), 2.0, 1e-5);
-    }
-  }
-}
-
-// Evaluation's own range is used where it is given, by every form of quantization, and nowhere else.
-TEST(Quantizer, ARangeGivenForOneUseTakesThePlaceOfTheOneInForce) {
-  const BitWidth width(8);
-  for (const QuantizerKind method : {QuantizerKind::kMinMax, QuantizerKind::kLog}) {
-    for (const bool symmetric : {true, false}) {
-      if (method == QuantizerKind::kLog && !symmetric) continue;
-      SCOPED_TRACE(enum_name(method) + std::string(symmetric ? " symmetric" : ""));
-      Quantizer q("layer", "activation",
-                  {.method = method,
-                   .symmetric = symmetric,
-                   .granularity = Granularity::kTensor,
-                   .range = RangeSource::kCalibrated});
-      const at::Tensor x = at::tensor({-64.0F, 1.0F, 64.0F}).unsqueeze(0);
-      const CalibratedRange own = test::range_of(q, width, {x});
-      const auto largest = [&](const CalibratedRange* range) {
-        return q.fake_quant(x, width, range).max().item<double>();
-      };
-      EXPECT_NEAR(largest(&own), 64.0, 0.6);  // without any in force
-      hold(q, width, {at::tensor({-2.0F, 0.5F, 2.0F})});
-      EXPECT_NEAR(largest(&own), 64.0, 0.6);
-      EXPECT_NEAR(largest(nullptr), 2.0, 0.02);
-      if (!symmetric || method == QuantizerKind::kLog) continue;
-      const Coded coded = q.encode(x, width, false, &own);
-      EXPECT_NEAR((coded.codes.to(at::kFloat) * coded.scales).max().item<double>(), 64.0, 1e-3);
-      const WideCoded wide = q.encode_wide(x, width, &own);
-      EXPECT_NEAR((wide.codes.to(at::kFloat) * wide.scales).max().item<double>(), 64.0, 1e-3);
     }
   }
 }
@@ -207,8 +200,9 @@ TEST(Quantizer, TheOneMagnitudeIsTheMeanOverBatches) {
   Quantizer q("layer", "activation",
               {.method = QuantizerKind::kLog, .granularity = Granularity::kTensor, .range = RangeSource::kCalibrated});
   // exponents 1, 2, 5
-  hold(q, BitWidth(2), {at::full({1, 6}, 2.0F), at::full({1, 6}, 4.0F), at::full({1, 6}, 32.0F)});
-  const at::Tensor y = q.fake_quant(at::tensor({-1.0F, 0.0F, 64.0F}).unsqueeze(0), BitWidth(2));
+  const CalibratedRange range =
+      test::range_of(q, BitWidth(2), {at::full({1, 6}, 2.0F), at::full({1, 6}, 4.0F), at::full({1, 6}, 32.0F)});
+  const at::Tensor y = q.fake_quant(at::tensor({-1.0F, 0.0F, 64.0F}).unsqueeze(0), BitWidth(2), &range);
   const double magnitude = std::exp2(8.0 / 3.0);
   EXPECT_TRUE(at::allclose(y, at::tensor({-magnitude, 0.0, magnitude}).to(at::kFloat).unsqueeze(0), 1e-4));
 }

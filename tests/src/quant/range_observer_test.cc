@@ -88,8 +88,9 @@ TEST(RangeObserver, AnyFiniteBatchGivesAUsableRange) {
       RangeObserver seen = observer_of(q, 4, 3);
       const at::Tensor x = at::full({2, 3}, value);
       seen.observe(x);
-      q.put_in_force(BitWidth(4), {.lo = seen.lo(), .hi = seen.hi(), .mean = {}});
-      EXPECT_TRUE(at::isfinite(q.fake_quant(x, BitWidth(4))).all().item<bool>()) << enum_name(method) << " " << value;
+      const CalibratedRange range{.lo = seen.lo(), .hi = seen.hi(), .mean = {}};
+      EXPECT_TRUE(at::isfinite(q.fake_quant(x, BitWidth(4), &range)).all().item<bool>())
+          << enum_name(method) << " " << value;
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "dist/comm/agree.h"
 #include "src/train/batch.h"
+#include "tests/support/calibrated_range.h"
 #include "tests/support/tiny_training.h"
 
 namespace qat {
@@ -149,11 +150,13 @@ TEST(LayersToCalibrate, AreThoseWithoutARangeAndThoseWhoseRangeIsOfAnEarlierPeri
   EXPECT_EQ(layers(8, 0, 0), all_layers(model));
   EXPECT_THAT(layers(32, 0, 10), IsEmpty());
   const CalibratedRange range{.lo = at::zeros({1}), .hi = at::ones({1}), .mean = {}, .batches = 1, .step = 12};
-  model.linears()[2].activation_quantizer().put_in_force(BitWidth(8), range);
+  model.linears()[2].activation_quantizer().put_in_force(test::both(8), range);
   EXPECT_THAT(layers(8, 1000, 0), ElementsAre(0, 1, 3, 4, 5, 6, 7));
   EXPECT_THAT(layers(8, 19, 10), ElementsAre(0, 1, 3, 4, 5, 6, 7));
   EXPECT_EQ(layers(8, 20, 10), all_layers(model));  // taken at 12, between 10 and 20
   EXPECT_EQ(layers(4, 12, 0), all_layers(model));   // another width
+  const PrecisionMap other_weights = PrecisionMap::uniform(spec.config.linears(), 4, 8);
+  EXPECT_EQ(layers_to_calibrate(model, other_weights, 12, 0), all_layers(model));
   spec.quant.activation.range = RangeSource::kDynamic;
   spec.build();
   EXPECT_THAT(layers_to_calibrate(*spec.model, PrecisionMap::uniform(spec.config.linears(), 8, 8), 0, 0), IsEmpty());
@@ -168,8 +171,14 @@ class CalibratorTest : public ::testing::Test {
     calibrator_.emplace(rank_->model(), spec_.quant, rank_->sampler(), *comm_, never_, log_, kThreeBatches);
   }
   PrecisionMap map(int bits) const { return PrecisionMap::uniform(spec_.config.linears(), bits, bits, 8); }
-  const std::map<int, CalibratedRange>& in_force(std::size_t layer) {
-    return rank_->model().linears()[layer].activation_quantizer().ranges();
+  // By the width that weights and activations share.
+  std::map<int, CalibratedRange> in_force(std::size_t layer) {
+    std::map<int, CalibratedRange> found;
+    for (const auto& [widths, range] : rank_->model().linears()[layer].activation_quantizer().ranges()) {
+      EXPECT_EQ(widths.weight, widths.activation);
+      found.emplace(widths.activation, range);
+    }
+    return found;
   }
   // What h.0.attn.c_proj, layer 1, sees grows by so much.
   void shift_attention(float by) {

@@ -75,22 +75,39 @@ TEST_F(RunStateTest, TrainingsRangesOfEveryWidthComeBackWithTheirMeansAndSteps) 
     CalibratedRange range =
         test::range_of(quantizer, BitWidth(bits), {at::full({2, 3}, 1.0F + value), at::full({2, 3}, 4.0F + value)});
     range.step = 10 * bits;
-    quantizer.put_in_force(BitWidth(bits), range);
+    quantizer.put_in_force(test::both(bits), range);
   }
   const CheckpointReader reader = saved(rank, {.step = 1});
   load(reader, other);
   const auto& ranges = other.model().linears()[1].activation_quantizer().ranges();
   ASSERT_EQ(ranges.size(), 2U);
   for (const int bits : {2, 18}) {
-    const CalibratedRange &got = ranges.at(bits), &want = quantizer.ranges().at(bits);
+    const CalibratedRange &got = ranges.at(test::both(bits)), &want = quantizer.ranges().at(test::both(bits));
     EXPECT_TRUE(at::equal(got.lo, want.lo));
     EXPECT_TRUE(at::equal(got.hi, want.hi));
     EXPECT_EQ(got.mean.defined(), bits == 2);
     EXPECT_EQ(got.batches, 2);
     EXPECT_EQ(got.step, 10 * bits);
   }
-  EXPECT_TRUE(at::equal(ranges.at(2).mean, quantizer.ranges().at(2).mean));
+  EXPECT_TRUE(at::equal(ranges.at(test::both(2)).mean, quantizer.ranges().at(test::both(2)).mean));
   EXPECT_TRUE(other.model().linears()[0].activation_quantizer().ranges().empty());
+}
+
+TEST_F(RunStateTest, RangesOfOlderCheckpointsHoldForWeightsOfAnyWidth) {
+  TinyModel spec = log_model(), other_spec = log_model();
+  TinyRank rank(spec, tokens_, *comm_, test::tiny_options()), other(other_spec, tokens_, *comm_, test::tiny_options());
+  Quantizer& quantizer = rank.model().linears()[1].activation_quantizer();
+  const RangeWidths any{.weight = RangeWidths::kAnyWeights, .activation = 4}, of_six{.weight = 6, .activation = 4};
+  quantizer.put_in_force(any, test::range_of(quantizer, BitWidth(4), {at::full({2, 3}, 2.0F)}));
+  quantizer.put_in_force(of_six, test::range_of(quantizer, BitWidth(4), {at::full({2, 3}, 8.0F)}));
+  const CheckpointReader reader = saved(rank, {.step = 1});
+  EXPECT_TRUE(reader.has_tensor("/quant/h.0.attn.c_proj/activation/4/lo"));  // as they were named
+  EXPECT_TRUE(reader.has_tensor("/quant/h.0.attn.c_proj/activation/w6a4/lo"));
+  load(reader, other);
+  const Quantizer& got = other.model().linears()[1].activation_quantizer();
+  ASSERT_EQ(got.ranges().size(), 2U);
+  EXPECT_TRUE(at::equal(got.required({.weight = 3, .activation = 4}).hi, quantizer.required(any).hi));
+  EXPECT_TRUE(at::equal(got.required(of_six).hi, quantizer.required(of_six).hi));
 }
 
 TEST_F(RunStateTest, EvaluationsRangesComeBackOnEveryRankAndNeverIntoForce) {

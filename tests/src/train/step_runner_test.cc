@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "src/train/calibrator.h"
+#include "tests/support/calibrated_range.h"
 #include "tests/support/tiny_training.h"
 
 namespace qat {
@@ -211,7 +212,7 @@ TEST(Calibration, GivesEveryRankTheRangesOfOneRank) {
         EXPECT_THROW(rank.step(0, 8, 8), Error);
         std::vector<float> ranges;
         for (const QuantLinear& linear : rank.model().linears()) {
-          const CalibratedRange& range = linear.activation_quantizer().ranges().at(bits);
+          const CalibratedRange& range = linear.activation_quantizer().ranges().at(test::both(bits));
           EXPECT_EQ(range.batches, 5);
           ranges.push_back(range.lo.item<float>()), ranges.push_back(range.hi.item<float>());
           ASSERT_EQ(range.mean.defined(), bits == 2);

@@ -107,7 +107,7 @@ TEST_F(TrainerTest, CalibratesOnAsManyBatchesAsAsked) {
   o.quant.calibration_batches = 4;
   train(o, 2, {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated});
   const auto reader = CheckpointReader::open(list_checkpoints(root_ / "run/checkpoints").back().folder);
-  EXPECT_EQ(reader.attribute<std::int64_t>("/quant/h.0.attn.c_attn/activation/3/lo", "batches"), 4);
+  EXPECT_EQ(reader.attribute<std::int64_t>("/quant/h.0.attn.c_attn/activation/w3a3/lo", "batches"), 4);
 }
 
 }  // namespace
