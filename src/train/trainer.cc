@@ -5,16 +5,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 
-#include "src/quant/gemm_path.h"
 #include "src/quant/tensor_memory.h"
 #include "src/train/final_table.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
 #include "src/train/replica_check.h"
-#include "src/train/resume_check.h"
-#include "src/train/run_state.h"
 
 namespace qat {
 namespace {
@@ -82,85 +78,6 @@ TrainResult Trainer::run() {
   const auto scores = evaluate(evaluation_widths(options_.eval, options_.quant));
   if (!scores) return {.signal = stop_for(poll_.ask())};
   return {.finished = true, .table = write_report(*scores)};
-}
-
-void Trainer::resume() {
-  std::unique_ptr<CheckpointReader> reader;
-  on_root(parts_.comm, "looking for a checkpoint",
-          [&] { reader = keeper_.find(options_.run.resume, options_.config_hash, {.strict = options_.strict}); });
-  std::vector<std::int32_t> found = {reader ? 1 : 0};
-  parts_.comm.broadcast(view(std::span(found)), /*root=*/0);
-  if (found[0] != 0) {
-    load(reader.get());
-    keeper_.adopt(reader.get(), state_);
-  }
-  applied_ = state_;
-  coordinator_.emplace(options_, sampler_.windows_per_epoch(),
-                       RunPosition{.step = state_.step, .samples = state_.consumed_samples});
-  tell_progress();
-  if (reader)
-    parts_.log.info(fmt::format("resuming after step {} from {}", state_.step, reader->info().folder.string()));
-}
-
-void Trainer::load(const CheckpointReader* reader) {
-  state_ = load_state(reader, parts_.comm);
-  for (const std::string& note : load_model(reader, parts_.model, parts_.comm, LoadFor::kResume, options_.config_json))
-    parts_.log.warning(note);
-  for (const std::string& change : resumed_changes(state_.config_json, options_.config_json))
-    parts_.log.warning(change);
-  check_data();
-  if (state_.world_size != parts_.comm.size())
-    parts_.log.info(
-        fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
-  load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.comm);
-  if (state_.version < 2)
-    state_.bitops_at_full =
-        bitops_at_full(parts_.model, parts_.lora, state_.consumed_tokens, options_.data.sequence_length);
-  bitops_ = {.spent = state_.bitops, .at_full = state_.bitops_at_full, .steps = state_.step};
-  losses_ = LossMonitor::from_text(state_.loss_statistics, options_.train.spike_window);
-  identify_state();
-}
-
-void Trainer::identify_state() {
-  state_.version = kTrainStateVersion;
-  state_.data_json = to_json(data_identity());
-  state_.config_json = options_.config_json;
-  state_.config_hash = options_.config_hash;
-  state_.world_size = parts_.comm.size();
-}
-
-void Trainer::open_records() {
-  on_root(parts_.comm, "opening the run's records", [&] {
-    const std::filesystem::path dir = options_.run.dir;
-    metrics_.emplace(dir / "metrics.jsonl", state_.step);
-    // The line of an evaluation after step k says k, and is written before the checkpoint of k.
-    const bool again = state_.step == 0 || is_complete() || evaluation_pending();
-    evaluations_.emplace(dir / "eval.jsonl", again ? state_.step : state_.step + 1);
-  });
-}
-
-void Trainer::check_data() {
-  // Nothing is trained any more in a run that has finished: other training tokens change nothing.
-  const bool allow = options_.data.allow_change || state_.step >= options_.train.steps;
-  std::vector<std::string> lines;
-  dist::on_every_rank(parts_.comm, "token files",
-                      [&] { lines = check_resumed_data(state_.data_json, data_identity(), allow); });
-  for (const std::string& line : lines) parts_.log.warning(line);
-}
-
-std::string Trainer::existing_report() {
-  if (!is_complete()) return {};
-  ExistingTable table;
-  on_root(parts_.comm, "reading the report", [&] {
-    table = existing_table(options_.run.dir, state_.step, evaluation_settings(options_, parts_.val_tokens));
-  });
-  if (!table.stale.empty())
-    parts_.log.info(
-        fmt::format("this run is finished, but its table is of other settings ({}): evaluating again", table.stale));
-  const std::string text = dist::broadcast_string(parts_.comm, table.stale.empty() ? table.text : "");
-  if (!text.empty())
-    parts_.log.info(fmt::format("this run is finished: step {} of {}", state_.step, options_.train.steps));
-  return text;
 }
 
 int Trainer::train() {

@@ -15,6 +15,7 @@
 
 #include "kernels/common/error.h"
 #include "src/data/token_file.h"
+#include "src/data/token_source.h"
 
 namespace qat::testing {
 
@@ -60,6 +61,14 @@ inline std::string write_shard(const std::string& path, const std::vector<int>& 
   writer.complete();
   writer.publish();
   return path;
+}
+
+inline std::vector<int> tokens_of(const std::vector<std::string>& files) {
+  if (files.empty()) return {};
+  const TokenSource source = open_tokens(files, Split::kTrain);
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(source.total_tokens()));
+  source.copy(0, ids);
+  return ids;
 }
 
 // The message of the error that f throws, which must be of this kind.
