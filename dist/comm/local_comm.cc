@@ -79,31 +79,36 @@ class LocalComm final : public Communicator {
   }
 
   void broadcast(BufferView data, int root, StreamRef) override {
-    require_host(data);
-    require_peer(root, size());
+    require_broadcast(data, root, size());
     enter({.name = "broadcast", .elems = data.elems, .dtype = data.dtype, .argument = root, .in = data.data});
     copy(data.data, group_->call(root).in, data.bytes());
     group_->leave(rank_);
   }
 
-  void send(ConstBufferView data, int destination, int tag, StreamRef) override {
-    require_host(data);
-    require_peer(destination, size());
-    require_tag(tag);
-    std::vector<std::byte> message(data.bytes());
-    copy(message.data(), data.data, data.bytes());
-    group_->send(rank_, destination, tag, std::move(message));
+  void all_to_all(ConstBufferView in, BufferView out, StreamRef) override {
+    require_all_to_all(in, out, size());
+    enter({.name = "all_to_all", .elems = in.elems, .dtype = in.dtype, .in = in.data});
+    const std::size_t block = in.bytes() / static_cast<std::size_t>(size());
+    for (int peer = 0; peer < size(); ++peer) {
+      copy(offset(out.data, static_cast<std::size_t>(peer) * block),
+           static_cast<const std::byte*>(group_->call(peer).in) + static_cast<std::size_t>(rank_) * block, block);
+    }
+    group_->leave(rank_);
   }
 
-  void receive(BufferView data, int source, int tag, StreamRef) override {
-    require_host(data);
-    require_peer(source, size());
-    require_tag(tag);
-    const std::vector<std::byte> message = group_->receive(rank_, source, tag);
-    QAT_CHECK(message.size() == data.bytes(), "rank " + std::to_string(source) + " sent " +
-                                                  std::to_string(message.size()) + " bytes, rank " +
-                                                  std::to_string(rank_) + " expects " + std::to_string(data.bytes()));
-    copy(data.data, message.data(), message.size());
+  // The group keeps what is sent until it is received, so nobody waits for a receiver.
+  void exchange(std::span<const SendTo> sends, std::span<const ReceiveFrom> receives, StreamRef) override {
+    require_exchange(sends, receives, size());
+    for (const SendTo& message : sends) {
+      std::vector<std::byte> kept(message.data.bytes());
+      copy(kept.data(), message.data.data, kept.size());
+      group_->send(rank_, message.destination, message.tag, std::move(kept));
+    }
+    for (const ReceiveFrom& message : receives) {
+      const std::vector<std::byte> kept = group_->receive(rank_, message.source, message.tag);
+      require_received(kept.size(), message.data.bytes(), message.source, rank_);
+      copy(message.data.data, kept.data(), kept.size());
+    }
   }
 
   void barrier() override {

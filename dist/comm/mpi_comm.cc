@@ -94,7 +94,7 @@ class MpiComm final : public Communicator {
     const std::int64_t step = std::max<std::int64_t>(1, options_.segment_bytes / size_);
     for (std::int64_t begin = 0; begin < own; begin += step) {
       const std::int64_t bytes = std::min(step, own - begin);
-      exchange(
+      exchange_blocks(
           [&](int) {
             return Piece{place + begin, bytes};
           },
@@ -104,35 +104,43 @@ class MpiComm final : public Communicator {
     }
   }
 
+  void all_to_all(ConstBufferView in, BufferView out, StreamRef) override {
+    require_all_to_all(in, out, size_);
+    const std::int64_t block = static_cast<std::int64_t>(in.bytes()) / size_;
+    if (block == 0) return;
+    std::memcpy(at(out.data, rank_ * block), at(in.data, rank_ * block), static_cast<std::size_t>(block));
+    const std::int64_t step = std::max<std::int64_t>(1, options_.segment_bytes / size_);
+    for (std::int64_t begin = 0; begin < block; begin += step) {
+      const std::int64_t bytes = std::min(step, block - begin);
+      exchange_blocks(
+          [&](int peer) {
+            return Piece{at(in.data, peer * block + begin), bytes};
+          },
+          [&](int peer) {
+            return Piece{at(out.data, peer * block + begin), bytes};
+          });
+    }
+  }
+
   void broadcast(BufferView data, int root, StreamRef) override {
-    require_host(data);
-    require_peer(root, size_);
+    require_broadcast(data, root, size_);
     for_pieces(data.data, data.bytes(), [&](std::byte* piece, int bytes) {
       QAT_MPI_CHECK(MPI_Bcast(piece, bytes, MPI_BYTE, root, comm_.get()));
     });
   }
 
-  void send(ConstBufferView data, int destination, int tag, StreamRef) override {
-    require_host(data);
-    require_peer(destination, size_);
-    require_tag(tag);
-    for_pieces(const_cast<void*>(data.data), data.bytes(), [&](const std::byte* piece, int bytes) {
-      QAT_MPI_CHECK(MPI_Send(piece, bytes, MPI_BYTE, destination, tag, comm_.get()));
-    });
-  }
-
-  void receive(BufferView data, int source, int tag, StreamRef) override {
-    require_host(data);
-    require_peer(source, size_);
-    require_tag(tag);
-    for_pieces(data.data, data.bytes(), [&](std::byte* piece, int bytes) {
-      MPI_Status status;
-      QAT_MPI_CHECK(MPI_Recv(piece, bytes, MPI_BYTE, source, tag, comm_.get(), &status));
-      int received = 0;
-      QAT_MPI_CHECK(MPI_Get_count(&status, MPI_BYTE, &received));
-      QAT_CHECK(received == bytes, "rank " + std::to_string(source) + " sent " + std::to_string(received) +
-                                       " bytes, rank " + std::to_string(rank_) + " expects " + std::to_string(bytes));
-    });
+  // Long messages travel as several: MPI keeps those of one source and tag in order.
+  void exchange(std::span<const SendTo> sends, std::span<const ReceiveFrom> receives, StreamRef) override {
+    require_exchange(sends, receives, size_);
+    for (const ReceiveFrom& message : receives) {
+      for_pieces(message.data.data, message.data.bytes(),
+                 [&](std::byte* piece, int bytes) { post_receive(piece, bytes, message.source, message.tag); });
+    }
+    for (const SendTo& message : sends) {
+      for_pieces(const_cast<void*>(message.data.data), message.data.bytes(),
+                 [&](std::byte* piece, int bytes) { post_send(piece, bytes, message.destination, message.tag); });
+    }
+    wait_for_posted();
   }
 
   void barrier() override { QAT_MPI_CHECK(MPI_Barrier(comm_.get())); }
@@ -169,23 +177,45 @@ class MpiComm final : public Communicator {
     } while (begin < total);
   }
 
+  // Receives are posted before sends: what comes then finds its place at once. Both are done after wait_for_posted().
+  void post_receive(std::byte* data, int bytes, int source, int tag) {
+    QAT_MPI_CHECK(MPI_Irecv(data, bytes, MPI_BYTE, source, tag, comm_.get(), &requests_.emplace_back()));
+    expected_bytes_.push_back(bytes);
+  }
+  void post_send(const std::byte* data, int bytes, int destination, int tag) {
+    QAT_MPI_CHECK(MPI_Isend(data, bytes, MPI_BYTE, destination, tag, comm_.get(), &requests_.emplace_back()));
+  }
+
+  // One by one, which takes no longer: all of them progress meanwhile, and each tells its own error. (Open MPI 4.1's
+  // MPI_Waitall was seen to spin for ever after a truncated message.)
+  void wait_for_posted() {
+    std::vector<MPI_Request> requests = std::exchange(requests_, {});
+    const std::vector<int> expected = std::exchange(expected_bytes_, {});
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      MPI_Status status;
+      QAT_MPI_CHECK(MPI_Wait(&requests[i], &status));
+      if (i >= expected.size()) continue;  // a send
+      int bytes = 0;
+      QAT_MPI_CHECK(MPI_Get_count(&status, MPI_BYTE, &bytes));
+      require_received(static_cast<std::size_t>(bytes), static_cast<std::size_t>(expected[i]), status.MPI_SOURCE,
+                       rank_);
+    }
+  }
+
   // Every rank sends piece outgoing(peer) to each peer and receives into incoming(peer); own pieces are not moved.
   template <typename Outgoing, typename Incoming>
-  void exchange(const Outgoing& outgoing, const Incoming& incoming) {
-    requests_.clear();
+  void exchange_blocks(const Outgoing& outgoing, const Incoming& incoming) {
     for (int distance = 1; distance < size_; ++distance) {
       const int peer = (rank_ + size_ - distance) % size_;
       const Piece piece = incoming(peer);
-      QAT_MPI_CHECK(MPI_Irecv(piece.data, to_int(piece.bytes), MPI_BYTE, peer, kReservedTag, comm_.get(),
-                              &requests_.emplace_back()));
+      post_receive(piece.data, to_int(piece.bytes), peer, kReservedTag);
     }
     for (int distance = 1; distance < size_; ++distance) {  // everyone starts with another peer
       const int peer = (rank_ + distance) % size_;
       const Piece piece = outgoing(peer);
-      QAT_MPI_CHECK(MPI_Isend(piece.data, to_int(piece.bytes), MPI_BYTE, peer, kReservedTag, comm_.get(),
-                              &requests_.emplace_back()));
+      post_send(piece.data, to_int(piece.bytes), peer, kReservedTag);
     }
-    QAT_MPI_CHECK(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
+    wait_for_posted();
   }
 
   // Block `peer` of this rank's data, block(peer), holds elems_of(peer) elements: it goes to that peer, and what came
@@ -194,7 +224,7 @@ class MpiComm final : public Communicator {
   void exchange_and_reduce(const Block& block, const Elems& elems_of, std::byte* out, DType dtype, ReduceOp op) {
     const std::int64_t own_bytes = elems_of(rank_) * width(dtype);
     std::byte* const received = scratch(size_ * own_bytes);
-    exchange(
+    exchange_blocks(
         [&](int peer) {
           return Piece{block(peer), elems_of(peer) * width(dtype)};
         },
@@ -244,7 +274,8 @@ class MpiComm final : public Communicator {
   int rank_ = 0;
   int size_ = 1;
   std::vector<std::uint64_t> scratch_;  // words, so that any element type is aligned
-  std::vector<MPI_Request> requests_;
+  std::vector<MPI_Request> requests_;   // posted: first all that receive, then all that send
+  std::vector<int> expected_bytes_;     // of those that receive
   std::vector<int> counts_;
   std::vector<int> offsets_;
 };

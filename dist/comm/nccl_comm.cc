@@ -1,19 +1,14 @@
 #include "dist/comm/nccl_comm.h"
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
-#include <cstring>
-#include <future>
+#include <span>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "dist/comm/agree.h"
 #include "dist/comm/buffer_checks.h"
 #include "dist/comm/nccl_handle.h"
-#include "dist/comm/start_hints.h"
+#include "dist/comm/nccl_start.h"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_scratch.h"
@@ -24,12 +19,6 @@ namespace {
 
 // Shards are cut at multiples of so many elements where that is free: whole 16-byte accesses.
 constexpr std::int64_t kAlignElems = 64;
-
-int current_device() {
-  int device = 0;
-  QAT_CUDA_CHECK(cudaGetDevice(&device));
-  return device;
-}
 
 ncclDataType_t integer_type(DType dtype) {
   switch (dtype) {
@@ -66,16 +55,17 @@ Way way_of(DType dtype, ReduceOp op) {
   return Way::kNccl;
 }
 
-void require_device(const ConstBufferView& buffer) {
-  QAT_CHECK(buffer.device == Device::kCuda, "a GPU buffer and a host buffer in one call");
-  QAT_CHECK(buffer.elems >= 0 && (buffer.elems == 0 || buffer.data != nullptr), "a buffer without memory");
-}
-
 cudaStream_t handle(StreamRef stream) { return static_cast<cudaStream_t>(stream.handle); }
 std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 // Memory of the device's pool for one call, ordered on its stream; what is given back serves the next call.
 kernels::Exec exec_on(StreamRef stream) { return {.device = Device::kCuda, .stream = stream}; }
+
+int current_device() {
+  int device = 0;
+  QAT_CUDA_CHECK(cudaGetDevice(&device));
+  return device;
+}
 
 class NcclComm final : public Communicator {
  public:
@@ -93,8 +83,7 @@ class NcclComm final : public Communicator {
 
   void all_reduce(BufferView data, ReduceOp op, StreamRef stream) override {
     if (data.device == Device::kCpu) return control_->all_reduce(data, op, stream);
-    require_device(data);
-    require_reducible(op, data.dtype);
+    require_all_reduce(data, op, Device::kCuda);
     if (size_ == 1 || data.elems == 0) return;
     require_usable();
     switch (way_of(data.dtype, op)) {
@@ -111,11 +100,7 @@ class NcclComm final : public Communicator {
 
   void reduce_scatter(ConstBufferView in, BufferView out, ReduceOp op, StreamRef stream) override {
     if (in.device == Device::kCpu) return control_->reduce_scatter(in, out, op, stream);
-    require_device(in);
-    require_device(out);
-    require_reducible(op, in.dtype);
-    QAT_CHECK(in.dtype == out.dtype, "reduce_scatter between two dtypes");
-    QAT_CHECK(in.elems == out.elems * size_, "reduce_scatter: `in` must be size times `out`");
+    require_reduce_scatter(in, out, op, size_, Device::kCuda);
     if (out.elems == 0) return;
     if (size_ == 1) return copy_own(in.data, out.data, out.bytes(), stream);
     require_usable();
@@ -135,10 +120,7 @@ class NcclComm final : public Communicator {
 
   void all_gather(ConstBufferView in, BufferView out, StreamRef stream) override {
     if (in.device == Device::kCpu) return control_->all_gather(in, out, stream);
-    require_device(in);
-    require_device(out);
-    QAT_CHECK(in.dtype == out.dtype, "all_gather between two dtypes");
-    QAT_CHECK(out.elems == in.elems * size_, "all_gather: `out` must be size times `in`");
+    require_all_gather(in, out, size_, Device::kCuda);
     if (in.elems == 0) return;
     if (size_ == 1) return copy_own(in.data, out.data, in.bytes(), stream);
     require_usable();
@@ -147,31 +129,48 @@ class NcclComm final : public Communicator {
 
   void broadcast(BufferView data, int root, StreamRef stream) override {
     if (data.device == Device::kCpu) return control_->broadcast(data, root, stream);
-    require_device(data);
-    require_peer(root, size_);
+    require_broadcast(data, root, size_, Device::kCuda);
     if (size_ == 1 || data.elems == 0) return;
     require_usable();
     QAT_NCCL_CHECK(ncclBroadcast(data.data, data.data, data.bytes(), ncclUint8, root, comm_.get(), handle(stream)));
   }
 
-  void send(ConstBufferView data, int destination, int tag, StreamRef stream) override {
-    if (data.device == Device::kCpu) return control_->send(data, destination, tag, stream);
-    require_device(data);
-    require_other(destination);
-    require_tag(tag);
-    if (data.elems == 0) return;
+  void all_to_all(ConstBufferView in, BufferView out, StreamRef stream) override {
+    if (in.device == Device::kCpu) return control_->all_to_all(in, out, stream);
+    require_all_to_all(in, out, size_, Device::kCuda);
+    if (in.elems == 0) return;
+    if (size_ == 1) return copy_own(in.data, out.data, in.bytes(), stream);
     require_usable();
-    QAT_NCCL_CHECK(ncclSend(data.data, data.bytes(), ncclUint8, destination, comm_.get(), handle(stream)));
+    const std::size_t block = in.bytes() / to_size(size_);
+    send_blocks({in.data, block}, {out.data, block}, block, stream);
   }
 
-  void receive(BufferView data, int source, int tag, StreamRef stream) override {
-    if (data.device == Device::kCpu) return control_->receive(data, source, tag, stream);
-    require_device(data);
-    require_other(source);
-    require_tag(tag);
-    if (data.elems == 0) return;
+  void exchange(std::span<const SendTo> sends, std::span<const ReceiveFrom> receives, StreamRef stream) override {
+    if (sends.empty() && receives.empty()) return;
+    if ((sends.empty() ? receives[0].data.device : sends[0].data.device) == Device::kCpu)
+      return control_->exchange(sends, receives, stream);
+    require_exchange(sends, receives, size_, Device::kCuda);
+    // NCCL has no tags: what goes to a peer leaves, and what comes from it is expected, in the order of the tags.
+    std::vector<SendTo> out(sends.begin(), sends.end());
+    std::vector<ReceiveFrom> in(receives.begin(), receives.end());
+    const auto by_tag = [](const auto& a, const auto& b) { return a.tag < b.tag; };
+    std::stable_sort(out.begin(), out.end(), by_tag);
+    std::stable_sort(in.begin(), in.end(), by_tag);
+    copy_own_messages(out, in, stream);
+    if (size_ == 1) return;
     require_usable();
-    QAT_NCCL_CHECK(ncclRecv(data.data, data.bytes(), ncclUint8, source, comm_.get(), handle(stream)));
+    NcclGroup group;
+    for (const SendTo& message : out) {
+      if (message.destination == rank_ || message.data.elems == 0) continue;
+      QAT_NCCL_CHECK(ncclSend(message.data.data, message.data.bytes(), ncclUint8, message.destination, comm_.get(),
+                              handle(stream)));
+    }
+    for (const ReceiveFrom& message : in) {
+      if (message.source == rank_ || message.data.elems == 0) continue;
+      QAT_NCCL_CHECK(
+          ncclRecv(message.data.data, message.data.bytes(), ncclUint8, message.source, comm_.get(), handle(stream)));
+    }
+    group.end();
   }
 
   void barrier() override { control_->barrier(); }
@@ -187,11 +186,6 @@ class NcclComm final : public Communicator {
   }
 
  private:
-  void require_other(int peer) const {
-    require_peer(peer, size_);
-    QAT_CHECK(peer != rank_, "a rank does not send GPU memory to itself");
-  }
-
   // Errors of earlier calls (a dead peer, a broken link) show up here, for the calls themselves only enqueue work.
   void require_usable() const {
     QAT_CHECK(current_device() == device_, "this thread's CUDA device is not the communicator's");
@@ -205,6 +199,49 @@ class NcclComm final : public Communicator {
     if (from != to) cuda_copy(to, from, bytes, stream);
   }
 
+  // Messages of this rank to itself, of an exchange sorted by tag.
+  void copy_own_messages(std::span<const SendTo> sends, std::span<const ReceiveFrom> receives, StreamRef stream) const {
+    auto to = receives.begin();
+    const auto next_own = [&] {
+      to = std::find_if(to, receives.end(), [&](const ReceiveFrom& message) { return message.source == rank_; });
+    };
+    next_own();
+    for (const SendTo& from : sends) {
+      if (from.destination != rank_) continue;
+      QAT_CHECK(to != receives.end() && to->tag == from.tag, "a message to oneself is received in the same exchange");
+      require_received(from.data.bytes(), to->data.bytes(), rank_, rank_);
+      copy_own(from.data.data, to->data.data, from.data.bytes(), stream);
+      ++to;
+      next_own();
+    }
+    QAT_CHECK(to == receives.end(), "a message from oneself is sent in the same exchange");
+  }
+
+  // One block for every rank, `stride` bytes apart.
+  struct ConstBlocks {
+    const void* data;
+    std::size_t stride;
+    const std::byte* of(int rank) const { return static_cast<const std::byte*>(data) + to_size(rank) * stride; }
+  };
+  struct Blocks {
+    void* data;
+    std::size_t stride;
+    std::byte* of(int rank) const { return static_cast<std::byte*>(data) + to_size(rank) * stride; }
+  };
+
+  // Block r of `in` to rank r, block r of `out` from rank r, the first `bytes` of each.
+  void send_blocks(const ConstBlocks& in, const Blocks& out, std::size_t bytes, StreamRef stream) const {
+    NcclGroup group;
+    for (int distance = 1; distance < size_; ++distance) {  // everyone starts with another peer
+      const int to = (rank_ + distance) % size_;
+      const int from = (rank_ + size_ - distance) % size_;
+      QAT_NCCL_CHECK(ncclSend(in.of(to), bytes, ncclUint8, to, comm_.get(), handle(stream)));
+      QAT_NCCL_CHECK(ncclRecv(out.of(from), bytes, ncclUint8, from, comm_.get(), handle(stream)));
+    }
+    group.end();
+    cuda_copy(out.of(rank_), in.of(rank_), bytes, stream);
+  }
+
   // in [size_ * n] -> out [n]: the tree over the ranks of this rank's block. Afterwards the other blocks of `in` are as
   // they were, so `out` may be this rank's block of it.
   void reduce_scatter_tree(const float* in, float* out, std::int64_t n, StreamRef stream) {
@@ -213,16 +250,8 @@ class NcclComm final : public Communicator {
     const kernels::DeviceScratch<float> received(exec_on(stream), size_ * std::min(step, n));
     for (std::int64_t begin = 0; begin < n; begin += step) {
       const std::int64_t elems = std::min(step, n - begin);
-      NcclGroup group;
-      for (int distance = 1; distance < size_; ++distance) {  // everyone starts with another peer
-        const int to = (rank_ + distance) % size_;
-        const int from = (rank_ + size_ - distance) % size_;
-        QAT_NCCL_CHECK(ncclSend(in + to * n + begin, to_size(elems), ncclFloat, to, comm_.get(), handle(stream)));
-        QAT_NCCL_CHECK(
-            ncclRecv(received.get() + from * elems, to_size(elems), ncclFloat, from, comm_.get(), handle(stream)));
-      }
-      group.end();
-      cuda_copy(received.get() + rank_ * elems, in + rank_ * n + begin, to_size(elems) * sizeof(float), stream);
+      const std::size_t bytes = to_size(elems) * sizeof(float);
+      send_blocks({in + begin, to_size(n) * sizeof(float)}, {received.get(), bytes}, bytes, stream);
       sum_parts(received.get(), out + begin, elems, stream);
     }
   }
@@ -272,102 +301,13 @@ class NcclComm final : public Communicator {
   int device_;
 };
 
-RankReport failed_start(const std::string& what) {
-  return {.ok = false, .exit_code = static_cast<int>(ErrorKind::kCommunication), .message = what + nccl_start_hints()};
-}
-
-// What rank 0 has made, on every rank.
-ncclUniqueId agree_on_id(Communicator& control) {
-  ncclUniqueId id{};
-  RankReport report;
-  if (control.rank() == 0) {
-    try {
-      QAT_NCCL_CHECK(ncclGetUniqueId(&id));
-    } catch (const Error& error) {
-      report = failed_start(error.what());
-    }
-  }
-  agree(control, report, "NCCL set-up");
-  std::vector<std::uint8_t> bytes(sizeof id);
-  std::memcpy(bytes.data(), &id, sizeof id);
-  control.broadcast(view(bytes), 0);
-  std::memcpy(&id, bytes.data(), sizeof id);
-  return id;
-}
-
-// A byte to and from every rank: NCCL connects ranks when they first have something to say to each other, and what
-// cannot be connected is to show now.
-void meet_everyone(ncclComm_t comm, int rank, int size) {
-  const StreamRef stream;
-  const kernels::DeviceScratch<std::uint8_t> bytes(exec_on(stream), 2 * std::int64_t{size});
-  std::uint8_t* const out = bytes.get();
-  std::uint8_t* const in = out + size;
-  cuda_zero(out, 2 * to_size(size), stream);
-  NcclGroup group;
-  for (int peer = 0; peer < size; ++peer) {
-    if (peer == rank) continue;
-    QAT_NCCL_CHECK(ncclSend(out + peer, 1, ncclUint8, peer, comm, handle(stream)));
-    QAT_NCCL_CHECK(ncclRecv(in + peer, 1, ncclUint8, peer, comm, handle(stream)));
-  }
-  group.end();
-  QAT_NCCL_CHECK(ncclAllGather(out + rank, out, 1, ncclUint8, comm, handle(stream)));
-  cuda_synchronize(stream);
-}
-
-// This rank's membership, on a thread of its own: NCCL waits without end for a peer that does not come, and what it has
-// made by then can be neither used nor freed. (Its non-blocking mode could be aborted, but every later call would be
-// one that may not have begun when it returns.)
-std::future<ncclComm_t> start(const ncclUniqueId& id, int rank, int size) {
-  std::packaged_task<ncclComm_t()> task([id, rank, size, device = current_device()] {
-    set_cuda_device(device);
-    ncclComm_t comm = nullptr;
-    QAT_NCCL_CHECK(ncclCommInitRank(&comm, size, id, rank));
-    int nccl_rank = -1;
-    QAT_NCCL_CHECK(ncclCommUserRank(comm, &nccl_rank));
-    QAT_CHECK(nccl_rank == rank, "NCCL and the control communicator disagree about ranks");
-    meet_everyone(comm, rank, size);
-    return comm;
-  });
-  std::future<ncclComm_t> started = task.get_future();
-  std::thread(std::move(task)).detach();
-  return started;
-}
-
 }  // namespace
-
-void throw_nccl_error(ncclResult_t code, const char* call, const char* file, int line) {
-  const char* const words = ncclGetLastError(nullptr);
-  const std::string last = words == nullptr ? "" : words;
-  std::string text = std::string("NCCL failed: ") + ncclGetErrorString(code);
-  if (!last.empty()) text += " (" + last + ")";
-  // NCCL has no code for it: "Cuda failure 2 'out of memory'", "Failed to CUDA calloc 1024 bytes", "Failed to malloc
-  // ..."
-  const bool no_memory = last.find("out of memory") != std::string::npos ||
-                         (last.find("Failed to") != std::string::npos && last.find("alloc") != std::string::npos);
-  throw Error(no_memory ? ErrorKind::kOutOfMemory : ErrorKind::kCommunication,
-              text + " in `" + call + "` at " + file + ":" + std::to_string(line) + "; NCCL_DEBUG=WARN tells more");
-}
 
 std::unique_ptr<Communicator> make_nccl_world(std::unique_ptr<Communicator>&& control, const NcclCommOptions& options) {
   QAT_CHECK(options.small_bytes >= 0, "a negative size");
   QAT_CHECK(options.scratch_bytes >= 65536, "a reduction needs at least 64 KiB of scratch memory");
-  if (control->size() == 1) return std::make_unique<NcclComm>(std::move(control), NcclHandle(), options);
-  const ncclUniqueId id = agree_on_id(*control);
-  std::future<ncclComm_t> started = start(id, control->rank(), control->size());
-  ncclComm_t comm = nullptr;
-  RankReport report;
-  if (started.wait_for(std::chrono::duration<double>(options.start_seconds)) != std::future_status::ready) {
-    report = failed_start("NCCL has not connected the GPUs within " +
-                          std::to_string(std::lround(options.start_seconds)) + " s; NCCL_DEBUG=WARN tells more");
-  } else {
-    try {
-      comm = started.get();
-    } catch (const Error& error) {
-      report = failed_start(error.what());
-    }
-  }
-  agree(*control, report, "NCCL set-up");  // throws: what NCCL has made stays as it is, its peers are not there
-  return std::make_unique<NcclComm>(std::move(control), NcclHandle(comm), options);
+  NcclHandle comm = control->size() == 1 ? NcclHandle() : NcclHandle(connect_gpus(*control, options.start_seconds));
+  return std::make_unique<NcclComm>(std::move(control), std::move(comm), options);
 }
 
 }  // namespace qat::dist

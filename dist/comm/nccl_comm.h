@@ -11,7 +11,8 @@
 // host: they are small wherever this program needs them, and the only calls here that wait for the stream.
 //
 // Limits of point to point on GPU memory: NCCL has no tags, so messages of a pair must be received in the order in
-// which they were sent; a send may hold up its stream until the peer receives; a rank does not send to itself.
+// which they were sent, those of one exchange counting as sent and received in the order of their tags; a send may hold
+// up its stream until the peer receives.
 #pragma once
 
 #include <cstdint>

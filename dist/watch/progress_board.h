@@ -24,13 +24,15 @@ enum class WaitFor : std::uint8_t {
   kReduceScatter,
   kAllGather,
   kBroadcast,
+  kAllToAll,
   kSend,
   kReceive,
+  kExchange,
   kBarrier,
   kSplit,
   kDevice
 };
-constexpr int kWaits = 10;
+constexpr int kWaits = 12;
 const char* name_of(WaitFor wait);  // "all_reduce", ..., "the GPU"; "" for nothing
 
 // The board at one moment.

@@ -29,13 +29,15 @@ class WatchedComm final : public Communicator {
     const WaitMark mark(&board_, WaitFor::kBroadcast);
     comm_->broadcast(data, root, stream);
   }
-  void send(ConstBufferView data, int destination, int tag, StreamRef stream) override {
-    const WaitMark mark(&board_, WaitFor::kSend);
-    comm_->send(data, destination, tag, stream);
+  void all_to_all(ConstBufferView in, BufferView out, StreamRef stream) override {
+    const WaitMark mark(&board_, WaitFor::kAllToAll);
+    comm_->all_to_all(in, out, stream);
   }
-  void receive(BufferView data, int source, int tag, StreamRef stream) override {
-    const WaitMark mark(&board_, WaitFor::kReceive);
-    comm_->receive(data, source, tag, stream);
+  void exchange(std::span<const SendTo> sends, std::span<const ReceiveFrom> receives, StreamRef stream) override {
+    const WaitMark mark(&board_, receives.empty() ? WaitFor::kSend
+                                 : sends.empty()  ? WaitFor::kReceive
+                                                  : WaitFor::kExchange);
+    comm_->exchange(sends, receives, stream);
   }
   void barrier() override {
     const WaitMark mark(&board_, WaitFor::kBarrier);

@@ -1,5 +1,6 @@
-// cuda_device.h in a program built without CUDA.
+// cuda_device.h and device_stream.h in a program built without CUDA.
 #include "kernels/common/cuda_device.h"
+#include "kernels/common/device_stream.h"
 #include "kernels/common/error.h"
 
 #ifndef QAT_HAS_CUDA
@@ -27,6 +28,18 @@ void cuda_copy(void* /*to*/, const void* /*from*/, std::size_t /*bytes*/, Stream
 void cuda_copy_to_host(void* /*to*/, const void* /*from*/, std::size_t /*bytes*/, StreamRef /*stream*/) { refuse(); }
 void cuda_copy_to_device(void* /*to*/, const void* /*from*/, std::size_t /*bytes*/, StreamRef /*stream*/) { refuse(); }
 void cuda_synchronize(StreamRef /*stream*/) { refuse(); }
+
+DeviceStream::DeviceStream(Device device, Priority /*priority*/) {
+  if (device != Device::kCpu) refuse();
+}
+DeviceStream::~DeviceStream() = default;
+DeviceEvent::DeviceEvent(Device device) {
+  if (device != Device::kCpu) refuse();
+}
+DeviceEvent::~DeviceEvent() = default;
+void DeviceEvent::record(StreamRef /*stream*/) {}
+void DeviceEvent::hold(StreamRef /*stream*/) const {}
+void DeviceEvent::synchronize() const {}
 
 }  // namespace qat
 #endif

@@ -1,6 +1,7 @@
 #include "src/quant/torch_view.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include "kernels/common/error.h"
 
@@ -27,8 +28,11 @@ Matrix<T> view_as(const at::Tensor& t) {
 
 kernels::Exec exec_for(const at::Tensor& t) {
   static const TorchParallelFor kParallel;  // stateless
-  // GPU work goes to LibTorch's current stream, which is the default one: this program makes no other.
-  if (t.device().is_cuda()) return {.device = Device::kCuda};
+  // LibTorch's CUDA half is loaded at run time (torch_device.h): asked for through the interface that it registers.
+  if (t.device().is_cuda()) {
+    const c10::Stream stream = c10::impl::getDeviceGuardImpl(at::kCUDA)->getStream(t.device());
+    return {.device = Device::kCuda, .stream = {stream.native_handle()}};
+  }
   QAT_CHECK(t.device().is_cpu(), "tensors are on a CPU or on a CUDA device");
   return {.device = Device::kCpu, .stream = {}, .parallel = &kParallel};
 }

@@ -10,7 +10,7 @@
 
 namespace qat {
 
-// The device and stream of `t`, and LibTorch's CPU threads.
+// The device of `t`, the stream that LibTorch works on there now for the calling thread, and LibTorch's CPU threads.
 kernels::Exec exec_for(const at::Tensor& t);
 
 // A contiguous tensor [..., cols] as [rows, cols]; a 1-d tensor is one row. The tensor must outlive the view.

@@ -23,10 +23,10 @@ std::vector<std::int64_t> trainable_ids(const Gpt2& model) {
 }
 
 // One optimizer moment of all parameters, gathered from the shards into host memory.
-std::vector<float> gather_moment(std::span<const float> shard, at::Device device, dist::Communicator& comm) {
+std::vector<float> gather_moment(std::span<const float> shard, const kernels::Exec& exec, dist::Communicator& comm) {
   std::vector<float> mine(shard.size());
-  if (device.is_cuda()) {
-    cuda_copy_to_host(mine.data(), shard.data(), shard.size_bytes());
+  if (exec.device == Device::kCuda) {
+    cuda_copy_to_host(mine.data(), shard.data(), shard.size_bytes(), exec.stream);
   } else {
     std::copy(shard.begin(), shard.end(), mine.begin());
   }
@@ -36,9 +36,9 @@ std::vector<float> gather_moment(std::span<const float> shard, at::Device device
 }
 
 // Host values into part of a shard.
-void put_moment(std::span<const float> from, std::span<float> to, at::Device device) {
-  if (device.is_cuda()) {
-    cuda_copy_to_device(to.data(), from.data(), from.size_bytes());
+void put_moment(std::span<const float> from, std::span<float> to, const kernels::Exec& exec) {
+  if (exec.device == Device::kCuda) {
+    cuda_copy_to_device(to.data(), from.data(), from.size_bytes(), exec.stream);
   } else {
     std::copy(from.begin(), from.end(), to.begin());
   }
@@ -80,9 +80,9 @@ void broadcast_value(T& value, dist::Communicator& comm) {
 
 std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, Gpt2& model,
                                ShardedAdamW& optimizer, dist::Communicator& comm, const EvaluationRanges& ranges) {
-  const at::Device device = model.parameters().device();
-  const std::vector<float> exp_avg = gather_moment(optimizer.exp_avg(), device, comm);
-  const std::vector<float> exp_avg_sq = gather_moment(optimizer.exp_avg_sq(), device, comm);
+  const kernels::Exec exec = exec_for(model.parameters().tensor(0));
+  const std::vector<float> exp_avg = gather_moment(optimizer.exp_avg(), exec, comm);
+  const std::vector<float> exp_avg_sq = gather_moment(optimizer.exp_avg_sq(), exec, comm);
   std::filesystem::path folder = root / step_folder_name(state.step);
   on_root(comm, "saving a checkpoint", [&] {
     const auto bytes = static_cast<std::int64_t>(sizeof(float)) *
@@ -122,7 +122,7 @@ std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model,
 void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAdamW& optimizer,
                     dist::Communicator& comm) {
   const auto ids = trainable_ids(model);
-  const at::Device device = model.parameters().device();
+  const kernels::Exec exec = exec_for(model.parameters().tensor(0));
   const dist::ShardRange shard = optimizer.shard();
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const ParameterInfo& info = model.parameters().info(static_cast<int>(ids[i]));
@@ -141,8 +141,8 @@ void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAd
     if (begin >= end) continue;
     const auto from = static_cast<std::size_t>(begin - segment.offset), count = static_cast<std::size_t>(end - begin);
     const auto to = static_cast<std::size_t>(begin - shard.begin);
-    put_moment(std::span(avg).subspan(from, count), optimizer.exp_avg().subspan(to, count), device);
-    put_moment(std::span(avg_sq).subspan(from, count), optimizer.exp_avg_sq().subspan(to, count), device);
+    put_moment(std::span(avg).subspan(from, count), optimizer.exp_avg().subspan(to, count), exec);
+    put_moment(std::span(avg_sq).subspan(from, count), optimizer.exp_avg_sq().subspan(to, count), exec);
   }
 }
 

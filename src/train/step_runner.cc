@@ -24,8 +24,10 @@ std::vector<OptimSegment> segments_of(const ParameterStore& store) {
   return segments;
 }
 
+kernels::Exec exec_of(const Gpt2& model) { return exec_for(model.parameters().tensor(0)); }
+
 std::shared_ptr<dist::FlatMemory> memory_of(const Gpt2& model) {
-  return model.mode().is_cuda() ? dist::cuda_flat_memory() : dist::host_flat_memory();
+  return model.mode().is_cuda() ? dist::cuda_flat_memory(exec_of(model).stream) : dist::host_flat_memory();
 }
 
 // The losses in double, in memory of the host once the device has done what it was given so far.
@@ -49,8 +51,7 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
       sampler_(sampler),
       comm_(comm),
       options_(options),
-      reducer_(comm, model.parameters().trainable_elems(), kNormBlock,
-               model.mode().is_cuda() ? Device::kCuda : Device::kCpu),
+      reducer_(comm, model.parameters().trainable_elems(), kNormBlock, exec_of(model).device, exec_of(model).stream),
       accumulator_(reducer_.padded_elems(), memory_of(model)),
       optimizer_(segments_of(model.parameters()), reducer_.shard(), options.optim, *memory_of(model)),
       timer_(model.mode().device) {
@@ -71,9 +72,7 @@ void StepRunner::set_micro_batch_size(std::int64_t sequences) {
   pace_ = dist::Pace();
 }
 
-bool StepRunner::take_refused() {
-  return most_of(optimizer_.take_refused(exec_for(model_.parameters().tensor(0))) ? 1 : 0, comm_) != 0;
-}
+bool StepRunner::take_refused() { return most_of(optimizer_.take_refused(exec_of(model_)) ? 1 : 0, comm_) != 0; }
 
 void StepRunner::attempt(Step& step, const std::function<void()>& part) const {
   if (step.out_of_memory) return;
@@ -176,7 +175,7 @@ void StepRunner::run_side_by_side(Step& step) {
 void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, StepOutcome& outcome) {
   std::vector<double> mine(static_cast<std::size_t>(local_micro_batches_));
   if (!step.out_of_memory) std::copy_n(losses.const_data_ptr<double>(), losses.numel(), mine.begin());
-  const bool refused = optimizer_.take_refused(exec_for(model_.parameters().tensor(0)));
+  const bool refused = optimizer_.take_refused(exec_of(model_));
   const auto flag = [](bool value) { return value ? 1.0 : 0.0; };
   // What a rank says beside its losses.
   const std::array words = {flag(step.unreadable.has_value()), flag(step.out_of_memory), flag(refused),
@@ -230,7 +229,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   const dist::ShardRange shard = reducer_.shard();
   const std::span<const float> mine =
       gradient.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.end - shard.begin));
-  const kernels::Exec exec = exec_for(model_.parameters().tensor(0));
+  const kernels::Exec exec = exec_of(model_);
   const double mean = 1.0 / static_cast<double>(micro_batches_);
   {
     const TraceRange norm("gradient norm");

@@ -63,6 +63,7 @@ class StepRunner {
   using LossHook = std::function<double(std::int64_t step, double loss)>;
   using GradientHook = std::function<void(std::int64_t step, std::int64_t micro_batch, std::span<float> flat)>;
 
+  // On a GPU all steps run on the stream that is LibTorch's current one now.
   StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
 
   // `poll`: asked between micro-batches, where they take long, and with the losses. `is_spike` may be empty.

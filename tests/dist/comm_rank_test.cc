@@ -49,21 +49,31 @@ void session_knows_its_place(const MpiSession& session, Communicator& world) {
   for (int i = 0; i < world.size(); ++i) EXPECT_EQ(places[static_cast<std::size_t>(i)], i);
 }
 
-void mpi_errors_carry_the_call_and_the_rank(Communicator& world) {
-  if (world.size() == 1) return;
-  std::vector<std::int32_t> sent(8);
-  std::vector<std::int32_t> room(4);
-  if (world.rank() == 0) world.send(view(sent), 1, 3);
+// What rank 1 says to a message of `sent` values where it has room for `expected`.
+Error error_of_a_message(Communicator& world, std::size_t sent, std::size_t expected) {
+  std::vector<std::int32_t> out(sent), room(expected);
+  if (world.rank() == 0) world.send(view(out), 1, 3);
   if (world.rank() == 1) {
     try {
       world.receive(view(room), 0, 3);
-      ADD_FAILURE() << "8 elements fitted into 4";
+      ADD_FAILURE() << sent << " elements fitted into " << expected;
     } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::kCommunication);
-      const std::string text = error.what();
-      EXPECT_NE(text.find("rank 1 on "), std::string::npos) << text;
-      EXPECT_NE(text.find("MPI_Recv"), std::string::npos) << text;
+      return error;
     }
+  }
+  return {ErrorKind::kInternal, ""};
+}
+
+void mpi_errors_carry_the_call_and_the_rank(Communicator& world) {
+  if (world.size() == 1) return;
+  const Error longer = error_of_a_message(world, 8, 4), shorter = error_of_a_message(world, 4, 8);
+  if (world.rank() == 1) {
+    EXPECT_EQ(longer.kind(), ErrorKind::kCommunication);
+    const std::string text = longer.what();
+    EXPECT_NE(text.find("rank 1 on "), std::string::npos) << text;
+    EXPECT_NE(text.find("MPI_Wait"), std::string::npos) << text;
+    EXPECT_NE(std::string(shorter.what()).find("rank 0 sent 16 bytes, rank 1 expects 32"), std::string::npos)
+        << shorter.what();
   }
   world.barrier();
 }

@@ -17,6 +17,7 @@
 #include "dist/grad/grad_reducer.h"
 #include "dist/grad/tree_accumulator.h"
 #include "dist/grid/process_grid.h"
+#include "tests/dist/message_cases.h"
 #include "tests/dist/random_leaves.h"
 
 namespace qat::dist::testing {
@@ -125,40 +126,6 @@ inline void broadcast_takes_any_root(Communicator& comm) {
     std::vector<double> values(3001, comm.rank());
     comm.broadcast(view(values), root);
     EXPECT_EQ(values, std::vector<double>(3001, root));
-  }
-}
-
-inline void messages_arrive_by_source_and_tag_in_order(Communicator& comm) {
-  const int right = (comm.rank() + 1) % comm.size();
-  const int left = (comm.rank() + comm.size() - 1) % comm.size();
-  const auto message = [](int rank, int tag, int turn) {
-    return std::vector<std::int32_t>(static_cast<std::size_t>(100 * tag), 1000 * rank + 10 * tag + turn);
-  };
-  // An odd-even order, so that the ring does not depend on send() returning before the peer receives.
-  const auto send_all = [&] {
-    for (const int tag : {0, 1, 2}) {
-      for (const int turn : {0, 1}) {
-        const std::vector<std::int32_t> values = message(comm.rank(), tag, turn);
-        comm.send(view(values), right, tag);
-      }
-    }
-  };
-  const auto receive_all = [&] {
-    for (const int tag : {0, 1, 2}) {
-      for (const int turn : {0, 1}) {
-        std::vector<std::int32_t> values(static_cast<std::size_t>(100 * tag));
-        comm.receive(view(values), left, tag);
-        EXPECT_EQ(values, message(left, tag, turn));
-      }
-    }
-  };
-  if (comm.size() == 1) return;
-  if (comm.rank() % 2 == 0) {
-    send_all();
-    receive_all();
-  } else {
-    receive_all();
-    send_all();
   }
 }
 
@@ -378,6 +345,15 @@ inline const std::vector<CommunicatorCase>& communicator_cases() {
       {"AllGatherPlacesEveryBlockByRank", all_gather_places_every_block_by_rank},
       {"BroadcastTakesAnyRoot", broadcast_takes_any_root},
       {"MessagesArriveBySourceAndTagInOrder", messages_arrive_by_source_and_tag_in_order},
+      {"TwoOppositeMessagesOf64MibPassEachOther", two_opposite_messages_of_64_mib_pass_each_other},
+      {"ExchangesGoRoundTheRingInBothDirections", exchanges_go_round_the_ring_in_both_directions},
+      {"AnExchangeFindsItsMessagesByTag", an_exchange_finds_its_messages_by_tag},
+      {"ARankMaySendToItself", a_rank_may_send_to_itself},
+      {"EmptyMessagesAndEmptyExchangesAreNothingSpecial", empty_messages_and_empty_exchanges_are_nothing_special},
+      {"AnExchangeMeetsSendsAndReceives", an_exchange_meets_sends_and_receives},
+      {"AnExchangeWithAWrongMessageSendsNothing", an_exchange_with_a_wrong_message_sends_nothing},
+      {"AllToAllHandsEveryRankItsBlockOfEveryOther", all_to_all_hands_every_rank_its_block_of_every_other},
+      {"AllToAllRefusesBlocksThatDoNotFit", all_to_all_refuses_blocks_that_do_not_fit},
       {"SplitMakesIndependentGroupsOrderedByKey", split_makes_independent_groups_ordered_by_key},
       {"ANanOnOneRankIsTheMaximumAndMinimumOfAll", a_nan_on_one_rank_is_the_maximum_and_minimum_of_all},
       {"WhatCannotBeSummedIsRefusedOnEveryRank", what_cannot_be_summed_is_refused_on_every_rank},

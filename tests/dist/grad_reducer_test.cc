@@ -23,8 +23,8 @@ class Recorder final : public Communicator {
   }
   void all_gather(ConstBufferView in, BufferView out, StreamRef stream) override { note(out, in, stream); }
   void broadcast(BufferView, int, StreamRef) override { ADD_FAILURE(); }
-  void send(ConstBufferView, int, int, StreamRef) override { ADD_FAILURE(); }
-  void receive(BufferView, int, int, StreamRef) override { ADD_FAILURE(); }
+  void all_to_all(ConstBufferView, BufferView, StreamRef) override { ADD_FAILURE(); }
+  void exchange(std::span<const SendTo>, std::span<const ReceiveFrom>, StreamRef) override { ADD_FAILURE(); }
   void barrier() override {}
   std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
 

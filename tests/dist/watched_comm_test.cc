@@ -19,8 +19,8 @@ class Witness final : public Communicator {
   void reduce_scatter(ConstBufferView, BufferView, ReduceOp, StreamRef) override { note(); }
   void all_gather(ConstBufferView, BufferView, StreamRef) override { note(); }
   void broadcast(BufferView, int, StreamRef) override { note(); }
-  void send(ConstBufferView, int, int, StreamRef) override { note(); }
-  void receive(BufferView, int, int, StreamRef) override { note(); }
+  void all_to_all(ConstBufferView, BufferView, StreamRef) override { note(); }
+  void exchange(std::span<const SendTo>, std::span<const ReceiveFrom>, StreamRef) override { note(); }
   void barrier() override { note(); }
   std::unique_ptr<Communicator> split(int, int) override {
     note();
@@ -34,13 +34,17 @@ class Witness final : public Communicator {
 };
 
 void call_everything(Communicator& comm) {
-  std::vector<float> one(1), all(5);
+  std::vector<float> one(1), all(5), other(5);
   comm.all_reduce(view(one), ReduceOp::kSum);
   comm.reduce_scatter(view(all), view(one), ReduceOp::kSum);
   comm.all_gather(view(one), view(all));
   comm.broadcast(view(one), 0);
+  comm.all_to_all(view(all), view(other));
   comm.send(view(one), 0, 1);
   comm.receive(view(one), 0, 1);
+  const std::vector<SendTo> sends{{.data = view(one), .destination = 0, .tag = 1}};
+  const std::vector<ReceiveFrom> receives{{.data = view(all), .source = 0, .tag = 1}};
+  comm.exchange(sends, receives);
   comm.barrier();
 }
 
@@ -51,14 +55,15 @@ TEST(WatchedComm, MarksEveryCallWhileItLastsAndInGroupsThatAreSplitOff) {
   EXPECT_EQ(comm->rank(), 2);
   EXPECT_EQ(comm->size(), 5);
   EXPECT_EQ(comm->backend(), "witness");
-  std::vector<WaitFor> calls{WaitFor::kAllReduce, WaitFor::kReduceScatter, WaitFor::kAllGather, WaitFor::kBroadcast,
-                             WaitFor::kSend,      WaitFor::kReceive,       WaitFor::kBarrier};
+  std::vector<WaitFor> calls{WaitFor::kAllReduce, WaitFor::kReduceScatter, WaitFor::kAllGather,
+                             WaitFor::kBroadcast, WaitFor::kAllToAll,      WaitFor::kSend,
+                             WaitFor::kReceive,   WaitFor::kExchange,      WaitFor::kBarrier};
   call_everything(*comm);
   EXPECT_EQ(seen, calls);
   EXPECT_EQ(board.read().waits_for, WaitFor::kNothing);
-  EXPECT_EQ(board.read().beats, 14U) << "a beat before and after each";
+  EXPECT_EQ(board.read().beats, 18U) << "a beat before and after each";
   comm->beat();
-  EXPECT_EQ(board.read().beats, 15U);
+  EXPECT_EQ(board.read().beats, 19U);
 
   seen.clear();
   const auto part = comm->split(0, 0);

@@ -11,7 +11,10 @@
 #include <vector>
 
 #include "kernels/common/cuda_check.h"
+#include "kernels/common/device_scratch.h"
+#include "kernels/common/device_stream.h"
 #include "kernels/common/view.h"
+#include "tests/support/busy_stream.h"
 
 namespace qat::test {
 
@@ -31,38 +34,49 @@ inline std::vector<float> rounded_to(std::vector<float> values, DType dtype) {
   return values;
 }
 
-inline kernels::Exec cuda_exec() { return {.device = Device::kCuda}; }
+// The stream of all tests' work. The default stream is kept busy beside it, so that a kernel or copy that goes there
+// instead is not done when a test looks at the result.
+inline kernels::Exec test_stream() {
+  static const DeviceStream stream(Device::kCuda);
+  return {.device = Device::kCuda, .stream = stream.ref()};
+}
+inline kernels::Exec cuda_exec() {
+  if (!is_busy({})) keep_busy({}, std::chrono::milliseconds(2));
+  return test_stream();
+}
 
 // Memory of `elems` Ts. Poisoned with 0xFF bytes (NaN, -1) when nothing is uploaded, so that what is not written shows.
 template <typename T>
 class DeviceBuffer {
  public:
-  explicit DeviceBuffer(std::int64_t elems) : elems_(elems) {
-    QAT_CUDA_CHECK(cudaMalloc(reinterpret_cast<void**>(&data_), bytes() + 16));
-    QAT_CUDA_CHECK(cudaMemset(data_, 0xFF, bytes() + 16));
+  explicit DeviceBuffer(std::int64_t elems) : elems_(elems), memory_(test_stream(), bytes() + 16) {
+    QAT_CUDA_CHECK(cudaMemsetAsync(data(), 0xFF, bytes() + 16, cuda_stream(test_stream())));
   }
   explicit DeviceBuffer(std::span<const T> values) : DeviceBuffer(static_cast<std::int64_t>(values.size())) {
-    QAT_CUDA_CHECK(cudaMemcpy(data_, values.data(), bytes(), cudaMemcpyHostToDevice));
+    upload(values.data(), bytes());
   }
   explicit DeviceBuffer(const std::vector<T>& values) : DeviceBuffer(std::span<const T>(values)) {}
-  ~DeviceBuffer() { (void)cudaFree(data_); }
   DeviceBuffer(const DeviceBuffer&) = delete;
   DeviceBuffer& operator=(const DeviceBuffer&) = delete;
 
-  T* data() const { return data_; }
-  std::span<T> span() const { return {data_, static_cast<std::size_t>(elems_)}; }
-  Matrix<T> matrix(std::int64_t rows, std::int64_t cols) const { return {data_, rows, cols}; }
+  T* data() const { return static_cast<T*>(memory_.get()); }
+  std::span<T> span() const { return {data(), static_cast<std::size_t>(elems_)}; }
+  Matrix<T> matrix(std::int64_t rows, std::int64_t cols) const { return {data(), rows, cols}; }
+  void upload(const void* values, std::size_t bytes) const {
+    QAT_CUDA_CHECK(cudaMemcpyAsync(data(), values, bytes, cudaMemcpyHostToDevice, cuda_stream(test_stream())));
+    QAT_CUDA_CHECK(cudaStreamSynchronize(cuda_stream(test_stream())));
+  }
   std::vector<T> download() const {
-    QAT_CUDA_CHECK(cudaDeviceSynchronize());
     std::vector<T> values(static_cast<std::size_t>(elems_));
-    QAT_CUDA_CHECK(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost));
+    QAT_CUDA_CHECK(cudaMemcpyAsync(values.data(), data(), bytes(), cudaMemcpyDeviceToHost, cuda_stream(test_stream())));
+    QAT_CUDA_CHECK(cudaStreamSynchronize(cuda_stream(test_stream())));
     return values;
   }
 
  private:
   std::size_t bytes() const { return static_cast<std::size_t>(elems_) * sizeof(T); }
-  T* data_ = nullptr;
   std::int64_t elems_;
+  kernels::DeviceBytes memory_;
 };
 
 // A float matrix on the GPU in fp32 or bf16, made from and read back as fp32.
@@ -73,12 +87,12 @@ class DeviceFloats {
   DeviceFloats(const std::vector<float>& values, std::int64_t rows, std::int64_t cols, DType dtype)
       : DeviceFloats(rows, cols, dtype) {
     if (dtype == DType::kFloat32) {
-      QAT_CUDA_CHECK(cudaMemcpy(bytes_.data(), values.data(), values.size() * 4, cudaMemcpyHostToDevice));
+      bytes_.upload(values.data(), values.size() * sizeof(float));
       return;
     }
     std::vector<std::uint16_t> halves(values.size());
     for (std::size_t i = 0; i < values.size(); ++i) halves[i] = bf16_bits(values[i]);
-    QAT_CUDA_CHECK(cudaMemcpy(bytes_.data(), halves.data(), halves.size() * 2, cudaMemcpyHostToDevice));
+    bytes_.upload(halves.data(), halves.size() * sizeof(std::uint16_t));
   }
 
   FloatMatrix view() const { return {bytes_.data(), rows_, cols_, cols_, dtype_}; }

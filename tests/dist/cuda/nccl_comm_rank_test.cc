@@ -12,17 +12,20 @@
 #include "dist/comm/nccl_comm.h"
 #include "dist/grad/cuda_flat_memory.h"
 #include "kernels/common/cuda_device.h"
+#include "kernels/common/device_stream.h"
 #include "tests/dist/communicator_cases.h"
 #include "tests/dist/rank_test_main.h"
+#include "tests/support/busy_stream.h"
 
 namespace qat::dist {
 namespace {
 
 class GpuMemory {
  public:
-  explicit GpuMemory(std::size_t bytes) : data_(static_cast<std::byte*>(cuda_allocate(bytes + 16))) {
+  explicit GpuMemory(std::size_t bytes, StreamRef stream = {})
+      : data_(static_cast<std::byte*>(cuda_allocate(bytes + 16))) {
     const std::vector<std::byte> poison(bytes + 16, std::byte{0xFF});  // NaN, -1: what is not written shows
-    cuda_copy_to_device(data_, poison.data(), poison.size());
+    cuda_copy_to_device(data_, poison.data(), poison.size(), stream);
   }
   GpuMemory(const GpuMemory&) = delete;
   GpuMemory& operator=(const GpuMemory&) = delete;
@@ -33,77 +36,99 @@ class GpuMemory {
   std::byte* data_;
 };
 
-// Passes host buffers through the GPU to a communicator that gets them there, so that the host's cases test it.
+// Passes host buffers through the GPU to a communicator that gets them there, so that the host's cases test it. All of
+// it on one stream; if that is not the default one, the default one is kept busy: what goes there comes too late.
 class ThroughGpu final : public Communicator {
  public:
-  ThroughGpu(Communicator* comm, std::unique_ptr<Communicator> owned) : comm_(comm), owned_(std::move(owned)) {}
+  ThroughGpu(Communicator* comm, std::unique_ptr<Communicator> owned, StreamRef stream)
+      : comm_(comm), owned_(std::move(owned)), stream_(stream) {}
 
   int rank() const noexcept override { return comm_->rank(); }
   int size() const noexcept override { return comm_->size(); }
   std::string backend() const override { return comm_->backend(); }
 
   void all_reduce(BufferView data, ReduceOp op, StreamRef) override {
-    const Uploaded gpu(data);
-    comm_->all_reduce(gpu.view(), op);
+    const Uploaded gpu(data, stream_);
+    keep_default_busy();
+    comm_->all_reduce(gpu.view(), op, stream_);
     gpu.download(data);
   }
   void reduce_scatter(ConstBufferView in, BufferView out, ReduceOp op, StreamRef) override {
-    const Uploaded whole(in);
-    if (const std::ptrdiff_t at = offset_in(in, out); at >= 0) {
-      const BufferView block = whole.part(at, out);
-      comm_->reduce_scatter(whole.view(), block, op);
-      cuda_copy_to_host(out.data, block.data, out.bytes());
-    } else {
-      const Uploaded block(out);
-      comm_->reduce_scatter(whole.view(), block.view(), op);
-      block.download(out);
-    }
+    const Uploaded whole(in, stream_);
+    const std::ptrdiff_t at = offset_in(in, out);
+    const Uploaded apart(out, stream_);
+    const BufferView block = at >= 0 ? whole.part(at, out) : apart.view();
+    keep_default_busy();
+    comm_->reduce_scatter(whole.view(), block, op, stream_);
+    cuda_copy_to_host(out.data, block.data, out.bytes(), stream_);
   }
   void all_gather(ConstBufferView in, BufferView out, StreamRef) override {
-    const Uploaded whole(out);
+    const Uploaded whole(out, stream_);
     const std::ptrdiff_t at = offset_in(out, in);
-    const Uploaded apart(in);
-    comm_->all_gather(at >= 0 ? ConstBufferView(whole.part(at, in)) : ConstBufferView(apart.view()), whole.view());
+    const Uploaded apart(in, stream_);
+    keep_default_busy();
+    comm_->all_gather(at >= 0 ? whole.part(at, in) : apart.view(), whole.view(), stream_);
     whole.download(out);
   }
   void broadcast(BufferView data, int root, StreamRef) override {
-    const Uploaded gpu(data);
-    comm_->broadcast(gpu.view(), root);
+    const Uploaded gpu(data, stream_);
+    keep_default_busy();
+    comm_->broadcast(gpu.view(), root, stream_);
     gpu.download(data);
   }
-  void send(ConstBufferView data, int destination, int tag, StreamRef) override {
-    const Uploaded gpu(data);
-    comm_->send(gpu.view(), destination, tag);
-    cuda_synchronize();  // the memory dies here
+  void all_to_all(ConstBufferView in, BufferView out, StreamRef) override {
+    const Uploaded from(in, stream_), to(out, stream_);
+    keep_default_busy();
+    comm_->all_to_all(from.view(), to.view(), stream_);
+    from.download({const_cast<void*>(in.data), in.elems, in.dtype, in.device});  // it must not have changed
+    to.download(out);
   }
-  void receive(BufferView data, int source, int tag, StreamRef) override {
-    const Uploaded gpu(data);
-    comm_->receive(gpu.view(), source, tag);
-    gpu.download(data);
+  void exchange(std::span<const SendTo> sends, std::span<const ReceiveFrom> receives, StreamRef) override {
+    std::vector<SendTo> out(sends.begin(), sends.end());
+    std::vector<ReceiveFrom> in(receives.begin(), receives.end());
+    std::vector<std::unique_ptr<Uploaded>> sent, received;
+    for (SendTo& message : out) {
+      sent.push_back(std::make_unique<Uploaded>(message.data, stream_));
+      message.data = sent.back()->view();
+    }
+    for (ReceiveFrom& message : in) {
+      received.push_back(std::make_unique<Uploaded>(message.data, stream_));
+      message.data = received.back()->view();
+    }
+    keep_default_busy();
+    comm_->exchange(out, in, stream_);
+    cuda_synchronize(stream_);  // the memory dies here
+    for (std::size_t i = 0; i < in.size(); ++i) received[i]->download(receives[i].data);
   }
   void barrier() override { comm_->barrier(); }
   std::unique_ptr<Communicator> split(int color, int key) override {
     std::unique_ptr<Communicator> part = comm_->split(color, key);
     Communicator* const raw = part.get();
-    return std::make_unique<ThroughGpu>(raw, std::move(part));
+    return std::make_unique<ThroughGpu>(raw, std::move(part), stream_);
   }
 
  private:
   class Uploaded {
    public:
-    explicit Uploaded(const ConstBufferView& host) : host_(host), memory_(host.bytes()) {
-      cuda_copy_to_device(memory_.get(), host.data, host.bytes());
+    Uploaded(const ConstBufferView& host, StreamRef stream)
+        : host_(host), memory_(host.bytes(), stream), stream_(stream) {
+      cuda_copy_to_device(memory_.get(), host.data, host.bytes(), stream);
     }
     BufferView view() const { return {memory_.get(), host_.elems, host_.dtype, Device::kCuda}; }
     BufferView part(std::ptrdiff_t at, const ConstBufferView& like) const {
       return {memory_.get() + at, like.elems, like.dtype, Device::kCuda};
     }
-    void download(const BufferView& host) const { cuda_copy_to_host(host.data, memory_.get(), host.bytes()); }
+    void download(const BufferView& host) const { cuda_copy_to_host(host.data, memory_.get(), host.bytes(), stream_); }
 
    private:
     ConstBufferView host_;
     GpuMemory memory_;
+    StreamRef stream_;
   };
+
+  void keep_default_busy() const {
+    if (stream_.handle != nullptr && !test::is_busy({})) test::keep_busy({}, std::chrono::milliseconds(2));
+  }
 
   // Where `part` begins inside `whole`, in bytes; -1 if it lies elsewhere.
   static std::ptrdiff_t offset_in(const ConstBufferView& whole, const ConstBufferView& part) {
@@ -115,6 +140,7 @@ class ThroughGpu final : public Communicator {
 
   Communicator* comm_;
   std::unique_ptr<Communicator> owned_;
+  StreamRef stream_;
 };
 
 class ContractTest : public ::testing::Test {
@@ -185,7 +211,12 @@ void misuse_is_refused_before_anything_is_sent(Communicator& world) {
   const BufferView gpu{memory.get(), 4, DType::kFloat32, Device::kCuda};
   std::vector<float> host(4 * static_cast<std::size_t>(world.size()));
   EXPECT_THROW(world.all_gather(gpu, view(host)), Error) << "memory of two kinds";
-  EXPECT_THROW(world.send(gpu, world.rank(), 0), Error) << "to itself";
+  const std::vector<SendTo> to_itself{{.data = gpu, .destination = world.rank(), .tag = 0}};
+  const std::vector<ReceiveFrom> to_host{{.data = view(host), .source = world.rank(), .tag = 0}};
+  const std::vector<ReceiveFrom> other_tag{{.data = gpu, .source = world.rank(), .tag = 1}};
+  EXPECT_THROW(world.exchange(to_itself, {}), Error) << "nobody receives it";
+  EXPECT_THROW(world.exchange(to_itself, to_host), Error) << "memory of two kinds";
+  EXPECT_THROW(world.exchange(to_itself, other_tag), Error) << "another message is received";
   EXPECT_THROW(world.broadcast(gpu, world.size()), Error) << "no such root";
   EXPECT_THROW(world.all_reduce({memory.get(), 4, DType::kBFloat16, Device::kCuda}, ReduceOp::kSum), Error);
   world.barrier();
@@ -205,11 +236,14 @@ int run(int argc, char** argv) {
     // Everything above 64 bytes in shards, everything above 64 KiB in pieces.
     const std::unique_ptr<Communicator> pieces =
         make_nccl_world(make_mpi_world(session), {.small_bytes = 64, .scratch_bytes = 65536});
-    ThroughGpu gpu(nccl.get(), nullptr);
-    ThroughGpu gpu_pieces(pieces.get(), nullptr);
+    const DeviceStream stream(Device::kCuda, DeviceStream::Priority::kHigh);
+    ThroughGpu gpu(nccl.get(), nullptr, {});
+    ThroughGpu gpu_pieces(pieces.get(), nullptr, {});
+    ThroughGpu gpu_stream(nccl.get(), nullptr, stream.ref());
     return testing::run_rank_tests(session, &argc, argv, [&](Communicator& mpi) {
       register_contract("Nccl", gpu);
       register_contract("NcclInPieces", gpu_pieces);
+      register_contract("NcclOnAStreamOfItsOwn", gpu_stream);
       register_contract("NcclOnHostMemory", *nccl);
       register_test("Nccl", "LargeSumsEqualThoseOfMpi", [&] { large_sums_equal_those_of_mpi(gpu, mpi); });
       register_test("NcclInPieces", "LargeSumsEqualThoseOfMpi",

@@ -38,9 +38,11 @@ class Misdirected final : public Communicator {
     constexpr std::int64_t kPort = 10;  // after an 8-byte magic number and the address family
     if (rank() == 1 && data.elems > kPort + 1) static_cast<std::uint8_t*>(data.data)[kPort + 1] ^= 0x55U;
   }
-  void send(ConstBufferView data, int to, int tag, StreamRef stream) override { inner_->send(data, to, tag, stream); }
-  void receive(BufferView data, int from, int tag, StreamRef stream) override {
-    inner_->receive(data, from, tag, stream);
+  void all_to_all(ConstBufferView in, BufferView out, StreamRef stream) override {
+    inner_->all_to_all(in, out, stream);
+  }
+  void exchange(std::span<const SendTo> sends, std::span<const ReceiveFrom> receives, StreamRef stream) override {
+    inner_->exchange(sends, receives, stream);
   }
   void barrier() override { inner_->barrier(); }
   std::unique_ptr<Communicator> split(int color, int key) override { return inner_->split(color, key); }

@@ -1,11 +1,15 @@
 // Training on a GPU against training on the CPU: the same losses, gradients and curves, and the same bits every time.
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <cmath>
 
 #include "dist/comm/nccl_comm.h"
+#include "kernels/common/cuda_device.h"
 #include "src/quant/torch_device.h"
+#include "tests/support/busy_stream.h"
 #include "tests/support/tiny_training.h"
 
 namespace qat {
@@ -175,6 +179,7 @@ TEST(GpuTraining, BlocksDecideForThemselvesWhetherTheyFuse) {
 struct Curve {
   std::vector<double> losses;
   std::vector<float> parameters;
+  bool default_stream_was_busy = false;  // when all of it was there
 };
 
 Curve train(const ComputeMode& mode, int steps, int bits, int gradient_bits, bool stochastic) {
@@ -186,6 +191,7 @@ Curve train(const ComputeMode& mode, int steps, int bits, int gradient_bits, boo
   for (int step = 0; step < steps; ++step)
     curve.losses.push_back(rank.step(static_cast<std::uint64_t>(step), bits, gradient_bits, 2e-3F).loss);
   curve.parameters = rank.parameters();
+  curve.default_stream_was_busy = mode.is_cuda() && test::is_busy({});
   return curve;
 }
 
@@ -207,6 +213,23 @@ TEST(GpuTraining, TwoRunsHaveTheSameBits) {
   const Curve first = train(mode, 10, 6, 8, true), second = train(mode, 10, 6, 8, true);
   EXPECT_EQ(first.losses, second.losses);
   EXPECT_EQ(first.parameters, second.parameters);
+}
+
+// What any kernel, copy or collective of a step put on the default stream would come too late.
+TEST(GpuTraining, StepsOnAnotherStreamHaveTheSameBits) {
+  const ComputeMode mode = make_compute_mode(/*cuda=*/true, FloatChoice::kBf16, AttentionChoice::kRepeatable);
+  for (const int bits : {6, 32}) {
+    SCOPED_TRACE(bits);
+    const Curve want = train(mode, 3, bits, bits == 32 ? 32 : 8, true);
+    cuda_synchronize();
+    const auto* const streams = c10::impl::getDeviceGuardImpl(at::kCUDA);
+    const c10::StreamGuard on_another(streams->getStreamFromGlobalPool(mode.device));
+    test::keep_busy({}, std::chrono::seconds(5));
+    const Curve got = train(mode, 3, bits, bits == 32 ? 32 : 8, true);
+    EXPECT_TRUE(got.default_stream_was_busy) << "something waited for the default stream, or takes 5 s here";
+    EXPECT_EQ(got.losses, want.losses);
+    EXPECT_EQ(got.parameters, want.parameters);
+  }
 }
 
 // What has no fused path computes operator by operator.
