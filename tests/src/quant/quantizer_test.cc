@@ -36,9 +36,9 @@ TEST_P(AnyQuantizer, IsIdempotentWithItsRangeHeld) {
   QuantizerConfig held = GetParam().config;
   held.range = RangeSource::kCalibrated;
   Quantizer q("layer", "activation", held);
-  hold(q, width(), {input()});
-  const at::Tensor once = q.fake_quant(input(), width());
-  EXPECT_TRUE(at::equal(q.fake_quant(once, width()), once));
+  const CalibratedRange range = test::range_of(q, width(), {input()});
+  const at::Tensor once = q.fake_quant(input(), width(), &range);
+  EXPECT_TRUE(at::equal(q.fake_quant(once, width(), &range), once));
 }
 
 TEST_P(AnyQuantizer, IsMonotone) {
