@@ -5,10 +5,18 @@
 #include <algorithm>
 #include <numeric>
 
+#include "dist/grad/norm_block.h"
 #include "kernels/common/error.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
+namespace {
+
+std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
 
 int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable,
                         bool decay) {
@@ -16,15 +24,20 @@ int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, Param
   ParameterInfo info{
       .name = std::move(name), .shape = std::move(shape), .group = group, .trainable = trainable, .decay = decay};
   info.elems = std::accumulate(info.shape.begin(), info.shape.end(), std::int64_t{1}, std::multiplies<>());
-  std::int64_t& end = trainable ? trainable_elems_ : frozen_elems_;
-  info.offset = end;
-  end += info.elems;
+  if (trainable) {
+    info.offset = round_up(trainable_end_, kNormBlock);
+    trainable_end_ = info.offset + info.elems;
+    trainable_elems_ += info.elems;
+  } else {
+    info.offset = frozen_elems_;
+    frozen_elems_ += info.elems;
+  }
   infos_.push_back(std::move(info));
   return static_cast<int>(infos_.size()) - 1;
 }
 
 void ParameterStore::allocate(std::int64_t pad_to, at::Device device) {
-  const std::int64_t padded = (trainable_elems_ + pad_to - 1) / pad_to * pad_to;
+  const std::int64_t padded = round_up(round_up(trainable_end_, kNormBlock), pad_to);
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
   trainable_ = at::zeros({padded}, options);
   frozen_ = at::zeros({frozen_elems_}, options);
@@ -92,7 +105,6 @@ void ParameterStore::scatter_gradients(const std::vector<at::Tensor>& gradients,
   produced.resize(gradients.size(), false);
   std::vector<at::Tensor> from, to;
   const at::Tensor buffer = at::from_blob(flat.data(), {static_cast<std::int64_t>(flat.size())}, trainable_.options());
-  buffer.narrow(0, trainable_elems_, buffer.numel() - trainable_elems_).zero_();  // the padding
   for (std::size_t i = 0; i < gradients.size(); ++i) {
     if (!gradients[i].defined()) {
       buffer.narrow(0, trainable_offsets_[i], trainable_tensors_[i].numel()).zero_();

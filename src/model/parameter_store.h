@@ -31,8 +31,8 @@ class ParameterStore {
  public:
   // Declares a parameter and returns its id; before allocate() only.
   int add(std::string name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable, bool decay);
-  // Makes the buffers, zeroed. Trainable parameters come first to last in order of declaration; the flat buffer is
-  // padded to a multiple of `pad_to` elements.
+  // Makes the buffers, zeroed. Trainable parameters come first to last in order of declaration, each at a multiple of
+  // kNormBlock; the flat buffer is padded to a multiple of `pad_to` elements. What lies between them stays zero.
   void allocate(std::int64_t pad_to, at::Device device = at::kCPU);
 
   std::int64_t count() const { return static_cast<std::int64_t>(infos_.size()); }
@@ -40,7 +40,7 @@ class ParameterStore {
   const std::vector<ParameterInfo>& infos() const { return infos_; }
   const at::Tensor& tensor(int id) const { return tensors_.at(static_cast<std::size_t>(id)); }
 
-  std::int64_t trainable_elems() const { return trainable_elems_; }  // without padding
+  std::int64_t trainable_elems() const { return trainable_elems_; }  // without gaps and padding
   std::int64_t frozen_elems() const { return frozen_elems_; }
   at::Device device() const { return trainable_.device(); }
   std::span<float> trainable_flat();  // padded; on device()
@@ -54,9 +54,9 @@ class ParameterStore {
   const std::vector<at::Tensor>& trainable_tensors() const { return trainable_tensors_; }
   // Trainable parameter `id`'s place in a buffer of trainable_flat()'s layout, on device().
   at::Tensor place_in(std::span<float> flat, int id) const;
-  // Copies gradients (one for each trainable tensor; undefined: none) into all of `flat`, on device(), which has
-  // trainable_flat()'s layout; those without one, and the padding, become zeros. produced[i] becomes true for each that
-  // had one. A gradient that already stands in its place is not copied.
+  // Copies gradients (one for each trainable tensor; undefined: none) into their places in `flat`, on device(), which
+  // has trainable_flat()'s layout; those without one become zeros. produced[i] becomes true for each that had one. A
+  // gradient that already stands in its place is not copied; what is no parameter's place is not touched.
   void scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
                          std::vector<bool>& produced) const;
 
@@ -66,6 +66,7 @@ class ParameterStore {
   std::vector<std::int64_t> trainable_offsets_;
   at::Tensor trainable_, frozen_;
   std::int64_t trainable_elems_ = 0, frozen_elems_ = 0;
+  std::int64_t trainable_end_ = 0;  // of the last trainable parameter so far, in the flat buffer
 };
 
 // Where a pass may leave the gradients of its parameters: in their places in one flat buffer, from which they need not

@@ -9,6 +9,7 @@
 #include "dist/comm/communicator.h"
 #include "dist/grad/flat_memory.h"
 #include "dist/grad/grad_reducer.h"
+#include "dist/grad/norm_block.h"
 #include "kernels/common/exec.h"
 #include "src/optim/optim_config.h"
 
@@ -21,12 +22,9 @@ struct OptimSegment {
   bool decay = true;
 };
 
-// Elements whose squares are summed as one, in double, for the global norm: shards are cut at multiples of this, so
-// that the norm has the same bits on any number of ranks.
-constexpr std::int64_t kNormBlock = 8192;
-
-// sqrt(sum of squares over all ranks' shards), the same on every rank. shard: a multiple of kNormBlock elements, on
-// exec's device; scratch: [shard / kNormBlock] on a GPU, nothing on a CPU.
+// sqrt(sum of squares over all ranks' shards), the same on every rank: the sums of the blocks in their order, in
+// double. shard: a multiple of kNormBlock elements, on exec's device, zeros between tensors; scratch:
+// [shard / kNormBlock] on a GPU, nothing on a CPU.
 double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard,
                    std::span<double> scratch = {});
 

@@ -49,7 +49,7 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
       sampler_(sampler),
       comm_(comm),
       options_(options),
-      reducer_(comm, model.parameters().trainable_elems(), kNormBlock,
+      reducer_(comm, static_cast<std::int64_t>(model.parameters().trainable_flat().size()), kNormBlock,
                model.mode().is_cuda() ? Device::kCuda : Device::kCpu),
       accumulator_(reducer_.padded_elems(), memory_of(model)),
       optimizer_(segments_of(model.parameters()), reducer_.shard(), options.optim, *memory_of(model)),

@@ -7,6 +7,7 @@
 
 #include "dist/comm/local_comm.h"
 #include "kernels/common/error.h"
+#include "kernels/optim/adamw_flat.h"
 
 namespace qat {
 namespace {
@@ -15,7 +16,7 @@ constexpr std::int64_t kTotal = 2 * kNormBlock;
 const OptimConfig kConfig{.beta1 = 0.7, .beta2 = 0.8, .eps = 1e-3, .weight_decay = 0.25};
 // The second lies across the boundary of two shards; the third has no decay, the fourth no gradient.
 const std::vector<OptimSegment> kSegments = {
-    {.offset = 0, .elems = 100}, {.offset = 8000, .elems = 400}, {8400, 50, false}, {9000, 10}};
+    {.offset = 0, .elems = 100}, {.offset = 4000, .elems = 400}, {4400, 50, false}, {5000, 10}};
 const std::vector<bool> kProduced = {true, true, true, false};
 
 float value(std::size_t i) { return 0.1F * static_cast<float>(i % 13) - 0.5F; }
@@ -63,18 +64,18 @@ TEST(ShardedAdamW, TellsOnceOfElementsThatKeptTheirValues) {
   };
   step();
   EXPECT_FALSE(optimizer.take_refused({}));
-  grads[8005] = 1e30F;     // its square is infinite
-  grads[9003] = INFINITY;  // in a segment that this step leaves alone
-  const float before = params[8005];
+  grads[4005] = 1e30F;     // its square is infinite
+  grads[5003] = INFINITY;  // in a segment that this step leaves alone
+  const float before = params[4005];
   step();
   step();
-  EXPECT_EQ(params[8005], before);
+  EXPECT_EQ(params[4005], before);
   EXPECT_TRUE(optimizer.take_refused({}));
   EXPECT_FALSE(optimizer.take_refused({}));
-  grads[8005] = 1.0F;
+  grads[4005] = 1.0F;
   step();
   EXPECT_FALSE(optimizer.take_refused({}));
-  EXPECT_NE(params[8005], before);
+  EXPECT_NE(params[4005], before);
   for (const float value : params) ASSERT_TRUE(std::isfinite(value));
 }
 
@@ -86,7 +87,7 @@ TEST(ShardedAdamW, ABetaThatFp32RoundsToOneStillTrains) {
   optimizer.step({}, params, grads, kProduced, /*learning_rate=*/0.05, /*gradient_scale=*/1.0);
   EXPECT_FALSE(optimizer.take_refused({}));
   // The first step of Adam is the learning rate, whatever the betas; without decay in the third segment.
-  EXPECT_NEAR(params[8420], 1.0 - 0.05 * 0.5 / (0.5 + 1e-3), 1e-6);
+  EXPECT_NEAR(params[4420], 1.0 - 0.05 * 0.5 / (0.5 + 1e-3), 1e-6);
   EXPECT_NEAR(params[50], 1.0 - 0.05 * (0.5 / (0.5 + 1e-3) + 0.25), 1e-6);
 }
 
@@ -97,6 +98,34 @@ TEST(GlobalNorm, IsOfTheShardsOfAllRanks) {
     EXPECT_EQ(global_norm(comm, {}, shard), 5.0);
     EXPECT_THROW((void)global_norm(comm, {}, std::span<const float>(shard).first(100)), Error);
   });
+}
+
+// Tensors of a flat buffer, each at a multiple of kNormBlock, and the norm by its definition: block after block of each
+// tensor, tensor after tensor.
+TEST(GlobalNorm, HasTheSameBitsOnAnyNumberOfRanks) {
+  std::vector<float> flat;
+  double expected = 0.0;
+  for (const std::int64_t elems : {3 * kNormBlock, std::int64_t{5}, 2 * kNormBlock + 77, kNormBlock, std::int64_t{1}}) {
+    std::vector<float> tensor(static_cast<std::size_t>(elems));
+    for (std::size_t i = 0; i < tensor.size(); ++i) tensor[i] = gradient(i * 31, 3) * (1.0F + 1e-3F * value(i));
+    std::vector<double> partial(static_cast<std::size_t>((elems + kNormBlock - 1) / kNormBlock));
+    kernels::block_sum_squares({}, tensor, kNormBlock, partial);
+    for (const double sum : partial) expected += sum;
+    flat.insert(flat.end(), tensor.begin(), tensor.end());
+    flat.resize((flat.size() + kNormBlock - 1) / kNormBlock * kNormBlock);
+  }
+  for (const int ranks : {1, 2, 3, 4, 6, 8}) {
+    const std::size_t blocks = flat.size() / kNormBlock,
+                      share = (blocks + static_cast<std::size_t>(ranks) - 1) / static_cast<std::size_t>(ranks);
+    std::vector<float> padded = flat;
+    padded.resize(share * kNormBlock * static_cast<std::size_t>(ranks));
+    dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+      const std::size_t elems = share * kNormBlock;
+      const std::span<const float> mine =
+          std::span<const float>(padded).subspan(static_cast<std::size_t>(comm.rank()) * elems, elems);
+      EXPECT_EQ(global_norm(comm, {}, mine), std::sqrt(expected)) << ranks << " ranks";
+    });
+  }
 }
 
 }  // namespace

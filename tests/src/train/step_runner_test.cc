@@ -28,8 +28,8 @@ std::vector<float> moments_of(TinyRank& rank, dist::Communicator& comm) {
   for (const std::span<float> mine : {rank.runner().optimizer().exp_avg(), rank.runner().optimizer().exp_avg_sq()}) {
     std::vector<float> all(mine.size() * static_cast<std::size_t>(comm.size()));
     comm.all_gather(view(std::span<const float>(mine)), view(std::span(all)));
-    all.resize(static_cast<std::size_t>(rank.model().parameters().trainable_elems()));
-    moments.insert(moments.end(), all.begin(), all.end());
+    for (const OptimSegment& segment : rank.runner().optimizer().segments())
+      moments.insert(moments.end(), all.begin() + segment.offset, all.begin() + segment.offset + segment.elems);
   }
   return moments;
 }
