@@ -5,15 +5,9 @@
 #include <span>
 
 #include "dist/comm/communicator.h"
+#include "dist/grad/flat_layout.h"
 
 namespace qat::dist {
-
-// Elements [begin, end) of a padded flat buffer.
-struct ShardRange {
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
-  std::int64_t size() const noexcept { return end - begin; }
-};
 
 class GradReducer {
  public:
