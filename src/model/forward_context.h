@@ -9,6 +9,7 @@
 
 #include "src/base/rng.h"
 #include "src/model/parameter_store.h"
+#include "src/quant/gradient_sink.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/prepared_linear.h"
 #include "src/quant/quantizer.h"

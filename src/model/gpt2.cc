@@ -52,7 +52,8 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   const std::int64_t d = config_.n_embd;
   const bool train_base = !config_.freeze_base;
   linears_.reserve(static_cast<std::size_t>(config_.linears()));
-  wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, d}, ParameterGroup::kBase, train_base, true);
+  const ParameterGroup table = config_.tie_lm_head ? ParameterGroup::kTied : ParameterGroup::kBase;
+  wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, d}, table, train_base, true);
   wpe_ = store_.add("transformer.wpe.weight", {config_.n_positions, d}, ParameterGroup::kBase, train_base, true);
   for (std::int64_t layer = 0; layer < config_.n_layer; ++layer) {
     const std::string h = "h." + std::to_string(layer);
