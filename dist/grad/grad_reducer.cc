@@ -3,21 +3,15 @@
 #include "kernels/common/error.h"
 
 namespace qat::dist {
-namespace {
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-}  // namespace
-
-GradReducer::GradReducer(Communicator& group, std::int64_t elems, std::int64_t block, Device device, StreamRef stream)
-    : group_(group), elems_(elems), shard_elems_(0), device_(device), stream_(stream) {
-  QAT_CHECK(elems >= 0 && block >= 1, "a shard is a whole number of blocks");
-  shard_elems_ = ceil_div(ceil_div(elems, block), group.size()) * block;
+GradReducer::GradReducer(Communicator& group, std::int64_t elems, Device device, StreamRef stream)
+    : group_(&group), elems_(elems), device_(device), stream_(stream) {
+  QAT_CHECK(elems >= 0 && elems % group.size() == 0, "ranks have equal shards");
 }
 
 std::span<float> GradReducer::own_part(std::span<float> full) const {
-  QAT_CHECK(static_cast<std::int64_t>(full.size()) == padded_elems(), "the buffer must have padded_elems() elements");
-  return full.subspan(static_cast<std::size_t>(shard().begin), static_cast<std::size_t>(shard_elems_));
+  QAT_CHECK(static_cast<std::int64_t>(full.size()) == elems_, "the buffer must have elems() elements");
+  return full.subspan(static_cast<std::size_t>(shard().begin), static_cast<std::size_t>(shard_elems()));
 }
 
 BufferView GradReducer::buffer(std::span<float> values) const {
@@ -26,12 +20,12 @@ BufferView GradReducer::buffer(std::span<float> values) const {
 
 void GradReducer::reduce_scatter(std::span<float> full) {
   const std::span<float> own = own_part(full);
-  if (group_.size() > 1) group_.reduce_scatter(buffer(full), buffer(own), ReduceOp::kSum, stream_);
+  if (group_->size() > 1) group_->reduce_scatter(buffer(full), buffer(own), ReduceOp::kSum, stream_);
 }
 
 void GradReducer::all_gather(std::span<float> full) {
   const std::span<float> own = own_part(full);
-  if (group_.size() > 1) group_.all_gather(buffer(own), buffer(full), stream_);
+  if (group_->size() > 1) group_->all_gather(buffer(own), buffer(full), stream_);
 }
 
 }  // namespace qat::dist

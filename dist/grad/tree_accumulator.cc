@@ -7,8 +7,9 @@
 
 namespace qat::dist {
 
-TreeAccumulator::TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory, std::int64_t group)
-    : elems_(elems), memory_(std::move(memory)), group_(group) {
+TreeAccumulator::TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory, std::int64_t group,
+                                 SumOrder order)
+    : elems_(elems), memory_(std::move(memory)), group_(group), order_(order) {
   QAT_CHECK(elems >= 0, "a negative number of elements");
   QAT_CHECK(group >= 1, "a group has at least one leaf");
   QAT_CHECK(memory_ != nullptr, "an accumulator without memory");
@@ -31,6 +32,12 @@ void TreeAccumulator::commit() {
   partials_[depth_].leaves = 1;
   ++depth_;
   ++leaves_;
+  if (order_ == SumOrder::kRunning) {
+    if (depth_ < 2) return;
+    add_top();
+    partials_.pop_back();
+    return;
+  }
   add_equal();
   if (leaves_ % group_ != 0) return;
   // The group is full: its partial sums, ever smaller powers of two, become one from the small end.

@@ -22,12 +22,17 @@
 
 namespace qat::dist {
 
+enum class SumOrder : std::uint8_t {
+  kTree,     // as above
+  kRunning,  // ((b0 + b1) + b2) + ...: one buffer, and a leaf's while it is filled; ranks do not continue a tree then
+};
+
 class TreeAccumulator {
  public:
   // All buffers are `memory`'s. On a GPU the caller fills leaves on the stream that `memory` works on. `group`: leaves
-  // that become one sum first.
+  // that become one sum first. A running sum gives each leaf's buffer back to `memory` (recycling_memory.h keeps it).
   explicit TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory = host_flat_memory(),
-                           std::int64_t group = 1);
+                           std::int64_t group = 1, SumOrder order = SumOrder::kTree);
 
   // The buffer for the next leaf: [elems], zeroed unless the caller is going to overwrite all of it. Valid until
   // commit().
@@ -40,7 +45,7 @@ class TreeAccumulator {
   // Forgets the leaves and keeps the buffers.
   void reset();
 
-  // How many buffers the sum of `leaves` leaves takes at its worst: one, and one for each doubling.
+  // How many buffers the tree of `leaves` leaves takes at its worst: one, and one for each doubling.
   static int buffers(std::int64_t leaves) noexcept { return std::bit_width(static_cast<std::uint64_t>(leaves)); }
 
   std::int64_t elems() const noexcept { return elems_; }
@@ -60,6 +65,7 @@ class TreeAccumulator {
   std::int64_t elems_;
   std::shared_ptr<FlatMemory> memory_;
   std::int64_t group_;
+  SumOrder order_;
   std::int64_t leaves_ = 0;
   std::vector<Partial> partials_;  // the first `depth_` hold sums of ever fewer leaves; the rest are spare buffers
   std::size_t depth_ = 0;

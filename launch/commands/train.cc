@@ -82,7 +82,11 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,
                        store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
   log.info(fmt::format("{} training tokens, {} held out", train.total_tokens(), val.total_tokens()));
-  if (!std::has_single_bit(static_cast<unsigned>(world.size())))
+  if (config.train.accumulate == Accumulate::kRunning)
+    log.info(
+        "train.accumulate is running: each rank adds up its passes' gradients one after the other, so the run's bits "
+        "depend on the number of ranks");
+  else if (!std::has_single_bit(static_cast<unsigned>(world.size())))
     log.info(
         fmt::format("sums over {0} ranks have the same bits on {1}, {2}, {3}, ... ranks; on other numbers of ranks "
                     "this run would agree to rounding only",

@@ -260,6 +260,11 @@ void add_training(Fields& f) {
       key("train.micro_batch_size", at(&R::train, &T::micro_batch_size), between(1, kMostSequences), "sequences",
           "sequences a forward and backward pass; batch_size / (micro_batch_size * ranks) passes are accumulated",
           {"gradient_accumulation_steps", "accumulation_steps", "per_device_batch_size"}));
+  f.push_back(
+      key("train.accumulate", at(&R::train, &T::accumulate), any(), "",
+          "how a rank adds up the gradients of its passes: tree, whose bits do not depend on the number of ranks, or "
+          "running, one after the other in one buffer: less memory, and bits that depend on the number of ranks",
+          {"gradient_accumulation"}));
   f.push_back(key("train.max_skips", at(&R::train, &T::max_skips), between(1, kMostOfAny), "steps",
                   "stop with exit code 8 after so many skipped steps in a row; the newest healthy checkpoint stays"));
   f.push_back(key("train.spike_deviations", at(&R::train, &T::spike_deviations), from(0), "standard deviations",

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "dist/grad/flat_layout.h"
 #include "dist/grad/tree_accumulator.h"
 #include "src/memory/pass_memory.h"
 #include "src/schedule/precision_schedule.h"
@@ -21,14 +22,23 @@ std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layo
   return std::max<std::int64_t>(1, config.train.batch_size / (config.train.micro_batch_size * layout.ranks));
 }
 
+// A tree needs buffers of all gradients. A running sum is one, and beside it the leaves that a pass is filling: two
+// buckets, and the token table's, which backward begins and ends with.
+std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layout) {
+  const std::int64_t trained = trained_bytes(config), passes = local_micro_batches(config, layout);
+  if (config.train.accumulate == Accumulate::kTree) return dist::TreeAccumulator::buffers(passes) * trained;
+  if (passes == 1) return trained;
+  const std::int64_t table = config.model.freeze_base ? 0 : config.model.vocab_size * config.model.n_embd;
+  return trained + std::min(trained, (table + 2 * dist::kBucketElems) * kFp32);
+}
+
 // What is there from the first step to the last, where the parameters are.
 std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& layout) {
   const ParameterCount count = count_parameters(config.model, config.lora);
   const std::int64_t trained = trained_bytes(config);
   if (!layout.training) return {{"parameters", trained + count.frozen * kFp32}};
-  const int sums = dist::TreeAccumulator::buffers(local_micro_batches(config, layout));
   return {{"parameters", trained + count.frozen * kFp32},
-          {"gradient sums", sums * trained},
+          {"gradient sums", gradient_sum_bytes(config, layout)},
           {"optimizer", 2 * trained / layout.ranks}};
 }
 

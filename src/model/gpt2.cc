@@ -45,8 +45,9 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   QAT_CHECK(0 <= stage_.first && stage_.first <= stage_.last && stage_.last <= config_.n_layer,
             "a stage's blocks are some of the model's, in order");
   const bool train_base = !config_.freeze_base;
+  const ParameterGroup table = config_.tie_lm_head ? ParameterGroup::kTied : ParameterGroup::kBase;
   if (stage_.embeds || (stage_.heads && config_.tie_lm_head))
-    wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, config_.n_embd}, ParameterGroup::kBase, train_base,
+    wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, config_.n_embd}, table, train_base,
                       /*decay=*/true);
   if (stage_.embeds)
     wpe_ = store_.add("transformer.wpe.weight", {config_.n_positions, config_.n_embd}, ParameterGroup::kBase,
@@ -246,7 +247,7 @@ LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Ten
   LossAndGradients out{.loss = last.loss, .gradients = backward(pass, last.d_output.view(pass.output.sizes()))};
   for (auto& [id, gradient] : last.parameters) {
     if (!gradient.defined()) continue;
-    at::Tensor& found = out.gradients.parameters.at(store_.trainable_index(id));
+    at::Tensor& found = out.gradients.parameters.at(static_cast<std::size_t>(store_.info(id).trainable_index));
     found = found.defined() ? gradient.add_(found) : gradient;  // a tied table has one from the embeddings
   }
   return out;

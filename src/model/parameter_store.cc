@@ -5,42 +5,71 @@
 #include <algorithm>
 #include <numeric>
 
+#include "dist/grad/norm_block.h"
 #include "kernels/common/error.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
+namespace {
+
+std::int64_t elems_of(const std::vector<ParameterInfo>& infos, bool trainable) {
+  std::int64_t sum = 0;
+  for (const ParameterInfo& info : infos) sum += info.trainable == trainable ? info.elems : 0;
+  return sum;
+}
+
+}  // namespace
 
 int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable,
                         bool decay) {
   QAT_CHECK(tensors_.empty(), "parameters are declared before they are allocated");
+  const auto id = static_cast<int>(infos_.size());
   ParameterInfo info{
       .name = std::move(name), .shape = std::move(shape), .group = group, .trainable = trainable, .decay = decay};
   info.elems = std::accumulate(info.shape.begin(), info.shape.end(), std::int64_t{1}, std::multiplies<>());
-  std::int64_t& end = trainable ? trainable_elems_ : frozen_elems_;
-  info.offset = end;
-  end += info.elems;
+  if (trainable) {
+    auto own = std::find_if(groups_.begin(), groups_.end(), [&](const FlatGroup& one) { return one.group == group; });
+    if (own == groups_.end()) own = groups_.insert(groups_.end(), FlatGroup{.group = group});
+    info.group_index = static_cast<int>(own - groups_.begin());
+    info.layout_index = static_cast<int>(own->ids.size());
+    own->ids.push_back(id);
+  }
   infos_.push_back(std::move(info));
-  return static_cast<int>(infos_.size()) - 1;
+  return id;
 }
 
-void ParameterStore::allocate(std::int64_t pad_to, at::Device device) {
-  const std::int64_t padded = (trainable_elems_ + pad_to - 1) / pad_to * pad_to;
+void ParameterStore::allocate(std::int64_t pad_to, at::Device device, std::int64_t bucket_elems) {
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
-  trainable_ = at::zeros({padded}, options);
-  frozen_ = at::zeros({frozen_elems_}, options);
-  for (const ParameterInfo& info : infos_) {
-    const at::Tensor& buffer = info.trainable ? trainable_ : frozen_;
-    at::Tensor leaf = buffer.narrow(0, info.offset, info.elems).view(info.shape);
+  for (FlatGroup& group : groups_) {
+    std::vector<std::int64_t> elems;
+    for (const int id : group.ids) elems.push_back(info(id).elems);
+    group.layout = dist::FlatLayout(elems, {.block = kNormBlock, .pad_to = pad_to, .bucket_elems = bucket_elems});
+    group.values = at::zeros({group.layout.elems()}, options);
+  }
+  frozen_ = at::zeros({frozen_elems()}, options);
+  std::int64_t frozen_end = 0;
+  for (ParameterInfo& info : infos_) {
+    at::Tensor flat = frozen_;
+    std::int64_t offset = frozen_end;
+    if (info.trainable) {
+      const FlatGroup& group = groups_[static_cast<std::size_t>(info.group_index)];
+      flat = group.values;
+      offset = group.layout.tensors()[static_cast<std::size_t>(info.layout_index)].offset;
+    } else {
+      frozen_end += info.elems;
+    }
+    at::Tensor leaf = flat.narrow(0, offset, info.elems).view(info.shape);
     leaf.set_requires_grad(info.trainable);
     if (info.trainable) {
+      info.trainable_index = static_cast<int>(trainable_tensors_.size());
       trainable_tensors_.push_back(leaf);
-      trainable_offsets_.push_back(info.offset);
     }
     tensors_.push_back(std::move(leaf));
   }
 }
 
-std::span<float> ParameterStore::trainable_flat() { return span_of(trainable_); }
+std::int64_t ParameterStore::trainable_elems() const { return elems_of(infos_, /*trainable=*/true); }
+std::int64_t ParameterStore::frozen_elems() const { return elems_of(infos_, /*trainable=*/false); }
 
 std::vector<float> ParameterStore::host_values(int id) const {
   const at::Tensor host = tensor(id).detach().to(at::kCPU).contiguous();
@@ -60,58 +89,15 @@ void ParameterStore::set_values(int id, std::span<const float> values) {
 std::int64_t ParameterStore::checksum() const {
   // A sum of 32-bit words: flipping a bit changes it by a power of two.
   std::int64_t sum = 0;
-  for (const at::Tensor& flat : {trainable_, frozen_})
-    if (flat.defined() && flat.numel() > 0)
-      sum = static_cast<std::int64_t>(
-          static_cast<std::uint64_t>(sum) * 31U +
-          static_cast<std::uint64_t>(flat.view(at::kInt).sum(at::kLong).item<std::int64_t>()));
+  const auto add = [&](const at::Tensor& flat) {
+    if (!flat.defined() || flat.numel() == 0) return;
+    sum =
+        static_cast<std::int64_t>(static_cast<std::uint64_t>(sum) * 31U +
+                                  static_cast<std::uint64_t>(flat.view(at::kInt).sum(at::kLong).item<std::int64_t>()));
+  };
+  for (const FlatGroup& group : groups_) add(group.values);
+  add(frozen_);
   return sum;
-}
-
-std::size_t ParameterStore::trainable_index(int id) const {
-  QAT_CHECK(info(id).trainable, info(id).name + " is frozen");
-  const auto found = std::lower_bound(trainable_offsets_.begin(), trainable_offsets_.end(), info(id).offset);
-  return static_cast<std::size_t>(found - trainable_offsets_.begin());
-}
-
-at::Tensor ParameterStore::place_in(std::span<float> flat, int id) const {
-  const ParameterInfo& one = info(id);
-  QAT_CHECK(one.trainable && static_cast<std::int64_t>(flat.size()) == trainable_.numel(),
-            "a place in a buffer like trainable_flat()'s");
-  return at::from_blob(flat.data() + one.offset, one.shape, trainable_.options());
-}
-
-at::Tensor GradientPlaces::open(int id) {
-  const auto at = static_cast<std::size_t>(id);
-  if (!store_->info(id).trainable || taken_.at(at)) return {};
-  taken_[at] = true;
-  return store_->place_in(flat_, id);
-}
-
-at::Tensor GradientPlaces::opened(int id) {
-  return taken_.at(static_cast<std::size_t>(id)) ? store_->place_in(flat_, id) : at::Tensor();
-}
-
-void ParameterStore::scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
-                                       std::vector<bool>& produced) const {
-  QAT_CHECK(gradients.size() == trainable_tensors_.size(), "one gradient for each trainable parameter");
-  produced.resize(gradients.size(), false);
-  std::vector<at::Tensor> from, to;
-  const at::Tensor buffer = at::from_blob(flat.data(), {static_cast<std::int64_t>(flat.size())}, trainable_.options());
-  buffer.narrow(0, trainable_elems_, buffer.numel() - trainable_elems_).zero_();  // the padding
-  for (std::size_t i = 0; i < gradients.size(); ++i) {
-    if (!gradients[i].defined()) {
-      buffer.narrow(0, trainable_offsets_[i], trainable_tensors_[i].numel()).zero_();
-      continue;
-    }
-    produced[i] = true;
-    at::Tensor place = buffer.narrow(0, trainable_offsets_[i], gradients[i].numel()).view(gradients[i].sizes());
-    if (place.const_data_ptr() == gradients[i].const_data_ptr()) continue;
-    from.push_back(gradients[i]);
-    to.push_back(std::move(place));
-  }
-  const at::NoGradGuard no_grad;
-  if (!to.empty()) at::_foreach_copy_(to, from);
 }
 
 }  // namespace qat

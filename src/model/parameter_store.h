@@ -1,5 +1,5 @@
-// All parameters in flat fp32 buffers, so that the optimizer, the gradient exchange and the checkpoint see ranges, and
-// the model sees tensors that are views of them.
+// All parameters in a few flat fp32 buffers, so that the optimizer, the gradient exchange and the checkpoint see
+// ranges, and the model sees tensors that are views of them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,41 +9,53 @@
 #include <string>
 #include <vector>
 
-#include "src/quant/gradient_sink.h"
+#include "dist/grad/flat_layout.h"
 
 namespace qat {
 
-// Which slot a parameter lives in : `kBase` is used at every width; `kShared` is LoRA and layer norms, shared
-// by all widths under cyclic precision training.
-enum class ParameterGroup : std::uint8_t { kBase, kShared };
+// What is exchanged and updated together. `kBase` is used at every width; `kShared` is LoRA and layer norms, shared by
+// all widths under cyclic precision training; `kTied` is an embedding that is the head too: backward begins and ends
+// with it, so that it would hold up whatever it shared a bucket with.
+enum class ParameterGroup : std::uint8_t { kBase, kShared, kTied };
 
 struct ParameterInfo {
   std::string name;                 // GPT-2's usual name
   std::vector<std::int64_t> shape;  // linear weights are [out, in]
   ParameterGroup group = ParameterGroup::kBase;
   bool trainable = true;
-  bool decay = true;        // weight decay applies: matrices, not norms and biases
-  std::int64_t offset = 0;  // in the trainable or the frozen buffer
+  bool decay = true;  // weight decay applies: matrices, not norms and biases
   std::int64_t elems = 0;
+  // Of a trainable parameter: its index among trainable_tensors(), in groups(), and in that group's layout.
+  int trainable_index = -1, group_index = -1, layout_index = -1;
+};
+
+// The trainable parameters of one group, in order of use. Every rank has all their values and answers for its shards of
+// them: it updates those and sends them to the others.
+struct FlatGroup {
+  ParameterGroup group = ParameterGroup::kBase;
+  std::vector<int> ids;     // tensor i of the layout is parameter ids[i]
+  dist::FlatLayout layout;  // begins tensors at multiples of kNormBlock
+  at::Tensor values;        // [layout.elems()]; zeros between the tensors
 };
 
 class ParameterStore {
  public:
-  // Declares a parameter and returns its id; before allocate() only.
+  // Declares a parameter and returns its id; before allocate() only. The order of declaration is that of use in a
+  // forward pass.
   int add(std::string name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable, bool decay);
-  // Makes the buffers, zeroed. Trainable parameters come first to last in order of declaration; the flat buffer is
-  // padded to a multiple of `pad_to` elements.
-  void allocate(std::int64_t pad_to, at::Device device = at::kCPU);
+  // Makes the buffers, zeroed. Buckets are multiples of `pad_to` elements.
+  void allocate(std::int64_t pad_to, at::Device device = at::kCPU, std::int64_t bucket_elems = dist::kBucketElems);
 
   std::int64_t count() const { return static_cast<std::int64_t>(infos_.size()); }
   const ParameterInfo& info(int id) const { return infos_.at(static_cast<std::size_t>(id)); }
   const std::vector<ParameterInfo>& infos() const { return infos_; }
   const at::Tensor& tensor(int id) const { return tensors_.at(static_cast<std::size_t>(id)); }
 
-  std::int64_t trainable_elems() const { return trainable_elems_; }  // without padding
-  std::int64_t frozen_elems() const { return frozen_elems_; }
-  at::Device device() const { return trainable_.device(); }
-  std::span<float> trainable_flat();  // padded; on device()
+  std::int64_t trainable_elems() const;  // of parameters, without what lies between them
+  std::int64_t frozen_elems() const;
+  at::Device device() const { return frozen_.device(); }
+  // Those that have trainable parameters.
+  const std::vector<FlatGroup>& groups() const { return groups_; }
   // One parameter's values through host memory: for files, initial values and tests.
   std::vector<float> host_values(int id) const;
   void set_values(int id, std::span<const float> values);
@@ -52,40 +64,12 @@ class ParameterStore {
 
   // The trainable tensors, in order of declaration: what gradients are taken of.
   const std::vector<at::Tensor>& trainable_tensors() const { return trainable_tensors_; }
-  // Where trainable parameter `id` stands among them.
-  std::size_t trainable_index(int id) const;
-  // Trainable parameter `id`'s place in a buffer of trainable_flat()'s layout, on device().
-  at::Tensor place_in(std::span<float> flat, int id) const;
-  // Copies gradients (one for each trainable tensor; undefined: none) into all of `flat`, on device(), which has
-  // trainable_flat()'s layout; those without one, and the padding, become zeros. produced[i] becomes true for each that
-  // had one. A gradient that already stands in its place is not copied.
-  void scatter_gradients(const std::vector<at::Tensor>& gradients, std::span<float> flat,
-                         std::vector<bool>& produced) const;
 
  private:
   std::vector<ParameterInfo> infos_;
   std::vector<at::Tensor> tensors_, trainable_tensors_;
-  std::vector<std::int64_t> trainable_offsets_;
-  at::Tensor trainable_, frozen_;
-  std::int64_t trainable_elems_ = 0, frozen_elems_ = 0;
-};
-
-// Where a pass may leave the gradients of its parameters: in their places in one flat buffer, from which they need not
-// be copied. Each place is given away once, so that of a parameter used twice the second gradient stands elsewhere, and
-// autograd adds the two.
-class GradientPlaces : public GradientSink {
- public:
-  // Both must outlive this.
-  GradientPlaces(const ParameterStore& store, std::span<float> flat)
-      : store_(&store), flat_(flat), taken_(static_cast<std::size_t>(store.count()), false) {}
-  at::Tensor open(int id) override;
-  at::Tensor opened(int id) override;
-  void written(int /*id*/) override {}  // scatter_gradients comes after the pass
-
- private:
-  const ParameterStore* store_;
-  std::span<float> flat_;
-  std::vector<bool> taken_;
+  std::vector<FlatGroup> groups_;
+  at::Tensor frozen_;
 };
 
 }  // namespace qat

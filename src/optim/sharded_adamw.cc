@@ -1,8 +1,7 @@
 #include "src/optim/sharded_adamw.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
@@ -10,62 +9,57 @@
 
 namespace qat {
 
-double global_norm(dist::Communicator& comm, const kernels::Exec& exec, std::span<const float> shard,
-                   std::span<double> scratch) {
-  QAT_CHECK(shard.size() % kNormBlock == 0, "shards are cut at multiples of kNormBlock");
-  const std::size_t blocks = shard.size() / kNormBlock;
-  std::vector<double> mine(blocks);
-  if (exec.device == Device::kCuda) {
-    QAT_CHECK(scratch.size() == blocks, "a GPU's partial sums need its memory");
-    kernels::block_sum_squares(exec, shard, kNormBlock, scratch);
-    cuda_copy_to_host(mine.data(), scratch.data(), scratch.size_bytes(), exec.stream);
-  } else {
-    kernels::block_sum_squares(exec, shard, kNormBlock, mine);
-  }
-  std::vector<double> all(blocks * static_cast<std::size_t>(comm.size()));
-  comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
-  double sum = 0.0;
-  for (const double partial : all) sum += partial;
-  return std::sqrt(sum);
-}
-
-ShardedAdamW::ShardedAdamW(std::vector<OptimSegment> segments, dist::ShardRange shard, const OptimConfig& config,
-                           dist::FlatMemory& memory)
-    : segments_(std::move(segments)),
-      shard_(shard),
+ShardedAdamW::ShardedAdamW(OptimLayout layout, int rank, const OptimConfig& config, dist::FlatMemory& memory)
+    : layout_(std::move(layout)),
+      rank_(rank),
       config_(config),
-      exp_avg_(memory.allocate(shard.size())),
-      exp_avg_sq_(memory.allocate(shard.size())),
-      norm_scratch_(
-          memory.allocate(shard.size() / kNormBlock * static_cast<std::int64_t>(sizeof(double) / sizeof(float)))),
+      parts_(layout_.parts_of(rank)),
+      exp_avg_(memory.allocate(layout_.own_elems())),
+      exp_avg_sq_(memory.allocate(layout_.own_elems())),
       refused_(memory.allocate(1)),
-      steps_(segments_.size()) {}
+      steps_(layout_.tensors.size()) {}
 
-void ShardedAdamW::step(const kernels::Exec& exec, std::span<float> params, std::span<const float> grads,
-                        const std::vector<bool>& produced, double learning_rate, double gradient_scale) {
-  QAT_CHECK(produced.size() == segments_.size(), "one flag per segment");
-  // The kernel sees this rank's shard: offsets count from its beginning.
-  std::vector<kernels::AdamWSegment> mine;
-  for (std::size_t i = 0; i < segments_.size(); ++i) {
+void ShardedAdamW::step(const kernels::Exec& exec, std::span<const std::span<float>> params,
+                        std::span<const dist::BucketShards> grads, const std::vector<bool>& produced,
+                        double learning_rate, double gradient_scale) {
+  QAT_CHECK(produced.size() == layout_.tensors.size(), "one flag per tensor");
+  QAT_CHECK(params.size() == layout_.groups.size() && grads.size() == layout_.groups.size(),
+            "values and gradients of every group");
+  for (std::size_t i = 0; i < produced.size(); ++i)
+    if (produced[i]) ++steps_[i];  // on every rank, whoever owns the elements
+  // By group and bucket; offsets count from the shard's beginning.
+  std::vector<std::vector<std::vector<kernels::AdamWSegment>>> segments;
+  for (const OptimGroup& group : layout_.groups) segments.emplace_back(group.layout.buckets().size());
+  for (const OwnedPart& part : parts_) {
+    const auto i = static_cast<std::size_t>(part.tensor);
     if (!produced[i]) continue;
-    const OptimSegment& segment = segments_[i];
-    ++steps_[i];  // on every rank, whoever owns the elements
-    const std::int64_t begin = std::max(segment.offset, shard_.begin);
-    const std::int64_t end = std::min(segment.offset + segment.elems, shard_.end);
-    if (begin >= end) continue;
-    mine.push_back({.offset = begin - shard_.begin,
-                    .elems = end - begin,
-                    .step = {.learning_rate = learning_rate,
-                             .beta1 = config_.beta1,
-                             .beta2 = config_.beta2,
-                             .eps = config_.eps,
-                             .weight_decay = segment.decay ? config_.weight_decay : 0.0,
-                             .gradient_scale = gradient_scale,
-                             .step = steps_[i]}});
+    const OptimTensor& tensor = layout_.tensors[i];
+    const OptimGroup& group = layout_.groups[static_cast<std::size_t>(tensor.group)];
+    const dist::FlatLayout::Tensor& where = layout_.place(tensor);
+    const dist::ShardRange shard = group.layout.shard(where.bucket, rank_, layout_.ranks);
+    segments[static_cast<std::size_t>(tensor.group)][static_cast<std::size_t>(where.bucket)].push_back(
+        {.offset = where.offset + part.first - shard.begin,
+         .elems = part.elems,
+         .step = {.learning_rate = learning_rate * group.learning_rate_factor,
+                  .beta1 = config_.beta1,
+                  .beta2 = config_.beta2,
+                  .eps = config_.eps,
+                  .weight_decay = tensor.decay ? config_.weight_decay : 0.0,
+                  .gradient_scale = gradient_scale,
+                  .step = steps_[i]}});
   }
-  const auto at = static_cast<std::size_t>(shard_.begin), count = static_cast<std::size_t>(shard_.size());
-  kernels::adamw_segments(exec, params.subspan(at, count), grads.subspan(at, count), exp_avg(), exp_avg_sq(), mine,
-                          reinterpret_cast<std::int32_t*>(refused_.get()));
+  std::size_t done = 0;  // of what this rank owns
+  for (std::size_t g = 0; g < segments.size(); ++g) {
+    QAT_CHECK(grads[g].size() == segments[g].size(), "a shard of the gradient of every bucket");
+    for (std::size_t b = 0; b < segments[g].size(); ++b) {
+      const dist::ShardRange shard = layout_.groups[g].layout.shard(static_cast<int>(b), rank_, layout_.ranks);
+      const auto count = static_cast<std::size_t>(shard.size());
+      kernels::adamw_segments(exec, params[g].subspan(static_cast<std::size_t>(shard.begin), count), grads[g][b],
+                              exp_avg().subspan(done, count), exp_avg_sq().subspan(done, count), segments[g][b],
+                              reinterpret_cast<std::int32_t*>(refused_.get()));
+      done += count;
+    }
+  }
 }
 
 bool ShardedAdamW::take_refused(const kernels::Exec& exec) {

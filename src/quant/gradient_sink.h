@@ -1,5 +1,8 @@
 // Where a backward pass leaves the gradients of its parameters. It is asked in backward, when a gradient is about to be
 // written, and never in forward: passes in flight need no memory for gradients.
+//
+// A gradient reaches its sink in one of two ways. Either its writer calls written(), and autograd need not see it; or
+// it comes back through autograd, from its place or from elsewhere, and the sink takes it when the pass is over.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,7 +21,8 @@ class GradientSink {
   // The place of a gradient that an earlier use of the parameter has written in this pass, for a later one that adds
   // its own in place; undefined if there is none.
   virtual at::Tensor opened(int id) = 0;
-  // The gradient in `id`'s place is complete: no other use of the parameter comes after this one in the pass.
+  // The gradient in `id`'s place is complete: no other use of the parameter comes after this one in the pass. It may be
+  // exchanged from now on, and its place is no longer the pass's to write or read.
   virtual void written(int id) = 0;
 };
 

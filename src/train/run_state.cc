@@ -10,6 +10,7 @@
 #include "src/checkpoint/writer.h"
 #include "src/quant/torch_view.h"
 #include "src/train/on_root.h"
+#include "src/train/owned_state.h"
 #include "src/train/range_state.h"
 
 namespace qat {
@@ -22,7 +23,7 @@ std::vector<std::int64_t> trainable_ids(const Gpt2& model) {
   return ids;
 }
 
-// One optimizer moment of all parameters, gathered from the shards into host memory.
+// One optimizer moment in host memory: what rank 0 owns of it, then what rank 1 owns, ...
 std::vector<float> gather_moment(std::span<const float> shard, const kernels::Exec& exec, dist::Communicator& comm) {
   std::vector<float> mine(shard.size());
   if (exec.device == Device::kCuda) {
@@ -32,6 +33,21 @@ std::vector<float> gather_moment(std::span<const float> shard, const kernels::Ex
   }
   std::vector<float> whole(shard.size() * static_cast<std::size_t>(comm.size()));
   comm.all_gather(view(std::span<const float>(mine)), view(std::span(whole)));
+  return whole;
+}
+
+// That of one parameter, whole. by_rank: gather_moment()'s.
+std::vector<float> whole_moment(const OptimLayout& layout, const std::vector<std::vector<OwnedPart>>& parts, int tensor,
+                                std::span<const float> by_rank) {
+  const OptimTensor& which = layout.tensors[static_cast<std::size_t>(tensor)];
+  std::vector<float> whole(static_cast<std::size_t>(layout.place(which).elems));
+  std::int64_t begin = 0;  // of a rank's
+  for (const std::vector<OwnedPart>& of_rank : parts) {
+    for (const OwnedPart& part : of_rank)
+      if (part.tensor == tensor)
+        std::copy_n(by_rank.begin() + begin + part.offset, part.elems, whole.begin() + part.first);
+    begin += layout.own_elems();
+  }
   return whole;
 }
 
@@ -58,13 +74,18 @@ void write_all(CheckpointWriter& writer, const TrainState& state, Gpt2& model, c
     writer.write_tensor(name, info.shape, std::span<const float>(model.parameters().host_values(id)));
     if (info.shape.size() == 2) writer.set_attribute(name, "layout", std::string("[out, in]"));
   }
+  const OptimLayout& layout = optimizer.layout();
+  std::vector<std::vector<OwnedPart>> parts;
+  for (int rank = 0; rank < layout.ranks; ++rank) parts.push_back(layout.parts_of(rank));
   const auto ids = trainable_ids(model);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const ParameterInfo& info = model.parameters().info(static_cast<int>(ids[i]));
-    const OptimSegment& segment = optimizer.segments()[i];
-    const auto at = static_cast<std::size_t>(segment.offset), count = static_cast<std::size_t>(segment.elems);
-    writer.write_tensor(moment_name("exp_avg", info), info.shape, exp_avg.subspan(at, count));
-    writer.write_tensor(moment_name("exp_avg_sq", info), info.shape, exp_avg_sq.subspan(at, count));
+    const auto write = [&](const char* name, std::span<const float> by_rank) {
+      const std::vector<float> whole = whole_moment(layout, parts, static_cast<int>(i), by_rank);
+      writer.write_tensor(moment_name(name, info), info.shape, std::span<const float>(whole));
+    };
+    write("exp_avg", exp_avg);
+    write("exp_avg_sq", exp_avg_sq);
     writer.write_tensor(moment_name("step", info), {1}, std::span<const std::int64_t>(&steps[i], 1));
   }
   write_ranges(writer, model, ranges);
@@ -123,11 +144,11 @@ void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAd
                     dist::Communicator& comm) {
   const auto ids = trainable_ids(model);
   const kernels::Exec exec = exec_for(model.parameters().tensor(0));
-  const dist::ShardRange shard = optimizer.shard();
+  const std::vector<OwnedState> owned = owned_state(model.parameters(), optimizer);
+  auto own = owned.begin();
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const ParameterInfo& info = model.parameters().info(static_cast<int>(ids[i]));
-    const OptimSegment& segment = optimizer.segments()[i];
-    std::vector<float> avg(static_cast<std::size_t>(segment.elems)), avg_sq(avg.size());
+    std::vector<float> avg(static_cast<std::size_t>(info.elems)), avg_sq(avg.size());
     on_root(comm, "loading optimizer state", [&] {
       reader->read_tensor(moment_name("exp_avg", info), info.shape, std::span(avg));
       reader->read_tensor(moment_name("exp_avg_sq", info), info.shape, std::span(avg_sq));
@@ -136,13 +157,11 @@ void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAd
     comm.broadcast(view(std::span(avg)), 0);
     comm.broadcast(view(std::span(avg_sq)), 0);
     broadcast_value(optimizer.steps()[i], comm);
-    const std::int64_t begin = std::max(segment.offset, shard.begin);
-    const std::int64_t end = std::min(segment.offset + segment.elems, shard.end);
-    if (begin >= end) continue;
-    const auto from = static_cast<std::size_t>(begin - segment.offset), count = static_cast<std::size_t>(end - begin);
-    const auto to = static_cast<std::size_t>(begin - shard.begin);
-    put_moment(std::span(avg).subspan(from, count), optimizer.exp_avg().subspan(to, count), exec);
-    put_moment(std::span(avg_sq).subspan(from, count), optimizer.exp_avg_sq().subspan(to, count), exec);
+    if (own == owned.end() || own->id != ids[i]) continue;  // others have all of it
+    const auto from = static_cast<std::size_t>(own->first), count = static_cast<std::size_t>(own->elems);
+    put_moment(std::span(avg).subspan(from, count), own->exp_avg, exec);
+    put_moment(std::span(avg_sq).subspan(from, count), own->exp_avg_sq, exec);
+    ++own;
   }
 }
 

@@ -8,6 +8,8 @@
 
 #include "dist/comm/agree.h"
 #include "dist/grad/cuda_flat_memory.h"
+#include "dist/grad/norm_block.h"
+#include "dist/grad/recycling_memory.h"
 #include "kernels/common/error.h"
 #include "kernels/common/trace_range.h"
 #include "src/quant/torch_errors.h"
@@ -17,17 +19,24 @@
 namespace qat {
 namespace {
 
-std::vector<OptimSegment> segments_of(const ParameterStore& store) {
-  std::vector<OptimSegment> segments;
+OptimLayout optim_layout(const ParameterStore& store, int ranks) {
+  OptimLayout layout{.ranks = ranks};
+  for (const FlatGroup& group : store.groups()) layout.groups.push_back({.layout = group.layout});
   for (const ParameterInfo& info : store.infos())
-    if (info.trainable) segments.push_back({.offset = info.offset, .elems = info.elems, .decay = info.decay});
-  return segments;
+    if (info.trainable)
+      layout.tensors.push_back({.group = info.group_index, .index = info.layout_index, .decay = info.decay});
+  return layout;
 }
 
 kernels::Exec exec_of(const Gpt2& model) { return exec_for(model.parameters().tensor(0)); }
 
 std::shared_ptr<dist::FlatMemory> memory_of(const Gpt2& model) {
   return model.mode().is_cuda() ? dist::cuda_flat_memory(exec_of(model).stream) : dist::host_flat_memory();
+}
+
+// A running sum's leaves come and go.
+std::shared_ptr<dist::FlatMemory> gradient_memory(const Gpt2& model, Accumulate accumulate) {
+  return accumulate == Accumulate::kRunning ? dist::recycling_memory(memory_of(model)) : memory_of(model);
 }
 
 // The losses in double, in memory of the host once the device has done what it was given so far.
@@ -51,13 +60,11 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
       sampler_(sampler),
       comm_(comm),
       options_(options),
-      reducer_(comm, model.parameters().trainable_elems(), kNormBlock, exec_of(model).device, exec_of(model).stream),
-      accumulator_(reducer_.padded_elems(), memory_of(model)),
-      optimizer_(segments_of(model.parameters()), reducer_.shard(), options.optim, *memory_of(model)),
+      memory_(gradient_memory(model, options.train.accumulate)),
+      optimizer_(optim_layout(model.parameters(), comm.size()), comm.rank(), options.optim, *memory_of(model)),
+      global_norm_(optimizer_.layout(), *memory_of(model)),
       timer_(model.mode().device) {
   set_micro_batch_size(options.train.micro_batch_size);
-  QAT_CHECK(static_cast<std::int64_t>(model.parameters().trainable_flat().size()) == reducer_.padded_elems(),
-            "the flat buffer is padded for this number of ranks");
 }
 
 void StepRunner::set_micro_batch_size(std::int64_t sequences) {
@@ -67,8 +74,14 @@ void StepRunner::set_micro_batch_size(std::int64_t sequences) {
   micro_batches_ = options_.train.batch_size / sequences;
   local_micro_batches_ = micro_batches_ / comm_.size();
   loader_.emplace(sampler_, sequences, options_.sequence_length, model_.mode().device);
-  accumulator_ =
-      dist::TreeAccumulator(reducer_.padded_elems(), memory_of(model_), dist::odd_part(local_micro_batches_));
+  syncs_.clear();
+  for (const FlatGroup& group : model_.parameters().groups())
+    syncs_.emplace_back(
+        comm_, group.layout, memory_,
+        dist::GradSyncOptions{.order = options_.train.accumulate == Accumulate::kRunning ? dist::SumOrder::kRunning
+                                                                                         : dist::SumOrder::kTree,
+                              .group = dist::odd_part(local_micro_batches_),
+                              .device = model_.mode().is_cuda() ? Device::kCuda : Device::kCpu});
   pace_ = dist::Pace();
 }
 
@@ -110,10 +123,17 @@ LossAndGradients StepRunner::forward_backward(const Step& step, std::int64_t mic
   return model_.loss_and_gradients({.tokens = batch.inputs}, batch.targets, context);
 }
 
-void StepRunner::join(const LossAndGradients& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step) {
-  model_.parameters().scatter_gradients(pass.gradients.parameters, leaf, step.produced);
-  if (gradient_hook_) gradient_hook_(static_cast<std::int64_t>(step.plan.step), micro_batch, leaf);
-  accumulator_.commit();
+PassGradients StepRunner::next_gradients(const Step& step, std::int64_t micro_batch) {
+  PassGradients::Hook hook;
+  if (gradient_hook_)
+    hook = [this, at = static_cast<std::int64_t>(step.plan.step), micro_batch](int id, const at::Tensor& gradient) {
+      gradient_hook_(at, micro_batch, id, gradient);
+    };
+  return {model_.parameters(), syncs_, std::move(hook)};
+}
+
+void StepRunner::join(const LossAndGradients& pass, PassGradients& gradients, Step& step) {
+  gradients.finish(pass.gradients.parameters, step.produced);
   comm_.beat();
   step.losses.push_back(pass.loss);
 }
@@ -136,10 +156,9 @@ void StepRunner::run_in_turn(Step& step) {
   for (std::int64_t i = first; i < first + local_micro_batches_; ++i) {
     const bool last = i + 1 == first + local_micro_batches_;
     attempt(step, [&] {
-      const std::span<float> leaf = accumulator_.next(/*zeroed=*/false);
-      GradientPlaces places(model_.parameters(), leaf);  // one pass may leave its gradients where they are wanted
+      PassGradients gradients = next_gradients(step, i);  // one pass may leave its gradients where they are wanted
       const Batch batch = batch_or_zeros(step, [&] { return loader_->take(first_sample(step.plan, i)); });
-      join(forward_backward(step, i, batch, &places), i, leaf, step);
+      join(forward_backward(step, i, batch, &gradients), gradients, step);
       const auto next_step = static_cast<std::uint64_t>(options_.train.batch_size);
       loader_->prefetch(last ? first_sample(step.plan, first) + next_step : first_sample(step.plan, i + 1));
     });
@@ -156,8 +175,10 @@ void StepRunner::run_round(Step& step, std::int64_t first, std::int64_t count) {
     });
     round[static_cast<std::size_t>(i)] = forward_backward(step, first + i, batch, /*sink=*/nullptr);
   });
-  for (std::int64_t i = 0; i < count; ++i)
-    join(round[static_cast<std::size_t>(i)], first + i, accumulator_.next(/*zeroed=*/false), step);
+  for (std::int64_t i = 0; i < count; ++i) {
+    PassGradients gradients = next_gradients(step, first + i);
+    join(round[static_cast<std::size_t>(i)], gradients, step);
+  }
 }
 
 void StepRunner::run_side_by_side(Step& step) {
@@ -206,7 +227,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
                             const SpikeTest& is_spike) {
   const TraceRange range("step");
   weight_cache_.clear();  // the weights have changed since the last step
-  accumulator_.reset();
+  for (dist::GradSync& sync : syncs_) sync.start(local_micro_batches_);
   if (most_threads_ == 0) most_threads_ = most_of(options_.threads, comm_);
   Step step{.plan = plan, .precision = precision, .poll = poll};
   timer_.start();
@@ -218,24 +239,22 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
     outcome.abandoned = true;
     return outcome;
   }
-  if (step.out_of_memory) accumulator_.reset();  // zeros: the other ranks' collectives need a partner
+  if (step.out_of_memory)  // zeros: the other ranks' collectives need a partner
+    for (dist::GradSync& sync : syncs_) sync.start(0);
   const at::Tensor losses = step.out_of_memory ? at::Tensor() : on_host(step.losses);
-  const std::span<float> gradient = accumulator_.result();
   timer_.stop();
+  std::vector<dist::BucketShards> gradient;
   {
     const TraceRange exchange("gradient exchange");
-    reducer_.reduce_scatter(gradient);
+    for (dist::GradSync& sync : syncs_) gradient.push_back(sync.finish());
   }
-  const dist::ShardRange shard = reducer_.shard();
-  const std::span<const float> mine =
-      gradient.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.end - shard.begin));
   const kernels::Exec exec = exec_of(model_);
   const double mean = 1.0 / static_cast<double>(micro_batches_);
   {
     const TraceRange norm("gradient norm");
     // Waits for the device, for the first time in the step; the losses are there when the norm is.
     const dist::WaitMark wait(exec.device == Device::kCuda ? options_.board : nullptr, dist::WaitFor::kDevice);
-    outcome.grad_norm = global_norm(comm_, exec, mine, optimizer_.norm_scratch()) * mean;
+    outcome.grad_norm = global_norm_(comm_, exec, gradient) * mean;
   }
   agree_on_loss(step, losses, outcome);
   if (!outcome.out_of_memory.empty()) {
@@ -252,9 +271,10 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   outcome.clipped = options_.optim.clip_norm > 0.0 && outcome.grad_norm > options_.optim.clip_norm;
   if (outcome.clipped) scale *= options_.optim.clip_norm / outcome.grad_norm;
   const TraceRange update("update");
-  const std::span<float> params = model_.parameters().trainable_flat();
+  std::vector<std::span<float>> params;
+  for (const FlatGroup& group : model_.parameters().groups()) params.push_back(span_of(group.values));
   optimizer_.step(exec, params, gradient, step.produced, plan.learning_rate, scale);
-  reducer_.all_gather(params);
+  for (std::size_t i = 0; i < syncs_.size(); ++i) syncs_[i].gather(params[i]);
   return outcome;
 }
 

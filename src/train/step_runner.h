@@ -1,29 +1,31 @@
 // One optimizer step on one rank: its micro-batches forward and backward, the gradient over all ranks, the update.
 //
 // The gradient of the global batch is the mean over its micro-batches, summed as one balanced binary tree whatever the
-// number of ranks: this rank's contiguous micro-batches pairwise, then the ranks (dist/grad). What a micro-batch
-// contains, and every random draw in it, depends on (seed, step, index in the global batch) alone.
+// number of ranks: this rank's contiguous micro-batches pairwise, then the ranks (dist/grad); `accumulate: running`
+// sums a rank's one after the other instead. What a micro-batch contains, and every random draw in it, depends on
+// (seed, step, index in the global batch) alone.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "dist/comm/communicator.h"
 #include "dist/control/step_plan.h"
 #include "dist/control/stop_poll.h"
-#include "dist/grad/grad_reducer.h"
-#include "dist/grad/tree_accumulator.h"
+#include "dist/grad/grad_sync.h"
 #include "dist/watch/progress_board.h"
 #include "kernels/common/error.h"
 #include "src/data/sampler.h"
 #include "src/model/gpt2.h"
+#include "src/optim/global_norm.h"
 #include "src/optim/sharded_adamw.h"
 #include "src/train/batch.h"
+#include "src/train/pass_gradients.h"
 #include "src/train/train_config.h"
 #include "src/train/work_timer.h"
 
@@ -59,9 +61,11 @@ struct StepRunnerOptions {
 class StepRunner {
  public:
   // Optional hooks, called on this rank: with the loss that the ranks have agreed on, in whose place the result is
-  // taken; and after the gradient of one micro-batch is in the flat buffer (on the model's device).
+  // taken; and with every trainable parameter's gradient of every micro-batch, on the model's device, before it joins
+  // the sum.
   using LossHook = std::function<double(std::int64_t step, double loss)>;
-  using GradientHook = std::function<void(std::int64_t step, std::int64_t micro_batch, std::span<float> flat)>;
+  using GradientHook =
+      std::function<void(std::int64_t step, std::int64_t micro_batch, int id, const at::Tensor& gradient)>;
 
   // On a GPU all steps run on the stream that is LibTorch's current one now.
   StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
@@ -77,10 +81,9 @@ class StepRunner {
   bool take_refused();
 
   ShardedAdamW& optimizer() { return optimizer_; }
-  dist::GradReducer& reducer() { return reducer_; }
   void set_loss_hook(LossHook hook) { loss_hook_ = std::move(hook); }
   void set_gradient_hook(GradientHook hook) { gradient_hook_ = std::move(hook); }
-  // Elements that the flat buffer must be a multiple of on `ranks` ranks.
+  // Elements that the groups' buckets must be multiples of on `ranks` ranks.
   static std::int64_t padding(int ranks) { return kNormBlock * ranks; }
 
  private:
@@ -106,8 +109,10 @@ class StepRunner {
   void attempt(Step& step, const std::function<void()>& part) const;
   // sink: where gradients may be left, or null.
   LossAndGradients forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientSink* sink);
-  // Adds a pass to the step: its gradients by way of `leaf`, the accumulator's next.
-  void join(const LossAndGradients& pass, std::int64_t micro_batch, std::span<float> leaf, Step& step);
+  // The sink of the pass that joins the step next.
+  PassGradients next_gradients(const Step& step, std::int64_t micro_batch);
+  // Adds a pass to the step.
+  void join(const LossAndGradients& pass, PassGradients& gradients, Step& step);
   // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.
   void run_in_turn(Step& step);
   void run_side_by_side(Step& step);
@@ -123,12 +128,13 @@ class StepRunner {
   std::optional<BatchLoader> loader_;
   dist::Communicator& comm_;
   StepRunnerOptions options_;
-  std::int64_t micro_batches_ = 0;        // of the global batch
-  std::int64_t local_micro_batches_ = 0;  // of this rank
-  std::int64_t most_threads_ = 0;         // of any rank: so many micro-batches are a turn, after which all may ask
-  dist::GradReducer reducer_;
-  dist::TreeAccumulator accumulator_;
+  std::int64_t micro_batches_ = 0;            // of the global batch
+  std::int64_t local_micro_batches_ = 0;      // of this rank
+  std::int64_t most_threads_ = 0;             // of any rank: so many micro-batches are a turn, after which all may ask
+  std::shared_ptr<dist::FlatMemory> memory_;  // of gradients
+  std::vector<dist::GradSync> syncs_;         // of the model's groups
   ShardedAdamW optimizer_;
+  GlobalNorm global_norm_;
   WeightCache weight_cache_;
   LossHook loss_hook_;
   GradientHook gradient_hook_;

@@ -22,15 +22,23 @@ struct EnumNames<OnOutOfMemory> {
   static constexpr std::array names{"stop", "smaller_micro_batch"};
 };
 
+enum class Accumulate : unsigned char { kTree, kRunning };
+template <>
+struct EnumNames<Accumulate> {
+  static constexpr std::array names{"tree", "running"};
+};
+
 struct TrainConfig {
   std::int64_t steps = 1000;          // optimizer steps
   std::int64_t batch_size = 32;       // sequences a step, over all ranks
   std::int64_t micro_batch_size = 4;  // sequences a forward/backward pass; batch_size / (micro_batch_size * ranks)
                                       // passes are accumulated
-  int max_skips = 10;                 // stop (exit 8) after so many skipped steps in a row
-  double spike_deviations = 0.0;      // skip a step whose loss is so many standard deviations above the running mean of
-                                      // its width; 0: never
-  std::int64_t spike_window = 100;    // steps that mean and deviation look back over; none is skipped before so many
+  Accumulate accumulate = Accumulate::kTree;  // how a rank sums the gradients of its passes: as a balanced tree that
+                                              // the ranks continue, or one after the other in one buffer
+  int max_skips = 10;                         // stop (exit 8) after so many skipped steps in a row
+  double spike_deviations = 0.0;    // skip a step whose loss is so many standard deviations above the running mean of
+                                    // its width; 0: never
+  std::int64_t spike_window = 100;  // steps that mean and deviation look back over; none is skipped before so many
   std::int64_t replica_check_every = 100;  // steps between comparisons of the ranks' parameters; 0: only in checkpoints
   OnOutOfMemory on_out_of_memory = OnOutOfMemory::kStop;  // stop (exit 5), or do the step again in smaller passes
   std::int64_t log_every = 1;                             // steps between metrics lines

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dist/comm/local_comm.h"
+#include "kernels/common/error.h"
 
 namespace qat::dist {
 namespace {
@@ -57,8 +58,7 @@ TEST(GradReducer, PassesDeviceAndStreamOn) {
   std::vector<float> full(8);  // never read: the recorder only looks at addresses
   int stream = 0;
   Recorder comm;
-  GradReducer reducer(comm, /*elems=*/7, /*block=*/4, Device::kCuda, StreamRef{&stream});
-  EXPECT_EQ(reducer.padded_elems(), 8);
+  GradReducer reducer(comm, /*elems=*/8, Device::kCuda, StreamRef{&stream});
   reducer.reduce_scatter(full);
   expect_call(comm, 1, full, Device::kCuda, &stream);
   reducer.all_gather(full);
@@ -68,14 +68,24 @@ TEST(GradReducer, PassesDeviceAndStreamOn) {
 TEST(GradReducer, IsOnTheHostByDefault) {
   std::vector<float> full(8);
   Recorder comm;
-  GradReducer reducer(comm, /*elems=*/8, /*block=*/4);
+  GradReducer reducer(comm, /*elems=*/8);
   reducer.reduce_scatter(full);
   expect_call(comm, 1, full, Device::kCpu, nullptr);
 }
 
+TEST(GradReducer, RefusesABufferThatRanksHaveNoEqualSharesOf) {
+  Recorder comm;
+  EXPECT_THROW(GradReducer(comm, /*elems=*/7), Error);
+  std::vector<float> full(10);
+  GradReducer reducer(comm, /*elems=*/8);
+  EXPECT_THROW(reducer.reduce_scatter(full), Error);
+  EXPECT_THROW(reducer.all_gather(full), Error);
+  EXPECT_EQ(comm.calls, 0);
+}
+
 TEST(GradReducer, AloneItLeavesTheBufferAsItIs) {
   const std::unique_ptr<Communicator> comm = make_single_comm();
-  GradReducer reducer(*comm, /*elems=*/3, /*block=*/2, Device::kCuda);
+  GradReducer reducer(*comm, /*elems=*/4, Device::kCuda);
   std::vector<float> full{1.0F, 2.0F, 3.0F, 0.0F};
   const std::vector<float> before = full;
   reducer.reduce_scatter(full);

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "dist/comm/tree_reduce.h"
+#include "dist/grad/recycling_memory.h"
 #include "kernels/common/error.h"
 #include "tests/dist/random_leaves.h"
 
@@ -170,6 +171,58 @@ TEST(TreeAccumulator, ZeroesOnlyWhenAskedAndWorksInTheMemoryItIsGiven) {
   accumulator.reset();
   accumulator.next();
   EXPECT_EQ(memory->zeroings, 1) << "a used buffer";
+}
+
+TEST(TreeAccumulator, ARunningSumAddsLeafAfterLeafInOneBufferBesideTheLeafs) {
+  const auto memory = std::make_shared<CountingMemory>();
+  TreeAccumulator accumulator(kElems, recycling_memory(memory), /*group=*/1, SumOrder::kRunning);
+  for (int turn = 0; turn < 2; ++turn) {
+    accumulator.reset();
+    std::vector<float> expected = testing::random_leaf(0, kElems);
+    for (int leaf = 0; leaf < 7; ++leaf) {
+      add_leaf(accumulator, leaf);
+      for (std::int64_t i = 0; i < kElems && leaf > 0; ++i)
+        expected[static_cast<std::size_t>(i)] += testing::random_float(leaf, i);
+    }
+    EXPECT_EQ(accumulator.leaves(), 7);
+    EXPECT_EQ(testing::compare_bits(to_vector(accumulator.result()), expected), "equal");
+  }
+  EXPECT_EQ(memory->allocations, 2);
+}
+
+TEST(TreeAccumulator, RunningSumsShareTheBuffersOfTheirLeaves) {
+  const auto memory = std::make_shared<CountingMemory>();
+  const std::shared_ptr<FlatMemory> recycling = recycling_memory(memory);
+  TreeAccumulator large(kElems, recycling, 1, SumOrder::kRunning),
+      small(kElems - 100, recycling, 1, SumOrder::kRunning);
+  for (int leaf = 0; leaf < 3; ++leaf) {
+    for (TreeAccumulator* const one : {&large, &small}) {
+      const std::span<float> values = one->next();
+      EXPECT_TRUE(std::all_of(values.begin(), values.end(), [](float value) { return value == 0.0F; })) << leaf;
+      std::fill(values.begin(), values.end(), 2.0F);
+      one->commit();
+    }
+  }
+  EXPECT_EQ(memory->allocations, 3);  // two sums, and a leaf large enough for both
+  EXPECT_EQ(to_vector(small.result()), std::vector<float>(kElems - 100, 6.0F));
+  EXPECT_EQ(to_vector(large.result()), std::vector<float>(kElems, 6.0F));
+}
+
+TEST(RecyclingMemory, HandsOutTheSmallestThatSufficesZeroed) {
+  const auto memory = std::make_shared<CountingMemory>();
+  const std::shared_ptr<FlatMemory> recycling = recycling_memory(memory);
+  std::shared_ptr<float> ten = recycling->allocate(10), thirty = recycling->allocate(30);
+  float *const ten_at = ten.get(), *const thirty_at = thirty.get();
+  std::fill_n(ten_at, 10, 1.0F), std::fill_n(thirty_at, 30, 1.0F);
+  EXPECT_NE(recycling->allocate(10).get(), ten_at) << "in use";
+  EXPECT_EQ(memory->allocations, 3);
+  ten.reset(), thirty.reset();
+  const std::shared_ptr<float> twenty = recycling->allocate(20);
+  EXPECT_EQ(twenty.get(), thirty_at);
+  EXPECT_EQ(std::vector<float>(thirty_at, thirty_at + 20), std::vector<float>(20, 0.0F));
+  EXPECT_EQ(memory->allocations, 3);
+  const std::shared_ptr<float> forty = recycling->allocate(40);
+  EXPECT_EQ(memory->allocations, 4) << "nothing suffices";
 }
 
 TEST(TreeAccumulator, RefusesCallsOutOfOrder) {

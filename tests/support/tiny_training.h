@@ -24,6 +24,16 @@ inline TokenSource tiny_tokens(std::int64_t count = 4000, int vocab = 29) {
   return source;
 }
 
+// All parameters' values, in order of declaration.
+inline std::vector<float> parameters_of(const Gpt2& model) {
+  std::vector<float> all;
+  for (int id = 0; id < model.parameters().count(); ++id) {
+    const std::vector<float> values = model.parameters().host_values(id);
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
 // One rank of a run, driven step by step.
 class TinyRank {
  public:
@@ -51,14 +61,7 @@ class TinyRank {
   StepRunner& runner() { return runner_; }
   dist::StopPoll& poll() { return poll_; }
   const Sampler& sampler() const { return sampler_; }
-  std::vector<float> parameters() {
-    std::vector<float> all;
-    for (int id = 0; id < model_.parameters().count(); ++id) {
-      const std::vector<float> values = model_.parameters().host_values(id);
-      all.insert(all.end(), values.begin(), values.end());
-    }
-    return all;
-  }
+  std::vector<float> parameters() const { return parameters_of(model_); }
 
  private:
   dist::Communicator& comm_;

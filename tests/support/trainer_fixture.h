@@ -80,8 +80,7 @@ class TrainerTest : public ::testing::Test {
       if (prepare) prepare(trainer);
       TrainResult result = trainer.run();
       if (comm.rank() != 0) return;
-      const auto flat = model.parameters().trainable_flat();
-      end = {std::move(result), trainer.state(), {flat.begin(), flat.begin() + model.parameters().trainable_elems()}};
+      end = {std::move(result), trainer.state(), parameters_of(model)};
     });
     return end;
   }

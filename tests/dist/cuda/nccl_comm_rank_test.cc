@@ -184,11 +184,10 @@ void large_sums_equal_those_of_mpi(Communicator& gpu, Communicator& mpi) {
 
 // As in training: leaves are added up on the GPU, the rest of the tree is summed over the ranks, on the GPU too.
 void leaves_on_the_gpu_continue_the_tree_over_the_ranks(Communicator& world) {
-  constexpr std::int64_t kElems = 5000;
   const int leaves = 8 / world.size();
   if (leaves * world.size() != 8) return;
-  GradReducer reducer(world, kElems, /*block=*/256, Device::kCuda);
-  const std::int64_t padded = reducer.padded_elems();
+  const std::int64_t padded = 640 * world.size();
+  GradReducer reducer(world, padded, Device::kCuda);
   TreeAccumulator accumulator(padded, cuda_flat_memory());
   for (int leaf = 0; leaf < leaves; ++leaf) {
     const std::vector<float> values = testing::random_leaf(world.rank() * leaves + leaf, padded);

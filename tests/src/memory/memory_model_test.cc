@@ -67,6 +67,18 @@ TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
   EXPECT_EQ(bytes_of(needed(4), "parameters"), all);
 }
 
+TEST(MemoryModel, ARunningSumIsOneBufferAndTheLeavesBeingFilled) {
+  RunConfig config = of_preset("gpt2");
+  const std::int64_t all = 4 * std::int64_t{124'439'808};
+  config.train.micro_batch_size = 1, config.train.accumulate = Accumulate::kRunning;
+  const auto sums = [&](int ranks) {
+    return bytes_of(gpu_memory_needed(config, {.cuda = true, .ranks = ranks}), "gradient sums");
+  };
+  EXPECT_EQ(sums(1), all + 4 * (50257 * 768 + 2 * (8 << 20)));
+  EXPECT_EQ(sums(4), sums(1));
+  EXPECT_EQ(sums(8), all);  // one pass a rank
+}
+
 // Per token and block, in bf16: 10 d activations, 7 d codes, 4 scales, 4 numbers of the norms and one for each head.
 TEST(MemoryModel, AFusedBlockKeepsTwentySevenBytesForEachValueOfATokensWidth) {
   const RunConfig config = of_preset("gpt2");

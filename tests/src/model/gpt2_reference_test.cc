@@ -108,7 +108,8 @@ TEST_F(Gpt2Reference, UnquantizedGradientsAreTheReferences) {
   auto named = reference_->named_parameters();
   for (int id = 0; id < tiny_.model->parameters().count(); ++id) {
     const std::string name = tiny_.model->parameters().info(id).name;
-    const at::Tensor ours = pass.gradients.parameters.at(tiny_.model->parameters().trainable_index(id));
+    const at::Tensor ours =
+        pass.gradients.parameters.at(static_cast<std::size_t>(tiny_.model->parameters().info(id).trainable_index));
     const at::Tensor theirs = named[reference_name(name)].grad();
     ASSERT_TRUE(ours.defined()) << name;
     EXPECT_LT((ours - theirs).norm().item<double>(), 1e-3 * theirs.norm().item<double>() + 1e-7) << name;

@@ -1,63 +1,83 @@
-// Gradients on their way into the flat buffer.
+// How parameters lie in their groups' buffers.
 #include "src/model/parameter_store.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "dist/grad/norm_block.h"
+#include "kernels/common/error.h"
+
 namespace qat {
 namespace {
 
 struct Store {
-  Store() {
+  explicit Store(std::int64_t bucket_elems = dist::kBucketElems) {
+    table = store.add("table", {7, 3}, ParameterGroup::kTied, /*trainable=*/true, /*decay=*/true);
     first = store.add("first", {2, 3}, ParameterGroup::kBase, /*trainable=*/true, /*decay=*/true);
     frozen = store.add("frozen", {4}, ParameterGroup::kBase, /*trainable=*/false, /*decay=*/false);
-    second = store.add("second", {5}, ParameterGroup::kShared, /*trainable=*/true, /*decay=*/false);
-    store.allocate(/*pad_to=*/8);
-    flat.assign(store.trainable_flat().size(), -1.0F);
+    adapter = store.add("adapter", {5}, ParameterGroup::kShared, /*trainable=*/true, /*decay=*/false);
+    second = store.add("second", {5000}, ParameterGroup::kBase, /*trainable=*/true, /*decay=*/false);
+    store.allocate(/*pad_to=*/3 * kNormBlock, at::kCPU, bucket_elems);
+  }
+  const FlatGroup& group_of(int id) const {
+    return store.groups().at(static_cast<std::size_t>(store.info(id).group_index));
+  }
+  const dist::FlatLayout::Tensor& place(int id) const {
+    return group_of(id).layout.tensors().at(static_cast<std::size_t>(store.info(id).layout_index));
   }
   ParameterStore store;
-  int first = 0, frozen = 0, second = 0;
-  std::vector<float> flat;  // a gradient buffer with something old in it
+  int table = 0, first = 0, frozen = 0, adapter = 0, second = 0;
 };
 
-TEST(GradientPlaces, AreTheParametersPlacesAndGivenAwayOnce) {
+TEST(ParameterStore, EachGroupHasAFlatBufferOfItsTrainableParameters) {
   Store s;
-  GradientPlaces places(s.store, s.flat);
-  at::Tensor second = places.open(s.second);
-  ASSERT_EQ(second.sizes(), at::IntArrayRef({5}));
-  second.fill_(7.0F);
-  EXPECT_EQ(std::vector<float>(s.flat.begin() + 6, s.flat.begin() + 11), std::vector<float>(5, 7.0F));
-  EXPECT_EQ(s.flat[5], -1.0F);
-  EXPECT_EQ(s.flat[11], -1.0F);
-  EXPECT_FALSE(places.open(s.second).defined());
-  EXPECT_FALSE(places.open(s.frozen).defined());
-  EXPECT_EQ(places.open(s.first).sizes(), at::IntArrayRef({2, 3}));
+  ASSERT_EQ(s.store.groups().size(), 3U);
+  EXPECT_EQ(s.group_of(s.table).ids, std::vector<int>{s.table});
+  EXPECT_EQ(s.group_of(s.first).ids, (std::vector<int>{s.first, s.second}));
+  EXPECT_EQ(s.group_of(s.adapter).ids, std::vector<int>{s.adapter});
+  EXPECT_EQ(s.group_of(s.first).group, ParameterGroup::kBase);
+  EXPECT_EQ(s.place(s.first).offset, 0);
+  EXPECT_EQ(s.place(s.second).offset, kNormBlock);
+  EXPECT_EQ(s.group_of(s.first).layout.elems(), 3 * kNormBlock);
+  EXPECT_EQ(s.store.info(s.frozen).group_index, -1);
+  EXPECT_EQ(s.store.trainable_elems(), 21 + 6 + 5 + 5000);
+  EXPECT_EQ(s.store.frozen_elems(), 4);
+  EXPECT_EQ(s.store.info(s.second).trainable_index, 3);
+  EXPECT_EQ(s.store.trainable_tensors()[3].const_data_ptr(), s.store.tensor(s.second).const_data_ptr());
 }
 
-TEST(ScatterGradients, KeepsWhatStandsInItsPlaceCopiesTheRestAndZeroesWhatIsMissing) {
+TEST(ParameterStore, TensorsAreViewsOfTheirGroupsValuesWithZerosBetween) {
   Store s;
-  GradientPlaces places(s.store, s.flat);
-  at::Tensor first = places.open(s.first);
-  first.copy_(at::arange(6, at::kFloat).view({2, 3}));
-  std::vector<bool> produced;
-  s.store.scatter_gradients({first, at::full({5}, 2.0F)}, s.flat, produced);
-  EXPECT_EQ(s.flat, (std::vector<float>{0, 1, 2, 3, 4, 5, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0}));
-  EXPECT_EQ(produced, (std::vector<bool>{true, true}));
-
-  produced.clear();
-  s.store.scatter_gradients({first, at::Tensor()}, s.flat, produced);
-  EXPECT_EQ(s.flat, (std::vector<float>{0, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
-  EXPECT_EQ(produced, (std::vector<bool>{true, false}));
+  s.store.set_values(s.first, std::vector<float>{1, 2, 3, 4, 5, 6});
+  s.store.set_values(s.second, std::vector<float>(5000, 7.0F));
+  const at::Tensor expected = at::zeros({3 * kNormBlock});
+  expected.narrow(0, 0, 6).copy_(at::arange(1, 7, at::kFloat));
+  expected.narrow(0, kNormBlock, 5000).fill_(7.0);
+  EXPECT_TRUE(at::equal(s.group_of(s.first).values, expected));
+  EXPECT_EQ(s.store.host_values(s.first), (std::vector<float>{1, 2, 3, 4, 5, 6}));
 }
 
-TEST(ScatterGradients, TheSumOfTwoGradientsReachesThePlaceThatOneOfThemStandsIn) {
+TEST(ParameterStore, BucketsAreOfWholeParameters) {
+  const Store s(/*bucket_elems=*/4);
+  EXPECT_EQ(s.group_of(s.first).layout.buckets().size(), 2U);
+  EXPECT_EQ(s.place(s.second).bucket, 1);
+  EXPECT_EQ(s.place(s.second).offset, 3 * kNormBlock);  // every bucket is a multiple of pad_to
+}
+
+TEST(ParameterStore, TheChecksumSeesEveryBitOfEveryParameter) {
   Store s;
-  GradientPlaces places(s.store, s.flat);
-  at::Tensor first = places.open(s.first);
-  first.fill_(3.0F);
-  std::vector<bool> produced;
-  s.store.scatter_gradients({first + at::ones({2, 3}), at::zeros({5})}, s.flat, produced);
-  EXPECT_EQ(std::vector<float>(s.flat.begin(), s.flat.begin() + 6), std::vector<float>(6, 4.0F));
+  std::int64_t before = s.store.checksum();
+  for (const int id : {s.table, s.first, s.frozen, s.adapter, s.second}) {
+    const at::NoGradGuard no_grad;
+    *(s.store.tensor(id).view(at::kInt).data_ptr<std::int32_t>() + 3) ^= 1;
+    EXPECT_NE(s.store.checksum(), before) << s.store.info(id).name;
+    before = s.store.checksum();
+  }
+}
+
+TEST(ParameterStore, ParametersAreDeclaredBeforeTheyAreAllocated) {
+  Store s;
+  EXPECT_THROW(s.store.add("late", {1}, ParameterGroup::kBase, true, true), Error);
 }
 
 }  // namespace

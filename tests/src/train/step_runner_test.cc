@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <utility>
 
 #include "src/train/calibrator.h"
+#include "src/train/owned_state.h"
 #include "tests/support/calibrated_range.h"
 #include "tests/support/tiny_training.h"
 
@@ -23,15 +25,19 @@ struct Curve {
   bool operator==(const Curve&) const = default;
 };
 
-// Both of AdamW's moments without padding, from all ranks.
+// Both of AdamW's moments, of every element in order, from all ranks.
 std::vector<float> moments_of(TinyRank& rank, dist::Communicator& comm) {
-  std::vector<float> moments;
-  for (const std::span<float> mine : {rank.runner().optimizer().exp_avg(), rank.runner().optimizer().exp_avg_sq()}) {
-    std::vector<float> all(mine.size() * static_cast<std::size_t>(comm.size()));
-    comm.all_gather(view(std::span<const float>(mine)), view(std::span(all)));
-    all.resize(static_cast<std::size_t>(rank.model().parameters().trainable_elems()));
-    moments.insert(moments.end(), all.begin(), all.end());
+  const ParameterStore& store = rank.model().parameters();
+  std::vector<std::int64_t> begins;
+  std::int64_t end = 0;
+  for (const ParameterInfo& info : store.infos()) begins.push_back(std::exchange(end, end + info.elems));
+  std::vector<float> moments(static_cast<std::size_t>(2 * end));
+  for (const OwnedState& own : owned_state(store, rank.runner().optimizer())) {
+    const std::int64_t at = begins[static_cast<std::size_t>(own.id)] + own.first;
+    std::copy(own.exp_avg.begin(), own.exp_avg.end(), moments.begin() + at);
+    std::copy(own.exp_avg_sq.begin(), own.exp_avg_sq.end(), moments.begin() + end + at);
   }
+  comm.all_reduce(view(std::span(moments)), dist::ReduceOp::kSum);  // to the others' zeros
   return moments;
 }
 
@@ -92,6 +98,22 @@ TEST(StepRunner, RankCountsThatDifferByAPowerOfTwoComputeTheSameBits) {
   }
 }
 
+// One pass after the other: on one rank the sum of the passes in order, on two the sum of two halves.
+TEST(StepRunner, ARunningSumAgreesWithTheTreeToRoundingAndDependsOnTheRanks) {
+  StepRunnerOptions running = test::tiny_options();
+  running.train.accumulate = Accumulate::kRunning;
+  const Curve tree = train(1, 4, 8), one = train(1, 4, 8, running), two = train(2, 4, 8, running);
+  EXPECT_EQ(one.losses[0], tree.losses[0]);
+  EXPECT_NE(one.norms[0], tree.norms[0]);
+  EXPECT_NEAR(one.norms[0], tree.norms[0], 1e-6 * tree.norms[0]);
+  EXPECT_NE(one.norms[0], two.norms[0]);
+  EXPECT_NEAR(one.norms[0], two.norms[0], 1e-6 * tree.norms[0]);
+  EXPECT_NEAR(one.losses[3], tree.losses[3], 1e-3);
+  // With threads as without them, and again.
+  running.threads = 3;
+  EXPECT_EQ(train(1, 4, 8, running), one);
+}
+
 TEST(StepRunner, LearnsOnCodesWithEightBitGradients) {
   const Curve curve = train(1, 60, 8);
   EXPECT_LT(curve.losses.back(), curve.losses.front() - 1.0);
@@ -146,9 +168,10 @@ TEST(StepRunner, ANanOnOneRankMakesAllSkipAndChangesNothing) {
     rank.step(0, 8, 8);
     const std::vector<float> before = rank.parameters();
     const std::vector<std::int64_t> steps = rank.runner().optimizer().steps();
-    rank.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
-      if (step == 1 && micro_batch == 5) flat[17] = std::nanf("");
-    });
+    rank.runner().set_gradient_hook(
+        [](std::int64_t step, std::int64_t micro_batch, int id, const at::Tensor& gradient) {
+          if (step == 1 && micro_batch == 5 && id == 3) gradient[7].fill_(std::nanf(""));
+        });
     const StepOutcome bad = rank.step(1, 8, 8);
     EXPECT_TRUE(bad.skipped);
     EXPECT_EQ(rank.parameters(), before);
@@ -252,15 +275,18 @@ TEST(StepRunner, AMicroBatchIsTheTrainingPassOfItsSamplesSeedStepAndIndex) {
                                            .step = 3,
                                            .micro_batch = static_cast<std::uint64_t>(micro_batch)});
         };
-        rank.runner().set_gradient_hook([&](std::int64_t, std::int64_t micro_batch, std::span<float> flat) {
-          const std::vector<at::Tensor> want = pass(micro_batch).gradients.parameters;
-          std::vector<float> expected(flat.size());
-          std::vector<bool> produced;
-          model.parameters().scatter_gradients(want, expected, produced);
-          EXPECT_TRUE(std::equal(flat.begin(), flat.end(), expected.begin())) << micro_batch;
-        });
+        std::int64_t of = -1;  // `want`'s micro-batch
+        std::vector<at::Tensor> want;
+        int compared = 0;
+        rank.runner().set_gradient_hook(
+            [&](std::int64_t, std::int64_t micro_batch, int id, const at::Tensor& gradient) {
+              if (std::exchange(of, micro_batch) != micro_batch) want = pass(micro_batch).gradients.parameters;
+              EXPECT_TRUE(at::equal(gradient, want[static_cast<std::size_t>(id)])) << micro_batch << " " << id;
+              ++compared;
+            });
         for (std::int64_t i = 0; i < 8; ++i) sum += pass(i).loss.item<double>();
         EXPECT_NEAR(rank.step(3, 6, 5).loss, sum / 8, 1e-9);
+        EXPECT_EQ(compared, 8 / ranks * model.parameters().count());
       });
     }
   }

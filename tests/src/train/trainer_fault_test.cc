@@ -16,9 +16,10 @@ TEST_F(TrainerTest, NonFiniteStepsAreSkippedCountedAndThenEndTheRunWithACheckpoi
   TrainerOptions o = options("run", 20);
   try {
     train(o, 2, {.granularity = Granularity::kToken}, [](Trainer& trainer) {
-      trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
-        if ((step == 2 || step >= 5) && micro_batch == 1) flat[0] = INFINITY;
-      });
+      trainer.runner().set_gradient_hook(
+          [](std::int64_t step, std::int64_t micro_batch, int id, const at::Tensor& gradient) {
+            if ((step == 2 || step >= 5) && micro_batch == 1 && id == 0) gradient[0].fill_(INFINITY);
+          });
     });
     FAIL() << "a diverged run went on";
   } catch (const Error& error) {
@@ -33,9 +34,10 @@ TEST_F(TrainerTest, NonFiniteStepsAreSkippedCountedAndThenEndTheRunWithACheckpoi
   EXPECT_EQ(state.consumed_samples, 5 * 16);
   // Without the cause the same command goes on as if there had been none.
   const Prepare second_step = [](Trainer& trainer) {
-    trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
-      if (step == 2 && micro_batch == 1) flat[0] = INFINITY;
-    });
+    trainer.runner().set_gradient_hook(
+        [](std::int64_t step, std::int64_t micro_batch, int id, const at::Tensor& gradient) {
+          if (step == 2 && micro_batch == 1 && id == 0) gradient[0].fill_(INFINITY);
+        });
   };
   const End resumed = train(o, 2, {.granularity = Granularity::kToken}, second_step);
   EXPECT_EQ(resumed.parameters,
@@ -111,8 +113,8 @@ TEST_F(TrainerTest, ABitFlippedOnOneReplicaIsFound) {
     Trainer trainer(
         o,
         {.model = model, .lora = mine.lora, .train_tokens = tokens, .val_tokens = held_out, .comm = comm, .log = log});
-    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
-      if (step != 2 || micro_batch != 2) return;  // the first of rank 1's two
+    trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, int id, const at::Tensor&) {
+      if (step != 2 || micro_batch != 2 || id != 0) return;  // the first of rank 1's two
       const at::NoGradGuard no_grad;
       std::int32_t* const word = model.parameters().tensor(0).view(at::kInt).data_ptr<std::int32_t>() + 5;
       *word ^= 1;
@@ -136,7 +138,7 @@ TEST_F(TrainerTest, TheStepThatMemoryDoesNotSufficeForIsDoneAgainInSmallerPasses
   const auto hook = [](bool always) {
     return [always](Trainer& trainer) {
       StepRunner* const runner = &trainer.runner();
-      runner->set_gradient_hook([=](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
+      runner->set_gradient_hook([=](std::int64_t step, std::int64_t micro_batch, int, const at::Tensor&) {
         if (step >= 3 && micro_batch * runner->micro_batch_size() >= 8 && (always || runner->micro_batch_size() > 1))
           throw std::bad_alloc();
       });
@@ -175,9 +177,10 @@ TEST_F(TrainerTest, AnUpdateThatWouldNotBeFiniteEndsTheRunAndIsNotSaved) {
   o.optim.clip_norm = 0.0;
   try {
     train(o, 2, {.granularity = Granularity::kToken}, [](Trainer& trainer) {
-      trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t micro_batch, std::span<float> flat) {
-        if (step == 5 && micro_batch == 0) flat[0] = 1e30F;
-      });
+      trainer.runner().set_gradient_hook(
+          [](std::int64_t step, std::int64_t micro_batch, int id, const at::Tensor& gradient) {
+            if (step == 5 && micro_batch == 0 && id == 0) gradient[0].fill_(1e30F);
+          });
     });
     FAIL() << "finished";
   } catch (const dist::AgreedError& error) {

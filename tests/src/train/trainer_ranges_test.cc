@@ -18,7 +18,7 @@ TEST_F(TrainerTest, CalibratedRangesAreKeptInTheCheckpoint) {
   train(
       part, 2, calibrated,
       [&](Trainer& trainer) {
-        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, int, const at::Tensor&) {
           if (step == 3) signal = 15;
         });
       },
@@ -92,7 +92,7 @@ TEST_F(TrainerTest, RangesTakenAnewAreTheSameRunOnAnyRanksAndAfterAResume) {
     const End stopped = train(
         part, 2, calibrated,
         [&](Trainer& trainer) {
-          trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+          trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, int, const at::Tensor&) {
             if (step == stop) signal = 15;
           });
         },

@@ -19,7 +19,7 @@ TEST_F(TrainerTest, ARunStoppedAndResumedContinuesBitForBit) {
   const End stopped = train(
       part, 2, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
-        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, int, const at::Tensor&) {
           if (step == 6) signal = 15;
         });
       },
@@ -87,7 +87,7 @@ TEST_F(TrainerTest, AResumeOnOtherRanksGivesTheSameRun) {
   train(
       part, 4, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
-        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, int, const at::Tensor&) {
           if (step == 2) signal = 10;
         });
       },
@@ -142,7 +142,7 @@ TEST_F(TrainerTest, TheSameCommandThatWentBackGoesOnWhenItIsStartedAgain) {
   std::atomic<int> signal{0};
   const auto stop_at = [&](std::int64_t at) {
     return [&signal, at](Trainer& trainer) {
-      trainer.runner().set_gradient_hook([&signal, at](std::int64_t step, std::int64_t, std::span<float>) {
+      trainer.runner().set_gradient_hook([&signal, at](std::int64_t step, std::int64_t, int, const at::Tensor&) {
         if (step == at) signal = 15;
       });
     };
@@ -151,7 +151,7 @@ TEST_F(TrainerTest, TheSameCommandThatWentBackGoesOnWhenItIsStartedAgain) {
   signal = 0;
   std::int64_t first = -1;
   EXPECT_TRUE(train(back, 1, {.granularity = Granularity::kToken}, [&](Trainer& trainer) {
-                trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+                trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, int, const at::Tensor&) {
                   if (first < 0) first = step;
                 });
               }).result.finished);
@@ -205,7 +205,7 @@ TEST_F(TrainerTest, EarlyStoppingIsTheSameOverAResume) {
   train(
       o, 1, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
-        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, int, const at::Tensor&) {
           if (step == 3 && micro_batch == 7) signal = 15;
         });
       },
@@ -288,7 +288,7 @@ TEST_F(TrainerTest, ASignalBeforeTheTableLeavesTheTableToTheNextStart) {
   const End end = train(
       o, 2, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
-        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, std::span<float>) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, int, const at::Tensor&) {
           if (step == 3 && micro_batch == 7) signal = 15;
         });
       },
@@ -316,7 +316,8 @@ TEST_F(TrainerTest, ASignalInALongStepIsObeyedBetweenMicroBatches) {
   const End stopped = train(
       o, 2, {.granularity = Granularity::kToken},
       [&](Trainer& trainer) {
-        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, std::span<float>) {
+        trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t, int id, const at::Tensor&) {
+          if (id != 0) return;
           if (step == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // each pass asks
           if (step == 0 && ++passes == 2) signal = 15;
         });

@@ -87,8 +87,8 @@ TEST_F(TrainerTest, WritesMetricsEverySoManyStepsOfTheLastAndOfSkippedOnes) {
   TrainerOptions o = options("run", 10);
   o.train.log_every = 4;
   train(o, 1, {.granularity = Granularity::kToken}, [](Trainer& trainer) {
-    trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t, std::span<float> flat) {
-      if (step == 5) flat[0] = NAN;
+    trainer.runner().set_gradient_hook([](std::int64_t step, std::int64_t, int id, const at::Tensor& gradient) {
+      if (step == 5 && id == 0) gradient[0].fill_(NAN);
     });
   });
   std::string steps;

@@ -1,0 +1,42 @@
+#include "src/optim/global_norm.h"
+
+#include <cmath>
+
+#include "kernels/common/cuda_device.h"
+#include "kernels/common/error.h"
+#include "kernels/optim/adamw_flat.h"
+
+namespace qat {
+
+GlobalNorm::GlobalNorm(const OptimLayout& layout, dist::FlatMemory& memory)
+    : order_(layout.norm_order()),
+      own_blocks_(layout.own_elems() / kNormBlock),
+      scratch_(memory.allocate(own_blocks_ * static_cast<std::int64_t>(sizeof(double) / sizeof(float)))) {}
+
+double GlobalNorm::operator()(dist::Communicator& comm, const kernels::Exec& exec,
+                              std::span<const dist::BucketShards> grads) {
+  const std::span<double> sums(reinterpret_cast<double*>(scratch_.get()), static_cast<std::size_t>(own_blocks_));
+  std::size_t done = 0;
+  for (const dist::BucketShards& buckets : grads) {
+    for (const std::span<const float> shard : buckets) {
+      const std::size_t blocks = shard.size() / kNormBlock;
+      QAT_CHECK(shard.size() % kNormBlock == 0 && blocks <= sums.size() - done,
+                "shards are cut at multiples of kNormBlock");
+      kernels::block_sum_squares(exec, shard, kNormBlock, sums.subspan(done, blocks));
+      done += blocks;
+    }
+  }
+  QAT_CHECK(done == sums.size(), "a norm is that of all groups");
+  std::vector<double> mine(sums.size());
+  if (exec.device == Device::kCuda)
+    cuda_copy_to_host(mine.data(), sums.data(), sums.size_bytes(), exec.stream);
+  else
+    mine.assign(sums.begin(), sums.end());
+  std::vector<double> all(mine.size() * static_cast<std::size_t>(comm.size()));
+  comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
+  double sum = 0.0;
+  for (const std::int32_t block : order_) sum += all[static_cast<std::size_t>(block)];
+  return std::sqrt(sum);
+}
+
+}  // namespace qat

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "dist/comm/communicator.h"
+#include "dist/grad/flat_memory.h"
+#include "kernels/common/exec.h"
+#include "src/optim/optim_layout.h"
+
+namespace qat {
+
+// The norm of a gradient whose shards lie on all ranks: squares are summed in double within each block of kNormBlock
+// elements of a tensor (kernels/optim/adamw_flat.h), then block after block of each tensor, tensor after tensor in the
+// layout's order. So it has the same bits however the tensors are put into groups, buckets and shards.
+class GlobalNorm {
+ public:
+  // memory: on the gradients' device, for the blocks' sums.
+  GlobalNorm(const OptimLayout& layout, dist::FlatMemory& memory);
+
+  // Collective, the same on every rank; waits for the device. grads: by group and bucket, this rank's shards, with
+  // zeros between the tensors.
+  double operator()(dist::Communicator& comm, const kernels::Exec& exec, std::span<const dist::BucketShards> grads);
+
+ private:
+  std::vector<std::int32_t> order_;
+  std::int64_t own_blocks_;
+  std::shared_ptr<float> scratch_;  // own_blocks_ doubles
+};
+
+}  // namespace qat

@@ -1,0 +1,61 @@
+// The global norm against its definition, over ranks, buckets and groups.
+#include "src/optim/global_norm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "dist/comm/local_comm.h"
+#include "kernels/common/error.h"
+#include "kernels/optim/adamw_flat.h"
+#include "tests/support/optim_layouts.h"
+
+namespace qat {
+namespace {
+
+float gradient(std::size_t tensor, std::int64_t element) {
+  return static_cast<float>(std::sin(static_cast<double>(element * 7 + static_cast<std::int64_t>(tensor)))) /
+         static_cast<float>(tensor + 1);
+}
+
+// Block after block of each tensor, tensor after tensor.
+double by_definition() {
+  double sum = 0.0;
+  for (std::size_t t = 0; t < test::kTensorElems.size(); ++t) {
+    std::vector<float> tensor;
+    for (std::int64_t i = 0; i < test::kTensorElems[t]; ++i) tensor.push_back(gradient(t, i));
+    std::vector<double> blocks(static_cast<std::size_t>((test::kTensorElems[t] + kNormBlock - 1) / kNormBlock));
+    kernels::block_sum_squares({}, tensor, kNormBlock, blocks);
+    for (const double block : blocks) sum += block;
+  }
+  return std::sqrt(sum);
+}
+
+TEST(GlobalNorm, HasTheSameBitsOverAnyRanksBucketsAndGroups) {
+  const double expected = by_definition();
+  for (const int ranks : {1, 2, 3, 4, 6, 8}) {
+    for (const std::int64_t bucket_elems : test::kBucketSizes) {
+      const OptimLayout layout = test::two_groups(ranks, bucket_elems);
+      const auto flat = test::flat_values(layout, gradient);
+      dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+        GlobalNorm norm(layout, *dist::host_flat_memory());
+        const auto shards = test::shards_of(layout, comm.rank(), flat);
+        for (int turn = 0; turn < 2; ++turn)
+          EXPECT_EQ(norm(comm, {}, shards), expected) << ranks << " ranks, buckets of " << bucket_elems;
+      });
+    }
+  }
+}
+
+TEST(GlobalNorm, IsThatOfAllGroups) {
+  const OptimLayout layout = test::two_groups(1, test::kBucketSizes[0]);
+  const auto flat = test::flat_values(layout, gradient);
+  auto shards = test::shards_of(layout, 0, flat);
+  const auto comm = dist::make_single_comm();
+  GlobalNorm norm(layout, *dist::host_flat_memory());
+  shards.pop_back();
+  EXPECT_THROW((void)norm(*comm, {}, shards), Error);
+}
+
+}  // namespace
+}  // namespace qat
