@@ -140,7 +140,7 @@ void expect_little_memory(const fs::path& root, std::int64_t embd) {
 // with the width, so that this is the harder case.
 TEST_F(SaveMemory, ARankAddsLessThanThreeTenthsOfItsOwnShare) {
   if (QAT_COUNTS_MEMORY == 0) GTEST_SKIP() << "a sanitizer counts allocations itself";
-  expect_little_memory(root_, /*embd=*/512);
+  expect_little_memory(root_, /*embd=*/320);
 }
 
 // 4.3 GB on the disk: --gtest_also_run_disabled_tests --gtest_filter='SaveMemory.*'
