@@ -19,6 +19,7 @@
 #include "src/base/file.h"
 #include "src/base/run_lock.h"
 #include "src/checkpoint/reader.h"
+#include "src/checkpoint/shared_folder.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
 #include "src/train/preflight.h"
@@ -143,6 +144,8 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
                       [&] { doubts = check_before_training(options, train_tokens, val_tokens); });
 
   const std::unique_ptr<RunLock> lock = open_run_folder(world, agreed);
+  const std::vector<std::string> hosts = dist::gather_strings(world.comm(), world.session().host_name());
+  require_shared_folder(config.run.dir, "run.dir", hosts, world.comm());
   status.open(config.run.dir, lock.get());
   const bool terminal = output_is_terminal();
   std::optional<Progress> progress;
@@ -183,7 +186,7 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
                                  for (const std::string& line : world.watchdog()->take_warnings()) log.warning(line);
                                },
                            .board = &world.board(),
-                           .hosts = dist::gather_strings(world.comm(), world.session().host_name())};
+                           .hosts = hosts};
   std::optional<Trainer> trainer;
   on_every_rank(
       world, "training",

@@ -30,6 +30,11 @@ std::string cause_of(const std::string& description) {
 
 }  // namespace
 
+std::unique_lock<std::recursive_mutex> h5_lock() {
+  static std::recursive_mutex mutex;
+  return std::unique_lock(mutex);
+}
+
 void h5_prepare() {
   static std::once_flag once;
   std::call_once(once, [] { (void)H5dont_atexit(); });
@@ -37,7 +42,10 @@ void h5_prepare() {
   (void)H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 
-std::int64_t h5_open_objects() { return H5Fget_obj_count(static_cast<hid_t>(H5F_OBJ_ALL), H5F_OBJ_ALL); }
+std::int64_t h5_open_objects() {
+  const auto lock = h5_lock();
+  return H5Fget_obj_count(static_cast<hid_t>(H5F_OBJ_ALL), H5F_OBJ_ALL);
+}
 
 void throw_h5_error(const char* call, const std::filesystem::path& file, const char* source, int line) {
   std::vector<std::string> frames;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -10,7 +11,11 @@ namespace qat {
 
 using H5Id = std::int64_t;  // hid_t; h5_handle.cc asserts that they are one type
 
-// Owns one HDF5 identifier (file, dataset, dataspace, ...) and the function that closes it.
+// HDF5 takes one thread at a time, over all files of the process. Whoever calls it holds this lock, for no longer than
+// the calls that belong together; the same thread may take it again.
+std::unique_lock<std::recursive_mutex> h5_lock();
+
+// Owns one HDF5 identifier (file, dataset, dataspace, ...) and the function that closes it: under h5_lock(), too.
 class H5Handle {
  public:
   using Closer = int (*)(H5Id);  // H5Dclose and its like

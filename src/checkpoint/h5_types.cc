@@ -75,8 +75,8 @@ std::optional<DType> h5_dtype(H5Id type) {
   return std::nullopt;
 }
 
-std::vector<H5Size> h5_chunk_shape(const Shape& shape, std::int64_t element_bytes) {
-  std::vector<H5Size> chunk(shape.size(), 1);
+H5Extents h5_chunk_shape(const Shape& shape, std::int64_t element_bytes) {
+  H5Extents chunk(shape.size(), 1);
   std::int64_t inner_bytes = element_bytes;
   for (std::size_t axis = shape.size(); axis-- > 0;) {
     const std::int64_t fitting = std::max<std::int64_t>(1, kChunkBytes / inner_bytes);

@@ -3,14 +3,11 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
 
 #include "src/checkpoint/h5_file.h"
 #include "src/checkpoint/h5_handle.h"
 
 namespace qat {
-
-using H5Size = unsigned long long;  // hsize_t
 
 // The predefined type: little-endian in a file, native in memory. DType::kBFloat16 has none: Error(kInternal).
 H5Id h5_type(DType dtype, bool in_file);
@@ -20,6 +17,6 @@ std::optional<DType> h5_dtype(H5Id type);
 
 // Whole trailing axes while they fit a chunk of a few MiB; the axis that is cut is cut evenly, so that the padding of
 // the last chunk stays below one row per chunk. No extent of `shape` is 0.
-std::vector<H5Size> h5_chunk_shape(const Shape& shape, std::int64_t element_bytes);
+H5Extents h5_chunk_shape(const Shape& shape, std::int64_t element_bytes);
 
 }  // namespace qat

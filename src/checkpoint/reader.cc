@@ -112,13 +112,11 @@ CheckpointReader CheckpointReader::open(const fs::path& folder, const ReadOption
 
 CheckpointReader CheckpointReader::open_plainly(const fs::path& folder, const ReadOptions& options) {
   try {
-    const Manifest manifest = read_manifest(folder, options.verify_hash);
-    H5File file = H5File::open(folder / kCheckpointFileName);
-    CheckpointReader reader({folder, manifest.step, manifest.bytes()}, std::move(file));
-    if (const auto step = reader.attribute<std::int64_t>("/", "step"); step != manifest.step) {
-      throw Error(ErrorKind::kCheckpoint, fmt::format("{} is of step {}, {} of step {}", kCheckpointFileName, step,
-                                                      kManifestName, manifest.step));
-    }
+    CheckpointReader reader(folder, read_manifest(folder, options.verify_hash));
+    reader.require_step(reader.file_);
+    if (options.hold_files)
+      for (const ManifestFile& file : reader.manifest_.files)
+        if (file.name != kCheckpointFileName) (void)reader.shard(file.name);
     return reader;
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kInternal) throw;
@@ -127,14 +125,60 @@ CheckpointReader CheckpointReader::open_plainly(const fs::path& folder, const Re
   }
 }
 
-void CheckpointReader::read_tensor(std::string_view name, const Shape& shape, BufferView out) const {
-  file_.read_dataset(name, shape, out);
+CheckpointReader::CheckpointReader(const fs::path& folder, Manifest manifest)
+    : info_{folder, manifest.step, manifest.bytes()},
+      manifest_(std::move(manifest)),
+      file_(H5File::open(folder / kCheckpointFileName)) {}
+
+// Folders can be put together by hand, of files of several saves.
+void CheckpointReader::require_step(const H5File& file) const {
+  const Attribute step = file.attribute("/", "step");
+  const std::int64_t* found = std::get_if<std::int64_t>(&step);
+  if (found == nullptr || *found != info_.step)
+    throw Error(ErrorKind::kCheckpoint,
+                fmt::format("{} is of step {}, {} of step {}", file.path().filename().string(),
+                            found == nullptr ? "?" : std::to_string(*found), kManifestName, info_.step));
 }
 
-void CheckpointReader::throw_wrong_type(const TensorInfo& found, DType expected) const {
+const H5File& CheckpointReader::shard(const std::string& name) const {
+  if (const auto open = shards_.find(name); open != shards_.end()) return open->second;
+  const auto listed = [&](const ManifestFile& file) { return file.name == name && name != kCheckpointFileName; };
+  if (std::none_of(manifest_.files.begin(), manifest_.files.end(), listed))
+    throw Error(ErrorKind::kCheckpoint, fmt::format("{}: its tensors lie in {}, which {} does not list",
+                                                    file_.path().string(), name, kManifestName));
+  const H5File& file = shards_.emplace(name, H5File::open(info_.folder / name)).first->second;
+  require_step(file);
+  return file;
+}
+
+void CheckpointReader::read_elements(std::string_view name, const Shape& shape, std::int64_t first,
+                                     BufferView out) const {
+  const std::vector<VirtualPart> parts = file_.virtual_parts(name);
+  if (parts.empty()) return file_.read_elements(name, shape, first, out);
+  if (const TensorInfo found = tensor_info(name); found.dtype != out.dtype || found.shape != shape)
+    throw_different(found, out.dtype, shape);
+  QAT_CHECK(first >= 0 && out.elems >= 0 && first <= element_count(shape) - out.elems,
+            std::string(name) + ": the buffer does not fit");
+  auto* const bytes = static_cast<std::byte*>(out.data);
+  for (const VirtualPart& part : parts) {
+    const std::int64_t begin = std::max(first, part.first);
+    const std::int64_t end = std::min(first + out.elems, part.first + part.elems);
+    if (begin >= end) continue;
+    shard(part.file).read_axis(
+        part.dataset, part.source_first + begin - part.first,
+        {bytes + static_cast<std::size_t>(begin - first) * size_of(out.dtype), end - begin, out.dtype});
+  }
+}
+
+void CheckpointReader::read_tensor(std::string_view name, const Shape& shape, BufferView out) const {
+  QAT_CHECK(element_count(shape) == out.elems, std::string(name) + ": the buffer does not fit");
+  read_elements(name, shape, /*first=*/0, out);
+}
+
+void CheckpointReader::throw_different(const TensorInfo& found, DType expected, const Shape& shape) const {
   throw Error(ErrorKind::kCheckpoint,
               fmt::format("{}: tensor {}: expected {}, found {}", file_.path().string(), found.name,
-                          describe(expected, found.shape), describe(found.dtype, found.shape)));
+                          describe(expected, shape), describe(found.dtype, found.shape)));
 }
 
 std::optional<CheckpointReader> open_newest_valid(const fs::path& path,

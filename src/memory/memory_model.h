@@ -2,7 +2,7 @@
 // counted, and the formulas, follow the code that allocates; the constants are measured (benchmarks/README.md).
 //
 // A rank holds some things all the time (parameters, gradient sums, optimizer, weights as codes) and others at their
-// moment (the activations of its passes; the loss; evaluation; a checkpoint's gathered moments). The estimate is that
+// moment (the activations of its passes; the loss; evaluation; a checkpoint's blocks). The estimate is that
 // of the worst moment.
 #pragma once
 

@@ -1,5 +1,5 @@
-// A training run as a checkpoint: parameters, optimizer shards, calibrated ranges and counters. Tensors are written
-// whole, so that a checkpoint loads on any number of ranks.
+// A training run as a checkpoint: parameters, optimizer state, calibrated ranges and counters. Every rank writes what
+// it owns (src/train/run_pieces.h); a checkpoint loads on any number of ranks.
 #pragma once
 
 #include <filesystem>
@@ -16,17 +16,20 @@
 
 namespace qat {
 
-// Collective. Rank 0 writes below `root` and returns when the checkpoint is durable; a failure there is thrown on every
-// rank. `ranges`: those that evaluation has of its own at this very state of training. Returns the folder.
-std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, Gpt2& model,
+// Collective: writes below `root`, which all ranks see, and returns when the checkpoint is durable; a failure of any
+// rank is thrown on every rank. `ranges`: those that evaluation has of its own at this very state of training. Returns
+// the folder.
+std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
                                ShardedAdamW& optimizer, dist::Communicator& comm, const EvaluationRanges& ranges = {});
 
-// Collective: rank 0 reads and broadcasts, so that only it needs the file system. `reader` is null on other ranks.
+// Collective, as the following: `reader` is rank 0's, and null on other ranks. Rank 0 reads and broadcasts, some MiB at
+// a time, so that only it needs the checkpoint's file system.
 // Parameters, and training's calibrated ranges unless they are kInitialValues; throws Error(kCheckpoint) on every rank
 // if check_structure refuses the checkpoint for a model of `config_json`. Adapters that it may lack keep their values.
 // Returns rank 0's lines for the log: what is loaded otherwise than it was saved.
 std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm,
                                     LoadFor purpose, const std::string& config_json);
+// Every rank reads its own part of the moments, from the checkpoint's folder, which it must see.
 void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAdamW& optimizer,
                     dist::Communicator& comm);
 TrainState load_state(const CheckpointReader* reader, dist::Communicator& comm);

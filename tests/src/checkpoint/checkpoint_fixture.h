@@ -14,9 +14,10 @@
 #include <string>
 #include <vector>
 
+#include "dist/comm/local_comm.h"
 #include "kernels/common/error.h"
 #include "src/checkpoint/reader.h"
-#include "src/checkpoint/writer.h"
+#include "src/checkpoint/sharded_save.h"
 
 namespace qat::testing {
 
@@ -60,16 +61,22 @@ inline void flip_bit(const std::filesystem::path& path, std::size_t at, int bit)
   file.put(flipped);
 }
 
-// The content depends on `value` alone: which save a loaded checkpoint came from shows in every element.
+// As a run of one rank saves. The content depends on `value` alone: which save a loaded checkpoint came from shows in
+// every element.
 inline CheckpointInfo save_small(const std::filesystem::path& root, std::int64_t step, std::int64_t value,
                                  std::int64_t rows = 16) {
-  CheckpointWriter writer = CheckpointWriter::begin(root, step);
   const std::vector<float> weight(static_cast<std::size_t>(rows * 8), static_cast<float>(value));
-  writer.write_tensor("/model/transformer.wte.weight", {rows, 8}, view(weight));
-  writer.write_tensor("/optimizer/step/transformer.wte.weight", {}, content(std::vector<std::int64_t>{value}));
-  writer.set_attribute("/model/transformer.wte.weight", "layout", std::string("vocab,embd"));
-  writer.set_attribute("/state", "value", value);
-  return writer.commit();
+  const TensorPiece piece{"/model/transformer.wte.weight", {rows, 8}, 0, content(weight)};
+  const auto rest = [&](CheckpointWriter& writer) {
+    writer.write_tensor("/optimizer/step/transformer.wte.weight", {}, content(std::vector<std::int64_t>{value}));
+    writer.set_attribute("/model/transformer.wte.weight", "layout", std::string("vocab,embd"));
+    writer.set_attribute("/state", "value", value);
+  };
+  const auto comm = dist::make_single_comm();
+  ShardedSave save(root, step, {piece}, rest, *comm);
+  save.write();
+  const std::filesystem::path folder = save.finish();
+  return {folder, step, read_manifest(folder, /*hash=*/false).bytes()};
 }
 
 inline void expect_small(const CheckpointReader& reader, std::int64_t value) {

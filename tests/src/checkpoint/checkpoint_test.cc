@@ -32,7 +32,8 @@ TEST_F(Checkpoint, TensorsAndAttributesComeBackByName) {
   EXPECT_THAT(leftovers(root_ / "run" / "checkpoints"), IsEmpty());
   const CheckpointReader reader = CheckpointReader::open(saved.folder);
   EXPECT_EQ(reader.info().step, 200);
-  EXPECT_EQ(reader.info().bytes, static_cast<std::int64_t>(fs::file_size(saved.folder / kCheckpointFileName)));
+  EXPECT_EQ(reader.info().bytes, static_cast<std::int64_t>(fs::file_size(saved.folder / kCheckpointFileName) +
+                                                           fs::file_size(saved.folder / "rank_00000.h5")));
   expect_small(reader, 7);
   EXPECT_THAT(reader.tensor_names(),
               ElementsAre("/model/transformer.wte.weight", "/optimizer/step/transformer.wte.weight"));
@@ -75,22 +76,26 @@ TEST_F(Checkpoint, ARootThatCannotBeMadeIsNamed) {
 }
 
 // Every eleventh byte: HDF5's own checksums are tried on all of them (h5_file_test.cc), the hash sees no difference.
-TEST_F(Checkpoint, AFlippedBitInTheDataFileIsFoundByTheHash) {
+TEST_F(Checkpoint, AFlippedBitInADataFileIsFoundByTheHash) {
   const fs::path folder = save_small(root_, 1, 3).folder;
-  const fs::path file = folder / kCheckpointFileName;
-  const std::string good = read_bytes(file);
-  for (std::size_t at = 0; at < good.size(); at += 11) {
-    flip_bit(file, at, static_cast<int>(at % 8));
-    EXPECT_THROW((void)CheckpointReader::open(folder), Error) << "byte " << at;
-    flip_bit(file, at, static_cast<int>(at % 8));
-  }
-  EXPECT_NO_THROW((void)CheckpointReader::open(folder));
-  write_bytes(file, good.substr(0, good.size() - 1));
-  EXPECT_THAT(checkpoint_error([&] { (void)CheckpointReader::open(folder, {.verify_hash = false}); }),
-              AllOf(HasSubstr(folder.string()), HasSubstr("expected " + std::to_string(good.size()) + " bytes, found " +
+  for (const char* name : {kCheckpointFileName, "rank_00000.h5"}) {
+    const fs::path file = folder / name;
+    const std::string good = read_bytes(file);
+    for (std::size_t at = 0; at < good.size(); at += 11) {
+      flip_bit(file, at, static_cast<int>(at % 8));
+      EXPECT_THROW((void)CheckpointReader::open(folder), Error) << name << ", byte " << at;
+      flip_bit(file, at, static_cast<int>(at % 8));
+    }
+    EXPECT_NO_THROW((void)CheckpointReader::open(folder));
+    write_bytes(file, good.substr(0, good.size() - 1));
+    EXPECT_THAT(checkpoint_error([&] { (void)CheckpointReader::open(folder, {.verify_hash = false}); }),
+                AllOf(HasSubstr(file.string()), HasSubstr("expected " + std::to_string(good.size()) + " bytes, found " +
                                                           std::to_string(good.size() - 1))));
-  fs::remove(file);
-  EXPECT_THAT(checkpoint_error([&] { (void)CheckpointReader::open(folder); }), HasSubstr("missing"));
+    fs::remove(file);
+    EXPECT_THAT(checkpoint_error([&] { (void)CheckpointReader::open(folder); }),
+                AllOf(HasSubstr(file.string()), HasSubstr("missing")));
+    write_bytes(file, good);
+  }
 }
 
 TEST_F(Checkpoint, AFlippedBitInTheManifestIsFoundOrHarmless) {
@@ -200,14 +205,27 @@ TEST_F(ManifestText, ComesBackEqual) {
   EXPECT_EQ(example().bytes(), 1234);
 }
 
+TEST_F(ManifestText, OfVersionOneAndWithKeysOfALaterProgramIsRead) {
+  std::string text = to_json(example());
+  EXPECT_EQ(parse_manifest(text.replace(text.find("\"version\": 2"), 12, "\"version\": 1"), "m"), example());
+  text = to_json(example());
+  text.insert(text.find("\"step\""), R"("later": {"name": [1]}, )");
+  text.insert(text.find("\"xxh3\""), R"("sha256": "00", )");
+  EXPECT_EQ(parse_manifest(text, "m"), example());
+}
+
 TEST_F(ManifestText, SaysWhatIsWrong) {
   const auto with = [](const std::string& from, const std::string& to) {
     std::string text = to_json(example());
     EXPECT_NE(text.find(from), std::string::npos) << from;
     return text.replace(text.find(from), from.size(), to);
   };
-  EXPECT_THAT(error_of(with("\"version\": 1", "\"version\": 2")),
-              AllOf(HasSubstr("version 2"), HasSubstr("a newer one")));
+  for (const char* version : {"0", "3"})
+    EXPECT_THAT(error_of(with("\"version\": 2", std::string("\"version\": ") + version)),
+                AllOf(HasSubstr(std::string("version ") + version), HasSubstr("versions 1 to 2")));
+  for (const char* key : {"step", "files", "name", "bytes", "xxh3"})
+    EXPECT_THAT(error_of(with("\"" + std::string(key) + "\"", "\"other\"")),
+                HasSubstr("expected an object with \"" + std::string(key) + "\""));
   EXPECT_THAT(error_of(with("300", "-1")), HasSubstr("\"step\""));
   EXPECT_THAT(error_of(with("300", "3.5")), HasSubstr("\"step\""));
   EXPECT_THAT(error_of(with("300", "9223372036854775808")), HasSubstr("\"step\""));

@@ -4,9 +4,17 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <bit>
 #include <filesystem>
+#include <fstream>
+#include <optional>
+#include <set>
 
 #include "kernels/common/error.h"
+#include "src/base/file.h"
+#include "src/checkpoint/manifest.h"
+#include "src/checkpoint/writer.h"
+#include "src/train/owned_state.h"
 #include "src/train/range_state.h"
 #include "tests/support/calibrated_range.h"
 #include "tests/support/tiny_training.h"
@@ -175,6 +183,124 @@ TEST_F(RunStateTest, ABaseTrainedWithoutAdaptersLoadsOnlyWhereThatIsWanted) {
   EXPECT_EQ(rank.model().parameters().host_values(id), adapter);
   EXPECT_EQ(rank.model().parameters().host_values(weight),
             base.model().parameters().host_values(base.model().linears()[0].spec().weight));
+}
+
+// What all ranks together hold, with elements that say where they belong.
+struct Held {
+  static constexpr std::uint64_t kStart = 14695981039346656037ULL;
+  static std::uint64_t hash(std::span<const float> values, std::uint64_t hash = kStart) {
+    for (const float value : values) hash = (hash ^ std::bit_cast<std::uint32_t>(value)) * 1099511628211ULL;
+    return hash;
+  }
+  // Of parameters, moments and counts of updates, the same on every rank.
+  static std::uint64_t hash_of(TinyRank& rank, dist::Communicator& comm) {
+    std::uint64_t all = hash(rank.parameters());
+    for (const auto moment : {&OwnedState::exp_avg, &OwnedState::exp_avg_sq}) {
+      std::vector<float> whole(static_cast<std::size_t>(rank.model().parameters().trainable_elems()));
+      for_each_owned(rank, [&](const OwnedState& own, std::int64_t place, std::size_t i) {
+        whole.at(static_cast<std::size_t>(place)) = (own.*moment)[i];
+      });
+      comm.all_reduce(view(std::span(whole)), dist::ReduceOp::kSum);  // one owner each: the others' are zeros
+      all = hash(whole, all);
+    }
+    for (const std::int64_t steps : rank.runner().optimizer().steps())
+      all = all * 31 + static_cast<std::uint64_t>(steps);
+    return all;
+  }
+  static void fill(TinyRank& rank) {
+    for_each_owned(rank, [](const OwnedState& own, std::int64_t place, std::size_t i) {
+      own.exp_avg[i] = static_cast<float>(place) - 50'000.5F;
+      own.exp_avg_sq[i] = static_cast<float>(place) + 0.25F;
+    });
+    std::vector<std::int64_t>& steps = rank.runner().optimizer().steps();
+    for (std::size_t i = 0; i < steps.size(); ++i) steps[i] = static_cast<std::int64_t>(i) + 3;
+  }
+  // use(state, place of its element i among all trainable elements, i)
+  template <typename Use>
+  static void for_each_owned(TinyRank& rank, const Use& use) {
+    const ParameterStore& store = rank.model().parameters();
+    std::vector<std::int64_t> begin(static_cast<std::size_t>(store.count()));
+    std::int64_t place = 0;
+    for (int id = 0; id < store.count(); ++id) {
+      begin[static_cast<std::size_t>(id)] = place;
+      if (store.info(id).trainable) place += store.info(id).elems;
+    }
+    for (const OwnedState& own : owned_state(store, rank.runner().optimizer()))
+      for (std::size_t i = 0; i < own.exp_avg.size(); ++i)
+        use(own, begin[static_cast<std::size_t>(own.id)] + own.first + static_cast<std::int64_t>(i), i);
+  }
+};
+
+// Large enough for eight ranks to own something, and a batch that six and eight ranks share.
+TinyModel wide_model(bool freeze_base) {
+  TinyModel spec;
+  spec.config.n_embd = 64;
+  spec.config.vocab_size = 701;
+  spec.config.freeze_base = freeze_base;
+  spec.lora.rank = 16;
+  return spec;
+}
+StepRunnerOptions wide_options(std::uint64_t seed) {
+  StepRunnerOptions options = test::tiny_options();
+  options.train.batch_size = 48;
+  options.seed = seed;
+  return options;
+}
+
+// The same state as programs saved it before ranks had files: all tensors in checkpoint.h5.
+fs::path in_format_1(const CheckpointReader& reader, const fs::path& root) {
+  CheckpointWriter writer = CheckpointWriter::begin(root, reader.info().step);
+  save_train_state(writer, load_train_state(reader));
+  for (const std::string& name : reader.tensor_names()) {
+    if (name.starts_with("/state/")) continue;
+    const TensorInfo info = reader.tensor_info(name);
+    std::vector<std::byte> bytes(static_cast<std::size_t>(element_count(info.shape)) * size_of(info.dtype));
+    const BufferView values{bytes.data(), element_count(info.shape), info.dtype, Device::kCpu};
+    reader.read_tensor(name, info.shape, values);
+    writer.write_tensor(name, info.shape, ConstBufferView(values));
+  }
+  const fs::path folder = writer.commit().folder;
+  std::string manifest = read_file(folder / kManifestName);
+  std::ofstream(folder / kManifestName) << manifest.replace(manifest.find("\"version\": 2"), 12, "\"version\": 1");
+  return folder;
+}
+
+TEST_F(RunStateTest, WhatAnyNumberOfRanksSavedAnyNumberLoadsWithTheSameHash) {
+  for (const bool freeze_base : {false, true}) {
+    std::set<std::uint64_t> hashes;
+    const auto load_on = [&](int ranks, const fs::path& folder) {
+      dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+        TinyModel spec = wide_model(freeze_base);
+        TinyRank rank(spec, tokens_, comm, wide_options(/*seed=*/2));
+        std::optional<CheckpointReader> reader;
+        if (comm.rank() == 0) reader.emplace(CheckpointReader::open(folder));
+        const CheckpointReader* root = reader ? &*reader : nullptr;
+        load_model(root, rank.model(), comm, LoadFor::kResume, "{}");
+        load_optimizer(root, rank.model(), rank.runner().optimizer(), comm);
+        const std::uint64_t hash = Held::hash_of(rank, comm);
+        if (comm.rank() == 0) hashes.insert(hash);
+      });
+    };
+    for (const int saving : {1, 2, 3, 4, 6, 8}) {
+      fs::path folder;
+      dist::run_local_ranks(saving, [&](dist::Communicator& comm) {
+        TinyModel spec = wide_model(freeze_base);
+        TinyRank rank(spec, tokens_, comm, wide_options(/*seed=*/1));
+        Held::fill(rank);
+        const TrainState state{.step = saving, .config_json = "{}"};
+        const fs::path saved = save_run(root_, state, rank.model(), rank.runner().optimizer(), comm);
+        const std::uint64_t hash = Held::hash_of(rank, comm);
+        if (comm.rank() == 0) hashes.insert(hash), folder = saved;
+      });
+      EXPECT_EQ(fs::exists(folder / shard_file_name(saving - 1)), true) << saving;
+      for (const int loading : {1, 2, 3, 4, 6, 8}) load_on(loading, folder);
+      EXPECT_EQ(hashes.size(), 1U) << saving << " ranks saved";
+      if (saving != 4) continue;
+      const fs::path old = in_format_1(CheckpointReader::open(folder), root_ / "format 1");
+      for (const int loading : {1, 3, 8}) load_on(loading, old);
+      EXPECT_EQ(hashes.size(), 1U) << "format 1";
+    }
+  }
 }
 
 TEST_F(RunStateTest, MatricesSayHowTheyLie) {

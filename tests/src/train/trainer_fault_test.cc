@@ -190,6 +190,24 @@ TEST_F(TrainerTest, AnUpdateThatWouldNotBeFiniteEndsTheRunAndIsNotSaved) {
   EXPECT_EQ(list_checkpoints(root_ / "run/checkpoints").back().step, 4);
 }
 
+// A folder that cannot be made, since a file has its name.
+TEST_F(TrainerTest, ASaveThatFailsEndsTheRunOnAllRanksOrIsAWarning) {
+  TrainerOptions o = options("run", 4);
+  o.checkpoint.every = 2;
+  fs::create_directories(root_ / "run");
+  std::ofstream(root_ / "run/checkpoints") << "in the way";
+  try {
+    train(o, 2);
+    FAIL() << "went on";
+  } catch (const dist::AgreedError& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("cannot save the checkpoint of step 2"));
+  }
+  o.checkpoint.on_error = OnSaveError::kContinue;
+  EXPECT_TRUE(train(o, 2).result.finished);
+  EXPECT_THAT(read("run", "logs/rank_000.log"), ::testing::HasSubstr("training goes on (checkpoint.on_error)"));
+}
+
 TEST_F(TrainerTest, ADamagedNewestCheckpointIsPassedOverOrAnErrorWhenStrict) {
   TrainerOptions o = options("run", 8);
   o.checkpoint.every = 4;
