@@ -2,72 +2,15 @@
 
 #include <initializer_list>
 
-#include "kernels/common/bit_width.h"
+#include "src/config/field_rules.h"
 
 namespace qat {
 namespace {
 
+using namespace rules;  // the table reads as a table
+
 using R = RunConfig;
 using Q = QuantConfig;
-using Aliases = std::vector<std::string>;
-
-template <typename T, typename Owner>
-Field<Owner> key(std::string path, FieldRef<T, Owner> ref, Rule rule, std::string unit, std::string meaning,
-                 Aliases aliases = {}) {
-  return {std::move(path), std::move(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
-}
-
-// Names are an enumeration's own, unless the rule says that only some of them are meant.
-template <NamedEnum E, typename Owner>
-Field<Owner> key(std::string path, FieldRef<E, Owner> ref, Rule rule, std::string unit, std::string meaning,
-                 Aliases aliases = {}) {
-  if (rule.choices.empty()) rule.choices = enum_names<E>();
-  return {std::move(path), choice(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
-}
-
-constexpr double kMostOfAny = 1e6;  // batches, ranks, threads, files: a bound that says "this is a slip"
-
-Rule any() { return {}; }
-Rule from(double min) { return {.min = min}; }
-Rule between(double min, double max) { return {.min = min, .max = max}; }
-// What fp32 holds with all its digits: a smaller number would lose them, or be 0; a larger one would be infinite.
-Rule normal_float() { return between(1.2e-38, 3.4e38); }
-Rule fraction() { return {.min = 0, .max = 1, .open_max = true}; }
-Rule dropout() { return between(0, 0.999); }  // fp32 rounds what is nearer to 1, and nothing would be kept
-Rule one_of(std::vector<std::string> choices) { return {.choices = std::move(choices)}; }
-Rule maybe_empty() { return {.empty_allowed = true}; }
-
-// 2..last and 32, and 0 where it stands for "as scheduled".
-Rule bits(int last, bool zero) {
-  Rule rule;
-  if (zero) rule.widths.push_back(0);
-  for (int width = BitWidth::kMin; width <= last; ++width) rule.widths.push_back(width);
-  rule.widths.push_back(BitWidth::kFull);
-  return rule;
-}
-Rule width() { return bits(BitWidth::kMax, /*zero=*/false); }
-Rule width_or_zero() { return bits(BitWidth::kMax, /*zero=*/true); }
-// What is int8 codes or not quantized: backward's gradients, attention's keys and values.
-Rule code_width(bool zero = false) { return bits(8, zero); }
-Rule list(Rule rule, bool empty_allowed, bool unique) {
-  rule.empty_allowed = empty_allowed;
-  rule.unique = unique;
-  return rule;
-}
-
-Rule preset_name() {
-  Rule rule{.empty_allowed = true};
-  std::string name;
-  for (const char c : gpt2_preset_names() + ",") {
-    if (c == ',') {
-      rule.choices.push_back(std::move(name));
-      name.clear();
-    } else if (c != ' ') {
-      name += c;
-    }
-  }
-  return rule;
-}
 
 using Fields = std::vector<Field<R>>;
 

@@ -1,0 +1,71 @@
+// What the table of keys is written with: one key, and the rules that values follow. Internal to src/config.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/common/bit_width.h"
+#include "src/config/field_table.h"
+
+namespace qat::rules {
+
+template <typename T, typename Owner>
+Field<Owner> key(std::string path, FieldRef<T, Owner> ref, Rule rule, std::string unit, std::string meaning,
+                 std::vector<std::string> aliases = {}) {
+  return {std::move(path), std::move(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
+}
+
+// Names are an enumeration's own, unless the rule says that only some of them are meant.
+template <NamedEnum E, typename Owner>
+Field<Owner> key(std::string path, FieldRef<E, Owner> ref, Rule rule, std::string unit, std::string meaning,
+                 std::vector<std::string> aliases = {}) {
+  if (rule.choices.empty()) rule.choices = enum_names<E>();
+  return {std::move(path), choice(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
+}
+
+constexpr double kMostOfAny = 1e6;  // batches, ranks, threads, files: a bound that says "this is a slip"
+
+inline Rule any() { return {}; }
+inline Rule from(double min) { return {.min = min}; }
+inline Rule between(double min, double max) { return {.min = min, .max = max}; }
+// What fp32 holds with all its digits: a smaller number would lose them, or be 0; a larger one would be infinite.
+inline Rule normal_float() { return between(1.2e-38, 3.4e38); }
+inline Rule fraction() { return {.min = 0, .max = 1, .open_max = true}; }
+inline Rule dropout() { return between(0, 0.999); }  // fp32 rounds what is nearer to 1, and nothing would be kept
+inline Rule one_of(std::vector<std::string> choices) { return {.choices = std::move(choices)}; }
+inline Rule maybe_empty() { return {.empty_allowed = true}; }
+
+// 2..last and 32, and 0 where it stands for "as scheduled".
+inline Rule bits(int last, bool zero) {
+  Rule rule;
+  if (zero) rule.widths.push_back(0);
+  for (int width = BitWidth::kMin; width <= last; ++width) rule.widths.push_back(width);
+  rule.widths.push_back(BitWidth::kFull);
+  return rule;
+}
+inline Rule width() { return bits(BitWidth::kMax, /*zero=*/false); }
+inline Rule width_or_zero() { return bits(BitWidth::kMax, /*zero=*/true); }
+// What is int8 codes or not quantized: backward's gradients, attention's keys and values.
+inline Rule code_width(bool zero = false) { return bits(8, zero); }
+inline Rule list(Rule rule, bool empty_allowed, bool unique) {
+  rule.empty_allowed = empty_allowed;
+  rule.unique = unique;
+  return rule;
+}
+
+inline Rule preset_name() {
+  Rule rule{.empty_allowed = true};
+  std::string name;
+  for (const char c : gpt2_preset_names() + ",") {
+    if (c == ',') {
+      rule.choices.push_back(std::move(name));
+      name.clear();
+    } else if (c != ' ') {
+      name += c;
+    }
+  }
+  return rule;
+}
+
+}  // namespace qat::rules
