@@ -49,6 +49,7 @@ ShardedSave::ShardedSave(const fs::path& root, std::int64_t step, std::vector<Te
     writer_.emplace(CheckpointWriter::begin(root, step, bytes));
     for (const ShardedTensor& tensor : tensors) writer_->write_sharded(tensor);
     rest(*writer_);
+    writer_->close_file();
     folder_ = fs::absolute(writer_->folder());
   });
   folder_ = dist::broadcast_string(comm, folder_.string());

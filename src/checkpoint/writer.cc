@@ -111,7 +111,7 @@ void CheckpointWriter::fail(const std::string& what, std::int64_t bytes_needed) 
 }
 
 void CheckpointWriter::write_tensor(std::string_view name, const Shape& shape, ConstBufferView data) {
-  QAT_CHECK(file_.has_value(), "the checkpoint is committed already");
+  QAT_CHECK(file_.has_value(), "checkpoint.h5 is closed already");
   const auto bytes = static_cast<std::int64_t>(data.bytes());
   try {
     file_->write_dataset(name, shape, data);
@@ -123,7 +123,7 @@ void CheckpointWriter::write_tensor(std::string_view name, const Shape& shape, C
 }
 
 void CheckpointWriter::write_sharded(const ShardedTensor& tensor) {
-  QAT_CHECK(file_.has_value(), "the checkpoint is committed already");
+  QAT_CHECK(file_.has_value(), "checkpoint.h5 is closed already");
   try {
     file_->write_virtual(tensor.name, tensor.shape, tensor.dtype, tensor.parts);
   } catch (const Error& error) {
@@ -133,7 +133,7 @@ void CheckpointWriter::write_sharded(const ShardedTensor& tensor) {
 }
 
 void CheckpointWriter::set_attribute(std::string_view object, const std::string& key, const Attribute& value) {
-  QAT_CHECK(file_.has_value(), "the checkpoint is committed already");
+  QAT_CHECK(file_.has_value(), "checkpoint.h5 is closed already");
   try {
     file_->set_attribute(object, key, value);
   } catch (const Error& error) {
@@ -142,13 +142,23 @@ void CheckpointWriter::set_attribute(std::string_view object, const std::string&
   }
 }
 
-CheckpointInfo CheckpointWriter::commit(const std::vector<ManifestFile>& shards) {
-  QAT_CHECK(file_.has_value(), "a checkpoint is committed once");
-  const fs::path target = root_ / step_folder_name(step_);
-  Manifest manifest{step_, {}};
+void CheckpointWriter::close_file() {
+  if (!file_) return;
   try {
     file_->close();
     file_.reset();
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kInternal) throw;
+    fail(error.what(), /*bytes_needed=*/0);
+  }
+}
+
+CheckpointInfo CheckpointWriter::commit(const std::vector<ManifestFile>& shards) {
+  QAT_CHECK(!scratch_.empty(), "a checkpoint is committed once");
+  close_file();
+  const fs::path target = root_ / step_folder_name(step_);
+  Manifest manifest{step_, {}};
+  try {
     manifest.files.push_back(settle(scratch_ / kCheckpointFileName));
     for (const ManifestFile& shard : shards) {
       require_visible(scratch_, shard);

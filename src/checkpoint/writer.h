@@ -58,6 +58,9 @@ class CheckpointWriter {
   // `object`: "/", a tensor written before, or a group such as "/state".
   void set_attribute(std::string_view object, const std::string& key, const Attribute& value);
 
+  // Closes checkpoint.h5, which takes some memory while it is open; commit() does so, too.
+  void close_file();
+
   // The checkpoint exists, durably, when this returns; one of the same step is replaced. Called once. shards: the files
   // that ranks have put into folder(), on stable storage.
   CheckpointInfo commit(const std::vector<ManifestFile>& shards = {});
@@ -69,7 +72,7 @@ class CheckpointWriter {
   std::filesystem::path root_;
   std::int64_t step_ = 0;
   std::filesystem::path scratch_;  // empty: nothing to remove
-  std::optional<H5File> file_;     // nullopt: committed, or moved from
+  std::optional<H5File> file_;     // nullopt: closed, or moved from
   std::int64_t tensor_bytes_ = 0;  // written so far
 };
 

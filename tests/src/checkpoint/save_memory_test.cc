@@ -136,8 +136,8 @@ void expect_little_memory(const fs::path& root, std::int64_t embd) {
   }
 }
 
-// At half of 350M's width, which leaves all of its tensors and a third of its bytes: what a save adds does not grow
-// with the width, so that this is the harder case.
+// At less than a third of 350M's width, which leaves all of its tensors and an eighth of its bytes: what a save adds
+// does not grow with the width, so that this is the harder case.
 TEST_F(SaveMemory, ARankAddsLessThanThreeTenthsOfItsOwnShare) {
   if (QAT_COUNTS_MEMORY == 0) GTEST_SKIP() << "a sanitizer counts allocations itself";
   expect_little_memory(root_, /*embd=*/320);
