@@ -222,9 +222,11 @@ Attribute H5File::attribute(std::string_view object, const std::string& key) con
     QAT_H5_CHECK(H5Aread(attribute.get(), H5T_NATIVE_DOUBLE, &number), path_);
     return number;
   }
+  // Of the file that is open: its name may be gone by now.
+  hsize_t most = 0;
+  QAT_H5_CHECK(H5Fget_filesize(file_.get(), &most), path_);
   const std::uintmax_t bytes = H5Tget_size(type.get());
-  if (!scalar || cls != H5T_STRING || H5Tis_variable_str(type.get()) != 0 ||
-      bytes > std::filesystem::file_size(path_)) {
+  if (!scalar || cls != H5T_STRING || H5Tis_variable_str(type.get()) != 0 || bytes > most) {
     h5_refuse(path_, fmt::format("attribute '{}' on {} is not a number or a fixed-length string", key, object));
   }
   std::string text(static_cast<std::size_t>(bytes), '\0');

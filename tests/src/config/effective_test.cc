@@ -35,7 +35,7 @@ constexpr const char* kAllChanged = R"({
   "data": {"train": ["a", "b"], "val": ["c"], "sequence_length": 64, "allow_change": true},
   "optim": {"beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0},
   "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5,
-            "spike_deviations": 4.5, "spike_window": 20, "replica_check_every": 6, "on_out_of_memory": "smaller_micro_batch"},
+            "spike_deviations": 4.5, "spike_window": 20, "replica_check_every": 6, "accumulate": "running", "on_out_of_memory": "smaller_micro_batch"},
   "eval": {"every": 3, "at_start": true, "bits": [32, 3], "max_tokens": 100, "stride": 32, "batch_size": 2,
            "patience": 2, "min_delta": 0.25},
   "checkpoint": {"every": 5, "keep": 1, "keep_best": true, "on_error": "continue"},

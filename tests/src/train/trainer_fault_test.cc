@@ -114,7 +114,8 @@ TEST_F(TrainerTest, ABitFlippedOnOneReplicaIsFound) {
         o,
         {.model = model, .lora = mine.lora, .train_tokens = tokens, .val_tokens = held_out, .comm = comm, .log = log});
     trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, int id, const at::Tensor&) {
-      if (step != 2 || micro_batch != 2 || id != 0) return;  // the first of rank 1's two
+      const bool first = model.parameters().info(id).trainable_index == 0;  // once a micro-batch
+      if (step != 2 || micro_batch != 2 || !first) return;                  // the first of rank 1's two
       const at::NoGradGuard no_grad;
       std::int32_t* const word = model.parameters().tensor(0).view(at::kInt).data_ptr<std::int32_t>() + 5;
       *word ^= 1;
