@@ -207,8 +207,8 @@ StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output)
 }
 
 // All logits at once, through autograd.
-Gpt2::HeadPass Gpt2::head_by_operators(const at::Tensor& rows, const at::Tensor& targets,
-                                       const ForwardContext& context) const {
+Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tensor& targets,
+                                         const ForwardContext& context) const {
   const at::Tensor x = rows.detach().requires_grad_(true);
   const at::Tensor loss = cross_entropy(logits(x, context).to(at::kFloat), targets);
   std::vector<at::Tensor> wanted = {x};
@@ -217,12 +217,12 @@ Gpt2::HeadPass Gpt2::head_by_operators(const at::Tensor& rows, const at::Tensor&
     if (id >= 0 && store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
   const auto found = torch::autograd::grad({loss}, wanted, {}, /*retain_graph=*/false, /*create_graph=*/false,
                                            /*allow_unused=*/true);
-  HeadPass out{.loss = loss.detach(), .d_output = found[0]};
+  HeadResult out{.loss = loss.detach(), .d_output = found[0]};
   for (std::size_t i = 0; i < ids.size(); ++i) out.parameters.emplace_back(ids[i], found[i + 1]);
   return out;
 }
 
-Gpt2::HeadPass Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context) const {
+Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context) const {
   const TraceRange range("head");
   const at::Tensor rows = output.detach().view({-1, config_.n_embd}), flat_targets = targets.reshape({-1});
   const std::optional<LmHead> chunked = chunked_head(context);
@@ -243,7 +243,7 @@ LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Ten
     const TraceRange range("forward");
     return forward(input, context);
   }();
-  HeadPass last = head(pass.output, targets, context);
+  HeadResult last = head(pass.output, targets, context);
   LossAndGradients out{.loss = last.loss, .gradients = backward(pass, last.d_output.view(pass.output.sizes()))};
   for (auto& [id, gradient] : last.parameters) {
     if (!gradient.defined()) continue;

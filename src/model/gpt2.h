@@ -114,13 +114,13 @@ class Gpt2 {
   at::Tensor embed(const at::Tensor& tokens, const ForwardContext& context) const;
   at::Tensor states_after_blocks(const at::Tensor& states, const ForwardContext& context) const;
   // Output projection and loss, forward and backward at once.
-  struct HeadPass {
+  struct HeadResult {
     at::Tensor loss;
     at::Tensor d_output;                                   // [M, d]
     std::vector<std::pair<int, at::Tensor>> parameters{};  // by id; undefined: none
   };
-  HeadPass head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context) const;
-  HeadPass head_by_operators(const at::Tensor& rows, const at::Tensor& targets, const ForwardContext& context) const;
+  HeadResult head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context) const;
+  HeadResult head_by_operators(const at::Tensor& rows, const at::Tensor& targets, const ForwardContext& context) const;
   // The output projection in the form that takes chunks of tokens; none: it goes operator by operator.
   std::optional<LmHead> chunked_head(const ForwardContext& context) const;
 
