@@ -1,9 +1,11 @@
 #include <algorithm>
 
+#include "kernels/common/codes.cuh"
 #include "kernels/common/device_scratch.h"
 #include "kernels/common/error.h"
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/gemm/adapter_backward_cuda.h"
-#include "kernels/quant/quant_device.cuh"
+#include "kernels/quant/code_passes_cuda.h"
 
 namespace qat::kernels {
 namespace {

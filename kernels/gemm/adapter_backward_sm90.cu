@@ -7,10 +7,14 @@
 #include <cute/arch/mma_sm90_gmma.hpp>
 #include <utility>
 
+#include "kernels/common/async_copy.cuh"
+#include "kernels/common/codes.cuh"
 #include "kernels/common/cuda_check.h"
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/gemm/adapter_backward_columns.cuh"
 #include "kernels/gemm/adapter_backward_cuda.h"
 #include "kernels/gemm/adapter_backward_tiles.cuh"
+#include "kernels/quant/side_by_side.cuh"
 
 namespace qat::kernels {
 namespace {
@@ -45,16 +49,10 @@ __device__ __forceinline__ std::uint64_t descriptor(unsigned address) {
   return static_cast<std::uint64_t>(address >> 4) | std::uint64_t{1} << 16 | kEightRows << 32 | kMode << 62;
 }
 
-// 16 bytes, or zeros. Through the second-level cache alone: nobody else on the multiprocessor reads them.
-__device__ __forceinline__ void copy16(unsigned to, const void* from, bool wanted) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(wanted ? 16 : 0)
-               : "memory");
-}
-__device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Returns when all but the newest kOpen closed groups have arrived, for everybody and for the matrix unit.
 template <int kOpen>
 __device__ __forceinline__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kOpen) : "memory");
+  wait_for_own_copies<kOpen>();
   asm volatile("fence.proxy.async;" ::: "memory");
   __syncthreads();
 }
@@ -205,7 +203,7 @@ template <int kRank, typename Columns>
 __global__ void __launch_bounds__(kThreads, 1) adapter_products_kernel(const __grid_constant__ ProductArgs a) {
   using At = Layout<kRank, Columns::kBytes>;
   extern __shared__ unsigned char raw[];
-  const auto unaligned = static_cast<unsigned>(__cvta_generic_to_shared(raw));
+  const auto unaligned = shared_address(raw);
   const unsigned base = (unaligned + At::kAlignment - 1) / At::kAlignment * At::kAlignment;
   const unsigned h = base + At::kH, b = base + At::kB;
   const unsigned group = __shfl_sync(kWholeWarp, threadIdx.x / 128, 0);
