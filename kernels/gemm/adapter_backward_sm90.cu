@@ -1,5 +1,9 @@
 // One read of g for both of an adapter's products, with Hopper's asynchronous matrix unit (wgmma), whose operands lie
-// in shared memory: the same tile of g serves as rows (of dh = g b) and, read across, as columns (of db = g^T h).
+// in shared memory: the same tile of g serves as rows and, read across, as columns.
+//
+//   dh[m,j] = sum_n g[m,n] b[n,j]      db[n,j] = sum_m g[m,n] (h[m,j] x_scales[m])
+//
+// g: [M, N], b: [N, r], h: [M, r], all bf16, r <= 64: reading g is what it costs.
 //
 // A block holds a strip of 512 rows: h of the strip in shared memory, the sums of dh of the strip in registers. It goes
 // through tiles of 128 columns, each in four steps of 128 rows, with three steps on their way from memory while one is

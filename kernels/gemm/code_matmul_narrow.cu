@@ -1,6 +1,10 @@
 // Products of a matrix with up to 64 rows, the narrow one, and one with many, the wide one: reading the wide one is
 // what they cost.
 //
+//   y[m,n] = (row_scales[m] col_scales[n]) float(sum_k a[m,k] b[n,k]) (+ bias[n]), or the bare sums
+//
+// a: [M, K], b: [N, K] in int8, K a multiple of 16; either may be the narrow one. y: [M, N] in fp32, bf16 or int32.
+//
 // A block has a strip of 128 rows of the wide matrix, all rows of the narrow one and a part of the sum, which it goes
 // through in steps of 128 codes, with three steps on their way from memory while one is multiplied. Where strips alone
 // would leave multiprocessors idle, the sum is cut into parts, and a second kernel adds what the parts came to:
