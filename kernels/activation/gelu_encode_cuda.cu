@@ -2,8 +2,10 @@
 
 #include "kernels/activation/gelu_cuda.h"
 #include "kernels/activation/gelu_math.cuh"
+#include "kernels/common/code_tile.cuh"
+#include "kernels/common/codes.cuh"
 #include "kernels/common/float_vectors.cuh"
-#include "kernels/common/row_codes.cuh"
+#include "kernels/common/row_group.cuh"
 
 namespace qat::kernels {
 namespace {

@@ -47,6 +47,16 @@ __device__ __forceinline__ void unpack8(const Raw8<__nv_bfloat16>& raw, float (&
   }
 }
 
+// Element j of eight; bf16 is the upper half of an fp32 number.
+__device__ __forceinline__ float element(const Raw8<__nv_bfloat16>& raw, int j) {
+  const std::uint32_t word = j < 2 ? raw.bits.x : j < 4 ? raw.bits.y : j < 6 ? raw.bits.z : raw.bits.w;
+  return __uint_as_float(j % 2 == 0 ? word << 16 : word & 0xFFFF0000U);
+}
+__device__ __forceinline__ float element(const Raw8<float>& raw, int j) {
+  const float4& half = j < 4 ? raw.low : raw.high;
+  return j % 4 == 0 ? half.x : j % 4 == 1 ? half.y : j % 4 == 2 ? half.z : half.w;
+}
+
 // Rounds to the element type, ties to even.
 __device__ __forceinline__ unsigned bf16_pair(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);

@@ -2,9 +2,11 @@
 // transposed: the second half of adapter_backward.h's one read of g.
 #pragma once
 
+#include "kernels/common/async_copy.cuh"
+#include "kernels/common/codes.cuh"
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/gemm/adapter_backward_cuda.h"
 #include "kernels/gemm/adapter_backward_tiles.cuh"
-#include "kernels/quant/quant_device.cuh"
 
 namespace qat::kernels {
 

@@ -1,3 +1,4 @@
+// adapter_backward.h on a CPU: the specification. dh = g b row by row, db = scaling g^T (h x_scales) in order of rows.
 #include "kernels/gemm/adapter_backward_cpu.h"
 
 #include <algorithm>

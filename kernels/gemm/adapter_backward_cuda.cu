@@ -1,9 +1,22 @@
+// adapter_backward.h on GPUs of sm_90. g: [M, N]; b: [N, r]; h: [M, r]; r <= 64.
+//
+//   adapter_products_sm90   reads g once; its blocks leave parts of the sums:
+//                             dh[m,j] = sum_n g[m,n] b[n,j]                    [groups of columns, M, r]
+//                             db[n,j] = sum_m g[m,n] (h[m,j] x_scales[m])      [strips of rows, N, r]
+//   adapter_finish_kernel   adds the parts in order, rounds db to the values of its codes and codes the rows of dh
+//   code_hidden_columns     codes the columns of dh, of which the finish has left the maxima
+//
+// The parts are small beside g, so what counts in the finish is to be one launch: some blocks take db, the others dh. A
+// row is two, four or eight lanes of eight columns, so that its largest magnitude, which its codes wait for, is a few
+// shuffles away. A row of db has as many parts as there are strips: sixteen slices of a block share them.
 #include <algorithm>
 
+#include "kernels/common/codes.cuh"
 #include "kernels/common/device_scratch.h"
 #include "kernels/common/error.h"
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/gemm/adapter_backward_cuda.h"
-#include "kernels/quant/quant_device.cuh"
+#include "kernels/quant/code_passes_cuda.h"
 
 namespace qat::kernels {
 namespace {

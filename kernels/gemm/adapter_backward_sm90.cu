@@ -1,5 +1,9 @@
 // One read of g for both of an adapter's products, with Hopper's asynchronous matrix unit (wgmma), whose operands lie
-// in shared memory: the same tile of g serves as rows (of dh = g b) and, read across, as columns (of db = g^T h).
+// in shared memory: the same tile of g serves as rows and, read across, as columns.
+//
+//   dh[m,j] = sum_n g[m,n] b[n,j]      db[n,j] = sum_m g[m,n] (h[m,j] x_scales[m])
+//
+// g: [M, N], b: [N, r], h: [M, r], all bf16, r <= 64: reading g is what it costs.
 //
 // A block holds a strip of 512 rows: h of the strip in shared memory, the sums of dh of the strip in registers. It goes
 // through tiles of 128 columns, each in four steps of 128 rows, with three steps on their way from memory while one is
@@ -7,10 +11,14 @@
 #include <cute/arch/mma_sm90_gmma.hpp>
 #include <utility>
 
+#include "kernels/common/async_copy.cuh"
+#include "kernels/common/codes.cuh"
 #include "kernels/common/cuda_check.h"
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/gemm/adapter_backward_columns.cuh"
 #include "kernels/gemm/adapter_backward_cuda.h"
 #include "kernels/gemm/adapter_backward_tiles.cuh"
+#include "kernels/quant/side_by_side.cuh"
 
 namespace qat::kernels {
 namespace {
@@ -45,16 +53,10 @@ __device__ __forceinline__ std::uint64_t descriptor(unsigned address) {
   return static_cast<std::uint64_t>(address >> 4) | std::uint64_t{1} << 16 | kEightRows << 32 | kMode << 62;
 }
 
-// 16 bytes, or zeros. Through the second-level cache alone: nobody else on the multiprocessor reads them.
-__device__ __forceinline__ void copy16(unsigned to, const void* from, bool wanted) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(wanted ? 16 : 0)
-               : "memory");
-}
-__device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Returns when all but the newest kOpen closed groups have arrived, for everybody and for the matrix unit.
 template <int kOpen>
 __device__ __forceinline__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kOpen) : "memory");
+  wait_for_own_copies<kOpen>();
   asm volatile("fence.proxy.async;" ::: "memory");
   __syncthreads();
 }
@@ -205,7 +207,7 @@ template <int kRank, typename Columns>
 __global__ void __launch_bounds__(kThreads, 1) adapter_products_kernel(const __grid_constant__ ProductArgs a) {
   using At = Layout<kRank, Columns::kBytes>;
   extern __shared__ unsigned char raw[];
-  const auto unaligned = static_cast<unsigned>(__cvta_generic_to_shared(raw));
+  const auto unaligned = shared_address(raw);
   const unsigned base = (unaligned + At::kAlignment - 1) / At::kAlignment * At::kAlignment;
   const unsigned h = base + At::kH, b = base + At::kB;
   const unsigned group = __shfl_sync(kWholeWarp, threadIdx.x / 128, 0);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/gemm/adapter_backward_cuda.h"
-#include "kernels/quant/quant_device.cuh"
+#include "kernels/quant/side_by_side.cuh"
 
 namespace qat::kernels {
 

@@ -1,3 +1,4 @@
+// code_matmul_adapter.h on a GPU: the one kernel there is for it (code_matmul_sm90_adapter.cuh), and what it takes.
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/error.h"
 #include "kernels/gemm/code_matmul_adapter_cuda.h"

@@ -1,5 +1,7 @@
 // AVX2 integer GEMM, after the blocking of BLIS (Van Zee & van de Geijn, TOMS 41(3), 2015).
 //
+//   sums[m,n] = sum_k a[m,k] b[n,k];   a: [M, K], b: [N, K] in int8, handed on by blocks (code_matmul_cpu.h)
+//
 // pmaddwd multiplies 16 pairs of int16 and adds neighbours: 16 products an instruction, and int32 sums that are exact
 // for any codes. (pmaddubsw would do 32, but saturates: 2 * 255 * 127 does not fit int16.)
 //

@@ -1,3 +1,9 @@
+// code_matmul.h on a CPU: the specification of all integer GEMMs.
+//
+//   y[m,n] = (row_scales[m] col_scales[n]) float(sum_k a[m,k] b[n,k]) (+ bias[n]), added to y or not, or the bare sums
+//
+// a: [M, K], b: [N, K] in int8; y: [M, N] in fp32. Threads share the rows of y; sums of a few columns at a time are
+// scaled while they are in a cache, whoever made them (here, or code_matmul_avx2.cc).
 #include "kernels/gemm/code_matmul_cpu.h"
 
 #include <algorithm>

@@ -1,5 +1,11 @@
 // The integer GEMM through cuBLASLt: int32 sums to memory, then a kernel that scales them.
 //
+//   sums[m,n] = sum_k a[m,k] b[n,k];   y[m,n] = (row_scales[m] col_scales[n]) float(sums[m,n]) (+ bias[n]), added or
+//   not
+//
+// a: [M, K], b: [N, K] in int8, K and N multiples of 4; y: [M, N] in fp32 or bf16. Many rows go through the sums in
+// turns, so that these take a bounded amount of memory.
+//
 // cuBLASLt counts columns first, so y = a b^T is asked for as y^T = b a^T with both operands "transposed" the way its
 // int8 kernels want them: contiguous along the sum.
 #include <cublasLt.h>

@@ -1,3 +1,4 @@
+// code_matmul.h on a GPU: what the call asks for, the path that matmul_plan.h chooses for it, and that path.
 #include <algorithm>
 #include <string>
 

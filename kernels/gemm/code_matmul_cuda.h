@@ -26,8 +26,8 @@ MatmulProblem problem_of(const CudaMatmul& call);
 
 // Tiles of kCutlass for this kind of output: MatmulTuning::tile is an index below the count. The name of the tile that
 // the last call of a shape took is for benchmarks; null if none has been picked.
-int cutlass_tile_count(DType out, bool accumulate);
-const char* cutlass_tile_name(DType out, bool accumulate, int tile);
+int cutlass_tile_count(DType out);
+const char* cutlass_tile_name(DType out, int tile);
 const char* picked_tile_name(const MatmulProblem& problem);
 
 // The paths. Each enqueues the whole call; obstacle_of(path, problem) is null.

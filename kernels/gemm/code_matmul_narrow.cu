@@ -1,6 +1,10 @@
 // Products of a matrix with up to 64 rows, the narrow one, and one with many, the wide one: reading the wide one is
 // what they cost.
 //
+//   y[m,n] = (row_scales[m] col_scales[n]) float(sum_k a[m,k] b[n,k]) (+ bias[n]), or the bare sums
+//
+// a: [M, K], b: [N, K] in int8, K a multiple of 16; either may be the narrow one. y: [M, N] in fp32, bf16 or int32.
+//
 // A block has a strip of 128 rows of the wide matrix, all rows of the narrow one and a part of the sum, which it goes
 // through in steps of 128 codes, with three steps on their way from memory while one is multiplied. Where strips alone
 // would leave multiprocessors idle, the sum is cut into parts, and a second kernel adds what the parts came to:
@@ -8,6 +12,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "kernels/common/async_copy.cuh"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/device_scratch.h"
 #include "kernels/gemm/code_matmul_finish.cuh"
@@ -44,16 +49,10 @@ struct NarrowArgs {
 template <int kRank>
 using WarpSums = int[kWarpMmas][kRank / kMmaCols][4];
 
-// 16 bytes, or zeros. Through the second-level cache alone: a block reads them once.
-__device__ __forceinline__ void copy16(unsigned to, const void* from, bool wanted) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(wanted ? 16 : 0)
-               : "memory");
-}
-__device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Returns when all but the newest kOpen closed groups have arrived, for everybody.
 template <int kOpen>
 __device__ __forceinline__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kOpen) : "memory");
+  wait_for_own_copies<kOpen>();
   __syncthreads();
 }
 
@@ -168,7 +167,7 @@ __device__ void finish_strip(const NarrowArgs& args, const SumTile<kRank>& tile,
 template <int kRank, typename Out>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor) narrow_kernel(const NarrowArgs args) {
   extern __shared__ __align__(128) unsigned char ring[];
-  const auto base = static_cast<unsigned>(__cvta_generic_to_shared(ring));
+  const auto base = shared_address(ring);
   const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.x) * kStripRows;
   const int steps = static_cast<int>((args.depth + kStepDepth - 1) / kStepDepth);
   const int begin = steps * static_cast<int>(blockIdx.y) / static_cast<int>(gridDim.y);

@@ -1,10 +1,10 @@
 // Which CUTLASS tile serves a shape: each is timed at the shape's first call, and the fastest is kept.
 #include <algorithm>
+#include <compare>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "kernels/common/cuda_check.h"
@@ -20,12 +20,8 @@ constexpr int kTimedRuns = 3;  // after one that is not timed
 struct ShapeKey {
   int device;
   DType out;
-  bool accumulate;
   std::int64_t m, n, k;
-  bool operator<(const ShapeKey& other) const { return tied() < other.tied(); }
-  std::tuple<int, DType, bool, std::int64_t, std::int64_t, std::int64_t> tied() const {
-    return {device, out, accumulate, m, n, k};
-  }
+  auto operator<=>(const ShapeKey& other) const = default;
 };
 
 struct Picks {
@@ -38,12 +34,11 @@ Picks& picks() {
   return shared;
 }
 
-std::span<const Sm90Tile> tiles_for(DType out, bool accumulate) {
-  if (accumulate) return {};
+std::span<const Sm90Tile> tiles_for(DType out) {
   return out == DType::kBFloat16 ? sm90_tiles_bf16() : sm90_tiles_fp32();
 }
 
-ShapeKey key_of(int device, const MatmulProblem& p) { return {device, p.out, p.accumulate, p.m, p.n, p.k}; }
+ShapeKey key_of(int device, const MatmulProblem& p) { return {device, p.out, p.m, p.n, p.k}; }
 
 int current_device() {
   int device = 0;
@@ -117,22 +112,20 @@ bool may_wait(const Exec& exec) {
 
 }  // namespace
 
-int cutlass_tile_count(DType out, bool accumulate) { return static_cast<int>(tiles_for(out, accumulate).size()); }
+int cutlass_tile_count(DType out) { return static_cast<int>(tiles_for(out).size()); }
 
-const char* cutlass_tile_name(DType out, bool accumulate, int tile) {
-  return tiles_for(out, accumulate)[static_cast<std::size_t>(tile)].name;
-}
+const char* cutlass_tile_name(DType out, int tile) { return tiles_for(out)[static_cast<std::size_t>(tile)].name; }
 
 const char* picked_tile_name(const MatmulProblem& problem) {
   const std::lock_guard lock(picks().mutex);
   const auto found = picks().tiles.find(key_of(current_device(), problem));
   if (found == picks().tiles.end()) return nullptr;
-  return cutlass_tile_name(problem.out, problem.accumulate, found->second);
+  return cutlass_tile_name(problem.out, found->second);
 }
 
 void matmul_cutlass(const Exec& exec, const CudaMatmul& call, const MatmulTuning& tuning) {
   const MatmulProblem problem = problem_of(call);
-  const std::span<const Sm90Tile> tiles = tiles_for(problem.out, problem.accumulate);
+  const std::span<const Sm90Tile> tiles = tiles_for(problem.out);
   const int device = current_device();
   const Sm90Call launch = sm90_call(call, device);
   if (tuning.tile.has_value()) {

@@ -1,5 +1,9 @@
 // The integer GEMM for any shape and any address. Correct first: shapes that matter take the other paths.
 //
+//   y[m,n] = (row_scales[m] col_scales[n]) float(sum_k a[m,k] b[n,k]) (+ bias[n]), added to y or not, or the bare sums
+//
+// a: [M, K], b: [N, K] in int8; y: [M, N] in fp32, bf16 or int32.
+//
 // A block makes 64 x 64 sums, a thread 4 x 4 of them, 16 rows and columns apart. Codes pass through shared memory as
 // words of four, zeros where a matrix ends, so that every product is a dp4a.
 #include "kernels/common/cuda_check.h"

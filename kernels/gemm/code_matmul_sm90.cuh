@@ -1,5 +1,10 @@
 // int8 GEMMs of Hopper out of CUTLASS 3 parts: TMA loads, warp-specialized wgmma with int32 sums, and an epilogue that
 // applies scales and bias while a tile is still in registers.
+//
+//   y[m,n] = (row_scales[m] col_scales[n]) float(sum_k a[m,k] b[n,k]) (+ bias[n])
+//
+// a: [M, K], b: [N, K] in int8, K a multiple of 16, N of 8; y: [M, N] in bf16 or fp32, written once: the sums never
+// reach memory. code_matmul_sm90.cu has the tiles, and why these.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -1,5 +1,10 @@
 // A CUTLASS mainloop that goes on in bf16 where the int8 sums end: one more K tile holds an adapter's operands, and its
 // products are added to the sums in registers, converted to fp32. The layer's output is never read back.
+//
+//   y[m,n] = (row_scales[m] col_scales[n]) (float(sum_k a[m,k] b[n,k]) + sum_j h[m,j] t[n,j]) (+ bias[n])
+//
+// a: [M, K], b: [N, K] in int8; h: [M, r], t: [N, r] (here called b too) in bf16, r a multiple of 8 up to 64, which is
+// what one K tile of 128 bytes holds; y: [M, N] in bf16.
 #pragma once
 
 #include "kernels/gemm/code_matmul_sm90.cuh"

@@ -3,7 +3,7 @@
 // second kernel adds those.
 #include "kernels/common/device_scratch.h"
 #include "kernels/common/float_vectors.cuh"
-#include "kernels/common/row_codes.cuh"
+#include "kernels/common/row_group.cuh"
 #include "kernels/norm/residual_norm_cuda.h"
 
 namespace qat::kernels {

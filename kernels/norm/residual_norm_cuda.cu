@@ -1,5 +1,7 @@
+#include "kernels/common/code_tile.cuh"
+#include "kernels/common/codes.cuh"
 #include "kernels/common/float_vectors.cuh"
-#include "kernels/common/row_codes.cuh"
+#include "kernels/common/row_group.cuh"
 #include "kernels/norm/residual_norm_cuda.h"
 
 namespace qat::kernels {

@@ -1,8 +1,11 @@
 // Codes with known scales, in tiles of 128 rows x 64 columns that are transposed on their way through shared memory.
 #include <algorithm>
 
+#include "kernels/common/codes.cuh"
 #include "kernels/common/cuda_check.h"
-#include "kernels/quant/quant_device.cuh"
+#include "kernels/common/float_vectors.cuh"
+#include "kernels/quant/code_passes_cuda.h"
+#include "kernels/quant/side_by_side.cuh"
 
 namespace qat::kernels {
 namespace {

@@ -1,8 +1,11 @@
 // Sums and largest magnitudes of columns, in one read.
 #include <algorithm>
 
+#include "kernels/common/codes.cuh"
 #include "kernels/common/device_scratch.h"
-#include "kernels/quant/quant_device.cuh"
+#include "kernels/common/float_vectors.cuh"
+#include "kernels/quant/code_passes_cuda.h"
+#include "kernels/quant/side_by_side.cuh"
 
 namespace qat::kernels {
 namespace {

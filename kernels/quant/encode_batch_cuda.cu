@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/common/code_tile.cuh"
+#include "kernels/common/codes.cuh"
 #include "kernels/common/float_vectors.cuh"
-#include "kernels/common/row_codes.cuh"
+#include "kernels/common/row_group.cuh"
 #include "kernels/quant/code_passes_cuda.h"
 #include "kernels/quant/encode_batch_cuda.h"
 

@@ -1,8 +1,10 @@
 #include <algorithm>
 
+#include "kernels/common/codes.cuh"
 #include "kernels/common/device_scratch.h"
+#include "kernels/common/float_vectors.cuh"
+#include "kernels/quant/code_passes_cuda.h"
 #include "kernels/quant/encode_cuda.h"
-#include "kernels/quant/quant_device.cuh"
 
 namespace qat::kernels {
 namespace {

@@ -1,11 +1,13 @@
 #include <algorithm>
 
 #include "kernels/common/device_scratch.h"
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/common/shape_text.h"
+#include "kernels/quant/code_passes_cuda.h"
 #include "kernels/quant/encode.h"
 #include "kernels/quant/encode_gradient_cuda.h"
 #include "kernels/quant/gelu_slope.cuh"
-#include "kernels/quant/quant_device.cuh"
+#include "kernels/quant/side_by_side.cuh"
 
 namespace qat::kernels {
 namespace {

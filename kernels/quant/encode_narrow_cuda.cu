@@ -2,9 +2,10 @@
 // row is a few lanes, so a warp holds several and no barrier is needed.
 #include <algorithm>
 
+#include "kernels/common/codes.cuh"
 #include "kernels/common/cuda_check.h"
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/quant/code_passes_cuda.h"
-#include "kernels/quant/quant_device.cuh"
 
 namespace qat::kernels {
 namespace {

@@ -1,9 +1,13 @@
 // The first read of a gradient: codes of its rows, maxima and sums of its columns; with GELU, its gradient on the way.
 #include <algorithm>
 
+#include "kernels/common/async_copy.cuh"
+#include "kernels/common/codes.cuh"
 #include "kernels/common/device_scratch.h"
+#include "kernels/common/float_vectors.cuh"
+#include "kernels/quant/code_passes_cuda.h"
 #include "kernels/quant/gelu_slope.cuh"
-#include "kernels/quant/quant_device.cuh"
+#include "kernels/quant/side_by_side.cuh"
 
 namespace qat::kernels {
 namespace {
@@ -48,18 +52,14 @@ class Ring {
   __device__ __forceinline__ void copy(int input, int v, const T* from) const {
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk)
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address(to_fill_, input, v, chunk)),
-                   "l"(reinterpret_cast<const uint4*>(from) + chunk)
-                   : "memory");
+      copy16(address(to_fill_, input, v, chunk), reinterpret_cast<const uint4*>(from) + chunk);
   }
   __device__ __forceinline__ void filled() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    close_copies();
     to_fill_ = after(to_fill_);
   }
   // Until the stage to be read is there, which is when only the newest kStages - 2 are still on their way.
-  __device__ __forceinline__ static void wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
-  }
+  __device__ __forceinline__ static void wait() { wait_for_own_copies<kStages - 2>(); }
   __device__ __forceinline__ Raw8<T> read(int input, int v) const {
     const uint4 first = read_shared(address(to_read_, input, v, 0));
     if constexpr (sizeof(T) == 2) {
@@ -289,7 +289,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) gradient_rows_kernel(const __g
     if (place.lane == 0) a.row_scales[begin + row] = scale;
     write_codes<kStochastic>(a, place, at, scale, product);
   }
-  asm volatile("cp.async.wait_all;" ::: "memory");
+  wait_for_all_own_copies();
   finish_strip(a, place, state, reinterpret_cast<float*>(shared));
 }
 

@@ -1,10 +1,12 @@
 #include <algorithm>
 
+#include "kernels/common/codes.cuh"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/error.h"
+#include "kernels/common/float_vectors.cuh"
 #include "kernels/common/shape_text.h"
+#include "kernels/quant/code_passes_cuda.h"
 #include "kernels/quant/prepare_adapters_cuda.h"
-#include "kernels/quant/quant_device.cuh"
 
 namespace qat::kernels {
 namespace {

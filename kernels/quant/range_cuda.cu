@@ -2,8 +2,10 @@
 #include <bit>
 #include <limits>
 
+#include "kernels/common/codes.cuh"
 #include "kernels/common/device_scratch.h"
-#include "kernels/quant/quant_device.cuh"
+#include "kernels/common/float_vectors.cuh"
+#include "kernels/quant/code_passes_cuda.h"
 #include "kernels/quant/range_cuda.h"
 
 namespace qat::kernels {

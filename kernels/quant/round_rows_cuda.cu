@@ -1,5 +1,7 @@
+#include "kernels/common/codes.cuh"
 #include "kernels/common/cuda_check.h"
-#include "kernels/quant/quant_device.cuh"
+#include "kernels/common/float_vectors.cuh"
+#include "kernels/quant/code_passes_cuda.h"
 #include "kernels/quant/round_rows_cuda.h"
 
 namespace qat::kernels {

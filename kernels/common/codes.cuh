@@ -1,5 +1,5 @@
-// What the CUDA kernels of symmetric quantization share: eight neighbouring elements at a time, their draws, their
-// codes.
+// The vocabulary of symmetric quantization on a GPU: magnitudes, the scales that they give, draws, codes and how they
+// are packed. Mostly for eight neighbouring elements at a time.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -9,55 +9,11 @@
 
 #include "kernels/common/float_vectors.cuh"
 #include "kernels/common/philox.h"
-#include "kernels/quant/code_passes_cuda.h"
 
 namespace qat::kernels {
 
 constexpr int kGroup = 8;  // columns of one thread: 16 bytes of bf16, and the draws of half a Philox block
 constexpr unsigned kWholeWarp = 0xFFFFFFFFU;
-
-// Element j of eight; bf16 is the upper half of an fp32 number.
-__device__ __forceinline__ float element(const Raw8<__nv_bfloat16>& raw, int j) {
-  const std::uint32_t word = j < 2 ? raw.bits.x : j < 4 ? raw.bits.y : j < 6 ? raw.bits.z : raw.bits.w;
-  return __uint_as_float(j % 2 == 0 ? word << 16 : word & 0xFFFF0000U);
-}
-__device__ __forceinline__ float element(const Raw8<float>& raw, int j) {
-  const float4& half = j < 4 ? raw.low : raw.high;
-  return j % 4 == 0 ? half.x : j % 4 == 1 ? half.y : j % 4 == 2 ? half.z : half.w;
-}
-
-// Up to three matrices side by side, as the device sees them: part p holds columns end[p - 1] .. end[p] - 1.
-struct SideBySide {
-  const void* data[3];
-  std::int64_t stride[3];
-  std::int64_t end[3];
-};
-inline SideBySide side_by_side(const GradientColumns& x) {
-  SideBySide result{};
-  std::int64_t end = 0;
-  for (int p = 0; p < 3; ++p) {
-    const ConstFloatMatrix& part = x.parts[static_cast<std::size_t>(p < x.count ? p : 0)];
-    if (p < x.count) end += part.cols;
-    result.data[p] = part.data;
-    result.stride[p] = part.stride;
-    result.end[p] = end;
-  }
-  return result;
-}
-// The elements of column c, `stride` apart.
-template <typename T>
-struct Column {
-  const T* first;
-  std::int64_t stride;
-  __device__ Column(const SideBySide& x, std::int64_t c) {
-    const int p = c < x.end[0] ? 0 : c < x.end[1] ? 1 : 2;
-    const void* data = p == 0 ? x.data[0] : p == 1 ? x.data[1] : x.data[2];
-    const std::int64_t begin = p == 0 ? 0 : p == 1 ? x.end[0] : x.end[1];
-    first = static_cast<const T*>(data) + (c - begin);
-    stride = p == 0 ? x.stride[0] : p == 1 ? x.stride[1] : x.stride[2];
-  }
-  __device__ const T* row(std::int64_t r) const { return first + r * stride; }
-};
 
 // The larger magnitude; a NaN wins and stays. The bits of the result, as an integer, are those that row_coder.h
 // compares.
@@ -124,21 +80,6 @@ __device__ inline void draws_of_pair(const RoundingKeys& keys, std::uint64_t fir
   of_second = odd ? own : other;
 }
 
-__device__ __forceinline__ unsigned shared_address(const void* pointer) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
-// Volatile: read when and as often as the caller says, for what should not be kept in registers.
-__device__ __forceinline__ uint4 read_shared(unsigned address) {
-  uint4 words;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
-               : "r"(address));
-  return words;
-}
-__device__ __forceinline__ float4 as_floats(const uint4& words) {
-  return {__uint_as_float(words.x), __uint_as_float(words.y), __uint_as_float(words.z), __uint_as_float(words.w)};
-}
-
 // The bits whose byte code_byte<kStochastic> is the code of v; draws are of its group.
 template <bool kStochastic>
 constexpr unsigned code_byte = kStochastic ? 1 : 0;
@@ -162,5 +103,69 @@ __device__ inline uint2 pack_codes(const std::uint32_t (&code)[kGroup]) {
   };
   return {four(code[0], code[1], code[2], code[3]), four(code[4], code[5], code[6], code[7])};
 }
+
+// encode.h's scale of a row from the bits of its largest magnitude (infinity and NaN are above all numbers).
+struct RowCode {
+  float scale, inverse;
+  unsigned keep;  // 0 for a row with an infinity or a NaN: its codes are 0
+
+  __device__ RowCode(unsigned max_bits, float amax_floor, float q_max) {
+    const bool finite = max_bits < 0x7F800000U;
+    scale = finite ? __fdiv_rn(fmaxf(__uint_as_float(max_bits), amax_floor), q_max) : __uint_as_float(0x7FFFFFFFU);
+    inverse = finite ? __fdiv_rn(1.0F, scale) : 0.0F;
+    keep = finite ? ~0U : 0U;
+  }
+  // The low byte is the code. No clamp: the largest magnitude gives q_max (1 + 2^-22) at most.
+  __device__ __forceinline__ unsigned one(float value) const { return shifted(value) & keep; }
+  __device__ __forceinline__ uint2 eight(const float (&v)[8]) const {
+    unsigned words[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const unsigned low = __byte_perm(shifted(v[4 * i]), shifted(v[4 * i + 1]), 0x0040);
+      const unsigned high = __byte_perm(shifted(v[4 * i + 2]), shifted(v[4 * i + 3]), 0x0040);
+      words[i] = __byte_perm(low, high, 0x5410) & keep;
+    }
+    return {words[0], words[1]};
+  }
+
+ private:
+  __device__ __forceinline__ unsigned shifted(float value) const {
+    return __float_as_uint(__fadd_rn(__fmul_rn(value, inverse), kIntegerShift));
+  }
+};
+
+__device__ __forceinline__ unsigned magnitude_bits(float value) { return __float_as_uint(value) & 0x7FFFFFFFU; }
+
+// The largest magnitude of a lane's elements, as the bits of an fp32 number; of bf16, two elements at a time.
+template <typename T>
+class LargestMagnitude;
+template <>
+class LargestMagnitude<float> {
+ public:
+  __device__ __forceinline__ void add(const Raw8<float>& raw) {
+    float values[8];
+    unpack8(raw, values);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) bits_ = max(bits_, magnitude_bits(values[e]));
+  }
+  __device__ __forceinline__ unsigned bits() const { return bits_; }
+
+ private:
+  unsigned bits_ = 0;
+};
+template <>
+class LargestMagnitude<__nv_bfloat16> {
+ public:
+  __device__ __forceinline__ void add(const Raw8<__nv_bfloat16>& raw) {
+    constexpr unsigned kNoSigns = 0x7FFF7FFFU;
+    const unsigned low = __vmaxu2(raw.bits.x & kNoSigns, raw.bits.y & kNoSigns);
+    const unsigned high = __vmaxu2(raw.bits.z & kNoSigns, raw.bits.w & kNoSigns);
+    halves_ = __vmaxu2(halves_, __vmaxu2(low, high));
+  }
+  __device__ __forceinline__ unsigned bits() const { return max(halves_ & 0xFFFF0000U, halves_ << 16); }
+
+ private:
+  unsigned halves_ = 0;
+};
 
 }  // namespace qat::kernels
