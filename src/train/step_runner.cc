@@ -81,7 +81,8 @@ void StepRunner::set_micro_batch_size(std::int64_t sequences) {
         dist::GradSyncOptions{.order = options_.train.accumulate == Accumulate::kRunning ? dist::SumOrder::kRunning
                                                                                          : dist::SumOrder::kTree,
                               .group = dist::odd_part(local_micro_batches_),
-                              .device = model_.mode().is_cuda() ? Device::kCuda : Device::kCpu});
+                              .device = exec_of(model_).device,
+                              .stream = exec_of(model_).stream});
   pace_ = dist::Pace();
 }
 
