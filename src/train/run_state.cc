@@ -4,8 +4,10 @@
 
 #include <algorithm>
 
+#include "kernels/common/cuda_device.h"
 #include "src/checkpoint/sharded_load.h"
 #include "src/checkpoint/sharded_save.h"
+#include "src/quant/torch_view.h"
 #include "src/train/on_root.h"
 #include "src/train/range_state.h"
 #include "src/train/run_pieces.h"
@@ -57,6 +59,9 @@ std::filesystem::path save_run(const std::filesystem::path& root, const TrainSta
                                ShardedAdamW& optimizer, dist::Communicator& comm, const EvaluationRanges& ranges) {
   const auto rest = [&](CheckpointWriter& writer) { write_rest(writer, state, model, optimizer, ranges); };
   ShardedSave save(root, state.step, pieces_to_save(model, optimizer, comm), rest, comm);
+  // The last update may still run on the step's stream; whoever writes the pieces reads them on another.
+  if (const kernels::Exec exec = exec_for(model.parameters().tensor(0)); exec.device == Device::kCuda)
+    cuda_synchronize(exec.stream);
   save.write();
   return save.finish();
 }
