@@ -15,8 +15,10 @@ using Q = QuantConfig;
 using Fields = std::vector<Field<R>>;
 
 void add_run(Fields& f) {
-  f.push_back(key("run.dir", at(&R::run, &RunSection::dir), any(), "", "folder that everything a run writes goes into",
-                  {"output_dir", "out_dir", "save_dir"}));
+  f.push_back(
+      key("run.dir", at(&R::run, &RunSection::dir), any(), "",
+          "folder that everything a run writes goes into; with several nodes, on a file system that all of them share",
+          {"output_dir", "out_dir", "save_dir"}));
   f.push_back(key("run.seed", at(&R::run, &RunSection::seed), from(0), "",
                   "seed of initialisation, sampling, dropout and stochastic rounding"));
   f.push_back(key("run.resume", at(&R::run, &RunSection::resume), any(), "",
