@@ -82,6 +82,9 @@ function(qat_add_tests folder)
   if(QAT_WITH_NCCL)
     list(FILTER sources EXCLUDE REGEX "/no_nccl_test\\.cc$")
   endif()
+  if(QAT_SANITIZE)
+    list(FILTER sources EXCLUDE REGEX "/save_memory_test\\.cc$")  # stands before malloc, where a sanitizer stands
+  endif()
   if(QAT_SANITIZE MATCHES thread)
     # These start MPI programs, which the thread sanitizer holds up: it delivers signals late and counts threads at _exit.
     list(FILTER sources EXCLUDE REGEX "/(rank_fault|watch_fault)_test\\.cc$")

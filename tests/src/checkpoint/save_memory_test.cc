@@ -7,12 +7,6 @@
 
 #include "tests/src/checkpoint/sharded_fixture.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define QAT_COUNTS_MEMORY 0  // a sanitizer stands there already
-#else
-#define QAT_COUNTS_MEMORY 1
-#endif
-
 namespace {
 
 // Of this thread: bytes that it has and has had at most since begin(). What another thread frees stays counted.
@@ -22,11 +16,6 @@ struct Account {
   std::int64_t most = 0;
 };
 thread_local constinit Account account;
-
-}  // namespace
-
-#if QAT_COUNTS_MEMORY
-namespace {
 
 void* counted(void* data) {
   if (account.open && data != nullptr) {
@@ -65,7 +54,6 @@ void free(void* data) noexcept {
   __libc_free(data);
 }
 }  // extern "C"
-#endif
 
 namespace qat {
 namespace {
@@ -138,10 +126,7 @@ void expect_little_memory(const fs::path& root, std::int64_t embd) {
 
 // At less than a third of 350M's width, which leaves all of its tensors and an eighth of its bytes: what a save adds
 // does not grow with the width, so that this is the harder case.
-TEST_F(SaveMemory, ARankAddsLessThanThreeTenthsOfItsOwnShare) {
-  if (QAT_COUNTS_MEMORY == 0) GTEST_SKIP() << "a sanitizer counts allocations itself";
-  expect_little_memory(root_, /*embd=*/320);
-}
+TEST_F(SaveMemory, ARankAddsLessThanThreeTenthsOfItsOwnShare) { expect_little_memory(root_, /*embd=*/320); }
 
 // 4.3 GB on the disk: --gtest_also_run_disabled_tests --gtest_filter='SaveMemory.*'
 TEST_F(SaveMemory, DISABLED_OfAllOf350M) { expect_little_memory(root_, /*embd=*/1024); }
