@@ -81,7 +81,7 @@ TEST_F(Checkpoint, AFlippedBitInADataFileIsFoundByTheHash) {
   for (const char* name : {kCheckpointFileName, "rank_00000.h5"}) {
     const fs::path file = folder / name;
     const std::string good = read_bytes(file);
-    for (std::size_t at = 0; at < good.size(); at += 11) {
+    for (std::size_t at = 0; at < good.size(); at += 41) {
       flip_bit(file, at, static_cast<int>(at % 8));
       EXPECT_THROW((void)CheckpointReader::open(folder), Error) << name << ", byte " << at;
       flip_bit(file, at, static_cast<int>(at % 8));
@@ -102,7 +102,7 @@ TEST_F(Checkpoint, AFlippedBitInTheManifestIsFoundOrHarmless) {
   const CheckpointInfo saved = save_small(root_, 1, 3);
   const fs::path file = saved.folder / kManifestName;
   const std::string good = read_bytes(file);
-  for (std::size_t at = 0; at < good.size(); ++at) {
+  for (std::size_t at = 0; at < good.size(); at += 3) {
     for (int bit = 0; bit < 8; ++bit) {
       flip_bit(file, at, bit);
       const std::string bad = read_bytes(file);

@@ -35,7 +35,7 @@ TEST_F(LivingRun, AfterAKillAtARandomInstantTheNewestLoggedCheckpointIsThere) {
   std::mt19937 random(20240520);
   std::int64_t newest_logged = 0;
   std::chrono::nanoseconds step_time = std::chrono::milliseconds(20);
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 30; ++round) {
     int log[2];
     ASSERT_EQ(::pipe(log), 0);
     const pid_t child = ::fork();
@@ -67,7 +67,7 @@ TEST_F(LivingRun, AfterAKillAtARandomInstantTheNewestLoggedCheckpointIsThere) {
     expect_small(*reader, reader->info().step);
     newest_logged = reader->info().step;
   }
-  EXPECT_GT(newest_logged, 10);  // the loop came forward at all
+  EXPECT_GT(newest_logged, 5);  // the loop came forward at all
 }
 
 // A run that saves every step and keeps one: the folder that a reader has found is gone a moment later.

@@ -70,7 +70,8 @@ TEST_F(Sharded, WhatAnyNumberOfRanksHasSavedAnyNumberLoads) {
     const std::vector<float> expected = spread.values();
     for (const int saving : {1, 2, 3, 4, 6, 8}) {
       const fs::path folder = save_spread(root_, 100 * buckets + saving, spread, saving);
-      for (const int loading : {1, 2, 3, 4, 6, 8})
+      // All with all; how the elements are cut into buckets changes only where the pieces begin.
+      for (const int loading : buckets == 1 ? std::vector{1, 2, 3, 4, 6, 8} : std::vector{1, 3, 8})
         EXPECT_TRUE(load_spread(folder, spread, loading) == expected)
             << saving << " ranks saved, " << loading << " load, " << buckets << " buckets";
     }
@@ -110,7 +111,7 @@ TEST_F(Sharded, AnyRangeOfElementsIsReadFromBothFormats) {
   for (const fs::path& folder : {save_spread(root_, 1, spread, 4), save_format_1(2, spread)}) {
     const CheckpointReader reader = CheckpointReader::open(folder);
     for (const SpreadTensor& tensor : spread.tensors()) {
-      const std::int64_t stride = std::max<std::int64_t>(1, tensor.elems() / 13);
+      const std::int64_t stride = std::max<std::int64_t>(1, tensor.elems() / 7);
       for (std::int64_t first = 0; first <= tensor.elems(); first += stride) {
         for (std::int64_t end = first; end <= tensor.elems(); end += stride) {
           std::vector<float> found(static_cast<std::size_t>(end - first), -1.0F);
