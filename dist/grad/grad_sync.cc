@@ -6,7 +6,7 @@
 
 namespace qat::dist {
 
-GradSync::GradSync(Communicator& comm, const FlatLayout& layout, std::shared_ptr<FlatMemory> memory,
+GradSync::GradSync(Communicator& comm, const FlatLayout& layout, const std::shared_ptr<FlatMemory>& memory,
                    const GradSyncOptions& options)
     : layout_(&layout) {
   buckets_.reserve(layout.buckets().size());
@@ -14,7 +14,8 @@ GradSync::GradSync(Communicator& comm, const FlatLayout& layout, std::shared_ptr
     const std::int64_t elems = bucket.range.size();
     buckets_.push_back({.range = bucket.range,
                         .reducer = GradReducer(comm, elems, options.device, options.stream),
-                        .sum = TreeAccumulator(elems, memory, options.group, options.order)});
+                        .sum = TreeAccumulator(elems, memory, options.group, options.order),
+                        .leaf = {}});
   }
 }
 
@@ -64,7 +65,7 @@ const BucketShards& GradSync::finish() {
     const std::span<float> sum = bucket.sum.result();
     bucket.reducer.reduce_scatter(sum);
     const ShardRange shard = bucket.reducer.shard();
-    own_.push_back(sum.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.size())));
+    own_.emplace_back(sum.subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.size())));
   }
   return own_;
 }

@@ -32,7 +32,7 @@ struct GradSyncOptions {
 class GradSync {
  public:
   // Leaves and sums are `memory`'s, from the first time they are needed on. comm and layout outlive this.
-  GradSync(Communicator& comm, const FlatLayout& layout, std::shared_ptr<FlatMemory> memory,
+  GradSync(Communicator& comm, const FlatLayout& layout, const std::shared_ptr<FlatMemory>& memory,
            const GradSyncOptions& options);
 
   const FlatLayout& layout() const noexcept { return *layout_; }
@@ -60,8 +60,8 @@ class GradSync {
     ShardRange range;
     GradReducer reducer;
     TreeAccumulator sum;
-    std::span<float> leaf{};  // of this pass; empty: not asked for
-    bool committed = false;   // in this pass
+    std::span<float> leaf;   // of this pass; empty: not asked for
+    bool committed = false;  // in this pass
   };
   Bucket& at(int bucket) { return buckets_.at(static_cast<std::size_t>(bucket)); }
 

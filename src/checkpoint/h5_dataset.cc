@@ -182,7 +182,8 @@ std::vector<VirtualPart> H5File::parts_of(H5Id dataset, const TensorInfo& info) 
     QAT_H5_CHECK(H5Sget_simple_extent_dims(there.get(), &bound, nullptr), path_);
     const auto range = selected_range(here.get(), info.shape, path_);
     const auto source = selected_range(there.get(), {static_cast<std::int64_t>(bound)}, path_);
-    if (!range || !source || range->elems != source->elems) refuse("a part of it is no range of elements");
+    if (!range || !source || range->elems != source->elems)
+      h5_refuse(path_, fmt::format("virtual tensor {}: a part of it is no range of elements", info.name));
     part.first = range->first;
     part.elems = range->elems;
     part.source_first = source->first;
