@@ -10,18 +10,16 @@
 
 namespace qat::rules {
 
+// An enumeration's names are what its key may be, unless the rule says that only some of them are meant.
 template <typename T, typename Owner>
-Field<Owner> key(std::string path, FieldRef<T, Owner> ref, Rule rule, std::string unit, std::string meaning,
+Field<Owner> key(std::string path, const FieldRef<T, Owner>& ref, Rule rule, std::string unit, std::string meaning,
                  std::vector<std::string> aliases = {}) {
-  return {std::move(path), std::move(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
-}
-
-// Names are an enumeration's own, unless the rule says that only some of them are meant.
-template <NamedEnum E, typename Owner>
-Field<Owner> key(std::string path, FieldRef<E, Owner> ref, Rule rule, std::string unit, std::string meaning,
-                 std::vector<std::string> aliases = {}) {
-  if (rule.choices.empty()) rule.choices = enum_names<E>();
-  return {std::move(path), choice(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
+  if constexpr (NamedEnum<T>) {
+    if (rule.choices.empty()) rule.choices = enum_names<T>();
+    return {std::move(path), choice(ref), std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
+  } else {
+    return {std::move(path), ref, std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
+  }
 }
 
 constexpr double kMostOfAny = 1e6;  // batches, ranks, threads, files: a bound that says "this is a slip"

@@ -7,7 +7,22 @@
 namespace qat {
 namespace {
 
-using namespace rules;  // the table reads as a table
+using rules::any;
+using rules::between;
+using rules::bits;
+using rules::code_width;
+using rules::dropout;
+using rules::fraction;
+using rules::from;
+using rules::key;
+using rules::kMostOfAny;
+using rules::list;
+using rules::maybe_empty;
+using rules::normal_float;
+using rules::one_of;
+using rules::preset_name;
+using rules::width;
+using rules::width_or_zero;
 
 using R = RunConfig;
 using Q = QuantConfig;
