@@ -70,6 +70,9 @@ void add_model(Fields& f) {
                   "the output projection is the token embedding", {"tie_word_embeddings", "tie_weights"}));
   f.push_back(key("model.quantize_lm_head", at(&R::model, &M::quantize_lm_head), any(), "",
                   "the output projection is a quantized linear layer with its own adapter"));
+  f.push_back(key("model.norm_slots", at(&R::model, &M::norm_slots), any(), "",
+                  "shared: the same layer norms at every width; per_width: each width, 32 too, has its own",
+                  {"switchable_norms", "switchable_layer_norm"}));
   f.push_back(key("model.embd_dropout", at(&R::model, &M::embd_dropout), dropout(), "probability",
                   "dropout after the embeddings", {"embd_pdrop", "dropout"}));
   f.push_back(key("model.attn_dropout", at(&R::model, &M::attn_dropout), dropout(), "probability",
@@ -80,9 +83,13 @@ void add_model(Fields& f) {
 
 void add_lora(Fields& f) {
   f.push_back(key("lora.rank", at(&R::lora, &LoraConfig::rank), between(0, 65536), "",
-                  "rank of the adapters that all widths share; 0: no adapters", {"lora_rank", "r"}));
+                  "rank of the adapters; 0: no adapters", {"lora_rank", "r"}));
   f.push_back(key("lora.alpha", at(&R::lora, &LoraConfig::alpha), between(1e-6, kMostOfAny), "",
                   "adapters are scaled by alpha / rank", {"lora_alpha"}));
+  f.push_back(key("lora.slots", at(&R::lora, &LoraConfig::slots), any(), "",
+                  "shared: one adapter a layer, used at every width; per_width: one for each width of quant.widths "
+                  "(and of quant.overrides), of which a step trains those of its own widths",
+                  {"adapter_slots", "switchable_lora"}));
   f.push_back(key("lora.quantize", at(&R::lora, &LoraConfig::quantize), any(), "",
                   "quantize the adapters' A and B at the weight width, each with its own scales"));
 }
@@ -350,7 +357,7 @@ const std::vector<Section>& config_sections() {
   static const std::vector<Section> sections = {
       {"run", "where a run writes, its seed, and what it resumes from"},
       {"model", "sizes and switches of the network"},
-      {"lora", "adapters W x + (alpha / rank) B A x, shared by all widths and off at 32 bits"},
+      {"lora", "adapters W x + (alpha / rank) B A x, off at 32 bits"},
       {"quant", "what is quantized, how, and with which ranges"},
       {"quant.weight", "quantizer of the weights"},
       {"quant.activation", "quantizer of the inputs of linear layers"},

@@ -28,8 +28,8 @@ QuantLinear add_linear(std::int64_t layer, std::int64_t n, std::int64_t in, std:
                   .index = layer * kLinearsPerBlock + n,
                   .in_features = in,
                   .out_features = out};
-  spec.weight = store.add(spec.parameter_prefix + ".weight", {out, in}, ParameterGroup::kBase, train_base, true);
-  spec.bias = store.add(spec.parameter_prefix + ".bias", {out}, ParameterGroup::kBase, train_base, /*decay=*/false);
+  spec.weight = store.add(spec.parameter_prefix + ".weight", {out, in}, GroupKind::kBase, train_base, true);
+  spec.bias = store.add(spec.parameter_prefix + ".bias", {out}, GroupKind::kBase, train_base, /*decay=*/false);
   return {std::move(spec), config.quant, config.lora, store};
 }
 
@@ -62,10 +62,10 @@ Block::Block(std::int64_t layer, const BlockConfig& config, ParameterStore& stor
     : layer_(layer),
       config_(config),
       kv_("attention", "kv", {.granularity = Granularity::kToken}),
-      ln_1_(norm_name(layer, "ln_1"), config.model.n_embd, store),
+      ln_1_(norm_name(layer, "ln_1"), config.model.n_embd, config.model.norm_slots, config.quant, store),
       c_attn_(add_linear(layer, 0, config.model.n_embd, 3 * config.model.n_embd, config, store)),
       attn_proj_(add_linear(layer, 1, config.model.n_embd, config.model.n_embd, config, store)),
-      ln_2_(norm_name(layer, "ln_2"), config.model.n_embd, store),
+      ln_2_(norm_name(layer, "ln_2"), config.model.n_embd, config.model.norm_slots, config.quant, store),
       c_fc_(add_linear(layer, 2, config.model.n_embd, 4 * config.model.n_embd, config, store)),
       mlp_proj_(add_linear(layer, 3, 4 * config.model.n_embd, config.model.n_embd, config, store)) {}
 
@@ -84,15 +84,15 @@ ResidualPair Block::forward(const ResidualPair& x, const ForwardContext& context
   } else {
     body = [=, this](const ResidualPair& in) { return run_by_operators(in, context, sequences); };
   }
-  return config_.recompute == Recompute::kBlock ? recomputed_pair(body, x, parameters()) : body(x);
+  return config_.recompute == Recompute::kBlock ? recomputed_pair(body, x, parameters(context)) : body(x);
 }
 
 FusedBlock Block::fused_block(const ForwardContext& context) const {
   const auto pass = [&](const QuantLinear& linear) { return linear.pass(context, config_.mode.dtype); };
-  return {.ln_1 = ln_1_.fused(),
+  return {.ln_1 = ln_1_.fused(weight_bits(c_attn_, context)),
           .c_attn = pass(c_attn_),
           .attn_proj = pass(attn_proj_),
-          .ln_2 = ln_2_.fused(),
+          .ln_2 = ln_2_.fused(weight_bits(c_fc_, context)),
           .c_fc = pass(c_fc_),
           .mlp_proj = pass(mlp_proj_),
           .dropout = {.p = context.training ? config_.model.resid_dropout : 0.0,
@@ -110,11 +110,12 @@ ResidualPair Block::run_fused(const FusedBlock& block, const ResidualPair& x, co
 ResidualPair Block::run_by_operators(const ResidualPair& in, const ForwardContext& context,
                                      std::int64_t sequences) const {
   const at::Tensor x = sum_of(in);
-  const auto parts =
-      c_attn_.forward(ln_1_.forward({.residual = x, .delta = {}}), context).split(config_.model.n_embd, /*dim=*/1);
+  const at::Tensor first = ln_1_.forward({.residual = x, .delta = {}}, weight_bits(c_attn_, context));
+  const auto parts = c_attn_.forward(first, context).split(config_.model.n_embd, /*dim=*/1);
   const at::Tensor attended = attn_proj_.forward(attend(parts[0], parts[1], parts[2], context, sequences), context);
   const at::Tensor y = x + residual_dropout(attended, context, kAttentionOutSlot);
-  const at::Tensor wide = at::gelu(c_fc_.forward(ln_2_.forward({.residual = y, .delta = {}}), context), "tanh");
+  const at::Tensor second = ln_2_.forward({.residual = y, .delta = {}}, weight_bits(c_fc_, context));
+  const at::Tensor wide = at::gelu(c_fc_.forward(second, context), "tanh");
   return {.residual = y + residual_dropout(mlp_proj_.forward(wide, context), context, kMlpOutSlot), .delta = {}};
 }
 
@@ -146,14 +147,16 @@ kernels::RngKey Block::dropout_key(const ForwardContext& context, DropoutSlot sl
   return context.rng(RngPurpose::kDropout, (static_cast<std::uint64_t>(layer_) + 1) * kSlots + slot);
 }
 
-std::vector<at::Tensor> Block::parameters() const {
+int Block::weight_bits(const QuantLinear& linear, const ForwardContext& context) {
+  return context.precision->at(linear.spec().index).weight.bits();
+}
+
+std::vector<at::Tensor> Block::parameters(const ForwardContext& context) const {
   std::vector<at::Tensor> all;
-  for (const LayerNorm* norm : {&ln_1_, &ln_2_}) {
-    const FusedNorm of = norm->fused();
-    all.push_back(of.weight), all.push_back(of.bias);
-  }
+  for (const FusedNorm& norm : {ln_1_.fused(weight_bits(c_attn_, context)), ln_2_.fused(weight_bits(c_fc_, context))})
+    all.push_back(norm.weight), all.push_back(norm.bias);
   for (const QuantLinear* linear : linears()) {
-    const std::vector<at::Tensor> own = linear->parameters();
+    const std::vector<at::Tensor> own = linear->parameters(context.precision->at(linear->spec().index));
     all.insert(all.end(), own.begin(), own.end());
   }
   return all;

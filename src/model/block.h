@@ -62,7 +62,10 @@ class Block {
   at::Tensor quantized_kv(const at::Tensor& x, const ForwardContext& context) const;
   at::Tensor residual_dropout(const at::Tensor& x, const ForwardContext& context, DropoutSlot slot) const;
   kernels::RngKey dropout_key(const ForwardContext& context, DropoutSlot slot) const;
-  std::vector<at::Tensor> parameters() const;
+  // That this pass uses.
+  std::vector<at::Tensor> parameters(const ForwardContext& context) const;
+  // Of a linear layer's weights in this pass, which is that of the norm before it.
+  static int weight_bits(const QuantLinear& linear, const ForwardContext& context);
 
   std::int64_t layer_;
   BlockConfig config_;

@@ -45,20 +45,20 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   QAT_CHECK(0 <= stage_.first && stage_.first <= stage_.last && stage_.last <= config_.n_layer,
             "a stage's blocks are some of the model's, in order");
   const bool train_base = !config_.freeze_base;
-  const ParameterGroup table = config_.tie_lm_head ? ParameterGroup::kTied : ParameterGroup::kBase;
+  const GroupKind table = config_.tie_lm_head ? GroupKind::kTied : GroupKind::kBase;
   if (stage_.embeds || (stage_.heads && config_.tie_lm_head))
     wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, config_.n_embd}, table, train_base,
                       /*decay=*/true);
   if (stage_.embeds)
-    wpe_ = store_.add("transformer.wpe.weight", {config_.n_positions, config_.n_embd}, ParameterGroup::kBase,
-                      train_base, /*decay=*/true);
+    wpe_ = store_.add("transformer.wpe.weight", {config_.n_positions, config_.n_embd}, GroupKind::kBase, train_base,
+                      /*decay=*/true);
   const BlockConfig shared{.model = config_, .lora = lora_, .quant = quant, .mode = mode_, .recompute = recompute};
   for (std::int64_t layer = stage_.first; layer < stage_.last; ++layer) {
     blocks_.push_back(std::make_unique<Block>(layer, shared, store_));
     for (QuantLinear* linear : blocks_.back()->linears()) linears_.push_back(linear);
   }
   if (stage_.heads) {
-    ln_f_.emplace("transformer.ln_f", config_.n_embd, store_);
+    ln_f_.emplace("transformer.ln_f", config_.n_embd, config_.norm_slots, quant, store_);
     add_head();
   }
   store_.allocate(pad_to, mode_.device);
@@ -66,8 +66,8 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
 
 void Gpt2::add_head() {
   head_ = config_.tie_lm_head ? wte_
-                              : store_.add("lm_head.weight", {config_.vocab_size, config_.n_embd},
-                                           ParameterGroup::kBase, !config_.freeze_base, true);
+                              : store_.add("lm_head.weight", {config_.vocab_size, config_.n_embd}, GroupKind::kBase,
+                                           !config_.freeze_base, true);
   if (!config_.quantize_lm_head) return;
   const std::string& name = linear_names_.back();
   quantized_head_.emplace(LinearSpec{.name = name,
@@ -88,11 +88,11 @@ void Gpt2::init_random(std::uint64_t seed) {
     std::vector<float> values(static_cast<std::size_t>(info.elems));
     const kernels::RngKey key = rng_key(seed, RngPurpose::kInit, 0, 0, name_slot(info.name));
     const bool is_norm = info.name.find(".ln_") != std::string::npos;
-    if (ends_with(info.name, ".bias") || ends_with(info.name, ".lora_B.weight")) {
+    if (ends_with(info.name, ".bias") || info.name.find(".lora_B.") != std::string::npos) {
       std::fill(values.begin(), values.end(), 0.0F);
     } else if (is_norm) {
       std::fill(values.begin(), values.end(), 1.0F);
-    } else if (ends_with(info.name, ".lora_A.weight")) {
+    } else if (info.name.find(".lora_A.") != std::string::npos) {
       const auto bound = static_cast<float>(1.0 / std::sqrt(static_cast<double>(info.shape[1])));
       fill_uniform(key, -bound, bound, values);
     } else {
@@ -110,6 +110,13 @@ at::Tensor Gpt2::embed(const at::Tensor& tokens, const ForwardContext& context) 
                            : at::embedding(wte, tokens) + wpe.narrow(0, 0, tokens.size(1));
   const double p = config_.embd_dropout;
   return context.training && p > 0.0 ? counter_dropout(x, p, context.rng(RngPurpose::kDropout, kEmbeddingSlot)) : x;
+}
+
+std::vector<bool> Gpt2::groups_used(const PrecisionMap& precision) const {
+  std::vector<bool> used;
+  for (const FlatGroup& group : store_.groups())
+    used.push_back(group.key.kind != GroupKind::kWidth || precision.uses_weight_bits(group.key.bits));
+  return used;
 }
 
 std::int64_t Gpt2::fused_blocks(const ForwardContext& context) const {
@@ -132,7 +139,7 @@ at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, const ForwardCont
   }
   ResidualPair x{.residual = states.reshape({-1, config_.n_embd}), .delta = {}};
   for (const auto& block : blocks_) x = block->forward(x, context, states.size(0));
-  return (ln_f_ ? ln_f_->forward(x) : sum_of(x)).view(states.sizes());
+  return (ln_f_ ? ln_f_->forward(x, context.precision->nominal().weight.bits()) : sum_of(x)).view(states.sizes());
 }
 
 StagePass Gpt2::forward(const ModelInput& input, const ForwardContext& context) const {
@@ -169,9 +176,9 @@ std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
     const QuantLinear& linear = *quantized_head_;
     const LayerPrecision& precision = context.precision->at(linear.spec().index);
     head.activation = precision.activation;
-    if (linear.lora_a() >= 0) {
-      head.lora_a = {store_.tensor(linear.lora_a()), linear.lora_a()};
-      head.lora_b = {store_.tensor(linear.lora_b()), linear.lora_b()};
+    if (const AdapterSlot* slot = linear.adapter(precision.weight.bits())) {
+      head.lora_a = {store_.tensor(slot->a), slot->a};
+      head.lora_b = {store_.tensor(slot->b), slot->b};
     }
     const bool backward = at::GradMode::is_enabled();
     key = {.linear = kCodedHeadKey, .path = GemmPath::kCodes, .bits = precision.weight.bits(), .backward = backward};
@@ -213,7 +220,9 @@ Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tenso
   const at::Tensor loss = cross_entropy(logits(x, context).to(at::kFloat), targets);
   std::vector<at::Tensor> wanted = {x};
   std::vector<int> ids;
-  for (const int id : {head_, quantized_head_->lora_a(), quantized_head_->lora_b()})
+  const int bits = context.precision->at(quantized_head_->spec().index).weight.bits();
+  const AdapterSlot* slot = quantized_head_->adapter(bits);
+  for (const int id : {head_, slot != nullptr ? slot->a : -1, slot != nullptr ? slot->b : -1})
     if (id >= 0 && store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
   const auto found = torch::autograd::grad({loss}, wanted, {}, /*retain_graph=*/false, /*create_graph=*/false,
                                            /*allow_unused=*/true);

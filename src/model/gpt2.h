@@ -80,6 +80,8 @@ class Gpt2 {
   at::Tensor hidden(const at::Tensor& tokens, const ForwardContext& context) const;
   // [..., d] -> [..., V].
   at::Tensor logits(const at::Tensor& hidden, const ForwardContext& context) const;
+  // By groups() of parameters(): whether passes at these widths use the group. Those of other widths are left alone.
+  std::vector<bool> groups_used(const PrecisionMap& precision) const;
   // How many blocks run fused (block.h) in a pass; the others go operator by operator.
   std::int64_t fused_blocks(const ForwardContext& context) const;
   // Whether the output projection runs on codes, in chunks; it then rounds no gradient (docs/training-numerics.md).

@@ -16,6 +16,13 @@ struct EnumNames<ModelInit> {
   static constexpr std::array names{"random", "checkpoint"};
 };
 
+// Whether all widths use the same adapters (layer norms), or each has its own.
+enum class Slots : unsigned char { kShared, kPerWidth };
+template <>
+struct EnumNames<Slots> {
+  static constexpr std::array names{"shared", "per_width"};
+};
+
 // The quantized linear layers of a block, in order of use.
 constexpr std::array kBlockLinears{"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"};
 constexpr auto kLinearsPerBlock = static_cast<std::int64_t>(kBlockLinears.size());
@@ -32,6 +39,7 @@ struct Gpt2Config {
   bool freeze_base = false;             // train only LoRA and layer norms
   bool tie_lm_head = true;              // the output projection is the token embedding
   bool quantize_lm_head = false;        // the output projection is a quantized linear with its own adapter
+  Slots norm_slots = Slots::kShared;    // layer norms: the same at every width, or each width its own
   double embd_dropout = 0.0;            // after the embeddings
   double attn_dropout = 0.0;            // on attention probabilities
   double resid_dropout = 0.0;           // on what attention and MLP add to the residual stream
@@ -49,16 +57,20 @@ inline std::vector<std::string> quantized_layer_names(const Gpt2Config& config) 
   return names;
 }
 
+// What a width's own parameters have in their names: h.0.attn.c_attn.lora_A.w4.weight, h.0.ln_1.w4.bias.
+inline std::string width_slot(int bits) { return "w" + std::to_string(bits); }
+
 // GPT-2's published sizes (gpt2, gpt2-medium, gpt2-large, gpt2-xl) and small ones for CPUs (nano, micro, mini).
 // Fills the sizes of `config`; returns false if the name is unknown.
 bool apply_gpt2_preset(const std::string& name, Gpt2Config& config);
 // The known names, comma-separated, for messages.
 std::string gpt2_preset_names();
 
-struct LoraConfig {        // W x + (alpha / rank) B A x, shared by all widths; B starts at zero. Off at 32 bits
-  std::int64_t rank = 16;  // 0: no adapters
-  double alpha = 32.0;     // scaling is alpha / rank
-  bool quantize = true;    // A and B are quantized at the weight width, each with its own scales
+struct LoraConfig {              // W x + (alpha / rank) B A x; B starts at zero. Off at 32 bits
+  std::int64_t rank = 16;        // 0: no adapters
+  double alpha = 32.0;           // scaling is alpha / rank
+  bool quantize = true;          // A and B are quantized at the weight width, each with its own scales
+  Slots slots = Slots::kShared;  // one adapter a layer, or one for each width
 };
 
 }  // namespace qat

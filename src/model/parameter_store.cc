@@ -20,16 +20,15 @@ std::int64_t elems_of(const std::vector<ParameterInfo>& infos, bool trainable) {
 
 }  // namespace
 
-int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable,
-                        bool decay) {
+int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, GroupKey group, bool trainable, bool decay) {
   QAT_CHECK(tensors_.empty(), "parameters are declared before they are allocated");
   const auto id = static_cast<int>(infos_.size());
   ParameterInfo info{
       .name = std::move(name), .shape = std::move(shape), .group = group, .trainable = trainable, .decay = decay};
   info.elems = std::accumulate(info.shape.begin(), info.shape.end(), std::int64_t{1}, std::multiplies<>());
   if (trainable) {
-    auto own = std::find_if(groups_.begin(), groups_.end(), [&](const FlatGroup& one) { return one.group == group; });
-    if (own == groups_.end()) own = groups_.insert(groups_.end(), FlatGroup{.group = group});
+    auto own = std::find_if(groups_.begin(), groups_.end(), [&](const FlatGroup& one) { return one.key == group; });
+    if (own == groups_.end()) own = groups_.insert(groups_.end(), FlatGroup{.key = group});
     info.group_index = static_cast<int>(own - groups_.begin());
     info.layout_index = static_cast<int>(own->ids.size());
     own->ids.push_back(id);

@@ -13,15 +13,25 @@
 
 namespace qat {
 
-// What is exchanged and updated together. `kBase` is used at every width; `kShared` is LoRA and layer norms, shared by
-// all widths under cyclic precision training; `kTied` is an embedding that is the head too: backward begins and ends
-// with it, so that it would hold up whatever it shared a bucket with.
-enum class ParameterGroup : std::uint8_t { kBase, kShared, kTied };
+// What is exchanged and updated together. `kBase` is used at every width; `kShared` is LoRA and layer norms that all
+// widths share; `kTied` is an embedding that is the head too: backward begins and ends with it, so that it would hold
+// up whatever it shared a bucket with; `kWidth` is what one width has for itself, of which a pass at others makes no
+// use.
+enum class GroupKind : std::uint8_t { kBase, kShared, kTied, kWidth };
+
+struct GroupKey {
+  GroupKind kind = GroupKind::kBase;
+  int bits = 0;  // of a kWidth
+
+  constexpr GroupKey(GroupKind of = GroupKind::kBase, int width = 0)
+      : kind(of), bits(width) {}  // NOLINT: a kind is one
+  friend bool operator==(const GroupKey&, const GroupKey&) = default;
+};
 
 struct ParameterInfo {
   std::string name;                 // GPT-2's usual name
   std::vector<std::int64_t> shape;  // linear weights are [out, in]
-  ParameterGroup group = ParameterGroup::kBase;
+  GroupKey group;
   bool trainable = true;
   bool decay = true;  // weight decay applies: matrices, not norms and biases
   std::int64_t elems = 0;
@@ -32,7 +42,7 @@ struct ParameterInfo {
 // The trainable parameters of one group, in order of use. Every rank has all their values and answers for its shards of
 // them: it updates those and sends them to the others.
 struct FlatGroup {
-  ParameterGroup group = ParameterGroup::kBase;
+  GroupKey key;
   std::vector<int> ids;     // tensor i of the layout is parameter ids[i]
   dist::FlatLayout layout;  // begins tensors at multiples of kNormBlock
   at::Tensor values;        // [layout.elems()]; zeros between the tensors
@@ -42,7 +52,7 @@ class ParameterStore {
  public:
   // Declares a parameter and returns its id; before allocate() only. The order of declaration is that of use in a
   // forward pass.
-  int add(std::string name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable, bool decay);
+  int add(std::string name, std::vector<std::int64_t> shape, GroupKey group, bool trainable, bool decay);
   // Makes the buffers, zeroed. Buckets are multiples of `pad_to` elements.
   void allocate(std::int64_t pad_to, at::Device device = at::kCPU, std::int64_t bucket_elems = dist::kBucketElems);
 

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "kernels/gemm/code_matmul_adapter.h"
 #include "src/quant/torch_view.h"
 
@@ -31,14 +33,32 @@ QuantLinear::QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraCo
       weight_(spec_.name, "weight", quant.weight),
       lora_a_quantizer_(spec_.name, "lora_a", quant.weight),
       lora_b_quantizer_(spec_.name, "lora_b", quant.weight),
-      activation_(spec_.name, "activation", quant.activation),
-      quantize_lora_(lora.quantize) {
+      activation_(spec_.name, "activation", quant.activation) {
   if (lora.rank == 0) return;
-  lora_a_ = store.add(spec_.parameter_prefix + ".lora_A.weight", {lora.rank, spec_.in_features},
-                      ParameterGroup::kShared, /*trainable=*/true, /*decay=*/true);
-  lora_b_ = store.add(spec_.parameter_prefix + ".lora_B.weight", {spec_.out_features, lora.rank},
-                      ParameterGroup::kShared, /*trainable=*/true, /*decay=*/true);
-  lora_scaling_ = lora.alpha / static_cast<double>(lora.rank);
+  const auto add = [&](int bits, GroupKey group, const std::string& suffix) {
+    const std::string prefix = spec_.parameter_prefix + ".lora_";
+    adapters_.push_back(
+        {.bits = bits,
+         .a = store.add(prefix + "A" + suffix, {lora.rank, spec_.in_features}, group, /*trainable=*/true,
+                        /*decay=*/true),
+         .b = store.add(prefix + "B" + suffix, {spec_.out_features, lora.rank}, group, /*trainable=*/true,
+                        /*decay=*/true),
+         .rank = lora.rank,
+         .scaling = lora.alpha / static_cast<double>(lora.rank),
+         .quantize = lora.quantize});
+  };
+  if (lora.slots == Slots::kShared) {
+    add(0, GroupKind::kShared, ".weight");
+    return;
+  }
+  for (const int bits : quantized_weight_widths(quant))
+    add(bits, {GroupKind::kWidth, bits}, "." + width_slot(bits) + ".weight");
+}
+
+const AdapterSlot* QuantLinear::adapter(int weight_bits) const {
+  const auto found = std::find_if(adapters_.begin(), adapters_.end(),
+                                  [&](const AdapterSlot& slot) { return slot.bits == 0 || slot.bits == weight_bits; });
+  return found == adapters_.end() ? nullptr : &*found;
 }
 
 GemmPath QuantLinear::path(const LayerPrecision& precision) const {
@@ -102,13 +122,15 @@ bool QuantLinear::can_fuse(const ForwardContext& context) const {
   const GemmPath taken = path(precision);
   if (taken == GemmPath::kPlain) return true;
   const bool gradients = !at::GradMode::is_enabled() || precision.gradient.bits() <= 8;
-  const bool adapter = lora_a_ < 0 || (quantize_lora_ && store_->info(lora_a_).shape[0] % 8 == 0);
-  return taken == GemmPath::kCodes && scales_by_row(*quant_) && gradients && adapter;
+  const AdapterSlot* slot = adapter(precision.weight.bits());
+  const bool adapts = slot == nullptr || (slot->quantize && slot->rank % 8 == 0);
+  return taken == GemmPath::kCodes && scales_by_row(*quant_) && gradients && adapts;
 }
 
-std::vector<at::Tensor> QuantLinear::parameters() const {
+std::vector<at::Tensor> QuantLinear::parameters(const LayerPrecision& precision) const {
   std::vector<at::Tensor> all;
-  for (const int id : {spec_.weight, spec_.bias, lora_a_, lora_b_})
+  const AdapterSlot* slot = adapter(precision.weight.bits());
+  for (const int id : {spec_.weight, spec_.bias, slot != nullptr ? slot->a : -1, slot != nullptr ? slot->b : -1})
     if (id >= 0) all.push_back(store_->tensor(id));
   return all;
 }
@@ -125,7 +147,10 @@ LinearPass QuantLinear::pass(const ForwardContext& context, at::ScalarType dtype
   out.activation = precision.activation;
   const auto used = [&](int id) { return PassParameter{parameter(id), id}; };
   out.weight = used(spec_.weight), out.bias = used(spec_.bias);
-  if (out.prepared->adapter) out.lora_a = used(lora_a_), out.lora_b = used(lora_b_);
+  if (out.prepared->adapter) {
+    const AdapterSlot& slot = *adapter(precision.weight.bits());
+    out.lora_a = used(slot.a), out.lora_b = used(slot.b);
+  }
   out.weight_has_other_uses = spec_.shares_weight;
   if (at::GradMode::is_enabled()) out.sink = context.gradient_sink;
   return out;
@@ -175,13 +200,14 @@ PreparedLinear QuantLinear::prepare(const LayerPrecision& precision, bool transp
     return out;
   }
   out.weight = operand(weight_, weight, precision.weight, taken, transposed, dtype);
-  if (lora_a_ >= 0) out.adapter = prepare_adapter(precision, transposed, dtype);
+  const AdapterSlot* slot = adapter(precision.weight.bits());
+  if (slot != nullptr) out.adapter = prepare_adapter(*slot, precision, transposed, dtype);
   const auto clip = [&](const Quantizer& quantizer, BitWidth width) {
     return quantizer.method().clamps_gradient() && !width.is_full() ? quant_->log_grad_clip : 0.0;
   };
   out.clips = {.input = clip(activation_, precision.activation),
                .weight = clip(weight_, precision.weight),
-               .adapter = quantize_lora_ ? clip(weight_, precision.weight) : 0.0};
+               .adapter = slot != nullptr && slot->quantize ? clip(weight_, precision.weight) : 0.0};
   return out;
 }
 
@@ -195,18 +221,22 @@ void QuantLinear::prepare_rows(const LayerPrecision& precision, bool transposed,
                           .options = {.width = precision.weight},
                           .out = {codes(coded.codes), codes(coded.codes_transposed)},
                           .scales = span_of(coded.scales)});
-  if (lora_a_ < 0) return;
-  if (!quantize_lora_ || !adapter_in_product(dtype)) {
-    out.adapter = prepare_adapter(precision, transposed, dtype);
+  const AdapterSlot* slot = adapter(precision.weight.bits());
+  if (slot == nullptr) return;
+  if (!slot->quantize || !in_product(*slot, dtype)) {
+    out.adapter = prepare_adapter(*slot, precision, transposed, dtype);
     return;
   }
-  out.adapter = fits ? spare->adapter : adapter_memory(dtype);
+  // Another width's adapter may have had another rank, or none.
+  const bool reused = fits && spare->adapter && spare->adapter->in_product() && spare->adapter->b.size(1) == slot->rank;
+  out.adapter = reused ? spare->adapter : adapter_memory(*slot, dtype);
+  out.adapter->scaling = slot->scaling;
   const PreparedAdapter& adapter = *out.adapter;
-  work.adapters.push_back({.a = const_matrix(store_->tensor(lora_a_)),
-                           .b = const_matrix(store_->tensor(lora_b_)),
+  work.adapters.push_back({.a = const_matrix(store_->tensor(slot->a)),
+                           .b = const_matrix(store_->tensor(slot->b)),
                            .options = {.width = precision.weight},
                            .weight_scales = const_span(coded.scales),
-                           .scaling = static_cast<float>(lora_scaling_),
+                           .scaling = static_cast<float>(slot->scaling),
                            .a_codes = codes(adapter.a.codes.codes),
                            .a_scales = span_of(adapter.a.codes.scales),
                            .a_values = float_matrix(adapter.a_codes),
@@ -214,37 +244,35 @@ void QuantLinear::prepare_rows(const LayerPrecision& precision, bool transposed,
                            .b_over_scales = float_matrix(adapter.b_over_scales)});
 }
 
-bool QuantLinear::adapter_in_product(at::ScalarType dtype) const {
+bool QuantLinear::in_product(const AdapterSlot& slot, at::ScalarType dtype) const {
   const kernels::Exec exec = exec_for(store_->tensor(spec_.weight));
-  const std::int64_t rank = store_->info(lora_a_).shape[0];
   const DType kind = dtype == at::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
   return exec.device == Device::kCuda &&
-         kernels::takes_adapter(exec, spec_.out_features, spec_.in_features, rank, kind) &&
-         kernels::takes_adapter(exec, spec_.in_features, spec_.out_features, rank, kind);
+         kernels::takes_adapter(exec, spec_.out_features, spec_.in_features, slot.rank, kind) &&
+         kernels::takes_adapter(exec, spec_.in_features, spec_.out_features, slot.rank, kind);
 }
 
-PreparedAdapter QuantLinear::adapter_memory(at::ScalarType dtype) const {
-  const at::Tensor a = parameter(lora_a_).detach(), b = parameter(lora_b_).detach();
+PreparedAdapter QuantLinear::adapter_memory(const AdapterSlot& slot, at::ScalarType dtype) const {
+  const at::Tensor a = parameter(slot.a).detach(), b = parameter(slot.b).detach();
   PreparedAdapter out;
   out.a.codes = empty_codes(a, {});
   out.a_codes = at::empty({a.size(1), a.size(0)}, a.options().dtype(dtype));
   out.b = at::empty(b.sizes(), b.options().dtype(dtype));
   out.b_over_scales = at::empty_like(out.b);
-  out.scaling = lora_scaling_;
   return out;
 }
 
-PreparedAdapter QuantLinear::prepare_adapter(const LayerPrecision& precision, bool transposed,
+PreparedAdapter QuantLinear::prepare_adapter(const AdapterSlot& slot, const LayerPrecision& precision, bool transposed,
                                              at::ScalarType dtype) const {
-  const at::Tensor a = parameter(lora_a_).detach(), b = parameter(lora_b_).detach();
+  const at::Tensor a = parameter(slot.a).detach(), b = parameter(slot.b).detach();
   PreparedAdapter out;
-  out.scaling = lora_scaling_;
-  if (quantize_lora_) {
+  out.scaling = slot.scaling;
+  if (slot.quantize) {
     out.a = operand(lora_a_quantizer_, a, precision.weight, path(precision), transposed, dtype);
-    out.b = (lora_b_quantizer_.fake_quant(b, precision.weight) * lora_scaling_).to(dtype);
+    out.b = (lora_b_quantizer_.fake_quant(b, precision.weight) * slot.scaling).to(dtype);
   } else {
     out.a.values = a.to(dtype);
-    out.b = (b * lora_scaling_).to(dtype);
+    out.b = (b * slot.scaling).to(dtype);
   }
   return out;
 }

@@ -1,4 +1,4 @@
-// One quantized linear layer with its adapter slot, as cyclic precision training uses it (docs/numerics.md):
+// One quantized linear layer with its adapter slots (docs/numerics.md), one for all widths or one for each:
 //
 //   32 bits:  y = x W^T + b                                              no adapter
 //   else:     y = x^ W^^T + b + (alpha / r) (x^ A^^T) B^^T               ^: quantized at this pass's widths
@@ -45,9 +45,18 @@ struct PreparationWork {
   std::vector<kernels::AdapterJob> adapters;
 };
 
+// An adapter of a layer, for passes at one weight width or, where widths share it, at any.
+struct AdapterSlot {
+  int bits = 0;        // of the weight; 0: any
+  int a = -1, b = -1;  // parameter ids: A [rank, in], B [out, rank]
+  std::int64_t rank = 0;
+  double scaling = 0.0;  // alpha / rank
+  bool quantize = true;  // at the weight width
+};
+
 class QuantLinear {
  public:
-  // Declares the adapter in `store`; weight and bias are declared by the caller.
+  // Declares the adapters in `store`; weight and bias are declared by the caller.
   QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraConfig& lora, ParameterStore& store);
 
   // Whether a fused block can run this layer in this pass: unquantized, or codes with dynamic scales per channel and
@@ -67,10 +76,10 @@ class QuantLinear {
   const LinearSpec& spec() const { return spec_; }
   Quantizer& activation_quantizer() { return activation_; }
   const Quantizer& activation_quantizer() const { return activation_; }
-  int lora_a() const { return lora_a_; }  // parameter ids; -1 without an adapter
-  int lora_b() const { return lora_b_; }
-  // Weight, bias, A and B, as far as there are any.
-  std::vector<at::Tensor> parameters() const;
+  // The adapter that belongs to weights of this width; null: none. An unquantized layer does not use it.
+  const AdapterSlot* adapter(int weight_bits) const;
+  // Weight, bias, A and B of a pass, as far as there are any.
+  std::vector<at::Tensor> parameters(const LayerPrecision& precision) const;
 
  private:
   GemmPath path(const LayerPrecision& precision) const;
@@ -89,11 +98,12 @@ class QuantLinear {
   // Dynamic scales by row: first memory, that of `spare` if it is not null, then work that fills it.
   void prepare_rows(const LayerPrecision& precision, bool transposed, at::ScalarType dtype, const PreparedLinear* spare,
                     PreparedLinear& out, PreparationWork& work) const;
-  PreparedAdapter prepare_adapter(const LayerPrecision& precision, bool transposed, at::ScalarType dtype) const;
-  PreparedAdapter adapter_memory(at::ScalarType dtype) const;
+  PreparedAdapter prepare_adapter(const AdapterSlot& slot, const LayerPrecision& precision, bool transposed,
+                                  at::ScalarType dtype) const;
+  PreparedAdapter adapter_memory(const AdapterSlot& slot, at::ScalarType dtype) const;
   LinearOperand operand(const Quantizer& quantizer, const at::Tensor& values, BitWidth width, GemmPath path,
                         bool transposed, at::ScalarType dtype) const;
-  bool adapter_in_product(at::ScalarType dtype) const;
+  bool in_product(const AdapterSlot& slot, at::ScalarType dtype) const;
   at::Tensor parameter(int id) const { return id >= 0 ? store_->tensor(id) : at::Tensor(); }
 
   LinearSpec spec_;
@@ -101,9 +111,7 @@ class QuantLinear {
   ParameterStore* store_;
   Quantizer weight_, lora_a_quantizer_, lora_b_quantizer_;
   Quantizer activation_;  // calibrated ranges are put in force outside of passes
-  int lora_a_ = -1, lora_b_ = -1;
-  bool quantize_lora_ = true;
-  double lora_scaling_ = 0.0;
+  std::vector<AdapterSlot> adapters_;
 };
 
 }  // namespace qat

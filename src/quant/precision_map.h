@@ -24,10 +24,15 @@ struct LayerPrecision {
 // everything unquantized.
 LayerPrecision scheduled_precision(const QuantConfig& quant, int weight_bits, int gradient_bits = BitWidth::kFull);
 
+// Every width below 32 that a layer's weights can have: the configured ones and those of overrides, rising.
+std::vector<int> quantized_weight_widths(const QuantConfig& quant);
+
 class PrecisionMap {
  public:
   PrecisionMap() = default;
-  explicit PrecisionMap(std::vector<LayerPrecision> layers) : layers_(std::move(layers)) {}
+  // nominal: what the pass as a whole is at, whatever single layers say.
+  PrecisionMap(std::vector<LayerPrecision> layers, const LayerPrecision& nominal)
+      : layers_(std::move(layers)), nominal_(nominal) {}
 
   // Every layer at `base`, then the overrides in order. An unquantized step (base.weight 32) stays unquantized: it is
   // the reference that quantized widths are compared with, and overrides do not apply.
@@ -37,9 +42,13 @@ class PrecisionMap {
 
   const LayerPrecision& at(std::int64_t layer) const { return layers_.at(static_cast<std::size_t>(layer)); }
   std::int64_t size() const { return static_cast<std::int64_t>(layers_.size()); }
+  const LayerPrecision& nominal() const { return nominal_; }
+  // Whether some layer, or the pass as a whole, has weights of this width.
+  bool uses_weight_bits(int bits) const;
 
  private:
   std::vector<LayerPrecision> layers_;
+  LayerPrecision nominal_;
 };
 
 }  // namespace qat

@@ -67,13 +67,14 @@ std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, con
     work.push_back({.macs = count * static_cast<double>(model.macs_per_token(spec.index)),
                     .bits = bits,
                     .weight_gradient = train_base});
-    if (linear.lora_a() < 0 || layer.is_full()) continue;
-    const int lora_bits = lora.quantize ? bits.weight : BitWidth::kFull;
-    work.push_back({.macs = count * static_cast<double>(lora.rank * spec.in_features),
+    const AdapterSlot* slot = linear.adapter(bits.weight);
+    if (slot == nullptr || layer.is_full()) continue;
+    const int lora_bits = slot->quantize ? bits.weight : BitWidth::kFull;
+    work.push_back({.macs = count * static_cast<double>(slot->rank * spec.in_features),
                     .bits = {lora_bits, bits.activation, bits.gradient},
                     .at_full = false});
     // The second factor multiplies an unquantized intermediate, forward and backward.
-    work.push_back({.macs = count * static_cast<double>(lora.rank * spec.out_features),
+    work.push_back({.macs = count * static_cast<double>(slot->rank * spec.out_features),
                     .bits = {lora_bits, BitWidth::kFull, BitWidth::kFull},
                     .at_full = false});
   }
@@ -106,16 +107,24 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
       weight.role = TensorSize::Role::kLinear;
       weight.bits = bits;
     }
-    if (linear.lora_a() < 0) continue;
-    for (const int id : {linear.lora_a(), linear.lora_b()}) {
+    const AdapterSlot* slot = linear.adapter(bits);
+    if (slot == nullptr) continue;
+    for (const int id : {slot->a, slot->b}) {
       tensors[static_cast<std::size_t>(id)].role = TensorSize::Role::kAdapter;
-      tensors[static_cast<std::size_t>(id)].bits = lora.quantize ? bits : BitWidth::kFull;
+      tensors[static_cast<std::size_t>(id)].bits = slot->quantize ? bits : BitWidth::kFull;
     }
   }
+  // What other widths have for themselves is no part of the model at this one.
+  const std::vector<bool> used = model.groups_used(precision);
+  std::vector<TensorSize> deployed;
+  for (std::size_t id = 0; id < tensors.size(); ++id) {
+    const int group = model.parameters().info(static_cast<int>(id)).group_index;
+    if (group < 0 || used[static_cast<std::size_t>(group)]) deployed.push_back(std::move(tensors[id]));
+  }
   const CodeStorage storage = quant_method(quant.weight).storage();
-  return size_report(tensors, {.scale_per_row = quant.weight.granularity == Granularity::kChannel,
-                               .numbers_per_scale = storage.numbers_per_group,
-                               .extra_code_bits = storage.extra_bits});
+  return size_report(deployed, {.scale_per_row = quant.weight.granularity == Granularity::kChannel,
+                                .numbers_per_scale = storage.numbers_per_group,
+                                .extra_code_bits = storage.extra_bits});
 }
 
 std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,

@@ -31,7 +31,7 @@ TEST(CptModel, WidthsBelow32SeeTheAdapterAndWidth32DoesNot) {
   const at::Tensor full = logits(tiny, tokens, 32, 32), eight = logits(tiny, tokens, 8, 8);
   {
     const at::NoGradGuard no_grad;
-    tiny.model->parameters().tensor(tiny.model->linears()[0].lora_b()).mul_(2.0);
+    tiny.model->parameters().tensor(tiny.model->linears()[0].adapter(8)->b).mul_(2.0);
   }
   EXPECT_TRUE(at::equal(logits(tiny, tokens, 32, 32), full));
   EXPECT_FALSE(at::equal(logits(tiny, tokens, 8, 8), eight));
@@ -68,8 +68,8 @@ TEST(CptModel, AUnquantizedStepProducesNoAdapterGradient) {
   tiny.build();
   backward(tiny, 32, 32);
   for (const QuantLinear& linear : tiny.model->linears()) {
-    EXPECT_FALSE(tiny.model->parameters().tensor(linear.lora_a()).grad().defined());
-    EXPECT_FALSE(tiny.model->parameters().tensor(linear.lora_b()).grad().defined());
+    EXPECT_FALSE(tiny.model->parameters().tensor(linear.adapter(8)->a).grad().defined());
+    EXPECT_FALSE(tiny.model->parameters().tensor(linear.adapter(8)->b).grad().defined());
   }
   EXPECT_TRUE(tiny.grad("transformer.wte.weight").defined());
 }
@@ -96,7 +96,7 @@ TEST(CptModel, AdapterGradientsTakeOnlyTheLevelsOfTheirWidth) {
   tiny.randomize();
   backward(tiny, 4, 3);
   for (const QuantLinear& linear : tiny.model->linears()) {
-    for (const int id : {linear.lora_a(), linear.lora_b()}) {
+    for (const int id : {linear.adapter(8)->a, linear.adapter(8)->b}) {
       const at::Tensor grad = tiny.model->parameters().tensor(id).grad();
       for (std::int64_t row = 0; row < grad.size(0); ++row) {
         const at::Tensor values = grad[row].contiguous();
@@ -136,7 +136,8 @@ TEST(CptModel, AdapterFactorsHaveScalesOfTheirOwn) {
   tiny.randomize();
   {
     const at::NoGradGuard no_grad;
-    for (const QuantLinear& linear : tiny.model->linears()) tiny.model->parameters().tensor(linear.lora_b()).mul_(1e-3);
+    for (const QuantLinear& linear : tiny.model->linears())
+      tiny.model->parameters().tensor(linear.adapter(8)->b).mul_(1e-3);
   }
   const at::Tensor tokens = tiny.tokens(2, 9);
   const at::Tensor with = logits(tiny, tokens, 8, 8);
@@ -283,7 +284,7 @@ TEST(CptModel, TheAdapterIsScaledByAlphaOverRank) {
     if (twice != 0) {
       const at::NoGradGuard no_grad;
       for (const QuantLinear& linear : tiny.model->linears())
-        tiny.model->parameters().tensor(linear.lora_b()).mul_(0.5);
+        tiny.model->parameters().tensor(linear.adapter(8)->b).mul_(0.5);
     }
     results[twice] = logits(tiny, tiny.tokens(2, 9), 8, 8);
   }

@@ -12,11 +12,11 @@ namespace {
 
 struct Store {
   explicit Store(std::int64_t bucket_elems = dist::kBucketElems) {
-    table = store.add("table", {7, 3}, ParameterGroup::kTied, /*trainable=*/true, /*decay=*/true);
-    first = store.add("first", {2, 3}, ParameterGroup::kBase, /*trainable=*/true, /*decay=*/true);
-    frozen = store.add("frozen", {4}, ParameterGroup::kBase, /*trainable=*/false, /*decay=*/false);
-    adapter = store.add("adapter", {5}, ParameterGroup::kShared, /*trainable=*/true, /*decay=*/false);
-    second = store.add("second", {5000}, ParameterGroup::kBase, /*trainable=*/true, /*decay=*/false);
+    table = store.add("table", {7, 3}, GroupKind::kTied, /*trainable=*/true, /*decay=*/true);
+    first = store.add("first", {2, 3}, GroupKind::kBase, /*trainable=*/true, /*decay=*/true);
+    frozen = store.add("frozen", {4}, GroupKind::kBase, /*trainable=*/false, /*decay=*/false);
+    adapter = store.add("adapter", {5}, GroupKind::kShared, /*trainable=*/true, /*decay=*/false);
+    second = store.add("second", {5000}, GroupKind::kBase, /*trainable=*/true, /*decay=*/false);
     store.allocate(/*pad_to=*/3 * kNormBlock, at::kCPU, bucket_elems);
   }
   const FlatGroup& group_of(int id) const {
@@ -35,7 +35,7 @@ TEST(ParameterStore, EachGroupHasAFlatBufferOfItsTrainableParameters) {
   EXPECT_EQ(s.group_of(s.table).ids, std::vector<int>{s.table});
   EXPECT_EQ(s.group_of(s.first).ids, (std::vector<int>{s.first, s.second}));
   EXPECT_EQ(s.group_of(s.adapter).ids, std::vector<int>{s.adapter});
-  EXPECT_EQ(s.group_of(s.first).group, ParameterGroup::kBase);
+  EXPECT_EQ(s.group_of(s.first).key, GroupKey(GroupKind::kBase));
   EXPECT_EQ(s.place(s.first).offset, 0);
   EXPECT_EQ(s.place(s.second).offset, kNormBlock);
   EXPECT_EQ(s.group_of(s.first).layout.elems(), 3 * kNormBlock);
@@ -77,7 +77,7 @@ TEST(ParameterStore, TheChecksumSeesEveryBitOfEveryParameter) {
 
 TEST(ParameterStore, ParametersAreDeclaredBeforeTheyAreAllocated) {
   Store s;
-  EXPECT_THROW(s.store.add("late", {1}, ParameterGroup::kBase, true, true), Error);
+  EXPECT_THROW(s.store.add("late", {1}, GroupKind::kBase, true, true), Error);
 }
 
 }  // namespace

@@ -73,8 +73,8 @@ class Layer {
     const auto encoded = [&](const at::Tensor& t, const QuantizerConfig& config, BitWidth width) {
       return Quantizer("layer", "any", config).encode(t.detach(), width, /*with_transposed=*/true);
     };
-    const at::Tensor a = quantize_gradient_rows(parameter(linear().lora_a()), rounding(3));
-    const at::Tensor b = quantize_gradient_rows(parameter(linear().lora_b()), rounding(4));
+    const at::Tensor a = quantize_gradient_rows(parameter(linear().adapter(8)->a), rounding(3));
+    const at::Tensor b = quantize_gradient_rows(parameter(linear().adapter(8)->b), rounding(4));
     const bool quantized = tiny_.lora.quantize;
     const at::Tensor xq = q(x_, quant.activation, precision.activation);
     const at::Tensor& w = parameter(linear().spec().weight);
@@ -98,7 +98,7 @@ class Layer {
   Result gradients(const at::Tensor& y) {
     const auto g = torch::autograd::grad({y},
                                          {x_, parameter(linear().spec().weight), parameter(linear().spec().bias),
-                                          parameter(linear().lora_a()), parameter(linear().lora_b())},
+                                          parameter(linear().adapter(8)->a), parameter(linear().adapter(8)->b)},
                                          {g_});
     return {y.detach(), g[0], g[1], g[2], g[3], g[4]};
   }

@@ -19,15 +19,15 @@ class PassGradientsTest : public ::testing::Test {
   static constexpr std::int64_t kBlock = kNormBlock;
 
   void SetUp() override {
-    const auto add = [&](const char* name, std::vector<std::int64_t> shape, ParameterGroup group, bool trainable) {
+    const auto add = [&](const char* name, std::vector<std::int64_t> shape, GroupKey group, bool trainable) {
       return store_.add(name, std::move(shape), group, trainable, /*decay=*/true);
     };
-    first_ = add("first", {2, kBlock}, ParameterGroup::kBase, true);
-    norm_ = add("norm", {kBlock}, ParameterGroup::kShared, true);
-    second_ = add("second", {2, 3}, ParameterGroup::kBase, true);
-    frozen_ = add("frozen", {4}, ParameterGroup::kBase, false);
-    third_ = add("third", {5}, ParameterGroup::kBase, true);
-    adapter_ = add("adapter", {2, kBlock}, ParameterGroup::kShared, true);
+    first_ = add("first", {2, kBlock}, GroupKind::kBase, true);
+    norm_ = add("norm", {kBlock}, GroupKind::kShared, true);
+    second_ = add("second", {2, 3}, GroupKind::kBase, true);
+    frozen_ = add("frozen", {4}, GroupKind::kBase, false);
+    third_ = add("third", {5}, GroupKind::kBase, true);
+    adapter_ = add("adapter", {2, kBlock}, GroupKind::kShared, true);
     store_.allocate(kBlock, at::kCPU, /*bucket_elems=*/2 * kBlock);
     for (const FlatGroup& group : store_.groups()) {
       ASSERT_EQ(group.layout.buckets().size(), 2U);

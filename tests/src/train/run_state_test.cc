@@ -178,7 +178,7 @@ TEST_F(RunStateTest, ABaseTrainedWithoutAdaptersLoadsOnlyWhereThatIsWanted) {
   const CheckpointReader reader = saved(base, {.step = 1});
   EXPECT_THROW(load(reader, rank), Error);
   EXPECT_THROW(load(reader, rank, LoadFor::kEvaluation), Error);
-  const int id = rank.model().linears()[0].lora_a(), weight = rank.model().linears()[0].spec().weight;
+  const int id = rank.model().linears()[0].adapter(8)->a, weight = rank.model().linears()[0].spec().weight;
   const std::vector<float> adapter = rank.model().parameters().host_values(id);
   EXPECT_EQ(load(reader, rank, LoadFor::kInitialValues).size(), 1U);
   EXPECT_EQ(rank.model().parameters().host_values(id), adapter);

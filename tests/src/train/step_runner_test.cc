@@ -148,16 +148,16 @@ TEST(StepRunner, ParametersWithoutGradientAreNotTouched) {
   TinyRank rank(spec, tokens, *comm, test::tiny_options());
   const QuantLinear& linear = rank.model().linears()[0];
   rank.step(0, 8, 8);
-  const at::Tensor a = rank.model().parameters().tensor(linear.lora_a()).detach().clone();
+  const at::Tensor a = rank.model().parameters().tensor(linear.adapter(8)->a).detach().clone();
   const auto steps_of = [&](int id) { return rank.runner().optimizer().steps().at(static_cast<std::size_t>(id)); };
-  EXPECT_EQ(steps_of(linear.lora_a()), 1);
+  EXPECT_EQ(steps_of(linear.adapter(8)->a), 1);
   // Without adapters, an unquantized step decays no moment, applies no weight decay and counts no step for them.
   rank.step(1, 32, 32);
-  EXPECT_TRUE(at::equal(rank.model().parameters().tensor(linear.lora_a()), a));
-  EXPECT_EQ(steps_of(linear.lora_a()), 1);
+  EXPECT_TRUE(at::equal(rank.model().parameters().tensor(linear.adapter(8)->a), a));
+  EXPECT_EQ(steps_of(linear.adapter(8)->a), 1);
   EXPECT_EQ(steps_of(linear.spec().weight), 2);
   rank.step(2, 4, 8);
-  EXPECT_EQ(steps_of(linear.lora_a()), 2);
+  EXPECT_EQ(steps_of(linear.adapter(8)->a), 2);
 }
 
 TEST(StepRunner, ANanOnOneRankMakesAllSkipAndChangesNothing) {
