@@ -31,6 +31,11 @@ void GradSync::start(std::int64_t passes) {
   }
 }
 
+void GradSync::rest() {
+  start(0);
+  for (Bucket& bucket : buckets_) bucket.sum.release();
+}
+
 std::span<float> GradSync::leaf(int bucket) {
   Bucket& one = at(bucket);
   QAT_CHECK(!one.committed, "bucket " + std::to_string(bucket) + " has its gradients of this pass already");

@@ -41,6 +41,9 @@ class GradSync {
   // rank gives up in the middle of a step, its part of the sum is zero.
   void start(std::int64_t passes);
 
+  // For steps that leave the group alone: gives the memory of leaves and sums back, until the next start().
+  void rest();
+
   // From one thread at a time, and without a call to the communicator: backward runs on threads of its own.
   // This pass's leaf of a bucket, [the bucket's elements], until it is committed; tensors hold anything, gaps zeros.
   std::span<float> leaf(int bucket);

@@ -65,6 +65,11 @@ void TreeAccumulator::reset() {
   finished_ = false;
 }
 
+void TreeAccumulator::release() {
+  reset();
+  partials_.clear();
+}
+
 void TreeAccumulator::add_equal() {
   while (depth_ >= 2 && partials_[depth_ - 1].leaves == partials_[depth_ - 2].leaves) add_top();
 }

@@ -44,6 +44,8 @@ class TreeAccumulator {
   std::span<float> result();
   // Forgets the leaves and keeps the buffers.
   void reset();
+  // reset(), and gives the buffers back.
+  void release();
 
   // How many buffers the tree of `leaves` leaves takes at its worst: one, and one for each doubling.
   static int buffers(std::int64_t leaves) noexcept { return std::bit_width(static_cast<std::uint64_t>(leaves)); }

@@ -88,6 +88,7 @@ std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource&
   const std::size_t ranks = static_cast<std::size_t>(comm.size()), me = static_cast<std::size_t>(comm.rank());
   const std::size_t share = (passes.size() + ranks - 1) / ranks;
   std::vector<double> mine(share), all(share * ranks);
+  model.parameters().gather(model.groups_used(precision), comm);
   WeightCache cache;
   const ForwardContext context{.precision = &precision, .weight_cache = &cache, .ranges = ranges};
   // Rounds of passes, as many on every rank, with a question after each; they keep the rank with most threads busy.

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
+#include "dist/grad/grad_reducer.h"
 #include "dist/grad/norm_block.h"
 #include "kernels/common/error.h"
 #include "src/quant/torch_view.h"
@@ -16,6 +18,16 @@ std::int64_t elems_of(const std::vector<ParameterInfo>& infos, bool trainable) {
   std::int64_t sum = 0;
   for (const ParameterInfo& info : infos) sum += info.trainable == trainable ? info.elems : 0;
   return sum;
+}
+
+// fp32 elements of a buffer and of all its views: none gives the memory back, and the tensors stay to be filled anew.
+void resize_storage(const at::Tensor& buffer, std::int64_t elems) {
+  c10::StorageImpl& storage = *buffer.storage().unsafeGetStorageImpl();
+  const auto bytes = static_cast<std::size_t>(elems) * sizeof(float);
+  if (storage.nbytes() == bytes) return;
+  at::DataPtr none(nullptr, buffer.device());
+  storage.set_data_ptr_noswap(bytes == 0 ? std::move(none) : storage.allocator()->allocate(bytes));
+  storage.set_nbytes(bytes);
 }
 
 }  // namespace
@@ -65,24 +77,116 @@ void ParameterStore::allocate(std::int64_t pad_to, at::Device device, std::int64
     }
     tensors_.push_back(std::move(leaf));
   }
+  held_.assign(groups_.size(), Held::kNewest);
+}
+
+void ParameterStore::shard(int rank, int ranks) {
+  QAT_CHECK(ranks_ == 1 && 0 <= rank && rank < ranks, "parameters are shared out once");
+  rank_ = rank, ranks_ = ranks;
+  held_.assign(groups_.size(), Held::kNewest);
+  if (ranks == 1) return;
+  const at::NoGradGuard no_grad;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    FlatGroup& group = groups_[g];
+    if (group.key.kind != GroupKind::kWidth) continue;
+    std::vector<at::Tensor> shards;
+    for (std::size_t b = 0; b < group.layout.buckets().size(); ++b) {
+      const dist::ShardRange shard = group.layout.shard(static_cast<int>(b), rank, ranks);
+      shards.push_back(group.values.narrow(0, shard.begin, shard.size()));
+    }
+    group.own = at::cat(shards);
+    resize_storage(group.values, 0);
+    held_[g] = Held::kNot;
+  }
+}
+
+std::vector<std::span<float>> ParameterStore::own_shards(int group) const {
+  const FlatGroup& of = groups_.at(static_cast<std::size_t>(group));
+  const std::span<float> all = span_of(of.is_sharded() ? of.own : of.values);
+  std::vector<std::span<float>> shards;
+  for (std::size_t b = 0; b < of.layout.buckets().size(); ++b) {
+    const auto bucket = static_cast<int>(b);
+    const dist::ShardRange shard = of.layout.shard(bucket, rank_, ranks_);
+    const std::int64_t begin = of.is_sharded() ? of.layout.own_offset(bucket, ranks_) : shard.begin;
+    shards.push_back(all.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(shard.size())));
+  }
+  return shards;
+}
+
+std::span<float> ParameterStore::own_values(int id, std::int64_t first, std::int64_t elems) const {
+  const ParameterInfo& one = info(id);
+  const dist::FlatLayout::Tensor& place = group_of(one).layout.tensors()[static_cast<std::size_t>(one.layout_index)];
+  const dist::ShardRange shard = group_of(one).layout.shard(place.bucket, rank_, ranks_);
+  const std::int64_t begin = place.offset + first;
+  QAT_CHECK(elems == 0 || (shard.begin <= begin && begin + elems <= shard.end), "another rank's part of " + one.name);
+  return own_shards(one.group_index)[static_cast<std::size_t>(place.bucket)].subspan(
+      static_cast<std::size_t>(begin - shard.begin), static_cast<std::size_t>(elems));
+}
+
+void ParameterStore::gather(const std::vector<bool>& wanted, dist::Communicator& comm) const {
+  QAT_CHECK(wanted.size() == groups_.size(), "one word for each group");
+  const at::NoGradGuard no_grad;
+  // Memory first: what one width gives back another takes.
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    if (!groups_[g].is_sharded() || wanted[g]) continue;
+    resize_storage(groups_[g].values, 0);
+    held_[g] = Held::kNot;
+  }
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const FlatGroup& group = groups_[g];
+    if (!group.is_sharded() || !wanted[g] || held_[g] == Held::kNewest) continue;
+    if (held_[g] == Held::kNot) resize_storage(group.values, group.layout.elems());
+    const kernels::Exec exec = exec_for(group.values);
+    for (std::size_t b = 0; b < group.layout.buckets().size(); ++b) {
+      const auto bucket = static_cast<int>(b);
+      const dist::ShardRange all = group.layout.buckets()[b].range, shard = group.layout.shard(bucket, rank_, ranks_);
+      const at::Tensor values = group.values.narrow(0, all.begin, all.size());
+      values.narrow(0, shard.begin - all.begin, shard.size())
+          .copy_(group.own.narrow(0, group.layout.own_offset(bucket, ranks_), shard.size()));
+      dist::GradReducer(comm, all.size(), exec.device, exec.stream).all_gather(span_of(values));
+    }
+    held_[g] = Held::kNewest;
+  }
+}
+
+void ParameterStore::updated(int group) {
+  const auto g = static_cast<std::size_t>(group);
+  if (groups_.at(g).is_sharded() && held_[g] == Held::kNewest) held_[g] = Held::kOld;
 }
 
 std::int64_t ParameterStore::trainable_elems() const { return elems_of(infos_, /*trainable=*/true); }
 std::int64_t ParameterStore::frozen_elems() const { return elems_of(infos_, /*trainable=*/false); }
 
 std::vector<float> ParameterStore::host_values(int id) const {
+  const int group = info(id).group_index;
+  QAT_CHECK(group < 0 || !group_of(info(id)).is_sharded() || held_[static_cast<std::size_t>(group)] == Held::kNewest,
+            info(id).name + " is shared out, and not held");
   const at::Tensor host = tensor(id).detach().to(at::kCPU).contiguous();
   const std::span<const float> values = const_span(host);
   return {values.begin(), values.end()};
 }
 
-void ParameterStore::set_values(int id, std::span<const float> values) {
+void ParameterStore::set_values(int id, std::span<const float> values, std::int64_t first) {
   const ParameterInfo& one = info(id);
-  QAT_CHECK(static_cast<std::int64_t>(values.size()) == one.elems, "one value for each element of " + one.name);
+  const auto elems = static_cast<std::int64_t>(values.size());
+  QAT_CHECK(0 <= first && first + elems <= one.elems, "values beyond the end of " + one.name);
   const at::NoGradGuard no_grad;
   const at::Tensor host =
-      at::from_blob(const_cast<float*>(values.data()), one.shape, at::TensorOptions().dtype(at::kFloat));
-  tensors_.at(static_cast<std::size_t>(id)).copy_(host);
+      at::from_blob(const_cast<float*>(values.data()), {elems}, at::TensorOptions().dtype(at::kFloat));
+  if (!one.trainable || !group_of(one).is_sharded()) {
+    tensor(id).detach().view(-1).narrow(0, first, elems).copy_(host);
+    return;
+  }
+  const dist::FlatLayout& layout = group_of(one).layout;
+  const dist::FlatLayout::Tensor& place = layout.tensors()[static_cast<std::size_t>(one.layout_index)];
+  const dist::ShardRange shard = layout.shard(place.bucket, rank_, ranks_);
+  const std::int64_t begin = std::max(place.offset + first, shard.begin);
+  const std::int64_t end = std::min(place.offset + first + elems, shard.end);
+  if (begin < end)
+    group_of(one)
+        .own.narrow(0, layout.own_offset(place.bucket, ranks_) + begin - shard.begin, end - begin)
+        .copy_(host.narrow(0, begin - place.offset - first, end - begin));
+  updated(one.group_index);
 }
 
 std::int64_t ParameterStore::checksum() const {
@@ -94,7 +198,8 @@ std::int64_t ParameterStore::checksum() const {
         static_cast<std::int64_t>(static_cast<std::uint64_t>(sum) * 31U +
                                   static_cast<std::uint64_t>(flat.view(at::kInt).sum(at::kLong).item<std::int64_t>()));
   };
-  for (const FlatGroup& group : groups_) add(group.values);
+  for (const FlatGroup& group : groups_)
+    if (!group.is_sharded()) add(group.values);
   add(frozen_);
   return sum;
 }

@@ -1,5 +1,9 @@
 // All parameters in a few flat fp32 buffers, so that the optimizer, the gradient exchange and the checkpoint see
 // ranges, and the model sees tensors that are views of them.
+//
+// Where there are several ranks, they share out what single widths have for themselves (shard()): each keeps its shards
+// of those groups, and has the tensors only while gather() holds the group for passes at that width. All other groups
+// are whole on every rank all the time.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "dist/comm/communicator.h"
 #include "dist/grad/flat_layout.h"
 
 namespace qat {
@@ -39,13 +44,16 @@ struct ParameterInfo {
   int trainable_index = -1, group_index = -1, layout_index = -1;
 };
 
-// The trainable parameters of one group, in order of use. Every rank has all their values and answers for its shards of
-// them: it updates those and sends them to the others.
+// The trainable parameters of one group, in order of use. A rank answers for its shards of them: it updates those and
+// sends them to the others.
 struct FlatGroup {
   GroupKey key;
   std::vector<int> ids;     // tensor i of the layout is parameter ids[i]
   dist::FlatLayout layout;  // begins tensors at multiples of kNormBlock
-  at::Tensor values;        // [layout.elems()]; zeros between the tensors
+  at::Tensor values;        // [layout.elems()]; zeros between the tensors. Of a shared-out group, while it is held
+  at::Tensor own;           // shared-out groups: this rank's shards, bucket after bucket
+
+  bool is_sharded() const { return own.defined(); }
 };
 
 class ParameterStore {
@@ -61,25 +69,50 @@ class ParameterStore {
   const std::vector<ParameterInfo>& infos() const { return infos_; }
   const at::Tensor& tensor(int id) const { return tensors_.at(static_cast<std::size_t>(id)); }
 
+  // This is rank `rank` of `ranks`, whose product with kNormBlock divides pad_to: from now on the groups of single
+  // widths are shared out. Once, before or after values are set.
+  void shard(int rank, int ranks);
+  // Collective where a group that `wanted` (by groups()) names is shared out: those groups are held from now on, with
+  // their newest values, and the others' memory is given back.
+  void gather(const std::vector<bool>& wanted, dist::Communicator& comm) const;
+  // This rank's shards of a group have been updated: what is held is of old values until the next gather().
+  void updated(int group);
+  // By bucket, this rank's shards of a group.
+  std::vector<std::span<float>> own_shards(int group) const;
+  // Elements [first, first + elems) of a parameter, of which this rank answers for all.
+  std::span<float> own_values(int id, std::int64_t first, std::int64_t elems) const;
+
   std::int64_t trainable_elems() const;  // of parameters, without what lies between them
   std::int64_t frozen_elems() const;
   at::Device device() const { return frozen_.device(); }
   // Those that have trainable parameters.
   const std::vector<FlatGroup>& groups() const { return groups_; }
-  // One parameter's values through host memory: for files, initial values and tests.
+  // One parameter's values through host memory: for files, initial values and tests. If its group is shared out, it
+  // must be held.
   std::vector<float> host_values(int id) const;
-  void set_values(int id, std::span<const float> values);
-  // Of all parameters' bits, on the device: the same for the same bits, another if any one bit differs.
+  // Elements from `first` on, of which a rank keeps what it has.
+  void set_values(int id, std::span<const float> values, std::int64_t first = 0);
+  // Of the bits, on the device, of all parameters that every rank has: the same for the same bits, another if any one
+  // bit differs.
   std::int64_t checksum() const;
 
   // The trainable tensors, in order of declaration: what gradients are taken of.
   const std::vector<at::Tensor>& trainable_tensors() const { return trainable_tensors_; }
 
  private:
+  // What a rank has of a shared-out group in `values`: nothing, old values, or the newest.
+  enum class Held : std::uint8_t { kNot, kOld, kNewest };
+
+  const FlatGroup& group_of(const ParameterInfo& info) const {
+    return groups_[static_cast<std::size_t>(info.group_index)];
+  }
+
   std::vector<ParameterInfo> infos_;
   std::vector<at::Tensor> tensors_, trainable_tensors_;
   std::vector<FlatGroup> groups_;
   at::Tensor frozen_;
+  int rank_ = 0, ranks_ = 1;
+  mutable std::vector<Held> held_;  // by group; of no meaning for others' eyes, who see the same values or none
 };
 
 }  // namespace qat

@@ -9,13 +9,22 @@
 namespace qat {
 
 GlobalNorm::GlobalNorm(const OptimLayout& layout, dist::FlatMemory& memory)
-    : order_(layout.norm_order()),
-      own_blocks_(layout.own_elems() / kNormBlock),
-      scratch_(memory.allocate(own_blocks_ * static_cast<std::int64_t>(sizeof(double) / sizeof(float)))) {}
+    : layout_(layout),
+      scratch_(memory.allocate(layout.own_elems() / kNormBlock *
+                               static_cast<std::int64_t>(sizeof(double) / sizeof(float)))) {}
 
 double GlobalNorm::operator()(dist::Communicator& comm, const kernels::Exec& exec,
                               std::span<const dist::BucketShards> grads) {
-  const std::span<double> sums(reinterpret_cast<double*>(scratch_.get()), static_cast<std::size_t>(own_blocks_));
+  QAT_CHECK(grads.size() == layout_.groups.size(), "a norm is that of all groups");
+  std::vector<bool> used;
+  std::int64_t own = 0;
+  for (std::size_t g = 0; g < grads.size(); ++g) {
+    used.push_back(!grads[g].empty());
+    if (used[g]) own += layout_.groups[g].layout.own_elems(layout_.ranks);
+  }
+  auto order = orders_.find(used);
+  if (order == orders_.end()) order = orders_.emplace(used, layout_.norm_order(used)).first;
+  const std::span<double> sums(reinterpret_cast<double*>(scratch_.get()), static_cast<std::size_t>(own / kNormBlock));
   std::size_t done = 0;
   for (const dist::BucketShards& buckets : grads) {
     for (const std::span<const float> shard : buckets) {
@@ -26,7 +35,7 @@ double GlobalNorm::operator()(dist::Communicator& comm, const kernels::Exec& exe
       done += blocks;
     }
   }
-  QAT_CHECK(done == sums.size(), "a norm is that of all groups");
+  QAT_CHECK(done == sums.size(), "a shard of every bucket");
   std::vector<double> mine(sums.size());
   if (exec.device == Device::kCuda)
     cuda_copy_to_host(mine.data(), sums.data(), sums.size_bytes(), exec.stream);
@@ -35,7 +44,7 @@ double GlobalNorm::operator()(dist::Communicator& comm, const kernels::Exec& exe
   std::vector<double> all(mine.size() * static_cast<std::size_t>(comm.size()));
   comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
   double sum = 0.0;
-  for (const std::int32_t block : order_) sum += all[static_cast<std::size_t>(block)];
+  for (const std::int32_t block : order->second) sum += all[static_cast<std::size_t>(block)];
   return std::sqrt(sum);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -21,13 +22,13 @@ class GlobalNorm {
   GlobalNorm(const OptimLayout& layout, dist::FlatMemory& memory);
 
   // Collective, the same on every rank; waits for the device. grads: by group and bucket, this rank's shards, with
-  // zeros between the tensors.
+  // zeros between the tensors. A group without any takes no part, on no rank.
   double operator()(dist::Communicator& comm, const kernels::Exec& exec, std::span<const dist::BucketShards> grads);
 
  private:
-  std::vector<std::int32_t> order_;
-  std::int64_t own_blocks_;
-  std::shared_ptr<float> scratch_;  // own_blocks_ doubles
+  OptimLayout layout_;
+  std::map<std::vector<bool>, std::vector<std::int32_t>> orders_;  // by groups that take part
+  std::shared_ptr<float> scratch_;                                 // a double for each block that this rank owns
 };
 
 }  // namespace qat

@@ -36,14 +36,22 @@ std::vector<OwnedPart> OptimLayout::parts_of(int rank) const {
   return parts;
 }
 
-std::vector<std::int32_t> OptimLayout::norm_order() const {
-  const std::int64_t own_blocks = own_elems() / kNormBlock;
+std::vector<std::int32_t> OptimLayout::norm_order(const std::vector<bool>& used) const {
+  std::vector<std::int64_t> begins;  // of each used group, in what a rank owns of them
+  std::int64_t own = 0;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    begins.push_back(own);
+    if (used.at(g)) own += groups[g].layout.own_elems(ranks);
+  }
+  const std::int64_t own_blocks = own / kNormBlock;
   QAT_CHECK(own_blocks * ranks <= INT32_MAX, "more than 8e12 parameters");
   std::vector<std::int32_t> order;
   for (const OptimTensor& tensor : tensors) {
-    const dist::FlatLayout& layout = groups.at(static_cast<std::size_t>(tensor.group)).layout;
+    const auto g = static_cast<std::size_t>(tensor.group);
+    if (!used[g]) continue;
+    const dist::FlatLayout& layout = groups[g].layout;
     const dist::FlatLayout::Tensor& where = place(tensor);
-    const std::int64_t group = group_offset(tensor.group);
+    const std::int64_t group = begins[g];
     for (std::int64_t at = where.offset; at < where.offset + where.elems; at += kNormBlock) {
       const dist::FlatLayout::Owner owner = layout.owner(at, where.bucket, ranks);
       QAT_CHECK((group + owner.offset) % kNormBlock == 0, "shards are cut at multiples of kNormBlock");

@@ -40,9 +40,9 @@ struct OptimLayout {
   std::int64_t group_offset(int group) const;  // where a group begins in what a rank owns
   // In order of `tensors`.
   std::vector<OwnedPart> parts_of(int rank) const;
-  // Sums over the blocks of kNormBlock elements of what rank 0 owns, then of what rank 1 owns, ...: where in that list
-  // those of the tensors are, tensor by tensor and each from its beginning.
-  std::vector<std::int32_t> norm_order() const;
+  // Sums over the blocks of kNormBlock elements of what rank 0 owns of the groups that are `used`, then of what rank 1
+  // owns, ...: where in that list those of the groups' tensors are, tensor by tensor and each from its beginning.
+  std::vector<std::int32_t> norm_order(const std::vector<bool>& used) const;
 };
 
 }  // namespace qat

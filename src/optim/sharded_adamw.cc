@@ -19,7 +19,7 @@ ShardedAdamW::ShardedAdamW(OptimLayout layout, int rank, const OptimConfig& conf
       refused_(memory.allocate(1)),
       steps_(layout_.tensors.size()) {}
 
-void ShardedAdamW::step(const kernels::Exec& exec, std::span<const std::span<float>> params,
+void ShardedAdamW::step(const kernels::Exec& exec, std::span<const ShardValues> params,
                         std::span<const dist::BucketShards> grads, const std::vector<bool>& produced,
                         double learning_rate, double gradient_scale) {
   QAT_CHECK(produced.size() == layout_.tensors.size(), "one flag per tensor");
@@ -34,6 +34,7 @@ void ShardedAdamW::step(const kernels::Exec& exec, std::span<const std::span<flo
     const auto i = static_cast<std::size_t>(part.tensor);
     if (!produced[i]) continue;
     const OptimTensor& tensor = layout_.tensors[i];
+    QAT_CHECK(!grads[static_cast<std::size_t>(tensor.group)].empty(), "a tensor has a gradient that its group lacks");
     const OptimGroup& group = layout_.groups[static_cast<std::size_t>(tensor.group)];
     const dist::FlatLayout::Tensor& where = layout_.place(tensor);
     const dist::ShardRange shard = group.layout.shard(where.bucket, rank_, layout_.ranks);
@@ -50,12 +51,16 @@ void ShardedAdamW::step(const kernels::Exec& exec, std::span<const std::span<flo
   }
   std::size_t done = 0;  // of what this rank owns
   for (std::size_t g = 0; g < segments.size(); ++g) {
-    QAT_CHECK(grads[g].size() == segments[g].size(), "a shard of the gradient of every bucket");
+    if (grads[g].empty()) {
+      done += static_cast<std::size_t>(layout_.groups[g].layout.own_elems(layout_.ranks));
+      continue;
+    }
+    QAT_CHECK(grads[g].size() == segments[g].size() && params[g].size() == segments[g].size(),
+              "a shard of values and gradient of every bucket");
     for (std::size_t b = 0; b < segments[g].size(); ++b) {
-      const dist::ShardRange shard = layout_.groups[g].layout.shard(static_cast<int>(b), rank_, layout_.ranks);
-      const auto count = static_cast<std::size_t>(shard.size());
-      kernels::adamw_segments(exec, params[g].subspan(static_cast<std::size_t>(shard.begin), count), grads[g][b],
-                              exp_avg().subspan(done, count), exp_avg_sq().subspan(done, count), segments[g][b],
+      const std::size_t count = params[g][b].size();
+      kernels::adamw_segments(exec, params[g][b], grads[g][b], exp_avg().subspan(done, count),
+                              exp_avg_sq().subspan(done, count), segments[g][b],
                               reinterpret_cast<std::int32_t*>(refused_.get()));
       done += count;
     }

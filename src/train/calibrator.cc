@@ -108,6 +108,7 @@ std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& prec
                                      dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options) {
   const at::NoGradGuard no_grad;
   const dist::SectionMark section(options.board, dist::Section::kCalibration);
+  model.parameters().gather(model.groups_used(precision), comm);
   RangeObservers observers;
   for (const std::int64_t layer : layers) {
     const QuantLinear& linear = layer_at(model, layer);

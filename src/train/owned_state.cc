@@ -11,12 +11,11 @@ std::vector<OwnedState> owned_state(const ParameterStore& store, ShardedAdamW& o
   std::vector<OwnedState> owned;
   for (const OwnedPart& part : optimizer.parts()) {
     const int id = ids.at(static_cast<std::size_t>(part.tensor));
-    const auto first = static_cast<std::size_t>(part.first), elems = static_cast<std::size_t>(part.elems),
-               offset = static_cast<std::size_t>(part.offset);
+    const auto elems = static_cast<std::size_t>(part.elems), offset = static_cast<std::size_t>(part.offset);
     owned.push_back({.id = id,
                      .first = part.first,
                      .elems = part.elems,
-                     .values = span_of(store.tensor(id)).subspan(first, elems),
+                     .values = store.own_values(id, part.first, part.elems),
                      .exp_avg = optimizer.exp_avg().subspan(offset, elems),
                      .exp_avg_sq = optimizer.exp_avg_sq().subspan(offset, elems)});
   }

@@ -8,9 +8,15 @@
 
 namespace qat {
 
-PassGradients::PassGradients(const ParameterStore& store, std::span<dist::GradSync> syncs, Hook hook)
-    : store_(&store), syncs_(syncs), hook_(std::move(hook)), places_(static_cast<std::size_t>(store.count())) {
-  QAT_CHECK(syncs.size() == store.groups().size(), "one exchange for each group of parameters");
+PassGradients::PassGradients(const ParameterStore& store, std::span<dist::GradSync> syncs,
+                             const std::vector<bool>& used, Hook hook)
+    : store_(&store),
+      syncs_(syncs),
+      used_(used),
+      hook_(std::move(hook)),
+      places_(static_cast<std::size_t>(store.count())) {
+  QAT_CHECK(syncs.size() == store.groups().size() && used.size() == syncs.size(),
+            "one exchange for each group of parameters");
   for (const FlatGroup& group : store.groups()) {
     std::vector<int>& open = open_.emplace_back();
     for (const dist::FlatLayout::Bucket& bucket : group.layout.buckets()) open.push_back(bucket.tensors);
@@ -22,6 +28,7 @@ at::Tensor PassGradients::place(int id) {
   if (tensor.defined()) return tensor;
   const ParameterInfo& info = store_->info(id);
   const auto group = static_cast<std::size_t>(info.group_index);
+  QAT_CHECK(used_[group], "a pass at other widths has a gradient of " + info.name);
   const dist::FlatLayout& layout = store_->groups()[group].layout;
   const dist::FlatLayout::Tensor& where = layout.tensors()[static_cast<std::size_t>(info.layout_index)];
   const std::int64_t begin = layout.buckets()[static_cast<std::size_t>(where.bucket)].range.begin;
@@ -56,11 +63,14 @@ void PassGradients::finish(const std::vector<at::Tensor>& gradients, std::vector
     const FlatGroup& group = store_->groups()[g];
     for (const int id : group.ids) {
       const auto i = static_cast<std::size_t>(store_->info(id).trainable_index);
+      QAT_CHECK(used_[g] || !gradients[i].defined(),
+                "a pass at other widths has a gradient of " + store_->info(id).name);
       QAT_CHECK(!at(id).complete || !gradients[i].defined() ||
                     gradients[i].const_data_ptr() == at(id).tensor.const_data_ptr(),
                 "a gradient that was complete came back from elsewhere: " + store_->info(id).name);
       if (at(id).complete || gradients[i].defined()) produced[i] = true;
     }
+    if (!used_[g]) continue;
     for (std::size_t bucket = 0; bucket < open_[g].size(); ++bucket)
       if (open_[g][bucket] > 0) fill(group, static_cast<int>(bucket), gradients);
     syncs_[g].end_pass();

@@ -22,8 +22,9 @@ class PassGradients final : public GradientSink {
   // Called with every trainable parameter's gradient, in its place, before its bucket is committed.
   using Hook = std::function<void(int id, const at::Tensor& gradient)>;
 
-  // syncs: one for each of store.groups(). All must outlive this.
-  PassGradients(const ParameterStore& store, std::span<dist::GradSync> syncs, Hook hook = {});
+  // syncs: one for each of store.groups(), of which the step has started those that are `used`. All must outlive this.
+  PassGradients(const ParameterStore& store, std::span<dist::GradSync> syncs, const std::vector<bool>& used,
+                Hook hook = {});
 
   at::Tensor open(int id) override;
   at::Tensor opened(int id) override;
@@ -46,6 +47,7 @@ class PassGradients final : public GradientSink {
 
   const ParameterStore* store_;
   std::span<dist::GradSync> syncs_;
+  std::vector<bool> used_;
   Hook hook_;
   std::vector<Place> places_;           // by id
   std::vector<std::vector<int>> open_;  // by group and bucket: parameters whose gradient is not complete

@@ -37,10 +37,8 @@ void broadcast_values(std::span<T> values, dist::Communicator& comm) {
                  /*root=*/0);
 }
 
-void load_parameter(const CheckpointReader* reader, const ParameterStore& store, int id, dist::Communicator& comm) {
+void load_parameter(const CheckpointReader* reader, ParameterStore& store, int id, dist::Communicator& comm) {
   const ParameterInfo& info = store.info(id);
-  const at::NoGradGuard no_grad;
-  const at::Tensor flat = store.tensor(id).detach().view(-1);
   std::vector<float> block(static_cast<std::size_t>(std::min(info.elems, kBroadcastElems)));
   for (std::int64_t first = 0; first < info.elems; first += kBroadcastElems) {
     const std::span<float> values(block.data(),
@@ -48,8 +46,7 @@ void load_parameter(const CheckpointReader* reader, const ParameterStore& store,
     on_root(comm, "loading a checkpoint",
             [&] { reader->read_elements(parameter_name(info), info.shape, first, view(values)); });
     broadcast_values(values, comm);
-    const auto count = static_cast<std::int64_t>(values.size());
-    flat.narrow(0, first, count).copy_(at::from_blob(values.data(), {count}, at::kFloat));
+    store.set_values(id, values, first);
   }
 }
 
@@ -68,7 +65,7 @@ std::filesystem::path save_run(const std::filesystem::path& root, const TrainSta
 
 std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm,
                                     LoadFor purpose, const std::string& config_json) {
-  const ParameterStore& store = model.parameters();
+  ParameterStore& store = model.parameters();
   std::vector<std::string> notes;
   std::vector<std::int32_t> present(static_cast<std::size_t>(store.count()));
   std::int32_t with_ranges = 0;

@@ -34,9 +34,12 @@ std::shared_ptr<dist::FlatMemory> memory_of(const Gpt2& model) {
   return model.mode().is_cuda() ? dist::cuda_flat_memory(exec_of(model).stream) : dist::host_flat_memory();
 }
 
-// A running sum's leaves come and go.
+// A running sum's leaves come and go, and so do the sums of single widths' groups.
 std::shared_ptr<dist::FlatMemory> gradient_memory(const Gpt2& model, Accumulate accumulate) {
-  return accumulate == Accumulate::kRunning ? dist::recycling_memory(memory_of(model)) : memory_of(model);
+  const std::vector<FlatGroup>& groups = model.parameters().groups();
+  const bool widths = std::any_of(groups.begin(), groups.end(),
+                                  [](const FlatGroup& group) { return group.key.kind == GroupKind::kWidth; });
+  return widths || accumulate == Accumulate::kRunning ? dist::recycling_memory(memory_of(model)) : memory_of(model);
 }
 
 // The losses in double, in memory of the host once the device has done what it was given so far.
@@ -64,6 +67,7 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
       optimizer_(optim_layout(model.parameters(), comm.size()), comm.rank(), options.optim, *memory_of(model)),
       global_norm_(optimizer_.layout(), *memory_of(model)),
       timer_(model.mode().device) {
+  model.parameters().shard(comm.rank(), comm.size());
   set_micro_batch_size(options.train.micro_batch_size);
 }
 
@@ -130,7 +134,7 @@ PassGradients StepRunner::next_gradients(const Step& step, std::int64_t micro_ba
     hook = [this, at = static_cast<std::int64_t>(step.plan.step), micro_batch](int id, const at::Tensor& gradient) {
       gradient_hook_(at, micro_batch, id, gradient);
     };
-  return {model_.parameters(), syncs_, std::move(hook)};
+  return {model_.parameters(), syncs_, step.used, std::move(hook)};
 }
 
 void StepRunner::join(const LossAndGradients& pass, PassGradients& gradients, Step& step) {
@@ -224,13 +228,19 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, StepO
   outcome.stop = static_cast<int>(stop);
 }
 
+void StepRunner::start_exchange(const std::vector<bool>& used, std::int64_t passes) {
+  for (std::size_t g = 0; g < syncs_.size(); ++g) used[g] ? syncs_[g].start(passes) : syncs_[g].rest();
+}
+
 StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& precision, dist::StopPoll& poll,
                             const SpikeTest& is_spike) {
   const TraceRange range("step");
   weight_cache_.clear();  // the weights have changed since the last step
-  for (dist::GradSync& sync : syncs_) sync.start(local_micro_batches_);
+  const std::vector<bool> used = model_.groups_used(precision);
+  model_.parameters().gather(used, comm_);
+  start_exchange(used, local_micro_batches_);
   if (most_threads_ == 0) most_threads_ = most_of(options_.threads, comm_);
-  Step step{.plan = plan, .precision = precision, .poll = poll};
+  Step step{.plan = plan, .precision = precision, .used = used, .poll = poll};
   timer_.start();
   poll.start();
   options_.threads == 1 ? run_in_turn(step) : run_side_by_side(step);
@@ -241,13 +251,14 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
     return outcome;
   }
   if (step.out_of_memory)  // zeros: the other ranks' collectives need a partner
-    for (dist::GradSync& sync : syncs_) sync.start(0);
+    start_exchange(used, 0);
   const at::Tensor losses = step.out_of_memory ? at::Tensor() : on_host(step.losses);
   timer_.stop();
   std::vector<dist::BucketShards> gradient;
   {
     const TraceRange exchange("gradient exchange");
-    for (dist::GradSync& sync : syncs_) gradient.push_back(sync.finish());
+    for (std::size_t g = 0; g < syncs_.size(); ++g)
+      gradient.push_back(used[g] ? syncs_[g].finish() : dist::BucketShards());
   }
   const kernels::Exec exec = exec_of(model_);
   const double mean = 1.0 / static_cast<double>(micro_batches_);
@@ -272,10 +283,14 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   outcome.clipped = options_.optim.clip_norm > 0.0 && outcome.grad_norm > options_.optim.clip_norm;
   if (outcome.clipped) scale *= options_.optim.clip_norm / outcome.grad_norm;
   const TraceRange update("update");
-  std::vector<std::span<float>> params;
-  for (const FlatGroup& group : model_.parameters().groups()) params.push_back(span_of(group.values));
-  optimizer_.step(exec, params, gradient, step.produced, plan.learning_rate, scale);
-  for (std::size_t i = 0; i < syncs_.size(); ++i) syncs_[i].gather(params[i]);
+  ParameterStore& store = model_.parameters();
+  std::vector<ShardValues> own;
+  for (std::size_t g = 0; g < syncs_.size(); ++g) own.push_back(store.own_shards(static_cast<int>(g)));
+  optimizer_.step(exec, own, gradient, step.produced, plan.learning_rate, scale);
+  for (std::size_t g = 0; g < syncs_.size(); ++g) {
+    if (used[g] && !store.groups()[g].is_sharded()) syncs_[g].gather(span_of(store.groups()[g].values));
+    if (used[g]) store.updated(static_cast<int>(g));
+  }
   return outcome;
 }
 

@@ -91,6 +91,7 @@ class StepRunner {
   struct Step {
     const dist::StepPlan& plan;
     const PrecisionMap& precision;
+    const std::vector<bool>& used;  // the model's groups
     dist::StopPoll& poll;
     std::vector<bool> produced;         // gradients, by trainable tensor
     std::vector<at::Tensor> losses;     // in order of micro-batches
@@ -113,6 +114,8 @@ class StepRunner {
   PassGradients next_gradients(const Step& step, std::int64_t micro_batch);
   // Adds a pass to the step.
   void join(const LossAndGradients& pass, PassGradients& gradients, Step& step);
+  // Of the groups that are used; the others rest.
+  void start_exchange(const std::vector<bool>& used, std::int64_t passes);
   // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.
   void run_in_turn(Step& step);
   void run_side_by_side(Step& step);

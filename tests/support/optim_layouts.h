@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "src/optim/optim_layout.h"
+#include "src/optim/sharded_adamw.h"
 
 namespace qat::test {
 
@@ -54,6 +55,19 @@ inline std::vector<dist::BucketShards> shards_of(const OptimLayout& layout, int 
       const dist::ShardRange shard = layout.groups[g].layout.shard(static_cast<int>(b), rank, layout.ranks);
       shards[g].push_back(std::span<const float>(flat[g]).subspan(static_cast<std::size_t>(shard.begin),
                                                                   static_cast<std::size_t>(shard.size())));
+    }
+  return shards;
+}
+
+// The same of values that are to be updated.
+inline std::vector<ShardValues> shards_to_update(const OptimLayout& layout, int rank,
+                                                 std::vector<std::vector<float>>& flat) {
+  std::vector<ShardValues> shards(layout.groups.size());
+  for (std::size_t g = 0; g < layout.groups.size(); ++g)
+    for (std::size_t b = 0; b < layout.groups[g].layout.buckets().size(); ++b) {
+      const dist::ShardRange shard = layout.groups[g].layout.shard(static_cast<int>(b), rank, layout.ranks);
+      shards[g].push_back(
+          std::span(flat[g]).subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.size())));
     }
   return shards;
 }

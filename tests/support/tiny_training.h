@@ -61,7 +61,14 @@ class TinyRank {
   StepRunner& runner() { return runner_; }
   dist::StopPoll& poll() { return poll_; }
   const Sampler& sampler() const { return sampler_; }
-  std::vector<float> parameters() const { return parameters_of(model_); }
+  // Collective where widths have parameters of their own.
+  std::vector<float> parameters() const {
+    hold_everything();
+    return parameters_of(model_);
+  }
+  void hold_everything() const {
+    model_.parameters().gather(std::vector<bool>(model_.parameters().groups().size(), true), comm_);
+  }
 
  private:
   dist::Communicator& comm_;

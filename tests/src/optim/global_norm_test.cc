@@ -57,5 +57,24 @@ TEST(GlobalNorm, IsThatOfAllGroups) {
   EXPECT_THROW((void)norm(*comm, {}, shards), Error);
 }
 
+TEST(GlobalNorm, AGroupThatTakesNoPartCountsAsZeros) {
+  for (const int ranks : {1, 3}) {
+    const OptimLayout layout = test::two_groups(ranks, test::kBucketSizes[1]);
+    const auto flat = test::flat_values(layout, gradient);
+    auto zeroed = flat;
+    std::fill(zeroed[0].begin(), zeroed[0].end(), 0.0F);
+    dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+      GlobalNorm norm(layout, *dist::host_flat_memory());
+      const double all = norm(comm, {}, test::shards_of(layout, comm.rank(), flat));
+      auto shards = test::shards_of(layout, comm.rank(), zeroed);
+      const double expected = norm(comm, {}, shards);
+      shards[0].clear();
+      EXPECT_EQ(norm(comm, {}, shards), expected);
+      EXPECT_LT(expected, all);
+      EXPECT_EQ(norm(comm, {}, test::shards_of(layout, comm.rank(), flat)), all);
+    });
+  }
+}
+
 }  // namespace
 }  // namespace qat

@@ -39,7 +39,7 @@ TEST(OptimLayout, TheNormTakesTheBlocksOfEachTensorInOrderAndEachOnce) {
   for (const int ranks : {1, 2, 3, 4, 6, 8}) {
     for (const std::int64_t bucket_elems : test::kBucketSizes) {
       const OptimLayout layout = test::two_groups(ranks, bucket_elems);
-      const std::vector<std::int32_t> order = layout.norm_order();
+      const std::vector<std::int32_t> order = layout.norm_order({true, true});
       std::vector<std::int32_t> expected;  // by the parts that ranks own
       for (std::size_t t = 0; t < layout.tensors.size(); ++t)
         for (std::int64_t first = 0; first < layout.place(layout.tensors[t]).elems; first += kNormBlock)

@@ -36,9 +36,8 @@ double by_hand(std::size_t tensor, std::int64_t i, int steps, double learning_ra
 using Flat = std::vector<std::vector<float>>;
 
 void step(ShardedAdamW& optimizer, int rank, Flat& params, const Flat& grads, double gradient_scale) {
-  const std::vector<std::span<float>> values(params.begin(), params.end());
-  optimizer.step({}, values, test::shards_of(optimizer.layout(), rank, grads), kProduced, /*learning_rate=*/0.05,
-                 gradient_scale);
+  optimizer.step({}, test::shards_to_update(optimizer.layout(), rank, params),
+                 test::shards_of(optimizer.layout(), rank, grads), kProduced, /*learning_rate=*/0.05, gradient_scale);
 }
 
 TEST(ShardedAdamW, UpdatesItsShardsOfEveryTensorWithAGradient) {
@@ -143,12 +142,38 @@ TEST_F(ShardedAdamWAlone, ABetaThatFp32RoundsToOneStillTrains) {
 }
 
 TEST_F(ShardedAdamWAlone, NeedsEveryGroupAndEveryBucket) {
-  std::vector<std::span<float>> values(params_.begin(), params_.end());
+  const auto values = test::shards_to_update(layout_, 0, params_);
   auto shards = test::shards_of(layout_, 0, grads_);
   shards[1].pop_back();
   EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, 0.05, 1.0), Error);
   shards.pop_back();
   EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, 0.05, 1.0), Error);
+}
+
+TEST_F(ShardedAdamWAlone, LeavesAGroupWithoutGradientsAlone) {
+  step();
+  const Flat before = params_;
+  const std::vector<float> moments(optimizer_.exp_avg().begin(), optimizer_.exp_avg().end());
+  auto shards = test::shards_of(layout_, 0, grads_);
+  shards[0].clear();
+  std::vector<bool> produced = kProduced;
+  EXPECT_THROW(optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, 0.05, 1.0), Error);
+  for (std::size_t i = 0; i < produced.size(); ++i) produced[i] = produced[i] && layout_.tensors[i].group == 1;
+  optimizer_ = ShardedAdamW(layout_, 0, config_);
+  params_ = before;
+  step();
+  const Flat after_one = params_;
+  const std::vector<std::int64_t> steps = optimizer_.steps();
+  optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, 0.05, 1.0);
+  EXPECT_EQ(params_[0], after_one[0]);
+  EXPECT_NE(params_[1], after_one[1]);
+  for (const OwnedPart& part : optimizer_.parts()) {
+    const auto i = static_cast<std::size_t>(part.tensor);
+    EXPECT_EQ(optimizer_.steps()[i], steps[i] + (produced[i] ? 1 : 0)) << i;
+    if (layout_.tensors[i].group == 0)
+      for (std::int64_t at = part.offset; at < part.offset + part.elems; ++at)
+        ASSERT_EQ(optimizer_.exp_avg()[static_cast<std::size_t>(at)], moments[static_cast<std::size_t>(at)]);
+  }
 }
 
 }  // namespace

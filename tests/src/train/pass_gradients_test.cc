@@ -64,7 +64,7 @@ class PassGradientsTest : public ::testing::Test {
 };
 
 TEST_F(PassGradientsTest, APlaceIsGivenAwayOnceAndNoneForAFrozenParameter) {
-  PassGradients gradients(store_, syncs_);
+  PassGradients gradients(store_, syncs_, {true, true});
   EXPECT_FALSE(gradients.opened(third_).defined());
   const at::Tensor third = gradients.open(third_), second = gradients.open(second_);
   ASSERT_EQ(third.sizes(), at::IntArrayRef({5}));
@@ -75,7 +75,7 @@ TEST_F(PassGradientsTest, APlaceIsGivenAwayOnceAndNoneForAFrozenParameter) {
 }
 
 TEST_F(PassGradientsTest, GradientsFromAutogradAreTakenWhenThePassIsOver) {
-  PassGradients gradients(store_, syncs_);
+  PassGradients gradients(store_, syncs_, {true, true});
   const at::Tensor in_place = gradients.open(second_);
   in_place.fill_(3.0F);
   gradients.finish(returned({{second_, in_place}, {first_, filled(first_, 2.0F)}, {norm_, filled(norm_, 5.0F)}}),
@@ -90,12 +90,12 @@ TEST_F(PassGradientsTest, GradientsFromAutogradAreTakenWhenThePassIsOver) {
 TEST_F(PassGradientsTest, AParameterWithoutAGradientCommitsZeros) {
   for (int step = 0; step < 2; ++step) {
     start(1);
-    PassGradients gradients(store_, syncs_);
+    PassGradients gradients(store_, syncs_, {true, true});
     gradients.open(third_).fill_(9.0F);  // and then not used after all
     gradients.finish(returned({{second_, filled(second_, 3.0F)}}), produced_);
     for (const int id : {first_, third_, norm_, adapter_}) EXPECT_TRUE(at::equal(sum_of(id), filled(id, 0.0F))) << id;
     start(1);
-    PassGradients all(store_, syncs_);
+    PassGradients all(store_, syncs_, {true, true});
     std::map<int, at::Tensor> ones;
     for (const int id : {first_, second_, third_, norm_, adapter_}) ones[id] = filled(id, 1.0F);
     all.finish(returned(ones), produced_);
@@ -106,7 +106,7 @@ TEST_F(PassGradientsTest, AParameterWithoutAGradientCommitsZeros) {
 // In backward, with the last gradient of the bucket: not before, and not at the end of the pass only.
 TEST_F(PassGradientsTest, ABucketIsCommittedWithItsLastWrittenGradient) {
   std::vector<int> seen;
-  PassGradients gradients(store_, syncs_, [&](int id, const at::Tensor& gradient) {
+  PassGradients gradients(store_, syncs_, {true, true}, [&](int id, const at::Tensor& gradient) {
     seen.push_back(id);
     EXPECT_EQ(gradient.sizes(), store_.tensor(id).sizes());
   });
@@ -128,7 +128,7 @@ TEST_F(PassGradientsTest, ABucketIsCommittedWithItsLastWrittenGradient) {
 }
 
 TEST_F(PassGradientsTest, TheSumOfTwoGradientsReachesThePlaceThatOneOfThemStandsIn) {
-  PassGradients gradients(store_, syncs_);
+  PassGradients gradients(store_, syncs_, {true, true});
   const at::Tensor second = gradients.open(second_);
   second.fill_(3.0F);
   gradients.finish(returned({{second_, second + 1.0F}}), produced_);
@@ -136,7 +136,7 @@ TEST_F(PassGradientsTest, TheSumOfTwoGradientsReachesThePlaceThatOneOfThemStands
 }
 
 TEST_F(PassGradientsTest, AGradientThatWasCompleteDoesNotComeBackFromElsewhere) {
-  PassGradients gradients(store_, syncs_);
+  PassGradients gradients(store_, syncs_, {true, true});
   const at::Tensor first = gradients.open(first_);
   first.fill_(3.0F);
   gradients.written(first_);
@@ -147,7 +147,7 @@ TEST_F(PassGradientsTest, AGradientThatWasCompleteDoesNotComeBackFromElsewhere) 
 TEST_F(PassGradientsTest, PassesAddUpWhoeverCommitsTheirBuckets) {
   start(3);
   for (int pass = 0; pass < 3; ++pass) {
-    PassGradients gradients(store_, syncs_);
+    PassGradients gradients(store_, syncs_, {true, true});
     std::map<int, at::Tensor> rest;
     for (const int id : {first_, second_, third_, norm_, adapter_}) {
       const auto value = static_cast<float>(10 * pass + id);
@@ -180,7 +180,7 @@ TEST_F(PassGradientsTest, NoPassHasAGradientBufferBeforeItsFirstGradient) {
   for (const FlatGroup& group : store_.groups())
     syncs_.emplace_back(*comm_, group.layout, memory, dist::GradSyncOptions{});
   start(1);
-  PassGradients gradients(store_, syncs_);
+  PassGradients gradients(store_, syncs_, {true, true});
   EXPECT_EQ(memory->allocations, 0);
   (void)gradients.open(third_);
   EXPECT_EQ(memory->allocations, 1);  // its bucket's

@@ -1,0 +1,135 @@
+// Training with parameters that each width has for itself: only a step's own widths change, over any number of ranks.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+
+#include "src/train/owned_state.h"
+#include "tests/support/tiny_training.h"
+
+namespace qat {
+namespace {
+
+using test::TinyModel;
+using test::TinyRank;
+
+TinyModel switchable() {
+  TinyModel spec;
+  spec.quant.widths = {2, 4, 8, 32};
+  spec.lora.slots = spec.config.norm_slots = Slots::kPerWidth;
+  return spec;
+}
+
+constexpr int kWidths[] = {8, 2, 32, 4, 8, 2, 4};
+
+struct Trained {
+  std::vector<double> losses, norms;
+  std::vector<float> parameters;
+};
+
+Trained train(int ranks, Accumulate accumulate = Accumulate::kTree) {
+  const TokenSource tokens = test::tiny_tokens();
+  Trained out;
+  dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+    TinyModel spec = switchable();
+    StepRunnerOptions options = test::tiny_options();
+    options.train.accumulate = accumulate;
+    TinyRank rank(spec, tokens, comm, options);
+    Trained mine;
+    std::uint64_t step = 0;
+    for (const int bits : kWidths) {
+      const StepOutcome outcome = rank.step(step++, bits, bits == 32 ? 32 : 8);
+      mine.losses.push_back(outcome.loss);
+      mine.norms.push_back(outcome.grad_norm);
+    }
+    mine.parameters = rank.parameters();
+    if (comm.rank() == 0) out = mine;
+  });
+  return out;
+}
+
+TEST(WidthGroups, TrainToTheSameBitsOnAnyPowerOfTwoOfRanks) {
+  const Trained one = train(1);
+  for (const int ranks : {2, 4, 8}) {
+    const Trained many = train(ranks);
+    EXPECT_EQ(many.losses, one.losses) << ranks;
+    EXPECT_EQ(many.norms, one.norms) << ranks;
+    EXPECT_EQ(many.parameters, one.parameters) << ranks;
+  }
+}
+
+// What a rank owns of each parameter, with its moments and count of updates.
+using State = std::map<std::string, std::vector<float>>;
+
+State state_of(TinyRank& rank) {
+  State state;
+  const ParameterStore& store = rank.model().parameters();
+  for (const OwnedState& own : owned_state(store, rank.runner().optimizer())) {
+    std::vector<float>& all = state[store.info(own.id).name];
+    for (const std::span<float> values : {own.values, own.exp_avg, own.exp_avg_sq})
+      all.insert(all.end(), values.begin(), values.end());
+    all.push_back(static_cast<float>(
+        rank.runner().optimizer().steps()[static_cast<std::size_t>(store.info(own.id).trainable_index)]));
+  }
+  return state;
+}
+
+TEST(WidthGroups, OtherWidthsParametersAndMomentsStayAsTheyAre) {
+  const TokenSource tokens = test::tiny_tokens();
+  for (const int ranks : {1, 2}) {
+    dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+      TinyModel spec = switchable();
+      TinyRank rank(spec, tokens, comm, test::tiny_options());
+      for (std::uint64_t step = 0; step < 4; ++step) rank.step(step, kWidths[step], 8);
+      const State before = state_of(rank);
+      for (std::uint64_t step = 4; step < 54; ++step) rank.step(step, step % 2 == 0 ? 8 : 2, 8);
+      bool moved = false;
+      for (const auto& [name, values] : state_of(rank)) {
+        const bool trained = name.find(".w8.") != std::string::npos || name.find(".w2.") != std::string::npos ||
+                             (name.find(".ln_") == std::string::npos && name.find(".w4.") == std::string::npos);
+        if (!trained) EXPECT_EQ(values, before.at(name)) << name;
+        moved = moved || (name.find(".w2.") != std::string::npos && values != before.at(name));
+      }
+      EXPECT_TRUE(moved);
+    });
+  }
+}
+
+// A step that is given up, or whose loss is not finite, leaves every width as it was.
+TEST(WidthGroups, ASkippedStepChangesNothing) {
+  const TokenSource tokens = test::tiny_tokens();
+  dist::run_local_ranks(2, [&](dist::Communicator& comm) {
+    TinyModel spec = switchable();
+    TinyRank rank(spec, tokens, comm, test::tiny_options());
+    rank.step(0, 8, 8);
+    rank.step(1, 4, 8);
+    const std::vector<float> before = rank.parameters();
+    rank.runner().set_loss_hook([](std::int64_t, double) { return std::numeric_limits<double>::quiet_NaN(); });
+    EXPECT_TRUE(rank.step(2, 8, 8).skipped);
+    EXPECT_EQ(rank.parameters(), before);
+  });
+}
+
+TEST(WidthGroups, TakeTheMemoryOfOneWidthHoweverManyThereAre) {
+  const TokenSource tokens = test::tiny_tokens();
+  dist::run_local_ranks(4, [&](dist::Communicator& comm) {
+    TinyModel spec = switchable();
+    spec.quant.widths.clear();
+    for (int bits = 2; bits <= 18; ++bits) spec.quant.widths.push_back(bits);
+    TinyRank rank(spec, tokens, comm, test::tiny_options());
+    const ParameterStore& store = rank.model().parameters();
+    for (std::uint64_t step = 0; step < 20; ++step) {
+      const int bits = 2 + static_cast<int>(step * 5 % 17);
+      rank.step(step, bits, 8);
+      for (const FlatGroup& group : store.groups()) {
+        if (group.key.kind != GroupKind::kWidth) continue;
+        const std::size_t whole = static_cast<std::size_t>(group.layout.elems()) * sizeof(float);
+        EXPECT_EQ(group.own.storage().nbytes(), whole / 4) << group.key.bits;
+        EXPECT_EQ(group.values.storage().nbytes(), group.key.bits == bits ? whole : 0) << group.key.bits;
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace qat
