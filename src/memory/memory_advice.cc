@@ -77,7 +77,7 @@ Knob fewer_ranks(const RunConfig& config, const RankLayout& layout) {
 
 // Named sizes with the same vocabulary and room for the sequence, from the largest down.
 Knob smaller_presets(const RunConfig& config) {
-  const auto parameters = [](const Gpt2Config& model) { return count_parameters(model, {.rank = 0}).trained; };
+  const auto parameters = [](const Gpt2Config& model) { return count_parameters(model, {.rank = 0}, {}).trained; };
   std::vector<Gpt2Config> models;
   std::istringstream names(gpt2_preset_names());
   for (std::string name; std::getline(names >> std::ws, name, ',');) {

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <set>
 
 #include "dist/grad/flat_layout.h"
 #include "dist/grad/tree_accumulator.h"
 #include "src/memory/pass_memory.h"
+#include "src/quant/precision_map.h"
 #include "src/schedule/precision_schedule.h"
 
 namespace qat {
@@ -14,8 +16,8 @@ namespace {
 constexpr std::int64_t kFp32 = 4;
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
-std::int64_t trained_bytes(const RunConfig& config) {
-  return count_parameters(config.model, config.lora).trained * kFp32;
+ParameterCount count_parameters(const RunConfig& config) {
+  return qat::count_parameters(config.model, config.lora, config.quant);
 }
 
 std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layout) {
@@ -25,7 +27,8 @@ std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layo
 // A tree needs buffers of all gradients. A running sum is one, and beside it the leaves that a pass is filling: two
 // buckets, and the token table's, which backward begins and ends with.
 std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layout) {
-  const std::int64_t trained = trained_bytes(config), passes = local_micro_batches(config, layout);
+  const std::int64_t trained = count_parameters(config).in_a_step() * kFp32;
+  const std::int64_t passes = local_micro_batches(config, layout);
   if (config.train.accumulate == Accumulate::kTree) return dist::TreeAccumulator::buffers(passes) * trained;
   if (passes == 1) return trained;
   const std::int64_t table = config.model.freeze_base ? 0 : config.model.vocab_size * config.model.n_embd;
@@ -34,12 +37,18 @@ std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layou
 
 // What is there from the first step to the last, where the parameters are.
 std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& layout) {
-  const ParameterCount count = count_parameters(config.model, config.lora);
-  const std::int64_t trained = trained_bytes(config);
-  if (!layout.training) return {{"parameters", trained + count.frozen * kFp32}};
-  return {{"parameters", trained + count.frozen * kFp32},
+  const ParameterCount count = count_parameters(config);
+  const std::int64_t everywhere = count.trained - count.of_widths + count.frozen;
+  if (!layout.training || layout.ranks == 1) {
+    const MemoryConsumer parameters{"parameters", (everywhere + count.of_widths) * kFp32};
+    if (!layout.training) return {parameters};
+    return {
+        parameters, {"gradient sums", gradient_sum_bytes(config, layout)}, {"optimizer", 2 * count.trained * kFp32}};
+  }
+  return {{"parameters", everywhere * kFp32},
+          {"parameters of single widths", (count.of_widths / layout.ranks + count.of_pass) * kFp32},
           {"gradient sums", gradient_sum_bytes(config, layout)},
-          {"optimizer", 2 * trained / layout.ranks}};
+          {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
 }
 
 MemoryEstimate moment(std::string name, std::vector<MemoryConsumer> consumers,
@@ -124,15 +133,26 @@ MemoryEstimate gpu_memory_needed(const RunConfig& config, const RankLayout& layo
   return passes_needed(config, layout, base);
 }
 
-ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora) {
+ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant) {
   const std::int64_t d = model.n_embd, table = model.vocab_size * d;
   const std::int64_t norms = (4 * model.n_layer + 2) * d;
   const std::int64_t linears = model.n_layer * (12 * d * d + 9 * d);  // weights and biases
   const std::int64_t base = table + model.n_positions * d + linears + (model.tie_lm_head ? 0 : table);
   const std::int64_t adapters =
       lora.rank * (model.n_layer * 16 * d + (model.quantize_lm_head ? d + model.vocab_size : 0));
-  if (model.freeze_base) return {.trained = norms + adapters, .frozen = base};
-  return {.trained = base + norms + adapters, .frozen = 0};
+  const bool own_norms = model.norm_slots == Slots::kPerWidth, own_adapters = lora.slots == Slots::kPerWidth;
+  const auto widths = static_cast<std::int64_t>(quantized_weight_widths(quant).size());
+  ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters)};
+  (model.freeze_base ? count.frozen : count.trained) += base;
+  count.of_widths = (own_norms ? (widths + 1) * norms : 0) + (own_adapters ? widths * adapters : 0);
+  count.trained += count.of_widths;
+  // The pass's own width, and those of overrides.
+  std::set<int> beside;
+  for (const LayerOverride& rule : quant.overrides)
+    if (rule.weight_bits != 0) beside.insert(rule.weight_bits);
+  const std::int64_t of_width = (own_norms ? norms : 0) + (own_adapters ? adapters : 0);
+  count.of_pass = std::min(count.of_widths, (1 + std::ssize(beside)) * of_width);
+  return count;
 }
 
 }  // namespace qat

@@ -47,11 +47,16 @@ MemoryEstimate host_memory_needed(const RunConfig& config, const RankLayout& lay
 // One rank's GPU memory, with CUDA's own.
 MemoryEstimate gpu_memory_needed(const RunConfig& config, const RankLayout& layout);
 
-// Parameters of the model, adapters included, by whether they are trained.
+// Parameters of the model, adapters included.
 struct ParameterCount {
-  std::int64_t trained = 0;
+  std::int64_t trained = 0;  // of_widths among them
   std::int64_t frozen = 0;
+  std::int64_t of_widths = 0;  // that single widths have for themselves, over all widths
+  std::int64_t of_pass = 0;    // as many of those as one pass uses, at most
+
+  // Trained in a step at most.
+  std::int64_t in_a_step() const { return trained - of_widths + of_pass; }
 };
-ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora);
+ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant);
 
 }  // namespace qat

@@ -236,7 +236,7 @@ PassGradients pass_gradients(const PassShape& pass) {
   // On a GPU backward leaves gradients where the sum wants them; only the norms' are copied there.
   if (pass.cuda) return {};
   const std::int64_t table = model.freeze_base ? 0 : model.vocab_size * model.n_embd * kFp32;
-  return {.all = count_parameters(model, pass.config.lora).trained * kFp32, .twice = table};
+  return {.all = count_parameters(model, pass.config.lora, pass.config.quant).in_a_step() * kFp32, .twice = table};
 }
 
 }  // namespace qat

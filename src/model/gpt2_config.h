@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,8 @@ inline std::vector<std::string> quantized_layer_names(const Gpt2Config& config) 
 
 // What a width's own parameters have in their names: h.0.attn.c_attn.lora_A.w4.weight, h.0.ln_1.w4.bias.
 inline std::string width_slot(int bits) { return "w" + std::to_string(bits); }
+// The name of the same parameter where widths share it: ...lora_A.weight, h.0.ln_1.bias. Nothing for other names.
+std::optional<std::string> name_without_width(const std::string& name);
 
 // GPT-2's published sizes (gpt2, gpt2-medium, gpt2-large, gpt2-xl) and small ones for CPUs (nano, micro, mini).
 // Fills the sizes of `config`; returns false if the name is unknown.

@@ -37,14 +37,15 @@ void broadcast_values(std::span<T> values, dist::Communicator& comm) {
                  /*root=*/0);
 }
 
-void load_parameter(const CheckpointReader* reader, ParameterStore& store, int id, dist::Communicator& comm) {
+// name: rank 0's.
+void load_parameter(const CheckpointReader* reader, const std::string& name, ParameterStore& store, int id,
+                    dist::Communicator& comm) {
   const ParameterInfo& info = store.info(id);
   std::vector<float> block(static_cast<std::size_t>(std::min(info.elems, kBroadcastElems)));
   for (std::int64_t first = 0; first < info.elems; first += kBroadcastElems) {
     const std::span<float> values(block.data(),
                                   static_cast<std::size_t>(std::min(kBroadcastElems, info.elems - first)));
-    on_root(comm, "loading a checkpoint",
-            [&] { reader->read_elements(parameter_name(info), info.shape, first, view(values)); });
+    on_root(comm, "loading a checkpoint", [&] { reader->read_elements(name, info.shape, first, view(values)); });
     broadcast_values(values, comm);
     store.set_values(id, values, first);
   }
@@ -66,19 +67,22 @@ std::filesystem::path save_run(const std::filesystem::path& root, const TrainSta
 std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm,
                                     LoadFor purpose, const std::string& config_json) {
   ParameterStore& store = model.parameters();
-  std::vector<std::string> notes;
+  std::vector<std::string> notes, sources(reader == nullptr ? static_cast<std::size_t>(store.count()) : 0);
   std::vector<std::int32_t> present(static_cast<std::size_t>(store.count()));
   std::int32_t with_ranges = 0;
   on_root(comm, "comparing the checkpoint with the model", [&] {
     notes = check_structure(*reader, config_json, &store, purpose);
-    for (int id = 0; id < store.count(); ++id)
-      present[static_cast<std::size_t>(id)] = reader->has_tensor(parameter_name(store.info(id))) ? 1 : 0;
+    for (int id = 0; id < store.count(); ++id) {
+      sources.push_back(stored_name(*reader, store.info(id), purpose));
+      present[static_cast<std::size_t>(id)] = sources.back().empty() ? 0 : 1;
+    }
     // A new run calibrates for itself: its parameters will be others soon.
     if (purpose != LoadFor::kInitialValues) with_ranges = ranges_fit(*reader, config_json, notes) ? 1 : 0;
   });
   broadcast_values(std::span(present), comm);
   for (int id = 0; id < store.count(); ++id)
-    if (present[static_cast<std::size_t>(id)] != 0) load_parameter(reader, store, id, comm);
+    if (present[static_cast<std::size_t>(id)] != 0)
+      load_parameter(reader, sources[static_cast<std::size_t>(id)], store, id, comm);
   broadcast_values(std::span(&with_ranges, 1), comm);
   if (with_ranges != 0) load_ranges(reader, model, comm);
   return notes;

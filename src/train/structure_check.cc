@@ -10,6 +10,7 @@
 
 #include "kernels/common/error.h"
 #include "src/checkpoint/train_state.h"
+#include "src/model/gpt2_config.h"
 #include "src/train/resume_check.h"
 
 namespace qat {
@@ -30,6 +31,8 @@ bool is_structural(const ConfigChange& change, LoadFor purpose) {
   const bool initial = purpose == LoadFor::kInitialValues;
   if (change.key == "lora.rank") return !initial || !is_zero_rank(change);
   if (change.key == "model.quantize_lm_head") return !initial;
+  // New runs start widths' own parameters from shared ones, and the other way around from those of unquantized passes.
+  if (change.key == "lora.slots" || change.key == "model.norm_slots") return !initial;
   return change.key == "model.freeze_base" && purpose == LoadFor::kResume;
 }
 
@@ -45,22 +48,26 @@ bool is_adapter(std::string_view name) { return name.find(".lora_") != std::stri
 std::string shape_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 struct TensorDifferences {
-  std::vector<std::string> wrong;     // lines
-  std::vector<std::string> fresh;     // adapters that are not in the checkpoint
-  std::vector<std::string> left_out;  // adapters that the model does not have
+  std::vector<std::string> wrong;      // lines
+  std::vector<std::string> fresh;      // adapters that are not in the checkpoint
+  std::vector<std::string> inherited;  // widths' own ones that start from what the checkpoint's widths share
+  std::vector<std::string> left_out;   // adapters and widths' own norms that the model does not have
 };
 
 TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const ParameterStore& parameters,
                                   LoadFor purpose) {
   const bool adapters_may_differ = purpose == LoadFor::kInitialValues;
   const auto names = checkpoint.tensor_names("/model");
-  std::set<std::string> unread(names.begin(), names.end());
+  std::set<std::string> unread(names.begin(), names.end()), inherited;
   TensorDifferences found;
   for (const ParameterInfo& info : parameters.infos()) {
     const std::string name = kGroup + info.name;
     const auto stored = unread.find(name);
     if (stored == unread.end()) {
-      if (adapters_may_differ && is_adapter(info.name))
+      if (const std::string source = stored_name(checkpoint, info, purpose); !source.empty()) {
+        inherited.emplace(source);
+        found.inherited.push_back(info.name);
+      } else if (adapters_may_differ && is_adapter(info.name))
         found.fresh.push_back(info.name);
       else
         found.wrong.push_back(
@@ -73,8 +80,9 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
           fmt::format("tensor {}: {} in the checkpoint, {} now", info.name, shape_text(shape), shape_text(info.shape)));
   }
   for (const std::string& name : unread) {
+    if (inherited.contains(name)) continue;
     const std::string own = name.substr(sizeof(kGroup) - 1);
-    if (adapters_may_differ && is_adapter(own))
+    if (adapters_may_differ && (is_adapter(own) || name_without_width(own)))
       found.left_out.push_back(own);
     else
       found.wrong.push_back(fmt::format("tensor {}: {} in the checkpoint, (not there) now", own,
@@ -116,6 +124,15 @@ bool leaves_ranges_alone(std::string_view key) {
 
 }  // namespace
 
+std::string stored_name(const CheckpointReader& checkpoint, const ParameterInfo& info, LoadFor purpose) {
+  const std::string name = kGroup + info.name;
+  if (checkpoint.has_tensor(name)) return name;
+  const std::optional<std::string> shared = name_without_width(info.name);
+  const bool inherits = purpose == LoadFor::kInitialValues && shared && checkpoint.has_tensor(kGroup + *shared) &&
+                        checkpoint.tensor_info(kGroup + *shared).shape == info.shape;
+  return inherits ? kGroup + *shared : "";
+}
+
 std::vector<std::string> check_structure(const CheckpointReader& checkpoint, const std::string& current_json,
                                          const ParameterStore* parameters, LoadFor purpose) {
   std::vector<std::string> wrong, notes;
@@ -137,10 +154,15 @@ std::vector<std::string> check_structure(const CheckpointReader& checkpoint, con
   if (!tensors.fresh.empty())
     notes.push_back(fmt::format("{} adapter tensors are not in the checkpoint and start as in a new model ({}, ...)",
                                 tensors.fresh.size(), tensors.fresh.front()));
+  if (!tensors.inherited.empty())
+    notes.push_back(
+        fmt::format("{} tensors of single widths are not in the checkpoint and start as what its widths share "
+                    "({}, ...)",
+                    tensors.inherited.size(), tensors.inherited.front()));
   if (!tensors.left_out.empty())
     notes.push_back(
-        fmt::format("{} adapter tensors of the checkpoint are left out: this model does not have them "
-                    "({}, ...)",
+        fmt::format("{} tensors of the checkpoint are left out: adapters or widths' own norms that this model does not "
+                    "have ({}, ...)",
                     tensors.left_out.size(), tensors.left_out.front()));
   return notes;
 }

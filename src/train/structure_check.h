@@ -24,6 +24,10 @@ enum class LoadFor {
 std::vector<std::string> check_structure(const CheckpointReader& checkpoint, const std::string& current_json,
                                          const ParameterStore* parameters, LoadFor purpose);
 
+// Which tensor of the checkpoint a parameter is loaded from; empty: none. Its own; or for initial values, where it is a
+// width's own, that of all widths or of unquantized passes.
+std::string stored_name(const CheckpointReader& checkpoint, const ParameterInfo& info, LoadFor purpose);
+
 // Whether calibrated activation ranges of the checkpoint mean the same under `current_json`; what differs is added to
 // `notes`.
 bool ranges_fit(const CheckpointReader& checkpoint, const std::string& current_json, std::vector<std::string>& notes);

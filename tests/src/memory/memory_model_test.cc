@@ -31,13 +31,13 @@ std::int64_t bytes_of(const MemoryEstimate& estimate, const std::string& name) {
 
 TEST(MemoryModel, CountsGpt2sParameters) {
   RunConfig config = of_preset("gpt2");
-  EXPECT_EQ(count_parameters(config.model, config.lora).trained, 124'439'808);
+  EXPECT_EQ(count_parameters(config.model, config.lora, config.quant).trained, 124'439'808);
   config.lora.rank = 16;
-  EXPECT_EQ(count_parameters(config.model, config.lora).trained, 124'439'808 + 12 * 16 * 16 * 768);
+  EXPECT_EQ(count_parameters(config.model, config.lora, config.quant).trained, 124'439'808 + 12 * 16 * 16 * 768);
   config.model.freeze_base = true;
-  EXPECT_EQ(count_parameters(config.model, config.lora).trained, 50 * 768 + 12 * 16 * 16 * 768);
-  EXPECT_EQ(count_parameters(config.model, config.lora).frozen, 124'439'808 - 50 * 768);
-  EXPECT_EQ(count_parameters(of_preset("gpt2-xl").model, {.rank = 0}).trained, 1'557'611'200);
+  EXPECT_EQ(count_parameters(config.model, config.lora, config.quant).trained, 50 * 768 + 12 * 16 * 16 * 768);
+  EXPECT_EQ(count_parameters(config.model, config.lora, config.quant).frozen, 124'439'808 - 50 * 768);
+  EXPECT_EQ(count_parameters(of_preset("gpt2-xl").model, {.rank = 0}, {}).trained, 1'557'611'200);
 }
 
 TEST(MemoryModel, CountsWhatTheModelDeclares) {
@@ -46,10 +46,20 @@ TEST(MemoryModel, CountsWhatTheModelDeclares) {
       RunConfig config = of_preset("nano");
       config.lora.rank = 4;
       config.model.freeze_base = freeze, config.model.tie_lm_head = tied, config.model.quantize_lm_head = true;
+      config.lora.slots = freeze ? Slots::kShared : Slots::kPerWidth;
+      config.model.norm_slots = tied ? Slots::kShared : Slots::kPerWidth;
+      config.quant.overrides = {{.layers = "h.0.*", .weight_bits = 11}};
       const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1);
-      const ParameterCount count = count_parameters(config.model, config.lora);
+      const ParameterCount count = count_parameters(config.model, config.lora, config.quant);
       EXPECT_EQ(count.trained, model.parameters().trainable_elems());
       EXPECT_EQ(count.frozen, model.parameters().frozen_elems());
+      // 8 and 11 bits in one pass, and what all passes use.
+      const std::vector<bool> used = model.groups_used(
+          PrecisionMap::make(model.linear_names(), scheduled_precision(config.quant, 8), config.quant.overrides));
+      std::int64_t in_a_step = 0;
+      for (const ParameterInfo& info : model.parameters().infos())
+        if (info.trainable && used[static_cast<std::size_t>(info.group_index)]) in_a_step += info.elems;
+      EXPECT_EQ(count.in_a_step(), in_a_step);
     }
   }
 }
@@ -65,6 +75,23 @@ TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
   EXPECT_EQ(bytes_of(needed(4), "gradient sums"), 2 * all);
   EXPECT_EQ(bytes_of(needed(4), "optimizer"), all / 2);
   EXPECT_EQ(bytes_of(needed(4), "parameters"), all);
+}
+
+TEST(MemoryModel, WidthsParametersAreSharedOutAndOneIsHeld) {
+  RunConfig config = of_preset("gpt2");
+  config.lora.rank = 64, config.model.freeze_base = true;
+  config.lora.slots = config.model.norm_slots = Slots::kPerWidth;
+  const std::int64_t norms = 4 * 50 * 768, adapters = 4 * 12 * 64 * 16 * 768;
+  const std::int64_t of_widths = 7 * (norms + adapters) + norms;  // 2..8 bits, and 32 with norms alone
+  const auto needed = [&](int ranks, const std::string& name) {
+    return bytes_of(gpu_memory_needed(config, {.cuda = true, .ranks = ranks}), name);
+  };
+  const std::int64_t base = 4 * std::int64_t{124'439'808} - norms;
+  EXPECT_EQ(needed(1, "parameters"), base + of_widths);
+  EXPECT_EQ(needed(8, "parameters"), base);
+  EXPECT_EQ(needed(8, "parameters of single widths"), of_widths / 8 + norms + adapters);
+  EXPECT_EQ(needed(8, "optimizer"), 2 * of_widths / 8);
+  EXPECT_EQ(needed(8, "gradient sums"), norms + adapters);
 }
 
 TEST(MemoryModel, ARunningSumIsOneBufferAndTheLeavesBeingFilled) {

@@ -107,6 +107,14 @@ TEST(Slots, ALayersOwnWidthChoosesItsAdapterAndTheNormBeforeIt) {
   }
 }
 
+TEST(Slots, NamesLoseTheirWidth) {
+  EXPECT_EQ(name_without_width("transformer.h.0.ln_1.w4.bias"), "transformer.h.0.ln_1.bias");
+  EXPECT_EQ(name_without_width("lm_head.lora_A.w18.weight"), "lm_head.lora_A.weight");
+  for (const char* name : {"transformer.wte.weight", "transformer.h.0.ln_1.bias", "x.w.weight", "x.wa.weight",
+                           "w4.weight", "weight", ".weight", ""})
+    EXPECT_EQ(name_without_width(name), std::nullopt) << name;
+}
+
 TEST(Slots, WidthsOfOverridesHaveSlotsToo) {
   TinyModel tiny;
   tiny.quant.widths = {4, 8};

@@ -175,7 +175,33 @@ TEST_F(StructureCheck, NewAndLeftOutAdaptersAreSaid) {
               ElementsAre(HasSubstr("16 adapter tensors are not in the checkpoint")));
   const CheckpointReader full = saved(with, "{}");
   EXPECT_THAT(check_structure(full, "{}", &plain.model->parameters(), LoadFor::kInitialValues),
-              ElementsAre(HasSubstr("16 adapter tensors of the checkpoint are left out")));
+              ElementsAre(HasSubstr("16 tensors of the checkpoint are left out")));
+}
+
+TEST_F(StructureCheck, WidthsOwnParametersStartFromWhatTheCheckpointsWidthsShare) {
+  Sizes shared, switchable;
+  switchable.lora.slots = switchable.config.norm_slots = Slots::kPerWidth;
+  const CheckpointReader reader = saved(shared, "{}");
+  for (const LoadFor door : {LoadFor::kResume, LoadFor::kEvaluation})
+    EXPECT_THAT(tensors_error(shared, switchable, door), HasSubstr(".w2.weight: (not there) in the checkpoint"));
+  TinyModel from = shared.model(), to = switchable.model();
+  from.build(), to.build(/*seed=*/17);
+  EXPECT_THAT(load_model(&reader, *to.model, *comm_, LoadFor::kInitialValues, "{}"),
+              ElementsAre(HasSubstr("tensors of single widths are not in the checkpoint and start as")));
+  (void)load_model(&reader, *from.model, *comm_, LoadFor::kInitialValues, "{}");
+  const auto values = [](const TinyModel& model, const std::string& name) {
+    return model.model->parameters().host_values(model.id_of(name));
+  };
+  for (const char* width : {"w2", "w7", "w8"}) {
+    EXPECT_EQ(values(to, std::string("transformer.h.1.mlp.c_fc.lora_A.") + width + ".weight"),
+              values(from, "transformer.h.1.mlp.c_fc.lora_A.weight"));
+    EXPECT_EQ(values(to, std::string("transformer.ln_f.") + width + ".bias"), values(from, "transformer.ln_f.bias"));
+  }
+  EXPECT_EQ(values(to, "transformer.wte.weight"), values(from, "transformer.wte.weight"));
+  // And back: the unquantized pass's norms; adapters are new.
+  const CheckpointReader apart = saved(switchable, "{}");
+  EXPECT_THAT(load_model(&apart, *from.model, *comm_, LoadFor::kInitialValues, "{}"),
+              ElementsAre(HasSubstr("16 adapter tensors are not in the checkpoint"), HasSubstr("are left out")));
 }
 
 TEST_F(StructureCheck, RangesFitTheQuantizerThatTheyWereTakenFor) {
