@@ -82,7 +82,7 @@ void run(const Setting& s) {
   qat::StepRunner runner(
       model, sampler, *comm,
       {.sequence_length = s.sequence, .train = {.batch_size = s.batch * s.micro_batches, .micro_batch_size = s.batch}});
-  const qat::PrecisionMap map = qat::PrecisionMap::uniform(config.linears(), s.bits, s.bits, s.gradient_bits);
+  const std::vector maps = {qat::PrecisionMap::uniform(config.linears(), s.bits, s.bits, s.gradient_bits)};
   std::uint64_t step = 0;
   qat::dist::StopPoll poll(*comm);
   qat::StepOutcome outcome;
@@ -90,11 +90,9 @@ void run(const Setting& s) {
     const double start = seconds_now();
     outcome = runner.run({.step = step,
                           .first_sample = step * static_cast<std::uint64_t>(s.batch * s.micro_batches),
-                          .weight_bits = s.bits,
-                          .activation_bits = s.bits,
-                          .gradient_bits = s.gradient_bits,
-                          .learning_rate = 1e-4F},
-                         map, poll);
+                          .maps = {{s.bits, s.bits, s.gradient_bits}},
+                          .updates = {{.passes = {{.map = 0}}, .learning_rate = 1e-4F}}},
+                         maps, poll);
     ++step;
     return seconds_now() - start;
   };

@@ -119,7 +119,7 @@ void run(const Setting& s) {
                           .sequence_length = s.sequence,
                           .train = {.batch_size = s.batch, .micro_batch_size = s.micro_batch},
                           .threads = s.threads});
-  const auto precision = qat::PrecisionMap::uniform(config.linears(), s.bits, s.bits, /*gradient=*/8);
+  const std::vector maps = {qat::PrecisionMap::uniform(config.linears(), s.bits, s.bits, /*gradient=*/8)};
 
   EagerGpt2 eager(s);
   torch::optim::AdamW optimizer(eager.parameters(), torch::optim::AdamWOptions(1e-3).weight_decay(0.1));
@@ -131,9 +131,10 @@ void run(const Setting& s) {
     const auto index = static_cast<std::uint64_t>(step);
     at::set_num_threads(1);  // ours runs micro-batches side by side
     const double mine = seconds([&] {
-      runner.run(
-          {.step = index, .weight_bits = s.bits, .activation_bits = s.bits, .gradient_bits = 8, .learning_rate = 1e-3F},
-          precision, never);
+      runner.run({.step = index,
+                  .maps = {{.weight_bits = s.bits, .activation_bits = s.bits, .gradient_bits = 8}},
+                  .updates = {{.passes = {{.map = 0}}, .learning_rate = 1e-3F}}},
+                 maps, never);
     });
     at::set_num_threads(s.threads);
     const double other = seconds([&] {

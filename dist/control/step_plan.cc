@@ -1,18 +1,66 @@
 #include "dist/control/step_plan.h"
 
-#include <array>
-#include <bit>
-#include <span>
+#include <algorithm>
+#include <cmath>
+#include <iterator>
 #include <string>
 
+#include "kernels/common/bit_width.h"
 #include "kernels/common/error.h"
 
 namespace qat::dist {
+namespace {
+
+void require(bool holds, const std::string& what) {
+  if (!holds) throw Error(ErrorKind::kInternal, "internal error: a step plan with " + what);
+}
+
+void check_pass(const StepPlan& plan, const UpdatePlan& update, std::size_t index) {
+  const PassPlan& pass = update.passes[index];
+  require(pass.map < plan.maps.size(),
+          "map " + std::to_string(pass.map) + " in a pass, of " + std::to_string(plan.maps.size()));
+  for (const std::uint32_t teacher : pass.teachers)
+    require(teacher < index, "teacher " + std::to_string(teacher) + " of pass " + std::to_string(index));
+  const LossWeights& loss = pass.loss;
+  require(std::isfinite(loss.cross_entropy) && std::isfinite(loss.distillation) && std::isfinite(loss.temperature) &&
+              loss.cross_entropy >= 0.0 && loss.distillation >= 0.0 && loss.temperature > 0.0,
+          "loss weights " + std::to_string(loss.cross_entropy) + " and " + std::to_string(loss.distillation) +
+              " at temperature " + std::to_string(loss.temperature));
+}
+
+}  // namespace
+
+const PlannedWidths& widths_of(const StepPlan& plan, const UpdatePlan& update) {
+  const auto first =
+      std::find_if(update.passes.begin(), update.passes.end(), [](const auto& one) { return one.trains; });
+  QAT_CHECK(first != update.passes.end(), "an update has a pass that trains");
+  return plan.maps.at(first->map);
+}
+
+void check(const StepPlan& plan) {
+  for (const PlannedWidths& map : plan.maps)
+    for (const std::int32_t bits : {map.weight_bits, map.activation_bits, map.gradient_bits})
+      require(BitWidth::is_valid(bits), "a width of " + std::to_string(bits) + " bits");
+  require(!plan.updates.empty(), "no update");
+  for (const UpdatePlan& update : plan.updates) {
+    require(std::isfinite(update.learning_rate) && update.learning_rate >= 0.0F,
+            "learning rate " + std::to_string(update.learning_rate));
+    require(std::any_of(update.passes.begin(), update.passes.end(), [](const auto& one) { return one.trains; }),
+            "an update without a pass that trains");
+    for (std::size_t i = 0; i < update.passes.size(); ++i) check_pass(plan, update, i);
+  }
+}
 
 StepPlan exchange_step_plan(Communicator& comm, const StepPlan& mine) {
-  auto bytes = std::bit_cast<std::array<std::uint8_t, sizeof(StepPlan)>>(mine);
-  comm.broadcast(view(std::span<std::uint8_t>(bytes)), /*root=*/0);
-  const auto plan = std::bit_cast<StepPlan>(bytes);
+  std::vector<std::uint8_t> bytes;
+  if (comm.rank() == 0) check(mine), bytes = encode(mine);
+  std::vector<std::int64_t> length = {std::ssize(bytes)};
+  comm.broadcast(view(std::span(length)), /*root=*/0);
+  constexpr std::int64_t kLongest = std::int64_t{1} << 24;
+  require(length[0] > 0 && length[0] <= kLongest, std::to_string(length[0]) + " bytes");
+  bytes.resize(static_cast<std::size_t>(length[0]));
+  comm.broadcast(view(std::span(bytes)), /*root=*/0);
+  StepPlan plan = decode_step_plan(bytes);
   const auto refuse = [&](const std::string& what, std::uint64_t own, std::uint64_t theirs) {
     throw Error(ErrorKind::kInternal, "internal error: rank " + std::to_string(comm.rank()) + " has " + what + " " +
                                           std::to_string(own) + ", rank 0 sent a plan for " + what + " " +
@@ -21,7 +69,6 @@ StepPlan exchange_step_plan(Communicator& comm, const StepPlan& mine) {
   if (plan.step != mine.step) refuse("step", mine.step, plan.step);
   if (plan.config_hash != mine.config_hash) refuse("configuration hash", mine.config_hash, plan.config_hash);
   if (plan.first_sample != mine.first_sample) refuse("first sample", mine.first_sample, plan.first_sample);
-  QAT_CHECK(plan.kind == StepKind::kTrain || plan.kind == StepKind::kStop, "a step plan of unknown kind");
   return plan;
 }
 

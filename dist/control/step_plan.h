@@ -1,31 +1,75 @@
 // What rank 0 decides about one step; the others obey the same bytes. Broadcast, checked, never derived per rank.
+//
+//   step = updates in turn, each = passes in turn, each = all micro-batches of the global batch at one precision
+//
+// Every update of a step learns from the same samples. Its gradient is the sum of its passes', by their loss weights.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <type_traits>
+#include <span>
+#include <vector>
 
 #include "dist/comm/communicator.h"
 
 namespace qat::dist {
 
-enum class StepKind : std::uint32_t { kTrain = 1, kStop = 2 };
+// A precision that the step uses: what the schedule says; per-layer overrides are part of the hashed configuration.
+struct PlannedWidths {
+  std::int32_t weight_bits = 32;
+  std::int32_t activation_bits = 32;
+  std::int32_t gradient_bits = 32;
+  friend bool operator==(const PlannedWidths&, const PlannedWidths&) = default;
+};
+
+// loss = cross_entropy * CE(labels) + distillation * temperature^2 * KL(teachers || pass, at that temperature)
+struct LossWeights {
+  double cross_entropy = 1.0;
+  double distillation = 0.0;
+  double temperature = 1.0;
+  friend bool operator==(const LossWeights&, const LossWeights&) = default;
+};
+
+struct PassPlan {
+  std::uint32_t map = 0;  // in StepPlan::maps
+  bool trains = true;     // has a gradient; else it is there to teach
+  LossWeights loss{};
+  std::vector<std::uint32_t> teachers{};  // earlier passes of the same update
+  friend bool operator==(const PassPlan&, const PassPlan&) = default;
+};
+
+struct UpdatePlan {
+  std::vector<PassPlan> passes;  // at least one that trains
+  float learning_rate = 0.0F;    // after warm-up
+  friend bool operator==(const UpdatePlan&, const UpdatePlan&) = default;
+};
 
 struct StepPlan {
-  std::uint64_t step = 0;          // must equal the receiver's own counter
-  std::uint64_t config_hash = 0;   // must equal the receiver's own
-  std::uint64_t first_sample = 0;  // number in the run of the step's first sample; must equal the receiver's own
-  StepKind kind = StepKind::kTrain;
-  std::int32_t weight_bits = 32;      // what the schedule says; per-layer overrides are part of the hashed config
-  std::int32_t activation_bits = 32;  //
-  std::int32_t gradient_bits = 32;    //
-  float learning_rate = 0.0F;         // after warm-up
-  std::uint32_t evaluate_after = 0;   // 1: every rank evaluates after this step
-  std::uint32_t checkpoint_after = 0;
-  std::uint32_t stop_after = 0;
+  std::uint64_t step = 0;           // must equal the receiver's own counter
+  std::uint64_t config_hash = 0;    // must equal the receiver's own
+  std::uint64_t first_sample = 0;   // number in the run of the step's first sample; must equal the receiver's own
+  std::vector<PlannedWidths> maps;  // distinct
+  std::vector<UpdatePlan> updates;  // at least one
+  bool evaluate_after = false;      // every rank evaluates after this step
+  bool checkpoint_after = false;
+  bool stop_after = false;  // the run's last step
+  friend bool operator==(const StepPlan&, const StepPlan&) = default;
 };
-static_assert(std::is_trivially_copyable_v<StepPlan>, "sent as bytes");
 
-// Broadcasts rank 0's plan. Throws Error(kInternal) on a rank whose own step or hash differs, naming both.
+// The widths of an update's first pass that trains: what the update's loss is compared with others' by.
+const PlannedWidths& widths_of(const StepPlan& plan, const UpdatePlan& update);
+
+// Throws Error(kInternal), saying what, for a plan that names a map or a teacher that is not there, an update without a
+// pass that trains, no width, or a number that is not finite.
+void check(const StepPlan& plan);
+
+// The plan as bytes, with a version in front. decode() takes the very bytes of a plan that check() passes, and throws
+// Error(kInternal) for any other: of another version, cut short, with bytes to spare, with counts beyond its length.
+std::vector<std::uint8_t> encode(const StepPlan& plan);
+StepPlan decode_step_plan(std::span<const std::uint8_t> bytes);
+
+// Broadcasts rank 0's plan. Throws Error(kInternal) on a rank whose own step, hash or first sample differs, naming
+// both.
 StepPlan exchange_step_plan(Communicator& comm, const StepPlan& mine);
 
 }  // namespace qat::dist

@@ -22,6 +22,7 @@ GradSync::GradSync(Communicator& comm, const FlatLayout& layout, const std::shar
 void GradSync::start(std::int64_t passes) {
   QAT_CHECK(passes >= 0, "a negative number of passes");
   passes_ = passes;
+  resting_ = false;
   passes_done_ = 0;
   own_.clear();
   for (Bucket& bucket : buckets_) {
@@ -33,6 +34,7 @@ void GradSync::start(std::int64_t passes) {
 
 void GradSync::rest() {
   start(0);
+  resting_ = true;
   for (Bucket& bucket : buckets_) bucket.sum.release();
 }
 

@@ -43,6 +43,7 @@ class GradSync {
 
   // For steps that leave the group alone: gives the memory of leaves and sums back, until the next start().
   void rest();
+  bool rests() const noexcept { return resting_; }
 
   // From one thread at a time, and without a call to the communicator: backward runs on threads of its own.
   // This pass's leaf of a bucket, [the bucket's elements], until it is committed; tensors hold anything, gaps zeros.
@@ -72,6 +73,7 @@ class GradSync {
   std::vector<Bucket> buckets_;
   BucketShards own_;
   std::int64_t passes_ = 0, passes_done_ = 0;
+  bool resting_ = false;
 };
 
 }  // namespace qat::dist

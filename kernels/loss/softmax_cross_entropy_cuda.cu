@@ -130,6 +130,14 @@ __device__ float target_logit(const T* row, std::int64_t target, std::int64_t cl
   return to_float(row[target]);
 }
 
+// A row without a target, by all threads of its CTA.
+template <typename T>
+__device__ void ignore_row(const LossArgs<T>& args, T* row) {
+  if (threadIdx.x == 0) args.losses[blockIdx.x] = 0.0F;
+  if (!args.with_gradient) return;
+  for (std::int64_t c = threadIdx.x; c < args.cols; c += blockDim.x) row[c] = from_float<T>(0.0F);
+}
+
 template <typename T>
 __global__ __launch_bounds__(kMaxThreads, 1) void loss_kernel(LossArgs<T> args) {
   using Vector = Chunk<T>;
@@ -144,6 +152,7 @@ __global__ __launch_bounds__(kMaxThreads, 1) void loss_kernel(LossArgs<T> args) 
   const int all = static_cast<int>(args.cols / kElems);
   const int mixed = static_cast<int>(args.classes % kElems);  // classes in the chunk after them
   const std::int64_t target = args.targets[blockIdx.x];
+  if (target == kIgnoredTarget) return ignore_row(args, row);
   const float wanted = target_logit(row, target, args.classes);
 
   Running running;
@@ -202,6 +211,7 @@ template <typename T>
 __global__ __launch_bounds__(256) void loss_any_kernel(LossArgs<T> args) {
   T* row = args.logits + blockIdx.x * args.cols;
   const std::int64_t target = args.targets[blockIdx.x];
+  if (target == kIgnoredTarget) return ignore_row(args, row);
   const float wanted = target_logit(row, target, args.classes);
   Running running;
   for (std::int64_t c = threadIdx.x; c < args.classes; c += blockDim.x) {

@@ -36,6 +36,9 @@ class Sampler {
   // cannot be read, or not as they were.
   void sample(std::uint64_t n, std::span<std::int32_t> inputs, std::span<std::int32_t> targets) const;
 
+  // How many targets of so many samples have a loss: all, for every token of a text is predicted.
+  std::int64_t valid_targets(std::int64_t samples) const { return samples * sequence_length_; }
+
   // Where sample n starts in the source: the segment, and the first input's place in it.
   struct Place {
     std::size_t segment;

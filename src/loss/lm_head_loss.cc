@@ -18,14 +18,32 @@ std::int64_t rows_per_chunk(const at::Tensor& h, const LmHead& head, std::int64_
                          chunk_bytes);
 }
 
-// Sum of the chunk's losses, in double; logits become gradients of the mean over `rows`.
-at::Tensor chunk_loss_cpu(at::Tensor& logits, const at::Tensor& targets, std::int64_t rows) {
-  const at::Tensor index = targets.unsqueeze(1);
+// Which of a chunk's targets count, and a class to look up for each: [n, 1].
+struct ChunkTargets {
+  at::Tensor masked;  // undefined: none is
+  at::Tensor classes;
+};
+ChunkTargets chunk_targets_cpu(const at::Tensor& targets) {
+  const at::Tensor column = targets.unsqueeze(1), masked = column == kernels::kIgnoredTarget;
+  if (!masked.any().item<bool>()) return {.masked = {}, .classes = column};
+  return {.masked = masked, .classes = column.masked_fill(masked, 0)};
+}
+
+// lse: [n, 1], of the logits' rows -> [n, 1].
+at::Tensor losses_cpu(const at::Tensor& logits, const at::Tensor& lse, const ChunkTargets& targets) {
+  const at::Tensor losses = lse - logits.gather(1, targets.classes);
+  return targets.masked.defined() ? losses.masked_fill(targets.masked, 0.0) : losses;
+}
+
+// Sum of the chunk's losses, in double; logits become gradients of that sum, scaled.
+at::Tensor chunk_loss_cpu(at::Tensor& logits, const at::Tensor& chunk_targets, double gradient_scale) {
+  const ChunkTargets targets = chunk_targets_cpu(chunk_targets);
   const at::Tensor lse = logits.logsumexp(1, /*keepdim=*/true);
-  at::Tensor sum = (lse - logits.gather(1, index)).sum(at::kDouble);
+  at::Tensor sum = losses_cpu(logits, lse, targets).sum(at::kDouble);
   logits.sub_(lse).exp_();  // softmax
-  logits.scatter_add_(1, index, at::full(index.sizes(), -1.0, logits.options()));
-  logits.mul_(1.0 / static_cast<double>(rows));
+  logits.scatter_add_(1, targets.classes, at::full(targets.classes.sizes(), -1.0, logits.options()));
+  logits.mul_(gradient_scale);
+  if (targets.masked.defined()) logits.masked_fill_(targets.masked, 0.0);
   return sum;
 }
 
@@ -57,10 +75,11 @@ LinearGradients empty_sums(const LmHead& head) {
 
 }  // namespace
 
-LossOfHidden lm_head_loss(const at::Tensor& h, const LmHead& head, const at::Tensor& targets,
+LossOfHidden lm_head_loss(const at::Tensor& h, const LmHead& head, const at::Tensor& targets, const LossScale& scale,
                           std::int64_t chunk_bytes) {
   const at::NoGradGuard no_grad;
   const std::int64_t rows = h.size(0), classes = head.classes();
+  const double divisor = scale.divisor(rows), gradient_scale = scale.weight / divisor;
   LossOfHidden out{.loss = {}, .hidden = at::empty_like(h), .gradients = {}};
   const LinearGradients sums = empty_sums(head);
   at::Tensor loss = at::zeros({}, h.options().dtype(at::kDouble));
@@ -69,13 +88,12 @@ LossOfHidden lm_head_loss(const at::Tensor& h, const LmHead& head, const at::Ten
     const std::int64_t n = std::min(step, rows - begin);
     const at::Tensor chunk_targets = targets.narrow(0, begin, n);
     HeadPass pass = head_forward(head, h.narrow(0, begin, n));
-    loss += h.is_cuda() ? token_losses_cuda(pass.logits, chunk_targets, classes, /*with_gradient=*/true,
-                                            1.0 / static_cast<double>(rows))
+    loss += h.is_cuda() ? token_losses_cuda(pass.logits, chunk_targets, classes, /*with_gradient=*/true, gradient_scale)
                               .sum(at::kDouble)
-                        : chunk_loss_cpu(pass.logits, chunk_targets, rows);
+                        : chunk_loss_cpu(pass.logits, chunk_targets, gradient_scale);
     head_backward(head, pass, pass.logits, out.hidden.narrow(0, begin, n), sums);
   }
-  out.loss = (loss / static_cast<double>(rows)).to(at::kFloat);
+  out.loss = (loss / divisor).to(at::kFloat);
   const auto real_rows = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, 0, classes) : t; };
   out.gradients = {.weight = real_rows(sums.weight), .lora_a = sums.lora_a, .lora_b = real_rows(sums.lora_b)};
   if (head.sink != nullptr && !head.weight_has_other_uses && head.sink->opened(head.weight.id).defined())
@@ -83,8 +101,11 @@ LossOfHidden lm_head_loss(const at::Tensor& h, const LmHead& head, const at::Ten
   return out;
 }
 
-at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& targets) {
-  return at::nll_loss(at::log_softmax(logits, 1), targets);
+at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& targets, const LossScale& scale) {
+  const at::Tensor sum =
+      at::nll_loss(at::log_softmax(logits, 1), targets, /*weight=*/{}, at::Reduction::Sum, kernels::kIgnoredTarget);
+  // By a tensor: a GPU multiplies by a number's inverse, which is not quite the mean.
+  return sum / at::full({}, scale.divisor(targets.numel()), sum.options().requires_grad(false));
 }
 
 at::Tensor lm_head_token_nll(const at::Tensor& h, const LmHead& head, const at::Tensor& targets,
@@ -101,7 +122,7 @@ at::Tensor lm_head_token_nll(const at::Tensor& h, const LmHead& head, const at::
       parts.push_back(token_losses_cuda(pass.logits, chunk_targets, head.classes(), /*with_gradient=*/false, 0.0));
     } else {
       const at::Tensor& z = pass.logits;
-      parts.push_back((z.logsumexp(1, true) - z.gather(1, chunk_targets.unsqueeze(1))).squeeze(1));
+      parts.push_back(losses_cpu(z, z.logsumexp(1, true), chunk_targets_cpu(chunk_targets)).squeeze(1));
     }
   }
   return at::cat(parts);

@@ -215,28 +215,30 @@ StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output)
 
 // All logits at once, through autograd.
 Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tensor& targets,
-                                         const ForwardContext& context) const {
+                                         const ForwardContext& context, const LossScale& scale) const {
   const at::Tensor x = rows.detach().requires_grad_(true);
-  const at::Tensor loss = cross_entropy(logits(x, context).to(at::kFloat), targets);
+  const at::Tensor loss = cross_entropy(logits(x, context).to(at::kFloat), targets, scale);
   std::vector<at::Tensor> wanted = {x};
   std::vector<int> ids;
   const int bits = context.precision->at(quantized_head_->spec().index).weight.bits();
   const AdapterSlot* slot = quantized_head_->adapter(bits);
   for (const int id : {head_, slot != nullptr ? slot->a : -1, slot != nullptr ? slot->b : -1})
     if (id >= 0 && store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
-  const auto found = torch::autograd::grad({loss}, wanted, {}, /*retain_graph=*/false, /*create_graph=*/false,
+  const auto found = torch::autograd::grad({loss}, wanted, {at::full_like(loss, scale.weight)}, /*retain_graph=*/false,
+                                           /*create_graph=*/false,
                                            /*allow_unused=*/true);
   HeadResult out{.loss = loss.detach(), .d_output = found[0]};
   for (std::size_t i = 0; i < ids.size(); ++i) out.parameters.emplace_back(ids[i], found[i + 1]);
   return out;
 }
 
-Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context) const {
+Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
+                            const LossScale& scale) const {
   const TraceRange range("head");
   const at::Tensor rows = output.detach().view({-1, config_.n_embd}), flat_targets = targets.reshape({-1});
   const std::optional<LmHead> chunked = chunked_head(context);
-  if (!chunked) return head_by_operators(rows, flat_targets, context);
-  LossOfHidden found = lm_head_loss(rows, *chunked, flat_targets);
+  if (!chunked) return head_by_operators(rows, flat_targets, context, scale);
+  LossOfHidden found = lm_head_loss(rows, *chunked, flat_targets, scale);
   return {.loss = found.loss,
           .d_output = found.hidden,
           .parameters = {{head_, found.gradients.weight},
@@ -245,14 +247,14 @@ Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets,
 }
 
 LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Tensor& targets,
-                                          const ForwardContext& context) const {
+                                          const ForwardContext& context, const LossScale& scale) const {
   QAT_CHECK(stage_.heads, "the last stage has the loss");
   const at::AutoGradMode with_gradients(true);
   const StagePass pass = [&] {
     const TraceRange range("forward");
     return forward(input, context);
   }();
-  HeadResult last = head(pass.output, targets, context);
+  HeadResult last = head(pass.output, targets, context, scale);
   LossAndGradients out{.loss = last.loss, .gradients = backward(pass, last.d_output.view(pass.output.sizes()))};
   for (auto& [id, gradient] : last.parameters) {
     if (!gradient.defined()) continue;

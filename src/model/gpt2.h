@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "src/loss/lm_head.h"
+#include "src/loss/loss_scale.h"
 #include "src/model/block.h"
 #include "src/model/forward_context.h"
 #include "src/model/gpt2_config.h"
@@ -50,7 +51,7 @@ struct StageGradients {
 };
 
 struct LossAndGradients {
-  at::Tensor loss;  // fp32 [], on the model's device: reading it waits for the pass
+  at::Tensor loss;  // fp32 [], without its weight, on the model's device: reading it waits for the pass
   StageGradients gradients;
 };
 
@@ -72,9 +73,10 @@ class Gpt2 {
   // One micro-batch through this stage, and back: d_output is the gradient of pass.output.
   StagePass forward(const ModelInput& input, const ForwardContext& context) const;
   StageGradients backward(const StagePass& pass, const at::Tensor& d_output) const;
-  // The stage that heads: forward, mean cross-entropy over all B * T targets (int64 [B, T]), and back.
-  LossAndGradients loss_and_gradients(const ModelInput& input, const at::Tensor& targets,
-                                      const ForwardContext& context) const;
+  // The stage that heads: forward, cross-entropy with targets (int64 [B, T]; kernels::kIgnoredTarget: none), and back.
+  // By default the mean over all B * T targets; with masked ones, `scale` says what the sum is divided by.
+  LossAndGradients loss_and_gradients(const ModelInput& input, const at::Tensor& targets, const ForwardContext& context,
+                                      const LossScale& scale = {}) const;
 
   // The whole model: tokens, int64 [B, T] -> hidden states after the last norm, [B, T, d].
   at::Tensor hidden(const at::Tensor& tokens, const ForwardContext& context) const;
@@ -121,8 +123,10 @@ class Gpt2 {
     at::Tensor d_output;                                   // [M, d]
     std::vector<std::pair<int, at::Tensor>> parameters{};  // by id; undefined: none
   };
-  HeadResult head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context) const;
-  HeadResult head_by_operators(const at::Tensor& rows, const at::Tensor& targets, const ForwardContext& context) const;
+  HeadResult head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
+                  const LossScale& scale) const;
+  HeadResult head_by_operators(const at::Tensor& rows, const at::Tensor& targets, const ForwardContext& context,
+                               const LossScale& scale) const;
   // The output projection in the form that takes chunks of tokens; none: it goes operator by operator.
   std::optional<LmHead> chunked_head(const ForwardContext& context) const;
 

@@ -1,8 +1,7 @@
 #include "src/train/coordinator.h"
 
 #include <algorithm>
-
-#include "kernels/common/bit_width.h"
+#include <utility>
 
 namespace qat {
 namespace {
@@ -14,12 +13,21 @@ std::int64_t schedule_units(const TrainerOptions& options, std::int64_t windows_
   return (samples + windows_per_epoch - 1) / windows_per_epoch;
 }
 
+// Recipes that train every width in every step leave the schedule its gradients' bits alone.
+PrecisionScheduleConfig schedule_of(const TrainerOptions& options) {
+  PrecisionScheduleConfig schedule = options.precision;
+  if (options.train.recipe == Recipe::kCpt) return schedule;
+  schedule.kind = ScheduleKind::kConstant;
+  schedule.max_bits = options.quant.widths.front();
+  return schedule;
+}
+
 }  // namespace
 
 Coordinator::Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start)
     : options_(options),
       windows_per_epoch_(windows_per_epoch),
-      precision_(options.precision, options.quant.widths, schedule_units(options, windows_per_epoch, start)),
+      precision_(schedule_of(options), options.quant.widths, schedule_units(options, windows_per_epoch, start)),
       lr_(options.lr, options.train.steps) {}
 
 std::int64_t Coordinator::unit_of(RunPosition position) const {
@@ -27,23 +35,21 @@ std::int64_t Coordinator::unit_of(RunPosition position) const {
 }
 
 dist::StepPlan Coordinator::plan(RunPosition position) const {
-  const ScheduledBits bits = precision_.at(unit_of(position));
-  const LayerPrecision precision = scheduled_precision(options_.quant, bits.weight, bits.gradient);
+  StepWork work = plan_work(options_.train.recipe, {.quant = options_.quant,
+                                                    .scheduled = precision_.at(unit_of(position)),
+                                                    .learning_rate = static_cast<float>(lr_.at(position.step))});
   const std::int64_t done = position.step + 1;
   const auto due = [done](std::int64_t every) { return every > 0 && done % every == 0; };
   const bool last = done == options_.train.steps;
   return {.step = static_cast<std::uint64_t>(position.step),
           .config_hash = options_.config_hash,
           .first_sample = static_cast<std::uint64_t>(position.samples),
-          .kind = dist::StepKind::kTrain,
-          .weight_bits = precision.weight.bits(),
-          .activation_bits = precision.activation.bits(),
-          .gradient_bits = precision.gradient.bits(),
-          .learning_rate = static_cast<float>(lr_.at(position.step)),
+          .maps = std::move(work.maps),
+          .updates = std::move(work.updates),
           // After the last step comes the final table, which evaluates anyway.
-          .evaluate_after = due(options_.eval.every) && !last ? 1U : 0U,
-          .checkpoint_after = due(options_.checkpoint.every) || last ? 1U : 0U,
-          .stop_after = last ? 1U : 0U};
+          .evaluate_after = due(options_.eval.every) && !last,
+          .checkpoint_after = due(options_.checkpoint.every) || last,
+          .stop_after = last};
 }
 
 }  // namespace qat

@@ -1,5 +1,5 @@
 // Rank 0's policy: what each step is. A pure function of the options and the step, so that a resumed run decides as the
-// uninterrupted one.
+// uninterrupted one. What a step is made of is the recipe's (recipe.h).
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include "dist/control/step_plan.h"
 #include "src/schedule/lr_schedule.h"
 #include "src/schedule/precision_schedule.h"
+#include "src/train/recipe.h"
 #include "src/train/trainer_options.h"
 
 namespace qat {

@@ -56,7 +56,31 @@ std::int64_t most_of(std::int64_t value, dist::Communicator& comm) {
   return most[0];
 }
 
+// What run() does not carry out must not be asked of it.
+void check_executable(const dist::StepPlan& plan, std::size_t maps) {
+  dist::check(plan);
+  QAT_CHECK(maps == plan.maps.size(), "a precision map for each of the plan's");
+  for (const dist::UpdatePlan& update : plan.updates)
+    for (const dist::PassPlan& pass : update.passes) {
+      QAT_CHECK(pass.trains, "a pass that does not train: this build has no teachers");
+      QAT_CHECK(pass.teachers.empty() && pass.loss.distillation == 0.0 && pass.loss.temperature == 1.0,
+                "a pass that is taught: this build has no distillation");
+    }
+}
+
 }  // namespace
+
+void StepOutcome::add(UpdateOutcome update) {
+  updates.push_back(std::move(update));
+  double sum = 0.0;
+  for (const UpdateOutcome& one : updates) sum += one.loss;
+  loss = sum / static_cast<double>(updates.size());
+  const UpdateOutcome& last = updates.back();
+  if (updates.size() == 1 || last.grad_norm > grad_norm || std::isnan(last.grad_norm)) grad_norm = last.grad_norm;
+  clipped = clipped || last.clipped;
+  spike = spike || last.spike;
+  skipped = last.skipped && (updates.size() == 1 || skipped);
+}
 
 StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options)
     : model_(model),
@@ -107,6 +131,7 @@ std::uint64_t StepRunner::first_sample(const dist::StepPlan& plan, std::int64_t 
 }
 
 bool StepRunner::stops(Step& step) {
+  if (step.update > 0) return false;
   if (++step.unasked < pace_.units()) return false;
   timer_.pause();
   step.stop = step.poll.ask(pace_, step.unasked);
@@ -115,26 +140,31 @@ bool StepRunner::stops(Step& step) {
   return step.stop != 0;
 }
 
-LossAndGradients StepRunner::forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch,
-                                              GradientSink* sink) {
-  const ForwardContext context{.precision = &step.precision,
+LossAndGradients StepRunner::forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch,
+                                              const Batch& batch, GradientSink* sink) {
+  const ForwardContext context{.precision = &pass.precision,
                                .training = true,
                                .stochastic_gradients = options_.stochastic_gradients,
                                .weight_cache = &weight_cache_,
                                .gradient_sink = sink,
                                .seed = options_.seed,
                                .step = step.plan.step,
-                               .micro_batch = static_cast<std::uint64_t>(micro_batch)};
-  return model_.loss_and_gradients({.tokens = batch.inputs}, batch.targets, context);
+                               .micro_batch = static_cast<std::uint64_t>(micro_batch),
+                               .pass = pass.number};
+  // The valid targets of the global batch; the sum over its micro-batches is divided by their number later. Without
+  // masked targets this is a micro-batch's own number of them, exactly.
+  const auto valid = static_cast<double>(sampler_.valid_targets(options_.train.batch_size));
+  const LossScale scale{.tokens = valid / static_cast<double>(micro_batches_), .weight = pass.plan.loss.cross_entropy};
+  return model_.loss_and_gradients({.tokens = batch.inputs}, batch.targets, context, scale);
 }
 
-PassGradients StepRunner::next_gradients(const Step& step, std::int64_t micro_batch) {
+PassGradients StepRunner::next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch) {
   PassGradients::Hook hook;
   if (gradient_hook_)
     hook = [this, at = static_cast<std::int64_t>(step.plan.step), micro_batch](int id, const at::Tensor& gradient) {
       gradient_hook_(at, micro_batch, id, gradient);
     };
-  return {model_.parameters(), syncs_, step.used, std::move(hook)};
+  return {model_.parameters(), syncs_, step.used[pass.plan.map], std::move(hook)};
 }
 
 void StepRunner::join(const LossAndGradients& pass, PassGradients& gradients, Step& step) {
@@ -156,50 +186,76 @@ Batch StepRunner::batch_or_zeros(Step& step, const std::function<Batch()>& read)
   return {zeros, zeros};
 }
 
-void StepRunner::run_in_turn(Step& step) {
+void StepRunner::run_in_turn(Step& step, const Pass& pass) {
   const std::int64_t first = comm_.rank() * local_micro_batches_;
   for (std::int64_t i = first; i < first + local_micro_batches_; ++i) {
     const bool last = i + 1 == first + local_micro_batches_;
     attempt(step, [&] {
-      PassGradients gradients = next_gradients(step, i);  // one pass may leave its gradients where they are wanted
+      PassGradients gradients = next_gradients(step, pass, i);  // one pass may leave its gradients where they are wanted
       const Batch batch = batch_or_zeros(step, [&] { return loader_->take(first_sample(step.plan, i)); });
-      join(forward_backward(step, i, batch, &gradients), gradients, step);
-      const auto next_step = static_cast<std::uint64_t>(options_.train.batch_size);
+      join(forward_backward(step, pass, i, batch, &gradients), gradients, step);
+      const auto next_step = static_cast<std::uint64_t>(pass.ends_step ? options_.train.batch_size : 0);
       loader_->prefetch(last ? first_sample(step.plan, first) + next_step : first_sample(step.plan, i + 1));
     });
-    if (!last && (i + 1 - first) % most_threads_ == 0 && stops(step)) return;
+    const bool ends_turn = last || (i + 1 - first) % most_threads_ == 0;
+    if (ends_turn && !(last && pass.ends_update) && stops(step)) return;
   }
 }
 
-void StepRunner::run_round(Step& step, std::int64_t first, std::int64_t count) {
+void StepRunner::run_round(Step& step, const Pass& pass, std::int64_t first, std::int64_t count) {
   std::vector<LossAndGradients> round(static_cast<std::size_t>(count));
   run_torch_parallel(count, options_.threads, [&](std::int64_t i) {
     const Batch batch = batch_or_zeros(step, [&] {
       return sample_batch(sampler_, first_sample(step.plan, first + i), options_.train.micro_batch_size,
                           options_.sequence_length, model_.mode().device);
     });
-    round[static_cast<std::size_t>(i)] = forward_backward(step, first + i, batch, /*sink=*/nullptr);
+    round[static_cast<std::size_t>(i)] = forward_backward(step, pass, first + i, batch, /*sink=*/nullptr);
   });
   for (std::int64_t i = 0; i < count; ++i) {
-    PassGradients gradients = next_gradients(step, first + i);
+    PassGradients gradients = next_gradients(step, pass, first + i);
     join(round[static_cast<std::size_t>(i)], gradients, step);
   }
 }
 
-void StepRunner::run_side_by_side(Step& step) {
+void StepRunner::run_side_by_side(Step& step, const Pass& pass) {
   const std::int64_t first = comm_.rank() * local_micro_batches_;
-  // Rounds of as many passes as there are threads; gradients join the sum in order, so threads change no bit. Ranks may
-  // have unequally many threads, and ask at the same places all the same.
+  // Rounds of as many micro-batches as there are threads; gradients join the sum in order, so threads change no bit.
+  // Ranks may have unequally many threads, and ask at the same places all the same.
   for (std::int64_t turn = 0; turn < local_micro_batches_; turn += most_threads_) {
     const std::int64_t end = std::min(turn + most_threads_, local_micro_batches_);
     for (std::int64_t begin = turn; begin < end; begin += options_.threads)
-      attempt(step, [&] { run_round(step, first + begin, std::min<std::int64_t>(options_.threads, end - begin)); });
-    if (end < local_micro_batches_ && stops(step)) return;
+      attempt(step,
+              [&] { run_round(step, pass, first + begin, std::min<std::int64_t>(options_.threads, end - begin)); });
+    if (!(end == local_micro_batches_ && pass.ends_update) && stops(step)) return;
   }
 }
 
-void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, StepOutcome& outcome) {
-  std::vector<double> mine(static_cast<std::size_t>(local_micro_batches_));
+void StepRunner::run_passes(Step& step) {
+  const std::vector<dist::UpdatePlan>& updates = step.plan.updates;
+  const std::vector<dist::PassPlan>& passes = update_of(step).passes;
+  std::uint64_t number = 0;
+  for (std::size_t before = 0; before < step.update; ++before) number += updates[before].passes.size();
+  for (std::size_t i = 0; i < passes.size() && step.stop == 0; ++i) {
+    const bool ends_update = i + 1 == passes.size();
+    const Pass pass{.plan = passes[i],
+                    .precision = step.maps[passes[i].map],
+                    .number = number + i,
+                    .ends_update = ends_update,
+                    .ends_step = ends_update && step.update + 1 == updates.size()};
+    // The weights have changed since the last update; at another width they are made ready anew, in the same memory.
+    if (i == 0 || passes[i].map != passes[i - 1].map) {
+      weight_cache_.clear();
+      model_.parameters().gather(step.used[passes[i].map], comm_);
+    }
+    options_.threads == 1 ? run_in_turn(step, pass) : run_side_by_side(step, pass);
+  }
+}
+
+void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, UpdateOutcome& update,
+                               StepOutcome& outcome) {
+  const std::vector<dist::PassPlan>& passes = update_of(step).passes;
+  const auto of_pass = static_cast<std::size_t>(local_micro_batches_);
+  std::vector<double> mine(passes.size() * of_pass);
   if (!step.out_of_memory) std::copy_n(losses.const_data_ptr<double>(), losses.numel(), mine.begin());
   const bool refused = optimizer_.take_refused(exec_of(model_));
   const auto flag = [](bool value) { return value ? 1.0 : 0.0; };
@@ -209,89 +265,110 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, StepO
   mine.insert(mine.end(), words.begin(), words.end());
   std::vector<double> all(mine.size() * static_cast<std::size_t>(comm_.size()));
   comm_.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
-  double sum = 0.0, stop = 0.0, unreadable = 0.0;
+  update.losses.assign(passes.size(), 0.0);
+  outcome.own_seconds.resize(static_cast<std::size_t>(comm_.size()));
+  double stop = 0.0, unreadable = 0.0;
   for (std::size_t begin = 0; begin < all.size(); begin += mine.size()) {
     const std::span<const double> of_rank(all.data() + begin, mine.size());
     const std::span<const double> said = of_rank.last(words.size());
-    for (const double loss : of_rank.first(mine.size() - words.size())) sum += loss;
+    for (std::size_t i = 0; i < passes.size() * of_pass; ++i) update.losses[i / of_pass] += of_rank[i];
     unreadable = std::max(unreadable, said[0]);
-    if (said[1] != 0.0) outcome.out_of_memory.push_back(static_cast<int>(begin / mine.size()));
+    const std::size_t rank = begin / mine.size();
+    if (said[1] != 0.0) outcome.out_of_memory.push_back(static_cast<int>(rank));
     outcome.refused = outcome.refused || said[2] != 0.0;
     stop = std::max(stop, said[3]);
-    outcome.own_seconds.push_back(said[4]);
+    outcome.own_seconds[rank] += said[4];
   }
   if (unreadable > 0.0)
     dist::on_every_rank(comm_, "training tokens", [&] {
       if (step.unreadable) throw Error(*step.unreadable);
     });
-  outcome.loss = sum / static_cast<double>(micro_batches_);
-  outcome.stop = static_cast<int>(stop);
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    update.losses[i] /= static_cast<double>(micro_batches_);
+    const double weighted = passes[i].loss.cross_entropy * update.losses[i];
+    update.loss = i == 0 ? weighted : update.loss + weighted;
+  }
+  outcome.stop = std::max(outcome.stop, static_cast<int>(stop));
 }
 
-void StepRunner::start_exchange(const std::vector<bool>& used, std::int64_t passes) {
-  for (std::size_t g = 0; g < syncs_.size(); ++g) used[g] ? syncs_[g].start(passes) : syncs_[g].rest();
+void StepRunner::start_exchange(const Step& step, bool with_passes) {
+  for (std::size_t g = 0; g < syncs_.size(); ++g) {
+    std::int64_t passes = 0;
+    for (const dist::PassPlan& pass : update_of(step).passes) passes += step.used[pass.map][g] ? 1 : 0;
+    passes > 0 ? syncs_[g].start(with_passes ? passes * local_micro_batches_ : 0) : syncs_[g].rest();
+  }
 }
 
-StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& precision, dist::StopPoll& poll,
-                            const SpikeTest& is_spike) {
+StepOutcome StepRunner::run(const dist::StepPlan& plan, std::span<const PrecisionMap> maps, dist::StopPoll& poll,
+                            const SpikeTest& is_spike, const StepOutcome& so_far) {
   const TraceRange range("step");
-  weight_cache_.clear();  // the weights have changed since the last step
-  const std::vector<bool> used = model_.groups_used(precision);
-  model_.parameters().gather(used, comm_);
-  start_exchange(used, local_micro_batches_);
+  check_executable(plan, maps.size());
   if (most_threads_ == 0) most_threads_ = most_of(options_.threads, comm_);
-  Step step{.plan = plan, .precision = precision, .used = used, .poll = poll};
-  timer_.start();
+  StepOutcome outcome = so_far;
+  outcome.abandoned = false;
+  outcome.out_of_memory.clear();
   poll.start();
-  options_.threads == 1 ? run_in_turn(step) : run_side_by_side(step);
-  StepOutcome outcome;
+  std::vector<std::vector<bool>> used;
+  for (const PrecisionMap& map : maps) used.push_back(model_.groups_used(map));
+  for (std::size_t update = so_far.updates.size(); update < plan.updates.size(); ++update) {
+    Step step{.plan = plan, .update = update, .maps = maps, .used = used, .poll = poll};
+    if (run_update(step, is_spike, outcome)) continue;
+    outcome.abandoned = true;
+    break;
+  }
+  return outcome;
+}
+
+bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& outcome) {
+  start_exchange(step, /*with_passes=*/true);
+  timer_.start();
+  run_passes(step);
   if (step.stop != 0) {
     outcome.stop = step.stop;
-    outcome.abandoned = true;
-    return outcome;
+    return false;
   }
   if (step.out_of_memory)  // zeros: the other ranks' collectives need a partner
-    start_exchange(used, 0);
+    start_exchange(step, /*with_passes=*/false);
   const at::Tensor losses = step.out_of_memory ? at::Tensor() : on_host(step.losses);
   timer_.stop();
   std::vector<dist::BucketShards> gradient;
   {
     const TraceRange exchange("gradient exchange");
-    for (std::size_t g = 0; g < syncs_.size(); ++g)
-      gradient.push_back(used[g] ? syncs_[g].finish() : dist::BucketShards());
+    for (dist::GradSync& sync : syncs_) gradient.push_back(sync.rests() ? dist::BucketShards() : sync.finish());
   }
   const kernels::Exec exec = exec_of(model_);
-  const double mean = 1.0 / static_cast<double>(micro_batches_);
+  UpdateOutcome update;
   {
     const TraceRange norm("gradient norm");
-    // Waits for the device, for the first time in the step; the losses are there when the norm is.
+    // Waits for the device, for the first time in the update; the losses are there when the norm is.
     const dist::WaitMark wait(exec.device == Device::kCuda ? options_.board : nullptr, dist::WaitFor::kDevice);
-    outcome.grad_norm = global_norm_(comm_, exec, gradient) * mean;
+    update.grad_norm = global_norm_(comm_, exec, gradient) * (1.0 / static_cast<double>(micro_batches_));
   }
-  agree_on_loss(step, losses, outcome);
-  if (!outcome.out_of_memory.empty()) {
-    outcome.abandoned = true;
-    return outcome;
-  }
-  if (loss_hook_) outcome.loss = loss_hook_(static_cast<std::int64_t>(plan.step), outcome.loss);
+  agree_on_loss(step, losses, update, outcome);
+  if (!outcome.out_of_memory.empty()) return false;
+  if (loss_hook_) update.loss = loss_hook_(static_cast<std::int64_t>(step.plan.step), update.loss);
   // Both numbers have the same bits on every rank, so every rank takes the same branch.
-  outcome.spike = is_spike && std::isfinite(outcome.loss) && is_spike(outcome.loss);
-  outcome.skipped = outcome.spike || !std::isfinite(outcome.loss) || !std::isfinite(outcome.grad_norm);
-  if (outcome.skipped) return outcome;
+  update.spike = is_spike && std::isfinite(update.loss) && is_spike(update_of(step), update.loss);
+  update.skipped = update.spike || !std::isfinite(update.loss) || !std::isfinite(update.grad_norm);
+  if (!update.skipped) apply(step, gradient, update);
+  outcome.add(std::move(update));
+  return true;
+}
 
-  double scale = mean;
-  outcome.clipped = options_.optim.clip_norm > 0.0 && outcome.grad_norm > options_.optim.clip_norm;
-  if (outcome.clipped) scale *= options_.optim.clip_norm / outcome.grad_norm;
-  const TraceRange update("update");
+void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update) {
+  const TraceRange range("update");
+  double scale = 1.0 / static_cast<double>(micro_batches_);
+  update.clipped = options_.optim.clip_norm > 0.0 && update.grad_norm > options_.optim.clip_norm;
+  if (update.clipped) scale *= options_.optim.clip_norm / update.grad_norm;
   ParameterStore& store = model_.parameters();
   std::vector<ShardValues> own;
   for (std::size_t g = 0; g < syncs_.size(); ++g) own.push_back(store.own_shards(static_cast<int>(g)));
-  optimizer_.step(exec, own, gradient, step.produced, plan.learning_rate, scale);
+  optimizer_.step(exec_of(model_), own, gradient, step.produced, update_of(step).learning_rate, scale);
   for (std::size_t g = 0; g < syncs_.size(); ++g) {
-    if (used[g] && !store.groups()[g].is_sharded()) syncs_[g].gather(span_of(store.groups()[g].values));
-    if (used[g]) store.updated(static_cast<int>(g));
+    if (gradient[g].empty()) continue;
+    if (!store.groups()[g].is_sharded()) syncs_[g].gather(span_of(store.groups()[g].values));
+    store.updated(static_cast<int>(g));
   }
-  return outcome;
 }
 
 }  // namespace qat

@@ -1,9 +1,14 @@
-// One optimizer step on one rank: its micro-batches forward and backward, the gradient over all ranks, the update.
+// One step on one rank, as its plan says: of each update the passes over its micro-batches, forward and backward, the
+// gradient over all ranks, the update of the parameters.
 //
-// The gradient of the global batch is the mean over its micro-batches, summed as one balanced binary tree whatever the
-// number of ranks: this rank's contiguous micro-batches pairwise, then the ranks (dist/grad); `accumulate: running`
-// sums a rank's one after the other instead. What a micro-batch contains, and every random draw in it, depends on
-// (seed, step, index in the global batch) alone.
+// The gradient of an update is that of the mean loss over the valid targets of the global batch, by the passes'
+// weights, summed as one balanced binary tree: this rank's contiguous micro-batches pairwise, pass after pass, then the
+// ranks (dist/grad); `accumulate: running` sums a rank's one after the other instead. With one pass the tree is the
+// same whatever the number of ranks. What a micro-batch contains, and every random draw in it, depends on (seed, step,
+// index in the global batch, number of the pass in the step) alone.
+//
+// Updates of a step are judged one by one: one that is skipped changes nothing, and the next goes on. A stop on the way
+// is obeyed within the first update only, while nothing has changed; after that the step goes to its end.
 #pragma once
 
 #include <atomic>
@@ -12,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "dist/comm/communicator.h"
@@ -31,22 +37,35 @@
 
 namespace qat {
 
-// The same on every rank.
-struct StepOutcome {
-  double loss = 0.0;       // mean over the global batch, before the update
-  double grad_norm = 0.0;  // of the mean gradient, before clipping
+// The same on every rank, as is what follows.
+struct UpdateOutcome {
+  double loss = 0.0;           // mean over the global batch, before the update; of several passes, by their weights
+  std::vector<double> losses;  // of each pass, without its weight
+  double grad_norm = 0.0;      // of that loss, before clipping
   bool clipped = false;
-  bool skipped = false;             // loss or gradient was not finite, or a spike: no parameter changed
-  bool spike = false;               // why it was skipped: the loss stood out
-  bool abandoned = false;           // given up on the way, for `stop` or for want of memory: as if it had not begun
-  bool refused = false;             // the update before this one left elements alone (ShardedAdamW)
-  std::vector<int> out_of_memory;   // ranks whose memory did not suffice; nothing of the step counts then
-  int stop = 0;                     // why to stop (dist/control/stop_poll.h), 0: go on
-  std::vector<double> own_seconds;  // by rank: its own work, without waiting for others
+  bool skipped = false;  // loss or gradient was not finite, or a spike: no parameter changed
+  bool spike = false;    // why it was skipped: the loss stood out
 };
 
-// Asked between a step's loss and its update, on every rank with the same numbers: whether to skip the update.
-using SpikeTest = std::function<bool(double loss)>;
+struct StepOutcome {
+  std::vector<UpdateOutcome> updates;  // those that are through, in order
+  double loss = 0.0;                   // mean over the updates
+  double grad_norm = 0.0;              // the largest
+  bool clipped = false;                // one of them
+  bool skipped = false;                // all of them: no parameter changed
+  bool spike = false;                  // one of them
+  bool abandoned =
+      false;  // given up on the way, for `stop` or for want of memory: what is not in `updates` has not begun
+  bool refused = false;             // an update before the last one left elements alone (ShardedAdamW)
+  std::vector<int> out_of_memory;   // ranks whose memory did not suffice for the next update
+  int stop = 0;                     // why to stop (dist/control/stop_poll.h), 0: go on
+  std::vector<double> own_seconds;  // by rank: its own work, without waiting for others
+
+  void add(UpdateOutcome update);  // to `updates`, and to what is said of them all
+};
+
+// Asked between an update's loss and the update, on every rank with the same numbers: whether to skip it.
+using SpikeTest = std::function<bool(const dist::UpdatePlan& update, double loss)>;
 
 struct StepRunnerOptions {
   std::uint64_t seed = 1;
@@ -70,9 +89,11 @@ class StepRunner {
   // On a GPU all steps run on the stream that is LibTorch's current one now.
   StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
 
-  // `poll`: asked between micro-batches, where they take long, and with the losses. `is_spike` may be empty.
-  StepOutcome run(const dist::StepPlan& plan, const PrecisionMap& precision, dist::StopPoll& poll,
-                  const SpikeTest& is_spike = {});
+  // maps: those of the plan, for every layer. `poll`: asked between micro-batches, where they take long, and with the
+  // losses. `is_spike` may be empty. so_far: of a step that memory did not suffice for; it goes on after the updates
+  // that are through. Throws Error(kInternal) for a plan of which not all is carried out here.
+  StepOutcome run(const dist::StepPlan& plan, std::span<const PrecisionMap> maps, dist::StopPoll& poll,
+                  const SpikeTest& is_spike = {}, const StepOutcome& so_far = {});
 
   // Passes of so many sequences from now on: the global batch stays, and divides into equal numbers of them.
   void set_micro_batch_size(std::int64_t sequences);
@@ -87,19 +108,29 @@ class StepRunner {
   static std::int64_t padding(int ranks) { return kNormBlock * ranks; }
 
  private:
-  // What all micro-batches of a step share.
+  // What all micro-batches of an update share.
   struct Step {
     const dist::StepPlan& plan;
-    const PrecisionMap& precision;
-    const std::vector<bool>& used;  // the model's groups
+    std::size_t update;  // of the plan
+    std::span<const PrecisionMap> maps;
+    std::span<const std::vector<bool>> used;  // by map, the model's groups
     dist::StopPoll& poll;
     std::vector<bool> produced;         // gradients, by trainable tensor
-    std::vector<at::Tensor> losses;     // in order of micro-batches
+    std::vector<at::Tensor> losses;     // of the passes in turn, each in order of micro-batches
     int stop = 0;                       // the poll's answer on the way
     bool out_of_memory = false;         // of this rank; it goes through the rest of the step without working
     std::int64_t unasked = 0;           // turns since the poll was asked
     std::mutex reading{};               // guards what follows
     std::optional<Error> unreadable{};  // why tokens of this rank could not be read
+  };
+  const dist::UpdatePlan& update_of(const Step& step) const { return step.plan.updates[step.update]; }
+  // One pass over all of this rank's micro-batches.
+  struct Pass {
+    const dist::PassPlan& plan;
+    const PrecisionMap& precision;
+    std::uint64_t number;  // in the step
+    bool ends_update;      // the update has no more passes
+    bool ends_step;        // nor has the step
   };
   // Number of the first sample of a micro-batch in the run.
   std::uint64_t first_sample(const dist::StepPlan& plan, std::int64_t micro_batch) const;
@@ -109,22 +140,30 @@ class StepRunner {
   // Runs a part of this rank's step; notes what the memory does not suffice for, where that is to be tried again.
   void attempt(Step& step, const std::function<void()>& part) const;
   // sink: where gradients may be left, or null.
-  LossAndGradients forward_backward(const Step& step, std::int64_t micro_batch, const Batch& batch, GradientSink* sink);
+  LossAndGradients forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch, const Batch& batch,
+                                    GradientSink* sink);
   // The sink of the pass that joins the step next.
-  PassGradients next_gradients(const Step& step, std::int64_t micro_batch);
+  PassGradients next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch);
   // Adds a pass to the step.
   void join(const LossAndGradients& pass, PassGradients& gradients, Step& step);
-  // Of the groups that are used; the others rest.
-  void start_exchange(const std::vector<bool>& used, std::int64_t passes);
+  // Of the groups that the update uses; the others rest. Without passes this rank's part of the sums is zero.
+  void start_exchange(const Step& step, bool with_passes);
   // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.
-  void run_in_turn(Step& step);
-  void run_side_by_side(Step& step);
-  void run_round(Step& step, std::int64_t first, std::int64_t count);  // that many micro-batches at once
+  void run_in_turn(Step& step, const Pass& pass);
+  void run_side_by_side(Step& step, const Pass& pass);
+  // That many micro-batches at once.
+  void run_round(Step& step, const Pass& pass, std::int64_t first, std::int64_t count);
+  // All passes of an update, until the poll says stop.
+  void run_passes(Step& step);
+  // An update from its passes to the parameters, added to the outcome; false: the step is abandoned.
+  bool run_update(Step& step, const SpikeTest& is_spike, StepOutcome& outcome);
+  void apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update);
   // After most_threads_ more micro-batches, with more to come: whether to give the step up.
   bool stops(Step& step);
-  // Mean loss over the global batch in order of micro-batches, the largest reason to stop, and who worked how long.
-  // losses: this rank's, on the host. Throws AgreedError if a rank could not read its tokens.
-  void agree_on_loss(const Step& step, const at::Tensor& losses, StepOutcome& outcome);
+  // Each pass's mean loss over the global batch in order of micro-batches, and theirs by weight; the largest reason to
+  // stop, and who worked how long. losses: this rank's, on the host. Throws AgreedError if a rank could not read its
+  // tokens.
+  void agree_on_loss(const Step& step, const at::Tensor& losses, UpdateOutcome& update, StepOutcome& outcome);
 
   Gpt2& model_;
   const Sampler& sampler_;

@@ -19,9 +19,13 @@ double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-PrecisionMap precision_of(const Gpt2& model, const QuantConfig& quant, const dist::StepPlan& plan) {
-  const LayerPrecision base{BitWidth(plan.weight_bits), BitWidth(plan.activation_bits), BitWidth(plan.gradient_bits)};
-  return PrecisionMap::make(model.linear_names(), base, quant.overrides);
+std::vector<PrecisionMap> precision_of(const Gpt2& model, const QuantConfig& quant, const dist::StepPlan& plan) {
+  std::vector<PrecisionMap> maps;
+  for (const dist::PlannedWidths& map : plan.maps)
+    maps.push_back(PrecisionMap::make(
+        model.linear_names(), {BitWidth(map.weight_bits), BitWidth(map.activation_bits), BitWidth(map.gradient_bits)},
+        quant.overrides));
+  return maps;
 }
 
 StepRunnerOptions runner_options(const TrainerOptions& options, dist::ProgressBoard* board) {
@@ -91,21 +95,29 @@ int Trainer::train() {
     const double start = seconds_now();
     const dist::StepPlan plan = dist::exchange_step_plan(
         parts_.comm, coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
-    const PrecisionMap precision = precision_of(parts_.model, options_.quant, plan);
-    if (!calibrator_.before_step(precision, state_.step)) return poll_.ask();
-    const StepOutcome outcome = runner_.run(plan, precision, poll_, [&](double loss) { return is_spike(plan, loss); });
-    if (!outcome.out_of_memory.empty()) {
-      use_smaller_passes(outcome.out_of_memory);
-      continue;
-    }
+    const std::vector<PrecisionMap> maps = precision_of(parts_.model, options_.quant, plan);
+    for (const PrecisionMap& precision : maps)
+      if (!calibrator_.before_step(precision, state_.step)) return poll_.ask();
+    const StepOutcome outcome = run_step(plan, maps);
     if (outcome.refused) diverge_in_update();
     if (outcome.abandoned) return outcome.stop;
-    account(plan, outcome, precision, seconds_now() - start);
+    account(plan, outcome, maps, seconds_now() - start);
     stop_if_diverged();
     // What would come after the step waits for the resumed run.
     if (const int reason = outcome.stop != 0 ? outcome.stop : after_step(plan); reason != 0) return reason;
   }
   return 0;
+}
+
+// The step, in smaller passes from where memory does not suffice.
+StepOutcome Trainer::run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps) {
+  const SpikeTest spike = [&](const dist::UpdatePlan& update, double loss) { return is_spike(plan, update, loss); };
+  StepOutcome outcome = runner_.run(plan, maps, poll_, spike);
+  while (!outcome.out_of_memory.empty()) {
+    use_smaller_passes(outcome.out_of_memory);
+    outcome = runner_.run(plan, maps, poll_, spike, outcome);
+  }
+  return outcome;
 }
 
 void Trainer::use_smaller_passes(const std::vector<int>& ranks) {
@@ -134,9 +146,9 @@ int Trainer::after_step(const dist::StepPlan& plan) {
   if (every > 0 && state_.step % every == 0) check_replicas(parts_.model, parts_.comm);
   bool asked = false;
   int reason = 0;
-  if (plan.evaluate_after != 0) reason = evaluate_during_run(), asked = true;
+  if (plan.evaluate_after) reason = evaluate_during_run(), asked = true;
   const bool is_best = options_.checkpoint.keep_best && state_.best_step == state_.step;
-  if (reason == 0 && (plan.checkpoint_after != 0 || is_best || save_due_ || is_complete())) save(), asked = true;
+  if (reason == 0 && (plan.checkpoint_after || is_best || save_due_ || is_complete())) save(), asked = true;
   if (asked) reason = std::max(reason, poll_.ask());
   return reason;
 }
@@ -162,84 +174,10 @@ int Trainer::stop_for(int reason) {
                           what + ". Make room on the disk of run.dir; starting again goes on from the checkpoint");
 }
 
-void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, const PrecisionMap& precision,
-                      double seconds) {
-  const std::int64_t tokens = options_.train.batch_size * options_.data.sequence_length;
-  const auto work = layer_work(parts_.model, parts_.lora, precision, tokens, options_.data.sequence_length);
-  bitops_.add(work);
-  judge(plan, outcome);
-  state_.step = static_cast<std::int64_t>(plan.step) + 1;
-  state_.consumed_samples += options_.train.batch_size;
-  state_.consumed_tokens += tokens;
-  state_.skips_in_row = outcome.skipped ? state_.skips_in_row + 1 : 0;
-  state_.skips_total += outcome.skipped ? 1 : 0;
-  state_.bitops = bitops_.spent;
-  state_.bitops_at_full = bitops_.at_full;
-  if (!outcome.skipped) {
-    applied_ = state_;
-    skip_plausible_ = false;
-  } else {
-    parts_.log.warning(fmt::format(
-        "step {}: {}; all ranks skip the update ({} in a row, train.max_skips {})", plan.step,
-        outcome.spike
-            ? fmt::format("loss {:.4f} stands out from what the run has had at {} bits", outcome.loss, plan.weight_bits)
-            : fmt::format("loss {} and gradient norm {} are not both finite", outcome.loss, outcome.grad_norm),
-        state_.skips_in_row, options_.train.max_skips));
-  }
-  tell_progress();
-  if (const auto slow = stragglers_.add(outcome.own_seconds))
-    parts_.log.warning(
-        dist::to_text(*slow, parts_.hosts.empty() ? "" : parts_.hosts[static_cast<std::size_t>(slow->rank)]));
-  if (is_root()) write_metrics(plan, outcome, step_bitops(work).total(), seconds);
-}
-
-// What the loss says about the parameters it was computed with, those before this step.
-void Trainer::judge(const dist::StepPlan& plan, const StepOutcome& outcome) {
-  const bool plausible = losses_.is_plausible(plan.weight_bits, outcome.loss, parts_.model.config().vocab_size);
-  if (plausible) {
-    keeper_.note_plausible(applied_.step);
-    if (outcome.skipped) skip_plausible_ = true;
-  }
-  if (!outcome.skipped) losses_.add(plan.weight_bits, outcome.loss);
-}
-
-bool Trainer::is_spike(const dist::StepPlan& plan, double loss) const {
-  const double threshold = options_.train.spike_deviations;
-  return threshold > 0.0 && losses_.deviation(plan.weight_bits, loss) > threshold;
-}
-
 bool Trainer::evaluation_pending() const {
   const std::int64_t every = options_.eval.every;
   return state_.step > 0 && !is_complete() && every > 0 && state_.step % every == 0 &&
          state_.evaluated_step != state_.step;
-}
-
-void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds) {
-  const std::int64_t tokens = options_.train.batch_size * options_.data.sequence_length;
-  const double tokens_per_s = static_cast<double>(tokens) / seconds;
-  const bool last = state_.step == options_.train.steps;
-  if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
-    record([&] {
-      metrics_->write({.step = static_cast<std::int64_t>(plan.step),
-                       .loss = outcome.loss,
-                       .lr = plan.learning_rate,
-                       .weight_bits = plan.weight_bits,
-                       .act_bits = plan.activation_bits,
-                       .grad_bits = plan.gradient_bits,
-                       .grad_norm = outcome.grad_norm,
-                       .clipped = outcome.clipped,
-                       .tokens = tokens,
-                       .tokens_per_s = tokens_per_s,
-                       .step_ms = seconds * 1e3,
-                       .bitops = bitops,
-                       .bitops_ratio = bitops_.ratio(),
-                       .skipped = outcome.skipped,
-                       .skips_in_a_row = static_cast<int>(state_.skips_in_row),
-                       .time = {}});
-    });
-  if (parts_.progress != nullptr)
-    parts_.progress->update(
-        {.steps_done = state_.step, .loss = outcome.loss, .bits = plan.weight_bits, .tokens_per_s = tokens_per_s});
 }
 
 void Trainer::record(const std::function<void()>& write) {

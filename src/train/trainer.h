@@ -81,11 +81,14 @@ class Trainer {
   std::string existing_report();  // of a run that is finished already; collective
 
   int train();  // why it stopped before its end, or 0
+  StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
   void use_smaller_passes(const std::vector<int>& ranks);
   int after_step(const dist::StepPlan& plan);
   int stop_for(int reason);
-  void account(const dist::StepPlan& plan, const StepOutcome& outcome, const PrecisionMap& precision, double seconds);
-  bool is_spike(const dist::StepPlan& plan, double loss) const;
+  void account(const dist::StepPlan& plan, const StepOutcome& outcome, const std::vector<PrecisionMap>& maps,
+               double seconds);
+  void warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outcome);
+  bool is_spike(const dist::StepPlan& plan, const dist::UpdatePlan& update, double loss) const;
   bool evaluation_pending() const;  // the run stopped between a step and its evaluation
   void judge(const dist::StepPlan& plan, const StepOutcome& outcome);
   void write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds);

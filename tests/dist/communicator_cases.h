@@ -239,11 +239,13 @@ inline void agree_names_the_ranks_whose_hash_differs(Communicator& comm) {
 
 inline void every_rank_obeys_the_step_plan_of_rank_0(Communicator& comm) {
   StepPlan mine{.step = 41, .config_hash = 99};
-  if (comm.rank() == 0) mine.weight_bits = 5, mine.learning_rate = 0.25F, mine.stop_after = 1;
-  const StepPlan plan = exchange_step_plan(comm, mine);
-  EXPECT_EQ(plan.weight_bits, 5);
-  EXPECT_EQ(plan.learning_rate, 0.25F);
-  EXPECT_EQ(plan.stop_after, 1U);
+  const StepPlan of_rank_0{.step = 41,
+                           .config_hash = 99,
+                           .maps = {{5, 6, 7}, {32, 32, 32}},
+                           .updates = {{.passes = {{.map = 1}, {.map = 0}}, .learning_rate = 0.25F}},
+                           .stop_after = true};
+  if (comm.rank() == 0) mine = of_rank_0;
+  EXPECT_EQ(exchange_step_plan(comm, mine), of_rank_0);
 
   mine.step += static_cast<std::uint64_t>(comm.rank());
   if (comm.rank() == 0) {

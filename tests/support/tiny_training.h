@@ -48,14 +48,18 @@ class TinyRank {
     model_.init_random(options.seed);
   }
   StepOutcome step(std::uint64_t index, int bits, int gradient_bits, float learning_rate = 1e-2F) {
-    const PrecisionMap map = PrecisionMap::uniform(model_.config().linears(), bits, bits, gradient_bits);
-    return runner_.run({.step = index,
-                        .first_sample = index * batch_size_,
-                        .weight_bits = bits,
-                        .activation_bits = bits,
-                        .gradient_bits = gradient_bits,
-                        .learning_rate = learning_rate},
-                       map, poll_);
+    return run({.step = index,
+                .maps = {{.weight_bits = bits, .activation_bits = bits, .gradient_bits = gradient_bits}},
+                .updates = {{.passes = {{.map = 0}}, .learning_rate = learning_rate}}});
+  }
+  // The plan's first sample is put in.
+  StepOutcome run(dist::StepPlan plan) {
+    plan.first_sample = plan.step * batch_size_;
+    std::vector<PrecisionMap> maps;
+    for (const dist::PlannedWidths& map : plan.maps)
+      maps.push_back(
+          PrecisionMap::uniform(model_.config().linears(), map.weight_bits, map.activation_bits, map.gradient_bits));
+    return runner_.run(plan, maps, poll_);
   }
   Gpt2& model() { return model_; }
   StepRunner& runner() { return runner_; }

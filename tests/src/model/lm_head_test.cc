@@ -91,7 +91,7 @@ TEST(CodedHead, ChunksChangeNothingButRounding) {
   const double mean = whole.loss.item<double>();
   for (const std::int64_t rows : {1, 5}) {
     const std::int64_t bytes = rows * kWords * 4;
-    const LossOfHidden loss = lm_head_loss(x.h, head, x.targets, bytes);
+    const LossOfHidden loss = lm_head_loss(x.h, head, x.targets, {}, bytes);
     EXPECT_NEAR(loss.loss.item<double>(), mean, 1e-6);
     expect_close(gradients_of(loss), gradients_of(whole), 1e-5);
     const at::Tensor nll = lm_head_token_nll(x.h, head, x.targets, bytes);

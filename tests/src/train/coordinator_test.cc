@@ -1,12 +1,15 @@
 // What each step is: a pure function of the options and the step.
 #include "src/train/coordinator.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "src/schedule/lr_schedule.h"
 
 namespace qat {
 namespace {
+
+using ::testing::ElementsAre;
 
 TrainerOptions options() {
   TrainerOptions o;
@@ -23,11 +26,11 @@ TrainerOptions options() {
 
 RunPosition at(std::int64_t step) { return {.step = step, .samples = 4 * step}; }
 
-std::vector<std::int64_t> steps_with(const TrainerOptions& o, std::uint32_t dist::StepPlan::*flag) {
+std::vector<std::int64_t> steps_with(const TrainerOptions& o, bool dist::StepPlan::*flag) {
   const Coordinator coordinator(o, /*windows_per_epoch=*/100);
   std::vector<std::int64_t> steps;
   for (std::int64_t step = 0; step < o.train.steps; ++step)
-    if (coordinator.plan(at(step)).*flag != 0) steps.push_back(step);
+    if (coordinator.plan(at(step)).*flag) steps.push_back(step);
   return steps;
 }
 
@@ -40,10 +43,11 @@ TEST(Coordinator, PlansWidthsRateAndIdentityOfAStep) {
     const int bits = step < 4 ? 8 : step < 7 ? 4 : 32;
     EXPECT_EQ(plan.step, static_cast<std::uint64_t>(step));
     EXPECT_EQ(plan.config_hash, 77U);
-    EXPECT_EQ(plan.weight_bits, bits) << step;
-    EXPECT_EQ(plan.activation_bits, bits) << step;
-    EXPECT_EQ(plan.gradient_bits, bits == 32 ? 32 : 6) << step;  // an unquantized step is so throughout
-    EXPECT_EQ(plan.learning_rate, static_cast<float>(rates.at(step))) << step;
+    const int gradient_bits = bits == 32 ? 32 : 6;  // an unquantized step is so throughout
+    EXPECT_THAT(plan.maps, ElementsAre(dist::PlannedWidths{bits, bits, gradient_bits})) << step;
+    ASSERT_EQ(plan.updates.size(), 1U);
+    EXPECT_THAT(plan.updates[0].passes, ElementsAre(dist::PassPlan{.map = 0}));
+    EXPECT_EQ(plan.updates[0].learning_rate, static_cast<float>(rates.at(step))) << step;
   }
 }
 
@@ -51,9 +55,9 @@ TEST(Coordinator, FixedActivationBitsHoldInQuantizedStepsOnly) {
   TrainerOptions o = options();
   o.quant.activation_bits = 7;
   const Coordinator coordinator(o, 100);
-  EXPECT_EQ(coordinator.plan(at(0)).activation_bits, 7);
-  EXPECT_EQ(coordinator.plan(at(5)).activation_bits, 7);
-  EXPECT_EQ(coordinator.plan(at(9)).activation_bits, 32);
+  EXPECT_EQ(coordinator.plan(at(0)).maps[0].activation_bits, 7);
+  EXPECT_EQ(coordinator.plan(at(5)).maps[0].activation_bits, 7);
+  EXPECT_EQ(coordinator.plan(at(9)).maps[0].activation_bits, 32);
 }
 
 TEST(Coordinator, AnEpochIsOnePassOverTheWindows) {
@@ -61,7 +65,7 @@ TEST(Coordinator, AnEpochIsOnePassOverTheWindows) {
   o.precision.unit = ScheduleUnit::kEpoch;
   const Coordinator coordinator(o, /*windows_per_epoch=*/16);  // 40 samples: two and a half epochs, three units
   for (std::int64_t step = 0; step < 10; ++step)
-    EXPECT_EQ(coordinator.plan(at(step)).weight_bits, step < 4 ? 8 : step < 8 ? 4 : 32) << step;
+    EXPECT_EQ(coordinator.plan(at(step)).maps[0].weight_bits, step < 4 ? 8 : step < 8 ? 4 : 32) << step;
 }
 
 TEST(Coordinator, EpochsAndSamplesAreCountedFromWhatWasReadWhateverTheBatchWas) {
@@ -72,7 +76,7 @@ TEST(Coordinator, EpochsAndSamplesAreCountedFromWhatWasReadWhateverTheBatchWas) 
   const Coordinator coordinator(o, 16, {.step = 6, .samples = 24});
   EXPECT_EQ(coordinator.precision().total_units(), 4);
   EXPECT_EQ(coordinator.plan({.step = 6, .samples = 24}).first_sample, 24U);
-  EXPECT_EQ(coordinator.plan({.step = 7, .samples = 32}).weight_bits, coordinator.precision().at(2).weight);
+  EXPECT_EQ(coordinator.plan({.step = 7, .samples = 32}).maps[0].weight_bits, coordinator.precision().at(2).weight);
 }
 
 TEST(Coordinator, EvaluatesAndSavesEverySoManyStepsAndSavesTheLast) {
@@ -85,6 +89,48 @@ TEST(Coordinator, EvaluatesAndSavesEverySoManyStepsAndSavesTheLast) {
   EXPECT_EQ(steps_with(o, &dist::StepPlan::stop_after), Steps{9});
   o.checkpoint.every = 0;
   EXPECT_EQ(steps_with(o, &dist::StepPlan::checkpoint_after), Steps{9});
+}
+
+TEST(Coordinator, SpnetIsOneUpdateOfAPassAtEveryWidthByEqualShares) {
+  TrainerOptions o = options();
+  o.train.recipe = Recipe::kSpnet;
+  o.quant.activation_bits = 7;
+  const dist::StepPlan plan = Coordinator(o, 100).plan(at(6));
+  EXPECT_THAT(plan.maps,
+              ElementsAre(dist::PlannedWidths{4, 7, 6}, dist::PlannedWidths{8, 7, 6}, dist::PlannedWidths{32, 32, 32}));
+  ASSERT_EQ(plan.updates.size(), 1U);
+  EXPECT_EQ(plan.updates[0].learning_rate, static_cast<float>(LrSchedule(o.lr, 10).at(6)));
+  ASSERT_EQ(plan.updates[0].passes.size(), 3U);
+  for (std::uint32_t i = 0; i < 3; ++i)
+    EXPECT_EQ(plan.updates[0].passes[i], (dist::PassPlan{.map = i, .loss = {.cross_entropy = 1.0 / 3.0}}));
+  EXPECT_NO_THROW(dist::check(plan));
+}
+
+TEST(Coordinator, PerMapIsAnUpdateAtEveryWidth) {
+  TrainerOptions o = options();
+  o.train.recipe = Recipe::kPerMap;
+  const dist::StepPlan plan = Coordinator(o, 100).plan(at(6));
+  ASSERT_EQ(plan.updates.size(), 3U);
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    EXPECT_THAT(plan.updates[i].passes, ElementsAre(dist::PassPlan{.map = i}));
+    EXPECT_EQ(plan.updates[i].learning_rate, plan.updates[0].learning_rate);
+    EXPECT_EQ(dist::widths_of(plan, plan.updates[i]).weight_bits, o.quant.widths[i]);
+  }
+  EXPECT_NO_THROW(dist::check(plan));
+}
+
+// Whatever was planned before, and wherever the process took the run up.
+TEST(Coordinator, AResumedRunPlansAsTheUninterruptedOne) {
+  for (const Recipe recipe : {Recipe::kCpt, Recipe::kSpnet, Recipe::kPerMap}) {
+    TrainerOptions o = options();
+    o.train.recipe = recipe;
+    const Coordinator whole(o, 100), resumed(o, 100, at(6));
+    std::vector<dist::StepPlan> plans;
+    for (std::int64_t step = 0; step < 10; ++step) plans.push_back(whole.plan(at(step)));
+    for (std::int64_t step = 9; step >= 6; --step)
+      EXPECT_EQ(resumed.plan(at(step)), plans[static_cast<std::size_t>(step)]) << step;
+    EXPECT_NE(plans[2], plans[7]);
+  }
 }
 
 }  // namespace

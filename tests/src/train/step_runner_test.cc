@@ -202,10 +202,11 @@ TEST(StepRunner, TheLargestSignalReachesEveryRank) {
   dist::run_local_ranks(2, [&](dist::Communicator& comm) {
     TinyModel spec;
     TinyRank rank(spec, tokens, comm, test::tiny_options());
-    const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), 8, 8, 8);
+    const std::vector maps = {PrecisionMap::uniform(spec.config.linears(), 8, 8, 8)};
+    const dist::StepPlan plan{.maps = {{8, 8, 8}}, .updates = {{.passes = {{.map = 0}}, .learning_rate = 1e-3F}}};
     for (const int who : {0, 1}) {
       dist::StopPoll poll(comm, [&] { return comm.rank() == who ? 15 : 2; });
-      EXPECT_EQ(rank.runner().run({.step = 0, .learning_rate = 1e-3F}, map, poll).stop, 15) << who;
+      EXPECT_EQ(rank.runner().run(plan, maps, poll).stop, 15) << who;
     }
   });
 }

@@ -51,10 +51,12 @@ TEST_F(TrainerTest, ARunIsItsPlannedStepsOneByOne) {
     const Coordinator coordinator(o, rank.sampler().windows_per_epoch());
     for (std::int64_t step = 0; step < 5; ++step) {
       const dist::StepPlan plan = coordinator.plan({.step = step, .samples = step * 16});
-      const PrecisionMap map = PrecisionMap::make(
-          rank.model().linear_names(), {BitWidth(plan.weight_bits), BitWidth(7), BitWidth(plan.gradient_bits)},
-          o.quant.overrides);
-      (void)rank.runner().run(plan, map, rank.poll());
+      ASSERT_EQ(plan.maps.size(), 1U);
+      const dist::PlannedWidths& widths = plan.maps[0];
+      const std::vector maps = {PrecisionMap::make(
+          rank.model().linear_names(), {BitWidth(widths.weight_bits), BitWidth(7), BitWidth(widths.gradient_bits)},
+          o.quant.overrides)};
+      (void)rank.runner().run(plan, maps, rank.poll());
     }
     EXPECT_EQ(end.parameters, rank.parameters());
   }
