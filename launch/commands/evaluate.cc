@@ -9,6 +9,7 @@
 #include "launch/command.h"
 #include "launch/failure.h"
 #include "launch/setup_run.h"
+#include "launch/terminal.h"
 #include "launch/world.h"
 #include "src/base/file.h"
 #include "src/checkpoint/reader.h"
@@ -30,8 +31,6 @@ struct EvalArguments {
   std::string output;
   bool strict = false;
 };
-
-void warn(const std::string& text) { fmt::print(stderr, "qat_dist: warning: {}\n", text); }
 
 // The checkpoint's configuration with the user's changes, whatever number of ranks is here.
 AgreedConfig evaluation_config(World& world, const TrainState& state, const EvalArguments& arguments) {

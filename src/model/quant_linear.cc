@@ -106,6 +106,21 @@ bool QuantLinear::can_fuse(const ForwardContext& context) const {
   return taken == GemmPath::kCodes && scales_by_row(*quant_) && gradients && adapter;
 }
 
+QuantLinear::Values QuantLinear::values(const LayerPrecision& precision) const {
+  const at::NoGradGuard no_grad;
+  Values out{.weight = weight_.fake_quant(parameter(spec_.weight).detach(), precision.weight)};
+  if (lora_a_ < 0 || path(precision) == GemmPath::kPlain) return out;
+  const BitWidth width = quantize_lora_ ? precision.weight : BitWidth::full();
+  out.lora_a = lora_a_quantizer_.fake_quant(parameter(lora_a_).detach(), width);
+  out.lora_b = lora_b_quantizer_.fake_quant(parameter(lora_b_).detach(), width);
+  return out;
+}
+
+at::Tensor QuantLinear::merged(const Values& values) const {
+  if (!values.lora_a.defined()) return values.weight;
+  return at::addmm(values.weight, values.lora_b, values.lora_a, /*beta=*/1, /*alpha=*/lora_scaling_);
+}
+
 std::vector<at::Tensor> QuantLinear::parameters() const {
   std::vector<at::Tensor> all;
   for (const int id : {spec_.weight, spec_.bias, lora_a_, lora_b_})

@@ -1,0 +1,195 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+#include "dist/comm/local_comm.h"
+#include "launch/command.h"
+#include "launch/failure.h"
+#include "launch/terminal.h"
+#include "launch/world.h"
+#include "src/checkpoint/reader.h"
+#include "src/config/loader.h"
+#include "src/eval/width_eval.h"
+#include "src/export/export_model.h"
+#include "src/quant/torch_view.h"
+#include "src/train/on_root.h"
+#include "src/train/run_pieces.h"
+#include "src/train/run_state.h"
+#include "src/train/step_runner.h"
+
+namespace qat::launch {
+namespace {
+
+enum class ExportPart : unsigned char { kMerged, kBase, kAdapter };
+
+}  // namespace
+}  // namespace qat::launch
+
+namespace qat {
+template <>
+struct EnumNames<launch::ExportPart> {
+  static constexpr std::array names{"merged", "base", "adapter"};
+};
+}  // namespace qat
+
+namespace qat::launch {
+namespace {
+
+struct ExportArguments {
+  std::string checkpoint;
+  std::string output;
+  std::string part = enum_name(ExportPart::kMerged);
+  std::optional<int> bits;
+  std::string format = enum_name(FloatFormat::kFloat32);
+  std::string base_model;
+  bool overwrite = false;
+  bool strict = false;
+};
+
+[[noreturn]] void refuse(const std::string& what) { throw Error(ErrorKind::kConfig, what); }
+
+// The width that is asked for, and that the part can have.
+BitWidth export_width(const ExportArguments& arguments, ExportPart part, const RunConfig& config,
+                      const std::string& folder) {
+  if (part == ExportPart::kAdapter && config.lora.rank == 0)
+    refuse(fmt::format("--part adapter: the checkpoint {} has no adapters (lora.rank is 0)", folder));
+  if (arguments.bits) return BitWidth(*arguments.bits);
+  if (part == ExportPart::kMerged && config.lora.rank > 0)
+    refuse(fmt::format("--bits is missing: weights and adapters are merged at one of the widths ({}, ...); 32 bits is "
+                       "the base, which uses no adapter",
+                       config.quant.widths.front()));
+  return BitWidth::full();
+}
+
+// The tensors of the checkpoint, and those that quantization makes of them.
+class ExportedValues {
+ public:
+  // width: full where everything is exported as it is stored.
+  ExportedValues(const CheckpointReader& reader, const RunConfig& config, const std::string& json, ExportPart part,
+                 BitWidth width)
+      : reader_(reader), part_(part) {
+    if (width.is_full()) return;
+    const std::unique_ptr<dist::Communicator> alone = dist::make_single_comm();
+    model_.emplace(config.model, config.lora, config.quant, StepRunner::padding(1));
+    for (const std::string& note : load_model(&reader, *model_, *alone, LoadFor::kEvaluation, json)) warn(note);
+    precision_ = evaluation_precision(*model_, config.quant, width.bits());
+  }
+
+  void read(const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) {
+    if (tensor.name != kept_name_) {
+      kept_ = quantized(tensor.name);
+      kept_name_ = tensor.name;
+    }
+    if (!kept_.defined()) return reader_.read_elements("/model/" + tensor.name, tensor.shape, first, view(out));
+    QAT_CHECK(kept_.sizes() == at::IntArrayRef(tensor.shape), tensor.name + " has the shape that is planned");
+    const std::span<const float> values = const_span(kept_);
+    std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(first), out.size(), out.begin());
+  }
+
+ private:
+  // Undefined where it is what the checkpoint has.
+  at::Tensor quantized(const std::string& name) const {
+    if (!model_) return {};
+    for (const QuantLinear& linear : model_->linears()) {
+      const std::string& prefix = linear.spec().parameter_prefix;
+      if (!name.starts_with(prefix + ".") || name.ends_with(".bias")) continue;
+      const QuantLinear::Values values = linear.values(precision_.at(linear.spec().index));
+      if (name.ends_with(".lora_A.weight")) return values.lora_a;
+      if (name.ends_with(".lora_B.weight")) return values.lora_b;
+      return (part_ == ExportPart::kMerged ? linear.merged(values) : values.weight).contiguous();
+    }
+    return {};
+  }
+
+  const CheckpointReader& reader_;
+  ExportPart part_;
+  std::optional<Gpt2> model_;
+  PrecisionMap precision_;
+  std::string kept_name_;
+  at::Tensor kept_;
+};
+
+// A quantized head is another matrix than the table whose values it quantizes.
+Gpt2Config exported_model(const Gpt2Config& config, BitWidth width) {
+  Gpt2Config out = config;
+  if (config.quantize_lm_head && !width.is_full()) out.tie_lm_head = false;
+  return out;
+}
+
+// What another program will not do by itself.
+void say_what_differs(const RunConfig& config, ExportPart part, BitWidth width) {
+  const bool quantized = !width.is_full();
+  if (quantized)
+    fmt::print("  inputs of linear layers are quantized here at {} bits, and by nobody who loads this\n",
+               scheduled_precision(config.quant, width.bits()).activation.bits());
+  if (part == ExportPart::kAdapter)
+    fmt::print("  goes with the base of the same checkpoint: `qat_dist export --part base{}`\n",
+               quantized ? fmt::format(" --bits {}", width.bits()) : "");
+}
+
+void export_model(const ExportArguments& arguments) {
+  const ExportPart part = *enum_value<ExportPart>(arguments.part);
+  const FloatFormat format = *enum_value<FloatFormat>(arguments.format);
+  const CheckpointReader reader = open_checkpoint(arguments.checkpoint, warn, {.strict = arguments.strict});
+  const TrainState state = load_train_state(reader);
+  const std::string folder = reader.info().folder.string();
+  const RunConfig config =
+      load_run_config_text(state.config_json, "the configuration in " + folder, /*sets=*/{}).config;
+  const BitWidth width = export_width(arguments, part, config, folder);
+  const Gpt2Config model = exported_model(config.model, width);
+  ModelExport output(arguments.output, "--output", arguments.overwrite, format,
+                     part == ExportPart::kAdapter ? plan_adapter_export(model, config.lora, arguments.base_model)
+                                                  : plan_model_export(model, format));
+  ExportedValues values(reader, config, state.config_json, part, width);
+  output.write([&](const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) {
+    values.read(tensor, first, out);
+  });
+  const char* const what = part == ExportPart::kAdapter ? "adapter"
+                           : part == ExportPart::kBase || config.lora.rank == 0 || width.is_full() ? "base"
+                                                                                                  : "base with adapter";
+  fmt::print("{}, {}, as {}: {} bytes in {}\n  {}\n", what,
+             width.is_full() ? std::string("not quantized") : fmt::format("values of {} bits", width.bits()),
+             arguments.format, output.bytes(), arguments.output, folder);
+  say_what_differs(config, part, width);
+}
+
+}  // namespace
+
+Run add_export(CLI::App& app) {
+  auto arguments = std::make_shared<ExportArguments>();
+  app.add_option("--checkpoint", arguments->checkpoint, "checkpoint folder, or a run folder: its newest checkpoint")
+      ->required();
+  app.add_option("-o,--output", arguments->output, "folder for the files; made if it is not there")->required();
+  app.add_option("--part", arguments->part,
+                 "merged: base and adapters as one matrix a layer, for transformers; base: without them, for "
+                 "transformers; adapter: for peft")
+      ->check(CLI::IsMember(enum_names<ExportPart>()))
+      ->capture_default_str();
+  app.add_option("--bits", arguments->bits,
+                 "the values that linear weights, and adapters that are quantized (lora.quantize), have at this width; "
+                 "32, the default of base and adapter: as stored");
+  app.add_option("--dtype", arguments->format, "of the tensors in the file: float32, float16 or bfloat16")
+      ->check(CLI::IsMember(enum_names<FloatFormat>()))
+      ->capture_default_str();
+  app.add_option("--base-model", arguments->base_model, "adapter: name or path of the base, for adapter_config.json");
+  app.add_flag("--overwrite", arguments->overwrite, "replace files of the same names in the folder");
+  app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
+  app.footer(
+      "Writes config.json and model.safetensors for transformers' GPT2LMHeadModel, or adapter_config.json and\n"
+      "adapter_model.safetensors for peft. Other programs do not quantize the inputs of linear layers: at 32 bits they\n"
+      "compute what this program does, below that the same weights without rounded activations.");
+  return [arguments](Invocation invocation) {
+    RunStatus status;
+    World world(invocation.argc, invocation.argv);
+    return run_guarded(world, status, [&] {
+      (void)world.use_threads(1);
+      on_root(world.comm(), "exporting a model", [&] { export_model(*arguments); });
+      return 0;
+    });
+  };
+}
+
+}  // namespace qat::launch
