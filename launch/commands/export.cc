@@ -58,9 +58,10 @@ BitWidth export_width(const ExportArguments& arguments, ExportPart part, const R
     refuse(fmt::format("--part adapter: the checkpoint {} has no adapters (lora.rank is 0)", folder));
   if (arguments.bits) return BitWidth(*arguments.bits);
   if (part == ExportPart::kMerged && config.lora.rank > 0)
-    refuse(fmt::format("--bits is missing: weights and adapters are merged at one of the widths ({}, ...); 32 bits is "
-                       "the base, which uses no adapter",
-                       config.quant.widths.front()));
+    refuse(
+        fmt::format("--bits is missing: weights and adapters are merged at one of the widths ({}, ...); 32 bits is "
+                    "the base, which uses no adapter",
+                    config.quant.widths.front()));
   return BitWidth::full();
 }
 
@@ -144,12 +145,12 @@ void export_model(const ExportArguments& arguments) {
                      part == ExportPart::kAdapter ? plan_adapter_export(model, config.lora, arguments.base_model)
                                                   : plan_model_export(model, format));
   ExportedValues values(reader, config, state.config_json, part, width);
-  output.write([&](const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) {
-    values.read(tensor, first, out);
-  });
+  output.write(
+      [&](const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) { values.read(tensor, first, out); });
   const char* const what = part == ExportPart::kAdapter ? "adapter"
-                           : part == ExportPart::kBase || config.lora.rank == 0 || width.is_full() ? "base"
-                                                                                                  : "base with adapter";
+                           : part == ExportPart::kBase || config.lora.rank == 0 || width.is_full()
+                               ? "base"
+                               : "base with adapter";
   fmt::print("{}, {}, as {}: {} bytes in {}\n  {}\n", what,
              width.is_full() ? std::string("not quantized") : fmt::format("values of {} bits", width.bits()),
              arguments.format, output.bytes(), arguments.output, folder);
@@ -179,7 +180,8 @@ Run add_export(CLI::App& app) {
   app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
   app.footer(
       "Writes config.json and model.safetensors for transformers' GPT2LMHeadModel, or adapter_config.json and\n"
-      "adapter_model.safetensors for peft. Other programs do not quantize the inputs of linear layers: at 32 bits they\n"
+      "adapter_model.safetensors for peft. Other programs do not quantize the inputs of linear layers: at 32 bits "
+      "they\n"
       "compute what this program does, below that the same weights without rounded activations.");
   return [arguments](Invocation invocation) {
     RunStatus status;

@@ -80,7 +80,8 @@ Run add_import(CLI::App& app) {
       ->required();
   app.add_flag("--overwrite", arguments->overwrite, "replace what an earlier import left in the folder");
   app.footer(
-      "Takes a GPT-2 of Hugging Face's transformers: weights in fp32, fp16 or bf16, which become fp32. What this program\n"
+      "Takes a GPT-2 of Hugging Face's transformers: weights in fp32, fp16 or bf16, which become fp32. What this "
+      "program\n"
       "would compute otherwise, and tensors that are missing, unknown or of another shape, are refused by name.");
   return [arguments](Invocation invocation) {
     RunStatus status;

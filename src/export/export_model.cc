@@ -39,7 +39,8 @@ ExportPlan plan_adapter_export(const Gpt2Config& config, const LoraConfig& lora,
   for (const std::string& layer : quantized_layer_names(config)) {
     const std::string prefix = parameter_prefix(layer);
     const std::string weight = layer == "lm_head" && config.tie_lm_head ? kTokenEmbedding : prefix + ".weight";
-    const auto found = std::find_if(base.begin(), base.end(), [&](const auto& tensor) { return tensor.name == weight; });
+    const auto found =
+        std::find_if(base.begin(), base.end(), [&](const auto& tensor) { return tensor.name == weight; });
     QAT_CHECK(found != base.end(), weight + " is a tensor of the base network");
     plan.tensors.push_back({prefix + ".lora_A.weight", {lora.rank, found->shape[1]}});
     plan.tensors.push_back({prefix + ".lora_B.weight", {found->shape[0], lora.rank}});

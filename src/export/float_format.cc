@@ -66,8 +66,7 @@ void from_float(FloatFormat format, std::span<const float> values, std::span<std
     return;
   }
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const std::uint16_t bits =
-        format == FloatFormat::kFloat16 ? float_to_half(values[i]) : float_to_bfloat(values[i]);
+    const std::uint16_t bits = format == FloatFormat::kFloat16 ? float_to_half(values[i]) : float_to_bfloat(values[i]);
     std::memcpy(bytes.data() + 2 * i, &bits, sizeof bits);
   }
 }

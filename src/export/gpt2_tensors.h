@@ -1,4 +1,5 @@
-// GPT-2's parameters under the names that this program and Hugging Face's both use, and how they lie in files of either.
+// GPT-2's parameters under the names that this program and Hugging Face's both use, and how they lie in files of
+// either.
 #pragma once
 
 #include <string>

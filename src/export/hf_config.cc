@@ -14,20 +14,60 @@
 namespace qat {
 namespace {
 
-constexpr double kNormEps = 1e-5;                // of this program's layer norms (kernels/norm)
+constexpr double kNormEps = 1e-5;               // of this program's layer norms (kernels/norm)
 constexpr std::int64_t kLargestSize = 1 << 20;  // products of sizes stay far from overflow
 constexpr std::int64_t kMostBlocks = 1 << 12;
 
 // Of no consequence for what the network computes, as this program runs it.
-constexpr std::array<std::string_view, 49> kIgnored = {
-    "_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "architectures",
-    "attn_pdrop", "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "custom_pipelines", "dtype",
-    "embd_pdrop", "eos_token_id", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing",
-    "id2label", "initializer_range", "is_decoder", "is_encoder_decoder", "label2id", "max_length", "model_max_length",
-    "n_ctx", "num_return_sequences", "output_attentions", "output_hidden_states", "output_past", "pad_token_id", "prefix",
-    "problem_type", "reorder_and_upcast_attn", "resid_pdrop", "return_dict", "sep_token_id", "summary_activation",
-    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params",
-    "tokenizer_class", "torch_dtype", "torchscript", "transformers_version", "unk_token_id", "use_cache", "use_bfloat16"};
+constexpr std::array<std::string_view, 49> kIgnored = {"_name_or_path",
+                                                       "_commit_hash",
+                                                       "_attn_implementation",
+                                                       "_attn_implementation_autoset",
+                                                       "architectures",
+                                                       "attn_pdrop",
+                                                       "attention_dropout",
+                                                       "bos_token_id",
+                                                       "chunk_size_feed_forward",
+                                                       "custom_pipelines",
+                                                       "dtype",
+                                                       "embd_pdrop",
+                                                       "eos_token_id",
+                                                       "finetuning_task",
+                                                       "forced_bos_token_id",
+                                                       "forced_eos_token_id",
+                                                       "gradient_checkpointing",
+                                                       "id2label",
+                                                       "initializer_range",
+                                                       "is_decoder",
+                                                       "is_encoder_decoder",
+                                                       "label2id",
+                                                       "max_length",
+                                                       "model_max_length",
+                                                       "n_ctx",
+                                                       "num_return_sequences",
+                                                       "output_attentions",
+                                                       "output_hidden_states",
+                                                       "output_past",
+                                                       "pad_token_id",
+                                                       "prefix",
+                                                       "problem_type",
+                                                       "reorder_and_upcast_attn",
+                                                       "resid_pdrop",
+                                                       "return_dict",
+                                                       "sep_token_id",
+                                                       "summary_activation",
+                                                       "summary_first_dropout",
+                                                       "summary_proj_to_labels",
+                                                       "summary_type",
+                                                       "summary_use_proj",
+                                                       "task_specific_params",
+                                                       "tokenizer_class",
+                                                       "torch_dtype",
+                                                       "torchscript",
+                                                       "transformers_version",
+                                                       "unk_token_id",
+                                                       "use_cache",
+                                                       "use_bfloat16"};
 
 class HfConfigReader {
  public:

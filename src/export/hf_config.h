@@ -29,7 +29,8 @@ HfConfig parse_hf_config(std::string_view text, const std::string& source);
 // For transformers' GPT2LMHeadModel.
 std::string hf_config_json(const Gpt2Config& config, FloatFormat format);
 
-// For peft's PeftModel over a GPT-2 of transformers. base_model: its name or path, for whoever loads both; may be empty.
+// For peft's PeftModel over a GPT-2 of transformers. base_model: its name or path, for whoever loads both; may be
+// empty.
 std::string adapter_config_json(const Gpt2Config& config, const LoraConfig& lora, const std::string& base_model);
 
 }  // namespace qat

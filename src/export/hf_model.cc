@@ -46,7 +46,8 @@ std::string own_name(std::string_view stored) {
 // Names of which there may be thousands, on one line.
 std::string few(const std::vector<std::string>& names) {
   const std::size_t shown = std::min(names.size(), kMostNamed);
-  std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
+  std::string text =
+      fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
   return names.size() > shown ? text + fmt::format(" and {} more", names.size() - shown) : text;
 }
 
@@ -56,10 +57,25 @@ bool is_hf_model(const fs::path& path) {
   return !is_file(path / kManifestName) && (is_file(path / kHfWeightsName) || is_file(path / kHfIndexName));
 }
 
+std::vector<std::string> model_differences(const Gpt2Config& stored, const Gpt2Config& asked) {
+  std::vector<std::string> lines;
+  const auto compare = [&](const char* key, auto before, auto now) {
+    if (before != now) lines.push_back(fmt::format("model.{}: {} in the model's folder, {} now", key, before, now));
+  };
+  compare("n_layer", stored.n_layer, asked.n_layer);
+  compare("n_head", stored.n_head, asked.n_head);
+  compare("n_embd", stored.n_embd, asked.n_embd);
+  compare("n_positions", stored.n_positions, asked.n_positions);
+  compare("vocab_size", stored.vocab_size, asked.vocab_size);
+  compare("tie_lm_head", stored.tie_lm_head, asked.tie_lm_head);
+  return lines;
+}
+
 HfModel::HfModel(const fs::path& folder) : folder_(folder) {
   std::error_code error;
   if (!fs::is_directory(folder, error))
-    fail("is no folder; expected one with config.json and model.safetensors, as transformers' save_pretrained makes it");
+    fail(
+        "is no folder; expected one with config.json and model.safetensors, as transformers' save_pretrained makes it");
   open_files();
   const fs::path config = folder / kHfConfigName;
   if (!is_file(config)) fail("has no config.json, which says what the tensors are");
@@ -76,8 +92,9 @@ void HfModel::open_files() {
   if (is_file(folder_ / kHfWeightsName)) return add_file(folder_ / kHfWeightsName);
   if (is_file(folder_ / kHfIndexName)) return open_shards(folder_ / kHfIndexName);
   if (is_file(folder_ / "pytorch_model.bin"))
-    fail("has pytorch_model.bin and no model.safetensors: open it with transformers and write it by save_pretrained, "
-         "which makes one");
+    fail(
+        "has pytorch_model.bin and no model.safetensors: open it with transformers and write it by save_pretrained, "
+        "which makes one");
   fail("has neither model.safetensors nor model.safetensors.index.json");
 }
 
@@ -96,7 +113,8 @@ void HfModel::open_shards(const fs::path& index) {
     std::set<std::string> missing = tensors;
     for (const StoredTensor& tensor : files_.back().tensors())
       if (missing.erase(tensor.name) == 0 && !tensors.contains(tensor.name))
-        fail(fmt::format("has the tensor {} in {}, which the index does not place there", shown_name(tensor.name), name));
+        fail(fmt::format("has the tensor {} in {}, which the index does not place there", shown_name(tensor.name),
+                         name));
     if (!missing.empty())
       fail(fmt::format("has no tensor {} in {}, where the index places it", shown_name(*missing.begin()), name));
   }
@@ -123,10 +141,10 @@ void HfModel::decide_head(std::optional<bool> tied) {
     if (tied == false) return;
     if (!same_values(*table, *head)) {
       config_.tie_lm_head = false;
-      notes_.push_back(fmt::format("{}: lm_head.weight differs from {}, though config.json {}: they are taken as two, "
-                                   "as transformers does (model.tie_lm_head is false)",
-                                   folder_.string(), kTokenEmbedding,
-                                   tied ? "ties them" : "does not say that they are two"));
+      notes_.push_back(
+          fmt::format("{}: lm_head.weight differs from {}, though config.json {}: they are taken as two, "
+                      "as transformers does (model.tie_lm_head is false)",
+                      folder_.string(), kTokenEmbedding, tied ? "ties them" : "does not say that they are two"));
       return;
     }
   } else if (tied == false) {
@@ -162,8 +180,9 @@ void HfModel::check_tensors() {
   if (!missing.empty() || !unknown.empty())
     fail(fmt::format("is not the GPT-2 of {} blocks that its config.json speaks of:{}{}", config_.n_layer,
                      missing.empty() ? "" : fmt::format(" {} tensors are missing ({})", missing.size(), few(missing)),
-                     unknown.empty() ? "" : fmt::format("{} {} are not of such a model ({})", missing.empty() ? "" : ";",
-                                                        unknown.size(), few(unknown))));
+                     unknown.empty() ? ""
+                                     : fmt::format("{} {} are not of such a model ({})", missing.empty() ? "" : ";",
+                                                   unknown.size(), few(unknown))));
   for (const Gpt2Tensor& tensor : tensors_) {
     const StoredTensor& stored = *find(tensor.name)->tensor;
     if (stored.shape != tensor.stored_shape())
@@ -171,7 +190,8 @@ void HfModel::check_tensors() {
                        shape_text(stored.shape), shape_text(tensor.stored_shape()),
                        stored.shape == tensor.shape && tensor.transposed ? " (it must be transposed, [in, out])" : ""));
     if (!stored.format())
-      fail(fmt::format("has the tensor {} of type {}, expected F32, F16 or BF16", shown_name(stored.name), stored.dtype));
+      fail(fmt::format("has the tensor {} of type {}, expected F32, F16 or BF16", shown_name(stored.name),
+                       stored.dtype));
   }
 }
 

@@ -22,12 +22,17 @@ inline constexpr char kHfIndexName[] = "model.safetensors.index.json";
 // Whether `path` is a folder with such weights (and no checkpoint of this program), whatever is in them.
 bool is_hf_model(const std::filesystem::path& path);
 
+// What of `asked`, a configuration's section "model", is another network than `stored`: "model.n_head: 12 in the
+// model's folder, 4 now", a line each.
+std::vector<std::string> model_differences(const Gpt2Config& stored, const Gpt2Config& asked);
+
 class HfModel {
  public:
   // Reads config.json and the files' headers. Names may have the prefix "transformer." or not; causal masks among the
-  // tensors are passed over. Where there is one of wte and lm_head, or both are equal, they are tied, unless config.json
-  // says otherwise; where they differ, the head is its own. Throws Error(kData) naming the file and the tensor or key
-  // where something is missing, is there twice, is not known, or has another shape or type than config.json says.
+  // tensors are passed over. Where there is one of wte and lm_head, or both are equal, they are tied, unless
+  // config.json says otherwise; where they differ, the head is its own. Throws Error(kData) naming the file and the
+  // tensor or key where something is missing, is there twice, is not known, or has another shape or type than
+  // config.json says.
   explicit HfModel(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }

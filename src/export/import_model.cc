@@ -40,10 +40,12 @@ void prepare_import_folder(const fs::path& root, std::string_view key, bool over
   for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();
     if (overwrite && name == step_folder_name(0)) continue;
+    if (name.starts_with(kTemporaryPrefix + step_folder_name(0))) continue;
     throw Error(ErrorKind::kConfig,
                 fmt::format("{} is \"{}\", a folder that has {} in it already: name a new one{}", key, root.string(),
                             name, name == step_folder_name(0) ? ", or replace the model there by --overwrite" : ""));
   }
+  sweep_leftovers(root);  // of an import that was killed
 }
 
 CheckpointInfo write_imported(HfModel& model, const TrainState& state, const fs::path& root) {
@@ -63,7 +65,9 @@ CheckpointInfo write_imported(HfModel& model, const TrainState& state, const fs:
     for (const VirtualPart& part : in_blocks(tensor).parts) {
       block.resize(static_cast<std::size_t>(part.elems));
       model.read(tensor, part.first, block);
-      shard.write({.name = model_name(tensor), .shape = tensor.shape, .first = part.first,
+      shard.write({.name = model_name(tensor),
+                   .shape = tensor.shape,
+                   .first = part.first,
                    .values = ConstBufferView(view(std::span<const float>(block)))});
     }
   model.require_unchanged();

@@ -10,8 +10,8 @@
 namespace qat {
 
 // Whether a checkpoint of an imported model may be put into `root` (<root>/step_00000000): throws Error(kConfig) that
-// names it as `key` where it is no folder, or has anything in it already; with `overwrite`, anything but what an earlier
-// import left there. Makes the folder.
+// names it as `key` where it is no folder, or has anything in it already; with `overwrite`, anything but what an
+// earlier import left there. Makes the folder.
 void prepare_import_folder(const std::filesystem::path& root, std::string_view key, bool overwrite);
 
 // Writes it; state.step is 0, and there is no optimizer in it. Memory: the largest transposed tensor, and some MiB.

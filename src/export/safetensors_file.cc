@@ -49,9 +49,10 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path)
                      kSafetensorsLengthBytes));
   read_bytes(std::as_writable_bytes(std::span(&length, 1)), /*offset=*/0);
   if (std::cmp_greater(length, kMaxSafetensorsHeader))
-    fail(fmt::format("is no safetensors file, or has a header beyond the {} MiB that are read: its first {} bytes say "
-                     "that it has {} bytes",
-                     kMaxSafetensorsHeader >> 20, kSafetensorsLengthBytes, length));
+    fail(
+        fmt::format("is no safetensors file, or has a header beyond the {} MiB that are read: its first {} bytes say "
+                    "that it has {} bytes",
+                    kMaxSafetensorsHeader >> 20, kSafetensorsLengthBytes, length));
   data_offset_ = kSafetensorsLengthBytes + static_cast<std::int64_t>(length);
   if (opened_.bytes < data_offset_)
     fail(fmt::format("has {} bytes, fewer than its header of {}: is the copy complete?", opened_.bytes, length));

@@ -13,8 +13,8 @@
 
 namespace qat {
 
-// Open for reading. Values are read when they are wanted, not mapped: a file that is cut short or written to while it is
-// in use is an error like any other. All errors are kData and name the file.
+// Open for reading. Values are read when they are wanted, not mapped: a file that is cut short or written to while it
+// is in use is an error like any other. All errors are kData and name the file.
 class SafetensorsFile {
  public:
   // Reads and checks the header.

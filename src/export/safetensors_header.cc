@@ -21,10 +21,22 @@ struct StoredType {
   std::string_view name;
   std::int64_t bytes;
 };
-constexpr std::array<StoredType, 17> kTypes = {{{"F64", 8},     {"F32", 4},     {"F16", 2},     {"BF16", 2},
-                                                {"I64", 8},     {"I32", 4},     {"I16", 2},     {"I8", 1},
-                                                {"U64", 8},     {"U32", 4},     {"U16", 2},     {"U8", 1},
-                                                {"BOOL", 1},    {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
+constexpr std::array<StoredType, 17> kTypes = {{{"F64", 8},
+                                                {"F32", 4},
+                                                {"F16", 2},
+                                                {"BF16", 2},
+                                                {"I64", 8},
+                                                {"I32", 4},
+                                                {"I16", 2},
+                                                {"I8", 1},
+                                                {"U64", 8},
+                                                {"U32", 4},
+                                                {"U16", 2},
+                                                {"U8", 1},
+                                                {"BOOL", 1},
+                                                {"F8_E4M3", 1},
+                                                {"F8_E5M2", 1},
+                                                {"F8_E8M0", 1},
                                                 {"C64", 8}}};
 
 class HeaderReader {
@@ -102,8 +114,7 @@ class HeaderReader {
   void require_whole(const std::vector<StoredTensor>& tensors) const {
     std::int64_t end = 0;
     for (const StoredTensor& tensor : tensors) {
-      if (tensor.begin < end)
-        fail(tensor.name, fmt::format("byte {} belongs to another tensor, too", tensor.begin));
+      if (tensor.begin < end) fail(tensor.name, fmt::format("byte {} belongs to another tensor, too", tensor.begin));
       if (tensor.begin > end)
         fail(tensor.name, fmt::format("bytes {} to {} before it belong to no tensor", end, tensor.begin));
       end = tensor.end;

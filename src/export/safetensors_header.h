@@ -1,6 +1,7 @@
 // The head of a safetensors file: 8 bytes of length, little-endian, then so many bytes of JSON,
 //
-//   {"__metadata__": {"format": "pt"}, "h.0.ln_1.bias": {"dtype": "F32", "shape": [768], "data_offsets": [0, 3072]}, ...}
+//   {"__metadata__": {"format": "pt"}, "h.0.ln_1.bias": {"dtype": "F32", "shape": [768], "data_offsets": [0, 3072]},
+//   ...}
 //
 // then the tensors' bytes, without a gap, row-major and little-endian; offsets count from the first of them. A file may
 // come from anywhere: nothing in it is believed before it has been compared with everything else.
@@ -35,8 +36,9 @@ struct StoredTensor {
 std::string shown_name(std::string_view name);
 std::string shape_text(const Shape& shape);  // "[768, 2304]"
 
-// Ascending in `begin`. Throws Error(kData) that names `source`, and the tensor, unless the header is JSON of this form,
-// every tensor's extent is that of its type and shape, and together they are all of the file's `data_bytes`, each once.
+// Ascending in `begin`. Throws Error(kData) that names `source`, and the tensor, unless the header is JSON of this
+// form, every tensor's extent is that of its type and shape, and together they are all of the file's `data_bytes`, each
+// once.
 std::vector<StoredTensor> parse_safetensors_header(std::string_view text, std::int64_t data_bytes,
                                                    const std::string& source);
 

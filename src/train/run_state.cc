@@ -37,7 +37,7 @@ void broadcast_values(std::span<T> values, dist::Communicator& comm) {
                  /*root=*/0);
 }
 
-void load_parameter(const CheckpointReader* reader, const ParameterStore& store, int id, dist::Communicator& comm) {
+void load_parameter(const ParameterSource* source, const ParameterStore& store, int id, dist::Communicator& comm) {
   const ParameterInfo& info = store.info(id);
   const at::NoGradGuard no_grad;
   const at::Tensor flat = store.tensor(id).detach().view(-1);
@@ -45,8 +45,7 @@ void load_parameter(const CheckpointReader* reader, const ParameterStore& store,
   for (std::int64_t first = 0; first < info.elems; first += kBroadcastElems) {
     const std::span<float> values(block.data(),
                                   static_cast<std::size_t>(std::min(kBroadcastElems, info.elems - first)));
-    on_root(comm, "loading a checkpoint",
-            [&] { reader->read_elements(parameter_name(info), info.shape, first, view(values)); });
+    on_root(comm, "loading parameters", [&] { source->read(info, first, values); });
     broadcast_values(values, comm);
     const auto count = static_cast<std::int64_t>(values.size());
     flat.narrow(0, first, count).copy_(at::from_blob(values.data(), {count}, at::kFloat));
@@ -68,23 +67,33 @@ std::filesystem::path save_run(const std::filesystem::path& root, const TrainSta
 
 std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm,
                                     LoadFor purpose, const std::string& config_json) {
-  const ParameterStore& store = model.parameters();
   std::vector<std::string> notes;
-  std::vector<std::int32_t> present(static_cast<std::size_t>(store.count()));
   std::int32_t with_ranges = 0;
   on_root(comm, "comparing the checkpoint with the model", [&] {
-    notes = check_structure(*reader, config_json, &store, purpose);
-    for (int id = 0; id < store.count(); ++id)
-      present[static_cast<std::size_t>(id)] = reader->has_tensor(parameter_name(store.info(id))) ? 1 : 0;
+    notes = check_structure(*reader, config_json, &model.parameters(), purpose);
     // A new run calibrates for itself: its parameters will be others soon.
     if (purpose != LoadFor::kInitialValues) with_ranges = ranges_fit(*reader, config_json, notes) ? 1 : 0;
   });
-  broadcast_values(std::span(present), comm);
-  for (int id = 0; id < store.count(); ++id)
-    if (present[static_cast<std::size_t>(id)] != 0) load_parameter(reader, store, id, comm);
+  const ParameterSource source{
+      .has = [&](const ParameterInfo& info) { return reader->has_tensor(parameter_name(info)); },
+      .read = [&](const ParameterInfo& info, std::int64_t first,
+                  std::span<float> out) { reader->read_elements(parameter_name(info), info.shape, first, view(out)); }};
+  load_parameters(reader == nullptr ? nullptr : &source, model, comm);
   broadcast_values(std::span(&with_ranges, 1), comm);
   if (with_ranges != 0) load_ranges(reader, model, comm);
   return notes;
+}
+
+void load_parameters(const ParameterSource* source, Gpt2& model, dist::Communicator& comm) {
+  const ParameterStore& store = model.parameters();
+  std::vector<std::int32_t> present(static_cast<std::size_t>(store.count()));
+  on_root(comm, "loading parameters", [&] {
+    for (int id = 0; id < store.count(); ++id)
+      present[static_cast<std::size_t>(id)] = source->has(store.info(id)) ? 1 : 0;
+  });
+  broadcast_values(std::span(present), comm);
+  for (int id = 0; id < store.count(); ++id)
+    if (present[static_cast<std::size_t>(id)] != 0) load_parameter(source, store, id, comm);
 }
 
 void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAdamW& optimizer,
