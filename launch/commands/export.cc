@@ -5,20 +5,14 @@
 #include <memory>
 #include <optional>
 
-#include "dist/comm/local_comm.h"
 #include "launch/command.h"
 #include "launch/failure.h"
-#include "launch/terminal.h"
+#include "launch/stored_model.h"
 #include "launch/world.h"
-#include "src/checkpoint/reader.h"
-#include "src/config/loader.h"
 #include "src/eval/width_eval.h"
 #include "src/export/export_model.h"
 #include "src/quant/torch_view.h"
 #include "src/train/on_root.h"
-#include "src/train/run_pieces.h"
-#include "src/train/run_state.h"
-#include "src/train/step_runner.h"
 
 namespace qat::launch {
 namespace {
@@ -69,14 +63,10 @@ BitWidth export_width(const ExportArguments& arguments, ExportPart part, const R
 class ExportedValues {
  public:
   // width: full where everything is exported as it is stored.
-  ExportedValues(const CheckpointReader& reader, const RunConfig& config, const std::string& json, ExportPart part,
-                 BitWidth width)
-      : reader_(reader), part_(part) {
+  ExportedValues(const StoredModel& stored, ExportPart part, BitWidth width) : reader_(stored.reader), part_(part) {
     if (width.is_full()) return;
-    const std::unique_ptr<dist::Communicator> alone = dist::make_single_comm();
-    model_.emplace(config.model, config.lora, config.quant, StepRunner::padding(1));
-    for (const std::string& note : load_model(&reader, *model_, *alone, LoadFor::kEvaluation, json)) warn(note);
-    precision_ = evaluation_precision(*model_, config.quant, width.bits());
+    model_ = load_stored_model(stored);
+    precision_ = evaluation_precision(*model_, stored.config.quant, width.bits());
   }
 
   void read(const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) {
@@ -107,7 +97,7 @@ class ExportedValues {
 
   const CheckpointReader& reader_;
   ExportPart part_;
-  std::optional<Gpt2> model_;
+  std::unique_ptr<Gpt2> model_;  // null: nothing is quantized
   PrecisionMap precision_;
   std::string kept_name_;
   at::Tensor kept_;
@@ -134,17 +124,14 @@ void say_what_differs(const RunConfig& config, ExportPart part, BitWidth width) 
 void export_model(const ExportArguments& arguments) {
   const ExportPart part = *enum_value<ExportPart>(arguments.part);
   const FloatFormat format = *enum_value<FloatFormat>(arguments.format);
-  const CheckpointReader reader = open_checkpoint(arguments.checkpoint, warn, {.strict = arguments.strict});
-  const TrainState state = load_train_state(reader);
-  const std::string folder = reader.info().folder.string();
-  const RunConfig config =
-      load_run_config_text(state.config_json, "the configuration in " + folder, /*sets=*/{}).config;
-  const BitWidth width = export_width(arguments, part, config, folder);
+  const StoredModel stored = open_stored_model(arguments.checkpoint, arguments.strict);
+  const RunConfig& config = stored.config;
+  const BitWidth width = export_width(arguments, part, config, stored.folder());
   const Gpt2Config model = exported_model(config.model, width);
   ModelExport output(arguments.output, "--output", arguments.overwrite, format,
                      part == ExportPart::kAdapter ? plan_adapter_export(model, config.lora, arguments.base_model)
                                                   : plan_model_export(model, format));
-  ExportedValues values(reader, config, state.config_json, part, width);
+  ExportedValues values(stored, part, width);
   output.write(
       [&](const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) { values.read(tensor, first, out); });
   const char* const what = part == ExportPart::kAdapter ? "adapter"
@@ -153,7 +140,7 @@ void export_model(const ExportArguments& arguments) {
                                : "base with adapter";
   fmt::print("{}, {}, as {}: {} bytes in {}\n  {}\n", what,
              width.is_full() ? std::string("not quantized") : fmt::format("values of {} bits", width.bits()),
-             arguments.format, output.bytes(), arguments.output, folder);
+             arguments.format, output.bytes(), arguments.output, stored.folder());
   say_what_differs(config, part, width);
 }
 
