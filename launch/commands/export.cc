@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <memory>
@@ -53,9 +54,9 @@ BitWidth export_width(const ExportArguments& arguments, ExportPart part, const R
   if (arguments.bits) return BitWidth(*arguments.bits);
   if (part == ExportPart::kMerged && config.lora.rank > 0)
     refuse(
-        fmt::format("--bits is missing: weights and adapters are merged at one of the widths ({}, ...); 32 bits is "
-                    "the base, which uses no adapter",
-                    config.quant.widths.front()));
+        fmt::format("--bits is missing: weights and adapters are merged at one of the widths ({}); 32 bits is the "
+                    "base, which uses no adapter",
+                    fmt::join(config.quant.widths, ", ")));
   return BitWidth::full();
 }
 
@@ -67,6 +68,12 @@ class ExportedValues {
     if (width.is_full()) return;
     model_ = load_stored_model(stored);
     precision_ = evaluation_precision(*model_, stored.config.quant, width.bits());
+  }
+
+  bool quantizes_inputs() const {
+    for (std::int64_t layer = 0; layer < precision_.size(); ++layer)
+      if (!precision_.at(layer).activation.is_full()) return true;
+    return false;
   }
 
   void read(const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) {
@@ -89,7 +96,9 @@ class ExportedValues {
       if (!name.starts_with(prefix + ".") || name.ends_with(".bias")) continue;
       const QuantLinear::Values values = linear.values(precision_.at(linear.spec().index));
       if (name.ends_with(".lora_A.weight")) return values.lora_a;
-      if (name.ends_with(".lora_B.weight")) return values.lora_b;
+      if (name.ends_with(".lora_B.weight"))  // a layer that uses no adapter at this width has one that adds nothing
+        return values.lora_b.defined() ? values.lora_b
+                                       : at::zeros_like(model_->parameters().tensor(linear.lora_b())).detach();
       return (part_ == ExportPart::kMerged ? linear.merged(values) : values.weight).contiguous();
     }
     return {};
@@ -108,17 +117,6 @@ Gpt2Config exported_model(const Gpt2Config& config, BitWidth width) {
   Gpt2Config out = config;
   if (config.quantize_lm_head && !width.is_full()) out.tie_lm_head = false;
   return out;
-}
-
-// What another program will not do by itself.
-void say_what_differs(const RunConfig& config, ExportPart part, BitWidth width) {
-  const bool quantized = !width.is_full();
-  if (quantized)
-    fmt::print("  inputs of linear layers are quantized here at {} bits, and by nobody who loads this\n",
-               scheduled_precision(config.quant, width.bits()).activation.bits());
-  if (part == ExportPart::kAdapter)
-    fmt::print("  goes with the base of the same checkpoint: `qat_dist export --part base{}`\n",
-               quantized ? fmt::format(" --bits {}", width.bits()) : "");
 }
 
 void export_model(const ExportArguments& arguments) {
@@ -141,7 +139,11 @@ void export_model(const ExportArguments& arguments) {
   fmt::print("{}, {}, as {}: {} bytes in {}\n  {}\n", what,
              width.is_full() ? std::string("not quantized") : fmt::format("values of {} bits", width.bits()),
              arguments.format, output.bytes(), arguments.output, stored.folder());
-  say_what_differs(config, part, width);
+  if (values.quantizes_inputs())
+    fmt::print("  inputs of linear layers are quantized here at this width, and by nobody who loads this\n");
+  if (part == ExportPart::kAdapter)
+    fmt::print("  goes with the base of the same checkpoint: `qat_dist export --part base{}`\n",
+               width.is_full() ? "" : fmt::format(" --bits {}", width.bits()));
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kLargestJson = 16 << 20;  // bytes
+constexpr std::int64_t kLargestJson = 4 << 20;  // bytes
 constexpr std::size_t kBlockElems = std::size_t{1} << 20;
 constexpr std::size_t kMostNamed = 6;
 

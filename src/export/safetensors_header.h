@@ -20,7 +20,7 @@ namespace qat {
 
 inline constexpr std::int64_t kSafetensorsLengthBytes = 8;
 // Longest header that is read; GPT-2's largest has 0.1 MB.
-inline constexpr std::int64_t kMaxSafetensorsHeader = 8 << 20;
+inline constexpr std::int64_t kMaxSafetensorsHeader = 4 << 20;
 
 struct StoredTensor {
   std::string name;
