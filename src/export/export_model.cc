@@ -61,7 +61,7 @@ ModelExport::ModelExport(const std::filesystem::path& folder, std::string_view k
   }
   std::vector<TensorToWrite> tensors;
   for (const Gpt2Tensor& tensor : plan_.tensors) tensors.push_back({plan_.prefix + tensor.name, tensor.stored_shape()});
-  weights_.emplace(folder / plan_.weights_name, format, tensors);
+  weights_ = std::make_unique<SafetensorsWriter>(folder / plan_.weights_name, format, tensors);
 }
 
 void ModelExport::write(const ReadElements& read) {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <optional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,7 +48,7 @@ class ModelExport {
 
   std::filesystem::path folder_;
   ExportPlan plan_;
-  std::optional<SafetensorsWriter> weights_;
+  std::unique_ptr<SafetensorsWriter> weights_;
 };
 
 }  // namespace qat
