@@ -14,7 +14,7 @@
 namespace qat {
 namespace {
 
-constexpr std::int64_t kBlockElems = 1 << 20;
+constexpr std::int64_t kReadElems = 1 << 20;
 constexpr char kAdapterPrefix[] = "base_model.model.";  // peft's
 constexpr char kAdapterWeightsName[] = "adapter_model.safetensors";
 
@@ -72,8 +72,8 @@ void ModelExport::write(const ReadElements& read) {
       continue;
     }
     const std::int64_t elems = element_count(tensor.shape);
-    for (std::int64_t first = 0; first < elems; first += kBlockElems) {
-      block.resize(static_cast<std::size_t>(std::min(kBlockElems, elems - first)));
+    for (std::int64_t first = 0; first < elems; first += kReadElems) {
+      block.resize(static_cast<std::size_t>(std::min(kReadElems, elems - first)));
       read(tensor, first, block);
       weights_->append(block);
     }

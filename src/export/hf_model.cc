@@ -20,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t kLargestJson = 4 << 20;  // bytes
-constexpr std::size_t kBlockElems = std::size_t{1} << 20;
+constexpr std::size_t kCompareElems = std::size_t{1} << 20;
 constexpr std::size_t kMostNamed = 6;
 
 bool is_file(const fs::path& path) {
@@ -158,8 +158,8 @@ void HfModel::decide_head(std::optional<bool> tied) {
 bool HfModel::same_values(const Place& a, const Place& b) const {
   if (a.tensor->shape != b.tensor->shape || !a.tensor->format() || !b.tensor->format()) return false;
   std::vector<float> x, y;
-  for (std::int64_t first = 0; first < a.tensor->elems; first += static_cast<std::int64_t>(kBlockElems)) {
-    x.resize(std::min(kBlockElems, static_cast<std::size_t>(a.tensor->elems - first)));
+  for (std::int64_t first = 0; first < a.tensor->elems; first += static_cast<std::int64_t>(kCompareElems)) {
+    x.resize(std::min(kCompareElems, static_cast<std::size_t>(a.tensor->elems - first)));
     y.resize(x.size());
     a.file->read(*a.tensor, first, x);
     b.file->read(*b.tensor, first, y);

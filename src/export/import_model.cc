@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kBlockElems = 1 << 20;  // of a piece: 4 MiB
+constexpr std::int64_t kPieceElems = 1 << 20;  // of a piece: 4 MiB
 
 std::string model_name(const Gpt2Tensor& tensor) { return "/model/" + tensor.name; }
 
@@ -24,11 +24,11 @@ std::string model_name(const Gpt2Tensor& tensor) { return "/model/" + tensor.nam
 ShardedTensor in_blocks(const Gpt2Tensor& tensor) {
   ShardedTensor out{.name = model_name(tensor), .shape = tensor.shape, .dtype = DType::kFloat32, .parts = {}};
   const std::int64_t elems = element_count(tensor.shape);
-  for (std::int64_t first = 0; first < elems; first += kBlockElems)
+  for (std::int64_t first = 0; first < elems; first += kPieceElems)
     out.parts.push_back({.file = shard_file_name(0),
                          .dataset = shard_dataset_name(out.name, first),
                          .first = first,
-                         .elems = std::min(kBlockElems, elems - first),
+                         .elems = std::min(kPieceElems, elems - first),
                          .source_first = 0});
   return out;
 }
