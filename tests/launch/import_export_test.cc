@@ -13,7 +13,7 @@ constexpr const char* kShort = "--set train.steps=4 --set precision.cycles=1 --s
 
 class ImportExport : public Cli {
  protected:
-  // A GPT-2 that knows bytes, in folder `name`; `bf16`: every tensor but the norms' in bf16.
+  // A GPT-2 that knows bytes, in folder `name`.
   std::string write_model(const std::string& name) const {
     const TinyGpt2 made = bytes_model();
     made.write(root_ / name, made.tensors());
