@@ -18,6 +18,9 @@ using Run = std::function<int(Invocation)>;
 Run add_train(CLI::App& app);
 Run add_evaluate(CLI::App& app);
 Run add_tokenize(CLI::App& app);
+Run add_import(CLI::App& app);
+Run add_export(CLI::App& app);
+Run add_logits(CLI::App& app);
 Run add_schema(CLI::App& app);
 
 }  // namespace qat::launch

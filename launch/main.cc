@@ -47,6 +47,9 @@ int run_command(int argc, char** argv) {
   add("train", "train a model (the default)", add_train);
   add("eval", "held-out perplexity of a checkpoint at several bit widths", add_evaluate);
   add("tokenize", "turn text files into token shards", add_tokenize);
+  add("import", "make a checkpoint of a GPT-2 that Hugging Face's transformers has written", add_import);
+  add("export", "write a checkpoint's model for transformers, or its adapter for peft", add_export);
+  add("logits", "write a checkpoint's logits of a few tokens, to compare with other programs", add_logits);
   add("schema", "print the JSON Schema of the configuration, or its documentation", add_schema);
   try {
     app.parse(argc, argv);

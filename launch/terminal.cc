@@ -1,6 +1,7 @@
 #include "launch/terminal.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -24,5 +25,7 @@ void print(std::string_view text) {
   (void)std::fwrite(text.data(), 1, text.size(), stdout);
   (void)std::fflush(stdout);
 }
+
+void warn(std::string_view text) { fmt::print(stderr, "qat_dist: warning: {}\n", text); }
 
 }  // namespace qat::launch

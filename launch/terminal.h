@@ -11,4 +11,7 @@ bool output_is_terminal();
 // To standard output, at once. Nobody reading it any more is no reason to end a run: nothing is said then.
 void print(std::string_view text);
 
+// "qat_dist: warning: ..." to standard error: of commands that have no log.
+void warn(std::string_view text);
+
 }  // namespace qat::launch

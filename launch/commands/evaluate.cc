@@ -9,10 +9,13 @@
 #include "launch/command.h"
 #include "launch/failure.h"
 #include "launch/setup_run.h"
+#include "launch/terminal.h"
 #include "launch/world.h"
 #include "src/base/file.h"
 #include "src/checkpoint/reader.h"
 #include "src/data/split_check.h"
+#include "src/export/hf_model.h"
+#include "src/text/tokenizer.h"
 #include "src/train/calibrator.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
@@ -31,7 +34,14 @@ struct EvalArguments {
   bool strict = false;
 };
 
-void warn(const std::string& text) { fmt::print(stderr, "qat_dist: warning: {}\n", text); }
+// Such a folder says nothing of widths, adapters and data: a checkpoint does.
+void refuse_hf_model(const std::string& path) {
+  if (is_hf_model(path))
+    throw Error(ErrorKind::kConfig,
+                fmt::format("--checkpoint is \"{}\", a model of transformers: `qat_dist import` makes "
+                            "a checkpoint of it",
+                            path));
+}
 
 // The checkpoint's configuration with the user's changes, whatever number of ranks is here.
 AgreedConfig evaluation_config(World& world, const TrainState& state, const EvalArguments& arguments) {
@@ -124,7 +134,15 @@ void check_held_out(World& world, const LoadResult& loaded, const std::string& d
   std::vector<std::string> doubts;
   dist::on_every_rank(world.comm(), "held-out tokens", [&] {
     (void)tokens_to_read(tokens, loaded.config.eval);
-    if (data_json.empty()) return;  // a checkpoint of an older program
+    if (data_json.empty()) {  // an imported model, or a checkpoint of an older program
+      if (loaded.config.data.val == std::vector<std::string>{"builtin"} &&
+          loaded.config.model.vocab_size != ByteTokenizer::kVocabSize)
+        doubts.push_back(
+            fmt::format("data.val is [\"builtin\"], text as bytes, and this model, of {} ids, may know "
+                        "other tokens: name held-out files by --set data.val",
+                        loaded.config.model.vocab_size));
+      return;
+    }
     const DataIdentity trained = parse_data_identity(data_json, "the checkpoint's list of token files");
     const SplitIdentity now = identity_of(tokens);
     doubts = check_same_ids(loaded.config.data, trained.train, now);
@@ -140,6 +158,7 @@ void check_held_out(World& world, const LoadResult& loaded, const std::string& d
 int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
   std::unique_ptr<CheckpointReader> reader;
   on_root(world.comm(), "opening the checkpoint", [&] {
+    refuse_hf_model(arguments.checkpoint);
     reader =
         std::make_unique<CheckpointReader>(open_checkpoint(arguments.checkpoint, warn, {.strict = arguments.strict}));
   });

@@ -1,10 +1,15 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <bit>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <optional>
+#include <span>
+#include <utility>
 
 #include "dist/comm/agree.h"
 #include "dist/grad/tree_accumulator.h"
@@ -20,6 +25,7 @@
 #include "src/base/run_lock.h"
 #include "src/checkpoint/reader.h"
 #include "src/checkpoint/shared_folder.h"
+#include "src/export/hf_model.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
 #include "src/train/preflight.h"
@@ -98,16 +104,61 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
   for (const std::string& line : product_paths(model, config.quant, config.precision)) log.info(line);
 }
 
-// Initial parameters: random, or those of another run's checkpoint.
+// The base's parameters from a folder of transformers (rank 0's `stored`); adapters stay as they are in a new model.
+void load_hf_model(World& world, const Gpt2Config& config, std::optional<HfModel>& stored, Gpt2& model) {
+  std::map<std::string, const Gpt2Tensor*> tensors;
+  on_root(world.comm(), "comparing model.init_from with the model", [&] {
+    if (const auto lines = model_differences(stored->config(), config); !lines.empty())
+      throw Error(
+          ErrorKind::kCheckpoint,
+          fmt::format("model.init_from, {}, is of another model than the one asked for:\n  {}\n  set these keys "
+                      "as they are there",
+                      stored->folder().string(), fmt::join(lines, "\n  ")));
+    for (const Gpt2Tensor& tensor : stored->tensors()) tensors.emplace(tensor.name, &tensor);
+    const auto known = [&](const ParameterInfo& info) {
+      const auto found = tensors.find(info.name);
+      return found != tensors.end() && found->second->shape == info.shape;
+    };
+    const auto& infos = model.parameters().infos();
+    QAT_CHECK(std::cmp_equal(std::count_if(infos.begin(), infos.end(), known), tensors.size()),
+              "every tensor of a GPT-2 is a parameter of the model");
+  });
+  // Every width's own norms start from the only ones that are there.
+  const auto found = [&](const ParameterInfo& info) {
+    const auto own = tensors.find(info.name);
+    return own != tensors.end() ? own : tensors.find(name_without_width(info.name).value_or(""));
+  };
+  const ParameterSource source{.has = [&](const ParameterInfo& info) { return found(info) != tensors.end(); },
+                               .read = [&](const ParameterInfo& info, std::int64_t first,
+                                           std::span<float> out) { stored->read(*found(info)->second, first, out); }};
+  load_parameters(world.is_root() ? &source : nullptr, model, world.comm());
+  on_root(world.comm(), "reading model.init_from", [&] { stored->require_unchanged(); });
+}
+
+// Initial parameters: random, those of another run's checkpoint, or of a model that transformers has written.
 void initialize(World& world, const AgreedConfig& agreed, bool strict, Gpt2& model, Logger& log) {
   const Gpt2Config& config = agreed.loaded.config.model;
   model.init_random(agreed.loaded.config.run.seed);
   if (config.init != ModelInit::kCheckpoint) return;
   std::unique_ptr<CheckpointReader> reader;
+  std::optional<HfModel> stored;
   const auto warn = [&](const std::string& text) { log.warning("model.init_from: " + text); };
+  std::vector<std::int32_t> is_checkpoint = {1};
   on_root(world.comm(), "reading model.init_from", [&] {
-    reader = std::make_unique<CheckpointReader>(open_checkpoint(config.init_from, warn, {.strict = strict}));
+    if (is_hf_model(config.init_from)) {
+      stored.emplace(config.init_from);
+      is_checkpoint[0] = 0;
+      for (const std::string& note : stored->notes()) warn(note);
+    } else {
+      reader = std::make_unique<CheckpointReader>(open_checkpoint(config.init_from, warn, {.strict = strict}));
+    }
   });
+  world.comm().broadcast(view(std::span(is_checkpoint)), /*root=*/0);
+  if (is_checkpoint[0] == 0) {
+    load_hf_model(world, config, stored, model);
+    if (stored) log.info("initial parameters from " + stored->folder().string());
+    return;
+  }
   for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kInitialValues, agreed.json))
     warn(note);
   if (reader) log.info("initial parameters from " + reader->info().folder.string());

@@ -127,6 +127,23 @@ bool QuantLinear::can_fuse(const ForwardContext& context) const {
   return taken == GemmPath::kCodes && scales_by_row(*quant_) && gradients && adapts;
 }
 
+QuantLinear::Values QuantLinear::values(const LayerPrecision& precision) const {
+  const at::NoGradGuard no_grad;
+  Values out{.weight = weight_.fake_quant(parameter(spec_.weight).detach(), precision.weight), .lora_a = {}, .lora_b = {}};
+  const AdapterSlot* slot = adapter(precision.weight.bits());
+  if (slot == nullptr || path(precision) == GemmPath::kPlain) return out;
+  const BitWidth width = slot->quantize ? precision.weight : BitWidth::full();
+  out.lora_a = lora_a_quantizer_.fake_quant(parameter(slot->a).detach(), width);
+  out.lora_b = lora_b_quantizer_.fake_quant(parameter(slot->b).detach(), width);
+  out.scaling = slot->scaling;
+  return out;
+}
+
+at::Tensor QuantLinear::merged(const Values& values) {
+  if (!values.lora_a.defined()) return values.weight;
+  return at::addmm(values.weight, values.lora_b, values.lora_a, /*beta=*/1, /*alpha=*/values.scaling);
+}
+
 std::vector<at::Tensor> QuantLinear::parameters(const LayerPrecision& precision) const {
   std::vector<at::Tensor> all;
   const AdapterSlot* slot = adapter(precision.weight.bits());

@@ -73,6 +73,17 @@ class QuantLinear {
   // x: [..., in] -> [..., out].
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
 
+  // What a pass multiplies its input with, as values: fp32, on the model's device. The adapter is undefined where the
+  // layer has none or the pass uses none.
+  struct Values {
+    at::Tensor weight;          // [out, in]
+    at::Tensor lora_a, lora_b;  // [r, in], [out, r]
+    double scaling = 0.0;       // alpha / r
+  };
+  Values values(const LayerPrecision& precision) const;
+  // Weight and adapter as one matrix: weight + (alpha / r) B A.
+  static at::Tensor merged(const Values& values);
+
   const LinearSpec& spec() const { return spec_; }
   Quantizer& activation_quantizer() { return activation_; }
   const Quantizer& activation_quantizer() const { return activation_; }

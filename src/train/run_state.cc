@@ -37,15 +37,13 @@ void broadcast_values(std::span<T> values, dist::Communicator& comm) {
                  /*root=*/0);
 }
 
-// name: rank 0's.
-void load_parameter(const CheckpointReader* reader, const std::string& name, ParameterStore& store, int id,
-                    dist::Communicator& comm) {
+void load_parameter(const ParameterSource* source, ParameterStore& store, int id, dist::Communicator& comm) {
   const ParameterInfo& info = store.info(id);
   std::vector<float> block(static_cast<std::size_t>(std::min(info.elems, kBroadcastElems)));
   for (std::int64_t first = 0; first < info.elems; first += kBroadcastElems) {
     const std::span<float> values(block.data(),
                                   static_cast<std::size_t>(std::min(kBroadcastElems, info.elems - first)));
-    on_root(comm, "loading a checkpoint", [&] { reader->read_elements(name, info.shape, first, view(values)); });
+    on_root(comm, "loading parameters", [&] { source->read(info, first, values); });
     broadcast_values(values, comm);
     store.set_values(id, values, first);
   }
@@ -66,26 +64,34 @@ std::filesystem::path save_run(const std::filesystem::path& root, const TrainSta
 
 std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm,
                                     LoadFor purpose, const std::string& config_json) {
-  ParameterStore& store = model.parameters();
-  std::vector<std::string> notes, sources(reader == nullptr ? static_cast<std::size_t>(store.count()) : 0);
-  std::vector<std::int32_t> present(static_cast<std::size_t>(store.count()));
+  std::vector<std::string> notes;
   std::int32_t with_ranges = 0;
   on_root(comm, "comparing the checkpoint with the model", [&] {
-    notes = check_structure(*reader, config_json, &store, purpose);
-    for (int id = 0; id < store.count(); ++id) {
-      sources.push_back(stored_name(*reader, store.info(id), purpose));
-      present[static_cast<std::size_t>(id)] = sources.back().empty() ? 0 : 1;
-    }
+    notes = check_structure(*reader, config_json, &model.parameters(), purpose);
     // A new run calibrates for itself: its parameters will be others soon.
     if (purpose != LoadFor::kInitialValues) with_ranges = ranges_fit(*reader, config_json, notes) ? 1 : 0;
   });
-  broadcast_values(std::span(present), comm);
-  for (int id = 0; id < store.count(); ++id)
-    if (present[static_cast<std::size_t>(id)] != 0)
-      load_parameter(reader, sources[static_cast<std::size_t>(id)], store, id, comm);
+  const ParameterSource source{
+      .has = [&](const ParameterInfo& info) { return !stored_name(*reader, info, purpose).empty(); },
+      .read = [&](const ParameterInfo& info, std::int64_t first, std::span<float> out) {
+        reader->read_elements(stored_name(*reader, info, purpose), info.shape, first, view(out));
+      }};
+  load_parameters(reader == nullptr ? nullptr : &source, model, comm);
   broadcast_values(std::span(&with_ranges, 1), comm);
   if (with_ranges != 0) load_ranges(reader, model, comm);
   return notes;
+}
+
+void load_parameters(const ParameterSource* source, Gpt2& model, dist::Communicator& comm) {
+  const ParameterStore& store = model.parameters();
+  std::vector<std::int32_t> present(static_cast<std::size_t>(store.count()));
+  on_root(comm, "loading parameters", [&] {
+    for (int id = 0; id < store.count(); ++id)
+      present[static_cast<std::size_t>(id)] = source->has(store.info(id)) ? 1 : 0;
+  });
+  broadcast_values(std::span(present), comm);
+  for (int id = 0; id < store.count(); ++id)
+    if (present[static_cast<std::size_t>(id)] != 0) load_parameter(source, store, id, comm);
 }
 
 void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAdamW& optimizer,

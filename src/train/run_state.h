@@ -3,6 +3,8 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +31,13 @@ std::filesystem::path save_run(const std::filesystem::path& root, const TrainSta
 // Returns rank 0's lines for the log: what is loaded otherwise than it was saved.
 std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm,
                                     LoadFor purpose, const std::string& config_json);
+// Where parameters come from that are not a checkpoint's: `read` fills elements [first, first + out.size()).
+struct ParameterSource {
+  std::function<bool(const ParameterInfo&)> has;
+  std::function<void(const ParameterInfo&, std::int64_t first, std::span<float> out)> read;
+};
+// Those parameters that the source has; the others keep their values. `source` is rank 0's, as above.
+void load_parameters(const ParameterSource* source, Gpt2& model, dist::Communicator& comm);
 // Every rank reads its own part of the moments, from the checkpoint's folder, which it must see.
 void load_optimizer(const CheckpointReader* reader, const Gpt2& model, ShardedAdamW& optimizer,
                     dist::Communicator& comm);

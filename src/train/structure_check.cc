@@ -135,6 +135,12 @@ std::string stored_name(const CheckpointReader& checkpoint, const ParameterInfo&
 
 std::vector<std::string> check_structure(const CheckpointReader& checkpoint, const std::string& current_json,
                                          const ParameterStore* parameters, LoadFor purpose) {
+  if (purpose == LoadFor::kResume && checkpoint.tensor_names("/optimizer").empty())
+    throw Error(
+        ErrorKind::kCheckpoint,
+        fmt::format("the checkpoint {} has no optimizer state: it is of an imported model, which no run goes on "
+                    "from. A new run starts from it with model.init = \"checkpoint\" and model.init_from",
+                    checkpoint.info().folder.string()));
   std::vector<std::string> wrong, notes;
   for (const ConfigChange& change : changes_since(checkpoint, current_json)) {
     if (is_structural(change, purpose))

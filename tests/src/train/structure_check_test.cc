@@ -225,5 +225,15 @@ TEST_F(StructureCheck, RangesFitTheQuantizerThatTheyWereTakenFor) {
             Fit(false, false));
 }
 
+TEST_F(StructureCheck, AnImportedModelIsEvaluatedAndStartedFromButNotResumed) {
+  CheckpointWriter writer = CheckpointWriter::begin(root_, 0);
+  save_train_state(writer, {.config_json = config(kModel)});
+  const CheckpointReader reader = CheckpointReader::open(writer.commit().folder);
+  EXPECT_THAT(error_of(reader, config(kModel), LoadFor::kResume),
+              AllOf(HasSubstr("no optimizer state"), HasSubstr("model.init_from")));
+  EXPECT_EQ(error_of(reader, config(kModel), LoadFor::kEvaluation), "");
+  EXPECT_EQ(error_of(reader, config(kModel), LoadFor::kInitialValues), "");
+}
+
 }  // namespace
 }  // namespace qat

@@ -1,0 +1,213 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+#include "launch/command.h"
+#include "launch/failure.h"
+#include "launch/stored_model.h"
+#include "launch/world.h"
+#include "src/eval/width_eval.h"
+#include "src/export/export_model.h"
+#include "src/quant/torch_view.h"
+#include "src/train/on_root.h"
+
+namespace qat::launch {
+namespace {
+
+enum class ExportPart : unsigned char { kMerged, kBase, kAdapter };
+
+}  // namespace
+}  // namespace qat::launch
+
+namespace qat {
+template <>
+struct EnumNames<launch::ExportPart> {
+  static constexpr std::array names{"merged", "base", "adapter"};
+};
+}  // namespace qat
+
+namespace qat::launch {
+namespace {
+
+struct ExportArguments {
+  std::string checkpoint;
+  std::string output;
+  std::string part = enum_name(ExportPart::kMerged);
+  std::optional<int> bits;
+  std::string format = enum_name(FloatFormat::kFloat32);
+  std::string base_model;
+  bool overwrite = false;
+  bool strict = false;
+};
+
+[[noreturn]] void refuse(const std::string& what) { throw Error(ErrorKind::kConfig, what); }
+
+// The width that is asked for, and that the part can have.
+BitWidth export_width(const ExportArguments& arguments, ExportPart part, const RunConfig& config,
+                      const std::string& folder) {
+  if (part == ExportPart::kAdapter && config.lora.rank == 0)
+    refuse(fmt::format("--part adapter: the checkpoint {} has no adapters (lora.rank is 0)", folder));
+  if (arguments.bits) {
+    require_slots(config, *arguments.bits, "--bits");
+    return BitWidth(*arguments.bits);
+  }
+  if (part == ExportPart::kAdapter && config.lora.slots == Slots::kPerWidth)
+    refuse(fmt::format("--bits is missing: each of the widths ({}) has adapters of its own",
+                       fmt::join(quantized_weight_widths(config.quant), ", ")));
+  if (part == ExportPart::kMerged && config.lora.rank > 0)
+    refuse(
+        fmt::format("--bits is missing: weights and adapters are merged at one of the widths ({}); 32 bits is the "
+                    "base, which uses no adapter",
+                    fmt::join(config.quant.widths, ", ")));
+  return BitWidth::full();
+}
+
+// The tensors of the checkpoint, and those that quantization makes of them.
+class ExportedValues {
+ public:
+  // width: full where everything is exported as it is stored.
+  ExportedValues(const StoredModel& stored, ExportPart part, BitWidth width)
+      : reader_(stored.reader), part_(part), rank_(stored.config.lora.rank), norms_(stored.config.model.norm_slots) {
+    if (width.is_full()) return;
+    model_ = load_stored_model(stored);
+    precision_ = evaluation_precision(*model_, stored.config.quant, width.bits());
+  }
+
+  bool quantizes_inputs() const {
+    for (std::int64_t layer = 0; layer < precision_.size(); ++layer)
+      if (!precision_.at(layer).activation.is_full()) return true;
+    return false;
+  }
+
+  void read(const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) {
+    if (tensor.name != kept_name_) {
+      kept_ = quantized(tensor.name);
+      kept_name_ = tensor.name;
+    }
+    if (!kept_.defined()) return reader_.read_elements("/model/" + stored_norm(tensor.name), tensor.shape, first, view(out));
+    QAT_CHECK(kept_.sizes() == at::IntArrayRef(tensor.shape), tensor.name + " has the shape that is planned");
+    const std::span<const float> values = const_span(kept_);
+    std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(first), out.size(), out.begin());
+  }
+
+ private:
+  // Undefined where it is what the checkpoint has.
+  at::Tensor quantized(const std::string& name) const {
+    if (!model_) return {};
+    for (const QuantLinear& linear : model_->linears()) {
+      const std::string& prefix = linear.spec().parameter_prefix;
+      if (!name.starts_with(prefix + ".") || name.ends_with(".bias")) continue;
+      const QuantLinear::Values values = linear.values(precision_.at(linear.spec().index));
+      // A layer that uses no adapter at this width has one that adds nothing.
+      const LinearSpec& spec = linear.spec();
+      if (name.ends_with(".lora_A.weight"))
+        return values.lora_a.defined() ? values.lora_a : at::zeros({rank_, spec.in_features});
+      if (name.ends_with(".lora_B.weight"))
+        return values.lora_b.defined() ? values.lora_b : at::zeros({spec.out_features, rank_});
+      return (part_ == ExportPart::kMerged ? QuantLinear::merged(values) : values.weight).contiguous();
+    }
+    return {};
+  }
+
+  // The parameter that a norm's is at these widths; another tensor's own name.
+  std::string stored_norm(const std::string& name) const {
+    if (!model_ || norms_ == Slots::kShared || name.find(".ln_") == std::string::npos) return name;
+    int bits = precision_.nominal().weight.bits();  // ln_f; in a block the norm goes with the layer that reads it
+    for (const QuantLinear& linear : model_->linears()) {
+      const LinearSpec& spec = linear.spec();
+      const std::string block = spec.parameter_prefix.substr(0, spec.parameter_prefix.find(".", sizeof("transformer.h.")));
+      const bool reads = (spec.name.ends_with(".attn.c_attn") && name.starts_with(block + ".ln_1.")) ||
+                         (spec.name.ends_with(".mlp.c_fc") && name.starts_with(block + ".ln_2."));
+      if (reads) bits = precision_.at(spec.index).weight.bits();
+    }
+    if (bits == BitWidth::kFull) return name;
+    const std::size_t last = name.rfind('.');
+    return name.substr(0, last) + "." + width_slot(bits) + name.substr(last);
+  }
+
+  const CheckpointReader& reader_;
+  ExportPart part_;
+  std::int64_t rank_;
+  Slots norms_;
+  std::unique_ptr<Gpt2> model_;  // null: nothing is quantized
+  PrecisionMap precision_;
+  std::string kept_name_;
+  at::Tensor kept_;
+};
+
+// A quantized head is another matrix than the table whose values it quantizes.
+Gpt2Config exported_model(const Gpt2Config& config, BitWidth width) {
+  Gpt2Config out = config;
+  if (config.quantize_lm_head && !width.is_full()) out.tie_lm_head = false;
+  return out;
+}
+
+void export_model(const ExportArguments& arguments) {
+  const ExportPart part = *enum_value<ExportPart>(arguments.part);
+  const FloatFormat format = *enum_value<FloatFormat>(arguments.format);
+  const StoredModel stored = open_stored_model(arguments.checkpoint, arguments.strict);
+  const RunConfig& config = stored.config;
+  const BitWidth width = export_width(arguments, part, config, stored.folder());
+  const Gpt2Config model = exported_model(config.model, width);
+  ModelExport output(arguments.output, "--output", arguments.overwrite, format,
+                     part == ExportPart::kAdapter ? plan_adapter_export(model, config.lora, arguments.base_model)
+                                                  : plan_model_export(model, format));
+  ExportedValues values(stored, part, width);
+  output.write(
+      [&](const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) { values.read(tensor, first, out); });
+  const char* const what = part == ExportPart::kAdapter ? "adapter"
+                           : part == ExportPart::kBase || config.lora.rank == 0 || width.is_full()
+                               ? "base"
+                               : "base with adapter";
+  fmt::print("{}, {}, as {}: {} bytes in {}\n  {}\n", what,
+             width.is_full() ? std::string("not quantized") : fmt::format("values of {} bits", width.bits()),
+             arguments.format, output.bytes(), arguments.output, stored.folder());
+  if (values.quantizes_inputs())
+    fmt::print("  inputs of linear layers are quantized here at this width, and by nobody who loads this\n");
+  if (part == ExportPart::kAdapter)
+    fmt::print("  goes with the base of the same checkpoint: `qat_dist export --part base{}`\n",
+               width.is_full() ? "" : fmt::format(" --bits {}", width.bits()));
+}
+
+}  // namespace
+
+Run add_export(CLI::App& app) {
+  auto arguments = std::make_shared<ExportArguments>();
+  app.add_option("--checkpoint", arguments->checkpoint, "checkpoint folder, or a run folder: its newest checkpoint")
+      ->required();
+  app.add_option("-o,--output", arguments->output, "folder for the files; made if it is not there")->required();
+  app.add_option("--part", arguments->part,
+                 "merged: base and adapters as one matrix a layer, for transformers; base: without them, for "
+                 "transformers; adapter: for peft")
+      ->check(CLI::IsMember(enum_names<ExportPart>()))
+      ->capture_default_str();
+  app.add_option("--bits", arguments->bits,
+                 "the values that linear weights, and adapters that are quantized (lora.quantize), have at this width; "
+                 "32, the default of base and adapter: as stored");
+  app.add_option("--dtype", arguments->format, "of the tensors in the file: float32, float16 or bfloat16")
+      ->check(CLI::IsMember(enum_names<FloatFormat>()))
+      ->capture_default_str();
+  app.add_option("--base-model", arguments->base_model, "adapter: name or path of the base, for adapter_config.json");
+  app.add_flag("--overwrite", arguments->overwrite, "replace files of the same names in the folder");
+  app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
+  app.footer(
+      "Writes config.json and model.safetensors for transformers' GPT2LMHeadModel, or adapter_config.json and\n"
+      "adapter_model.safetensors for peft. Other programs do not quantize the inputs of linear layers: at 32 bits "
+      "they\n"
+      "compute what this program does, below that the same weights without rounded activations.");
+  return [arguments](Invocation invocation) {
+    RunStatus status;
+    World world(invocation.argc, invocation.argv);
+    return run_guarded(world, status, [&] {
+      (void)world.use_threads(1);
+      on_root(world.comm(), "exporting a model", [&] { export_model(*arguments); });
+      return 0;
+    });
+  };
+}
+
+}  // namespace qat::launch

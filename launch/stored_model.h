@@ -1,0 +1,31 @@
+// A checkpoint's model on this process alone: for commands whose work is rank 0's.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "src/checkpoint/reader.h"
+#include "src/checkpoint/train_state.h"
+#include "src/config/run_config.h"
+#include "src/model/gpt2.h"
+
+namespace qat::launch {
+
+struct StoredModel {
+  CheckpointReader reader;
+  TrainState state;
+  RunConfig config;
+
+  std::string folder() const { return reader.info().folder.string(); }
+};
+
+// What `path` means (open_checkpoint); older checkpoints that are taken in its place are warned of.
+StoredModel open_stored_model(const std::string& path, bool strict);
+
+// Its parameters, and the calibrated ranges that training had in force, in fp32 on the CPU. `stored` outlives it.
+std::unique_ptr<Gpt2> load_stored_model(const StoredModel& stored);
+
+// Throws Error(kConfig), naming the option, if a pass at `bits` would need adapters or norms of a width that has none.
+void require_slots(const RunConfig& config, int bits, const std::string& option);
+
+}  // namespace qat::launch
