@@ -36,7 +36,7 @@ struct Gpt2Config {
   std::int64_t n_positions = 1024;      // longest sequence, in tokens
   std::int64_t vocab_size = 50257;      // token ids are 0..vocab_size-1
   ModelInit init = ModelInit::kRandom;  // random: normal(0, 0.02); checkpoint: parameters from init_from
-  std::string init_from;                // a checkpoint folder (or a run folder: its newest checkpoint), or transformers'
+  std::string init_from;                // a checkpoint's folder, a run's, or one of transformers
   bool freeze_base = false;             // train only LoRA and layer norms
   bool tie_lm_head = true;              // the output projection is the token embedding
   bool quantize_lm_head = false;        // the output projection is a quantized linear with its own adapter
