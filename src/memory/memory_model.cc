@@ -6,7 +6,7 @@
 #include "dist/grad/flat_layout.h"
 #include "dist/grad/tree_accumulator.h"
 #include "src/memory/pass_memory.h"
-#include "src/schedule/precision_schedule.h"
+#include "src/train/recipe.h"
 
 namespace qat {
 namespace {
@@ -25,7 +25,9 @@ std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layo
 // A tree needs buffers of all gradients. A running sum is one, and beside it the leaves that a pass is filling: two
 // buckets, and the token table's, which backward begins and ends with.
 std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layout) {
-  const std::int64_t trained = trained_bytes(config), passes = local_micro_batches(config, layout);
+  // Of all passes of an update: a leaf each.
+  const std::int64_t maps = config.train.recipe == Recipe::kSpnet ? std::ssize(config.quant.widths) : 1;
+  const std::int64_t trained = trained_bytes(config), passes = maps * local_micro_batches(config, layout);
   if (config.train.accumulate == Accumulate::kTree) return dist::TreeAccumulator::buffers(passes) * trained;
   if (passes == 1) return trained;
   const std::int64_t table = config.model.freeze_base ? 0 : config.model.vocab_size * config.model.n_embd;
@@ -84,7 +86,7 @@ MemoryEstimate evaluation(const PassShape& pass, std::int64_t passes, const std:
 MemoryEstimate passes_needed(const RunConfig& config, const RankLayout& layout,
                              const std::vector<MemoryConsumer>& base) {
   const std::int64_t training = std::min<std::int64_t>(layout.threads, local_micro_batches(config, layout));
-  std::vector<int> widths = scheduled_widths(config.precision, config.quant.widths);
+  std::vector<int> widths = recipe_widths(config.train.recipe, config.precision, config.quant.widths);
   MemoryEstimate most;
   if (!layout.training) widths.clear();
   for (const int bits : widths)
