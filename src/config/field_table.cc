@@ -221,7 +221,14 @@ void add_training(Fields& f) {
   f.push_back(key("optim.clip_norm", at(&R::optim, &O::clip_norm), from(0), "",
                   "gradients are scaled down to this global norm; 0: no clipping",
                   {"grad_clip", "clip", "max_grad_norm", "gradient_clipping"}));
-  f.push_back(key("train.steps", at(&R::train, &T::steps), between(1, kMostSteps), "steps", "optimizer steps",
+  f.push_back(key(
+      "train.recipe", at(&R::train, &T::recipe), any(), "",
+      "what a step trains: cpt, the width that the precision schedule gives it; spnet, all of quant.widths, whose "
+      "losses, by equal shares, are one update; per_map, all of quant.widths on the same samples, an update for each "
+      "in the order of the list",
+      {"training_style"}));
+  f.push_back(key("train.steps", at(&R::train, &T::steps), between(1, kMostSteps), "steps",
+                  "steps; each is an optimizer step but with train.recipe per_map, where it is one a width",
                   {"iterations", "max_steps", "num_iterations", "iters", "max_iters", "epochs", "num_epochs"}));
   f.push_back(key("train.batch_size", at(&R::train, &T::batch_size), between(1, kMostSequences), "sequences",
                   "sequences a step, over all ranks", {"global_batch_size", "total_batch_size"}));

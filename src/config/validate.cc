@@ -4,12 +4,15 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "kernels/common/bit_width.h"
 #include "src/base/glob_match.h"
 #include "src/base/json.h"
 #include "src/config/warnings.h"
+#include "src/schedule/schedule_rules.h"
 
 namespace qat {
 namespace {
@@ -38,7 +41,6 @@ class Checker {
     quantizer("quant.activation", c_.quant.activation);
     overrides();
     precision();
-    gradients();
     data_and_eval();
     training();
     optimizer();
@@ -96,61 +98,22 @@ class Checker {
     }
   }
 
-  void configured(const std::string& path, int bits) {
-    if (contains(c_.quant.widths, bits)) return;
-    error(path, "must be one of quant.widths", {"quant.widths", "precision.kind"});
-  }
-
   void precision() {
     const PrecisionScheduleConfig& p = c_.precision;
-    if (p.kind == ScheduleKind::kList) {
-      if (p.list.empty()) error("precision.list", "must not be empty for precision.kind \"list\"", {"precision.kind"});
-      for (std::size_t i = 0; i < p.list.size(); ++i) {
-        if (contains(c_.quant.widths, p.list[i])) continue;
-        found_.errors.push_back({"precision.list",
-                                 "must be one of quant.widths",
-                                 {"quant.widths"},
-                                 fmt::format("[{}]", i),
-                                 std::to_string(p.list[i])});
-      }
-    } else {
-      if (p.kind != ScheduleKind::kConstant) {
-        configured("precision.min_bits", p.min_bits);
-        if (p.min_bits > p.max_bits)
-          error("precision.min_bits", "must not exceed precision.max_bits", {"precision.max_bits"});
-      }
-      configured("precision.max_bits", p.max_bits);
+    if (c_.train.recipe != Recipe::kCpt) {
+      if (p.grad_kind == GradientSchedule::kScheduled)
+        error("precision.grad_kind",
+              fmt::format("must be \"constant\" for train.recipe \"{}\": its steps follow no schedule of widths",
+                          enum_name(c_.train.recipe)),
+              {"train.recipe"});
+      return;
     }
-    if (p.kind != ScheduleKind::kConstant && p.unit == ScheduleUnit::kStep) cycle_lengths();
-  }
-
-  // A cycle has at least two units, or a list's widths could not all be visited; epochs are counted when data is open.
-  void cycle_lengths() {
-    const PrecisionScheduleConfig& p = c_.precision;
-    const bool warm_up = p.kind == ScheduleKind::kCosine && p.phase == CosinePhase::kFall;
-    const std::int64_t steps = c_.train.steps - (warm_up ? p.warmup_steps : 0);
-    if (steps <= 0)
-      return error("precision.warmup_steps", "must leave steps for the cycles: less than train.steps", {"train.steps"});
-    const std::int64_t shortest = p.kind == ScheduleKind::kList ? std::max<std::int64_t>(2, std::ssize(p.list)) : 2;
-    const std::int64_t most = steps / shortest;
-    if (p.cycles <= most) return;
-    Paths also = {"train.steps"};
-    if (warm_up) also.emplace_back("precision.warmup_steps");
-    if (p.kind == ScheduleKind::kList) also.emplace_back("precision.list");
-    const std::string mend = most > 0 ? fmt::format("at most {} cycles in {} steps", most, steps)
-                                      : fmt::format("{} steps are too few for one", steps);
-    error("precision.cycles", fmt::format("each cycle must have at least {} steps; {}", shortest, mend), also);
-  }
-
-  void gradients() {
-    const PrecisionScheduleConfig& p = c_.precision;
-    if (p.grad_kind != GradientSchedule::kScheduled) return;
-    if (p.grad_min_bits > p.grad_max_bits)
-      error("precision.grad_min_bits", "must not exceed precision.grad_max_bits", {"precision.grad_max_bits"});
-    else if (p.grad_max_bits == BitWidth::kFull && p.grad_min_bits != BitWidth::kFull)
-      error("precision.grad_max_bits",
-            "must be 2..8 when gradient bits are scheduled: there are no widths between 8 and 32",
-            {"precision.grad_kind", "precision.grad_min_bits"});
+    // Epochs are counted when data is open.
+    const bool known = p.unit == ScheduleUnit::kStep;
+    for (ScheduleFault& fault :
+         schedule_faults(p, c_.quant.widths, known ? std::optional(c_.train.steps) : std::nullopt))
+      found_.errors.push_back({std::move(fault.key), std::move(fault.rule), std::move(fault.also), fault.element,
+                               fault.element.empty() ? "" : std::move(fault.value)});
   }
 
   void files(const std::string& path, const std::vector<std::string>& names) {

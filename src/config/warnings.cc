@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "kernels/common/bit_width.h"
 
 namespace qat {
@@ -30,21 +32,19 @@ class Warner {
   void without_effect() {
     const PrecisionScheduleConfig& p = c_.precision;
     const PrecisionScheduleConfig& p0 = standard_.precision;
-    if (p.kind != ScheduleKind::kCosine)
-      unused("precision.phase", p.phase, p0.phase, "only the cosine schedule has phases", "precision.kind");
-    if (p.kind != ScheduleKind::kList)
-      unused("precision.list", p.list, p0.list, "only the list schedule reads it", "precision.kind");
-    if (p.kind == ScheduleKind::kList) {
-      unused("precision.min_bits", p.min_bits, p0.min_bits, "a list names its widths itself", "precision.kind");
-      unused("precision.max_bits", p.max_bits, p0.max_bits, "a list names its widths itself", "precision.kind");
+    if (c_.train.recipe != Recipe::kCpt) {
+      for (const auto& [path, differs] : {std::pair{"precision.kind", p.kind != p0.kind},
+                                          {"precision.phase", p.phase != p0.phase},
+                                          {"precision.unit", p.unit != p0.unit},
+                                          {"precision.cycles", p.cycles != p0.cycles},
+                                          {"precision.min_bits", p.min_bits != p0.min_bits},
+                                          {"precision.max_bits", p.max_bits != p0.max_bits},
+                                          {"precision.list", p.list != p0.list},
+                                          {"precision.warmup_steps", p.warmup_steps != p0.warmup_steps}})
+        unused(path, differs, false, "every step trains all of quant.widths", "train.recipe");
+    } else {
+      unused_of_schedule();
     }
-    if (p.kind == ScheduleKind::kConstant) {
-      unused("precision.min_bits", p.min_bits, p0.min_bits, "a constant schedule stays at max_bits", "precision.kind");
-      unused("precision.cycles", p.cycles, p0.cycles, "a constant schedule has no cycles", "precision.kind");
-    }
-    if (p.kind != ScheduleKind::kCosine || p.phase != CosinePhase::kFall)
-      unused("precision.warmup_steps", p.warmup_steps, p0.warmup_steps, "only the falling cosine warms up",
-             "precision.phase");
     if (p.grad_kind == GradientSchedule::kConstant)
       unused("precision.grad_max_bits", p.grad_max_bits, p0.grad_max_bits, "constant gradient bits are grad_min_bits",
              "precision.grad_kind");
@@ -73,13 +73,27 @@ class Warner {
              "the method is not log", "quant.activation.method");
   }
 
-  void doubtful() {
-    if (c_.model.freeze_base && c_.model.init == ModelInit::kRandom)
-      warn("model.freeze_base", "freezes random weights: only adapters and layer norms will learn", {"model.init"});
-    if (c_.model.freeze_base && c_.lora.rank == 0)
-      warn("model.freeze_base", "leaves only the layer norms to train, since there are no adapters", {"lora.rank"});
-    if (c_.lora.rank > c_.model.n_embd)
-      warn("lora.rank", "exceeds model.n_embd: the adapters have more values than what they adapt", {"model.n_embd"});
+  void unused_of_schedule() {
+    const PrecisionScheduleConfig& p = c_.precision;
+    const PrecisionScheduleConfig& p0 = standard_.precision;
+    if (p.kind != ScheduleKind::kCosine)
+      unused("precision.phase", p.phase, p0.phase, "only the cosine schedule has phases", "precision.kind");
+    if (p.kind != ScheduleKind::kList)
+      unused("precision.list", p.list, p0.list, "only the list schedule reads it", "precision.kind");
+    if (p.kind == ScheduleKind::kList) {
+      unused("precision.min_bits", p.min_bits, p0.min_bits, "a list names its widths itself", "precision.kind");
+      unused("precision.max_bits", p.max_bits, p0.max_bits, "a list names its widths itself", "precision.kind");
+    }
+    if (p.kind == ScheduleKind::kConstant) {
+      unused("precision.min_bits", p.min_bits, p0.min_bits, "a constant schedule stays at max_bits", "precision.kind");
+      unused("precision.cycles", p.cycles, p0.cycles, "a constant schedule has no cycles", "precision.kind");
+    }
+    if (p.kind != ScheduleKind::kCosine || p.phase != CosinePhase::kFall)
+      unused("precision.warmup_steps", p.warmup_steps, p0.warmup_steps, "only the falling cosine warms up",
+             "precision.phase");
+  }
+
+  void doubtful_schedule() {
     const PrecisionScheduleConfig& p = c_.precision;
     constexpr int kWideRange = 12;  // bits
     if (p.kind != ScheduleKind::kList && p.kind != ScheduleKind::kConstant && p.max_bits - p.min_bits > kWideRange)
@@ -90,6 +104,16 @@ class Warner {
     if (p.kind == ScheduleKind::kCosine && p.phase != CosinePhase::kFull && p.unit == ScheduleUnit::kStep &&
         cycled > 0 && cycled % p.cycles != 0)
       warn("precision.cycles", "does not divide the steps: the run ends inside a cycle", {"train.steps"});
+  }
+
+  void doubtful() {
+    if (c_.model.freeze_base && c_.model.init == ModelInit::kRandom)
+      warn("model.freeze_base", "freezes random weights: only adapters and layer norms will learn", {"model.init"});
+    if (c_.model.freeze_base && c_.lora.rank == 0)
+      warn("model.freeze_base", "leaves only the layer norms to train, since there are no adapters", {"lora.rank"});
+    if (c_.lora.rank > c_.model.n_embd)
+      warn("lora.rank", "exceeds model.n_embd: the adapters have more values than what they adapt", {"model.n_embd"});
+    if (c_.train.recipe == Recipe::kCpt) doubtful_schedule();
     if (c_.lr.peak > 1.0)
       warn("lr.peak", "moves every parameter by more than 1 in one step: training will hardly survive it");
     if (c_.lr.peak * c_.optim.weight_decay >= 1.0)

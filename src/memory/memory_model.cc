@@ -8,7 +8,7 @@
 #include "dist/grad/tree_accumulator.h"
 #include "src/memory/pass_memory.h"
 #include "src/quant/precision_map.h"
-#include "src/schedule/precision_schedule.h"
+#include "src/train/recipe.h"
 
 namespace qat {
 namespace {
@@ -27,10 +27,17 @@ std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layo
 // A tree needs buffers of all gradients. A running sum is one, and beside it the leaves that a pass is filling: two
 // buckets, and the token table's, which backward begins and ends with.
 std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layout) {
-  const std::int64_t trained = count_parameters(config).in_a_step() * kFp32;
+  const ParameterCount count = count_parameters(config);
   const std::int64_t passes = local_micro_batches(config, layout);
-  if (config.train.accumulate == Accumulate::kTree) return dist::TreeAccumulator::buffers(passes) * trained;
-  if (passes == 1) return trained;
+  // Of all passes of an update a leaf each; widths' own parameters have leaves of their own passes alone.
+  const bool all_widths = config.train.recipe == Recipe::kSpnet;
+  const std::int64_t shared = (count.trained - count.of_widths) * kFp32;
+  const std::int64_t own = (all_widths ? count.of_widths : count.of_pass) * kFp32;
+  const std::int64_t leaves = (all_widths ? std::ssize(config.quant.widths) : 1) * passes;
+  if (config.train.accumulate == Accumulate::kTree)
+    return dist::TreeAccumulator::buffers(leaves) * shared + dist::TreeAccumulator::buffers(passes) * own;
+  const std::int64_t trained = shared + own;
+  if (leaves == 1) return trained;
   const std::int64_t table = config.model.freeze_base ? 0 : config.model.vocab_size * config.model.n_embd;
   return trained + std::min(trained, (table + 2 * dist::kBucketElems) * kFp32);
 }
@@ -93,7 +100,7 @@ MemoryEstimate evaluation(const PassShape& pass, std::int64_t passes, const std:
 MemoryEstimate passes_needed(const RunConfig& config, const RankLayout& layout,
                              const std::vector<MemoryConsumer>& base) {
   const std::int64_t training = std::min<std::int64_t>(layout.threads, local_micro_batches(config, layout));
-  std::vector<int> widths = scheduled_widths(config.precision, config.quant.widths);
+  std::vector<int> widths = recipe_widths(config.train.recipe, config.precision, config.quant.widths);
   MemoryEstimate most;
   if (!layout.training) widths.clear();
   for (const int bits : widths)

@@ -5,22 +5,27 @@
 namespace qat {
 
 Value to_value(const StepMetrics& metrics) {
-  return Value::object({{"step", metrics.step},
-                        {"loss", metrics.loss},
-                        {"lr", metrics.lr},
-                        {"weight_bits", metrics.weight_bits},
-                        {"act_bits", metrics.act_bits},
-                        {"grad_bits", metrics.grad_bits},
-                        {"grad_norm", metrics.grad_norm},
-                        {"clipped", metrics.clipped},
-                        {"tokens", metrics.tokens},
-                        {"tokens_per_s", metrics.tokens_per_s},
-                        {"step_ms", metrics.step_ms},
-                        {"bitops", metrics.bitops},
-                        {"bitops_ratio", metrics.bitops_ratio},
-                        {"skipped", metrics.skipped},
-                        {"skips_in_a_row", metrics.skips_in_a_row},
-                        {"time", metrics.time}});
+  Value line = Value::object({{"step", metrics.step},
+                              {"loss", metrics.loss},
+                              {"lr", metrics.lr},
+                              {"weight_bits", metrics.weight_bits},
+                              {"act_bits", metrics.act_bits},
+                              {"grad_bits", metrics.grad_bits},
+                              {"grad_norm", metrics.grad_norm},
+                              {"clipped", metrics.clipped},
+                              {"tokens", metrics.tokens},
+                              {"tokens_per_s", metrics.tokens_per_s},
+                              {"step_ms", metrics.step_ms},
+                              {"bitops", metrics.bitops},
+                              {"bitops_ratio", metrics.bitops_ratio},
+                              {"skipped", metrics.skipped},
+                              {"skips_in_a_row", metrics.skips_in_a_row}});
+  std::vector<Value> passes;
+  for (const PassMetrics& pass : metrics.passes)
+    passes.push_back(Value::object({{"weight_bits", pass.weight_bits}, {"loss", pass.loss}}));
+  if (!passes.empty()) line.set("passes", Value::array(std::move(passes)));
+  line.set("time", metrics.time);
+  return line;
 }
 
 void MetricsWriter::write(StepMetrics metrics) {

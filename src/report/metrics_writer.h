@@ -5,17 +5,24 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "src/base/json.h"
 #include "src/report/json_lines.h"
 
 namespace qat {
 
+// One of several passes of a step.
+struct PassMetrics {
+  int weight_bits = 32;
+  double loss = 0.0;
+};
+
 struct StepMetrics {
   std::int64_t step = 0;  // from 0, as in the step's plan
   double loss = 0.0;      // mean cross-entropy in nats per token, over all ranks; not finite: written as null
   double lr = 0.0;
-  int weight_bits = 32;  // as scheduled; single layers may have others
+  int weight_bits = 32;  // as planned, of the first pass; single layers may have others
   int act_bits = 32;
   int grad_bits = 32;
   double grad_norm = 0.0;  // before clipping
@@ -23,11 +30,12 @@ struct StepMetrics {
   std::int64_t tokens = 0;  // of this step, over all ranks
   double tokens_per_s = 0.0;
   double step_ms = 0.0;
-  double bitops = 0.0;        // bit operations of this step
-  double bitops_ratio = 1.0;  // of the run so far, relative to 32 bits
-  bool skipped = false;       // the parameters were not updated
-  int skips_in_a_row = 0;     // this one included
-  std::string time;           // UTC; empty: now
+  double bitops = 0.0;                // bit operations of this step
+  double bitops_ratio = 1.0;          // of the run so far, relative to 32 bits
+  bool skipped = false;               // the parameters were not updated
+  int skips_in_a_row = 0;             // this one included
+  std::vector<PassMetrics> passes{};  // of a step that has several, in order; else empty
+  std::string time;                   // UTC; empty: now
 };
 
 Value to_value(const StepMetrics& metrics);

@@ -1,22 +1,17 @@
 #include "src/schedule/precision_schedule.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <string_view>
 
 #include "kernels/common/bit_width.h"
 #include "kernels/common/error.h"
+#include "src/schedule/schedule_rules.h"
 
 namespace qat {
 namespace {
-
-[[noreturn]] void fail_config(std::string_view key, const std::string& value, const std::string& rule) {
-  throw Error(ErrorKind::kConfig, fmt::format("precision.{} is {}: {}", key, value, rule));
-}
 
 // cos(pi num / den) for 0 <= num / den <= 2. Exact where the cosine is rational, so that a width half-way between two
 // others rounds the same way with every C library.
@@ -53,62 +48,11 @@ PrecisionSchedule::PrecisionSchedule(const PrecisionScheduleConfig& config, std:
                                      std::int64_t total_units)
     : config_(config), widths_(std::move(widths)), total_units_(total_units) {
   QAT_CHECK(total_units_ >= 0, "a schedule has no negative length");
-  std::sort(widths_.begin(), widths_.end());
-  check_widths();
+  for (const ScheduleFault& fault : schedule_faults(config_, widths_, total_units_))
+    throw Error(ErrorKind::kConfig, fmt::format("{}{} = {}: {}", fault.key, fault.element, fault.value, fault.rule));
   widths_ = scheduled_widths(config_, std::move(widths_));
   if (config_.grad_kind == GradientSchedule::kScheduled)
     grad_bits_ = valid_widths_between(config_.grad_min_bits, config_.grad_max_bits);
-  if (config_.kind == ScheduleKind::kConstant) return;
-  check_cycles();
-}
-
-void PrecisionSchedule::check_widths() const {
-  const auto trained = [&](int bits) { return std::find(widths_.begin(), widths_.end(), bits) != widths_.end(); };
-  const std::string not_trained =
-      fmt::format("is not a width that is trained (quant.widths: {})", fmt::join(widths_, ", "));
-  if (config_.kind == ScheduleKind::kConstant) {
-    if (!trained(config_.max_bits)) fail_config("max_bits", std::to_string(config_.max_bits), not_trained);
-  } else if (config_.kind == ScheduleKind::kList) {
-    if (config_.list.empty()) fail_config("list", "empty", "precision.kind \"list\" needs at least one width");
-    for (const int bits : config_.list) {
-      if (!trained(bits))
-        fail_config("list", fmt::format("[{}]", fmt::join(config_.list, ", ")),
-                    fmt::format("{} {}", bits, not_trained));
-    }
-  } else {
-    if (config_.min_bits > config_.max_bits)
-      fail_config("min_bits", std::to_string(config_.min_bits),
-                  fmt::format("must not be above precision.max_bits ({})", config_.max_bits));
-    const bool any = std::any_of(widths_.begin(), widths_.end(),
-                                 [&](int bits) { return bits >= config_.min_bits && bits <= config_.max_bits; });
-    if (!any)
-      fail_config("min_bits", std::to_string(config_.min_bits),
-                  fmt::format("no width that is trained lies between it and precision.max_bits ({}); quant.widths: {}",
-                              config_.max_bits, fmt::join(widths_, ", ")));
-  }
-  if (!BitWidth::is_valid(config_.grad_min_bits))
-    fail_config("grad_min_bits", std::to_string(config_.grad_min_bits), "must be 2..18 or 32");
-  if (config_.grad_kind == GradientSchedule::kScheduled &&
-      (config_.grad_min_bits > config_.grad_max_bits || !BitWidth::is_valid(config_.grad_max_bits)))
-    fail_config("grad_max_bits", std::to_string(config_.grad_max_bits),
-                fmt::format("must be 2..18 or 32, and not below precision.grad_min_bits ({})", config_.grad_min_bits));
-}
-
-void PrecisionSchedule::check_cycles() const {
-  if (config_.cycles < 1) fail_config("cycles", std::to_string(config_.cycles), "must be at least 1");
-  const bool falls = config_.kind == ScheduleKind::kCosine && config_.phase == CosinePhase::kFall;
-  if (falls && config_.warmup_steps < 0)
-    fail_config("warmup_steps", std::to_string(config_.warmup_steps), "must not be negative");
-  // A shorter cycle would skip entries of a list, and only alias a curve.
-  const std::int64_t shortest =
-      config_.kind == ScheduleKind::kList ? static_cast<std::int64_t>(config_.list.size()) : 2;
-  const std::int64_t units = total_units_ - (falls ? config_.warmup_steps : 0);
-  if (units / config_.cycles < shortest)
-    fail_config(
-        "cycles", std::to_string(config_.cycles),
-        fmt::format("{} {}s in {} cycles: a cycle needs at least {}; lower precision.cycles to {}, or train longer",
-                    std::max<std::int64_t>(units, 0), enum_name(config_.unit), config_.cycles, shortest,
-                    std::max<std::int64_t>(units / shortest, 1)));
 }
 
 PrecisionSchedule::Position PrecisionSchedule::position(std::int64_t unit) const {

@@ -36,7 +36,7 @@ struct ScheduleSegment {
 class PrecisionSchedule {
  public:
   // `widths` are those the run trains (quant.widths); `total_units` the run's steps or epochs, as config.unit says.
-  // Throws Error(kConfig), naming the key, for a schedule that cannot be followed.
+  // Throws Error(kConfig), naming the key, for a schedule that cannot be followed (schedule_rules.h).
   PrecisionSchedule(const PrecisionScheduleConfig& config, std::vector<int> widths, std::int64_t total_units);
 
   // unit >= 0; units past the total continue the last cycle.
@@ -54,8 +54,6 @@ class PrecisionSchedule {
     std::int64_t den = 1;
   };
 
-  void check_widths() const;
-  void check_cycles() const;
   Position position(std::int64_t unit) const;
   double curve(std::int64_t unit, int low, int high) const;
   int list_entry(std::int64_t unit) const;

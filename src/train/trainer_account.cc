@@ -75,6 +75,11 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
   const std::int64_t tokens = options_.train.batch_size * options_.data.sequence_length;
   const double tokens_per_s = static_cast<double>(tokens) / seconds;
   const bool last = state_.step == options_.train.steps;
+  std::vector<PassMetrics> passes;
+  for (std::size_t i = 0; i < plan.updates.size(); ++i)
+    for (std::size_t j = 0; j < plan.updates[i].passes.size(); ++j)
+      passes.push_back({plan.maps[plan.updates[i].passes[j].map].weight_bits, outcome.updates[i].losses[j]});
+  if (passes.size() == 1) passes.clear();  // the step's own
   if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
     record([&] {
       metrics_->write({.step = static_cast<std::int64_t>(plan.step),
@@ -92,6 +97,7 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
                        .bitops_ratio = bitops_.ratio(),
                        .skipped = outcome.skipped,
                        .skips_in_a_row = static_cast<int>(state_.skips_in_row),
+                       .passes = passes,
                        .time = {}});
     });
   if (parts_.progress != nullptr)

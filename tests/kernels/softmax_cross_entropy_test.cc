@@ -84,10 +84,32 @@ TEST(SoftmaxCrossEntropy, NonFiniteRowsHaveNonFiniteLossesAndImpossibleClassesNo
   EXPECT_FALSE(std::isfinite(losses[3]));
 }
 
+TEST(SoftmaxCrossEntropy, AnIgnoredTargetHasNoLossAndNoGradientWhateverItsLogits) {
+  Grid<float> logits = test::random_grid(4, 11, 3);
+  for (std::int64_t v = 0; v < 11; ++v) logits.at(2, v) = NAN;
+  const std::vector<std::int64_t> all = {0, 3, 9, 5}, masked = {0, kIgnoredTarget, kIgnoredTarget, 5};
+  Grid<float> want = logits, got = logits;
+  std::vector<float> want_losses(4), losses(4);
+  softmax_cross_entropy({}, want.view(), 10, all, true, 3.0F, want_losses);
+  softmax_cross_entropy({}, got.view(), 10, masked, true, 3.0F, losses);
+  for (std::int64_t m = 0; m < 4; ++m) {
+    const bool ignored = masked[static_cast<std::size_t>(m)] == kIgnoredTarget;
+    EXPECT_EQ(losses[static_cast<std::size_t>(m)], ignored ? 0.0F : want_losses[static_cast<std::size_t>(m)]);
+    for (std::int64_t v = 0; v < 11; ++v) EXPECT_EQ(got.at(m, v), ignored ? 0.0F : want.at(m, v)) << m << "," << v;
+  }
+  got = logits;
+  softmax_cross_entropy({}, got.view(), 10, masked, false, 3.0F, losses);
+  EXPECT_EQ(losses[1], 0.0F);
+  EXPECT_TRUE(test::same_bits(got.values, logits.values));
+}
+
 TEST(SoftmaxCrossEntropy, RefusesWhatDoesNotFit) {
   Grid<float> logits(1, 3);
   std::vector<float> losses(1);
-  const std::vector<std::int64_t> padding = {2};
+  const std::vector<std::int64_t> padding = {2}, negative = {-1};
+  EXPECT_THAT(test::error_of(ErrorKind::kInternal,
+                             [&] { softmax_cross_entropy({}, logits.view(), 2, negative, true, 1.0F, losses); }),
+              ::testing::HasSubstr("target -1 of 2 classes"));
   EXPECT_THAT(test::error_of(ErrorKind::kInternal,
                              [&] { softmax_cross_entropy({}, logits.view(), 2, padding, true, 1.0F, losses); }),
               ::testing::HasSubstr("target 2 of 2 classes"));

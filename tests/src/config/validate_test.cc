@@ -61,6 +61,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "precision.grad_min_bits = 8 (default): must not exceed"},
         Refused{{"precision.grad_kind=scheduled", "precision.grad_max_bits=32"}, "no widths between 8 and 32"},
         Refused{{"precision.grad_min_bits=9"}, "precision.grad_min_bits = 9: must be 2..8 or 32"},
+        Refused{{"train.recipe=spnet", "precision.grad_kind=scheduled"},
+                "precision.grad_kind = \"scheduled\": must be \"constant\" for train.recipe \"spnet\""},
+        Refused{{"train.recipe=sp"}, "train.recipe = \"sp\": must be one of cpt, spnet, per_map"},
         Refused{{"lr.warmup_steps=1001"}, "lr.warmup_steps = 1001: must not exceed train.steps"},
         Refused{{"lr.min_ratio=1.5"}, "lr.min_ratio = 1.5: must be a number from 0 to 1"},
         Refused{{"optim.beta2=1"}, "optim.beta2 = 1: must be a number of at least 0 and below 1"},
@@ -126,9 +129,15 @@ TEST(CrossRules, AcceptWhatTheyShould) {
            {"eval.bits=[32]", "quant.widths=[3,8]"},
            {"quant.activation.granularity=feature", "quant.activation.range=calibrated"},
            {"precision.grad_kind=scheduled", "precision.grad_min_bits=4"},
+           {"train.recipe=per_map", "quant.widths=[2,4,8]"},  // no schedule, and no bounds to be among them
            {"precision.grad_min_bits=32"}}) {
     EXPECT_EQ(error_of("{}", sets), "") << sets[0];
   }
+}
+
+TEST(CrossRules, ARecipeWithoutAScheduleIsReadBack) {
+  const RunConfig config = load_sets({"train.recipe=per_map", "quant.widths=[2,4]"}).config;
+  EXPECT_EQ(config.train.recipe, Recipe::kPerMap);
 }
 
 TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
@@ -141,6 +150,9 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
             "(model.init = \"random\", default)");
   EXPECT_THAT(warning({"precision.kind=constant", "precision.cycles=3"}),
               HasSubstr("precision.cycles = 3: has no effect"));
+  EXPECT_THAT(warning({"train.recipe=spnet", "precision.kind=constant"}),
+              HasSubstr("precision.kind = \"constant\": has no effect: every step trains all of quant.widths"));
+  EXPECT_THAT(warning({"train.recipe=spnet", "train.steps=999"}), IsEmpty());
   EXPECT_THAT(warning({"precision.list=[4]"}), HasSubstr("precision.list = [4]: has no effect"));
   EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));
   EXPECT_THAT(warning({"quant.weight.log_codebook=seed"}),

@@ -63,12 +63,12 @@ struct Case {
   bool freeze_base;
 };
 
-struct Result {
+struct PassResult {
   at::Tensor loss;
   Tensors gradients;
 };
 
-Result run(const Case& c, Recompute recompute) {
+PassResult run(const Case& c, Recompute recompute) {
   TinyModel tiny;
   tiny.config.n_layer = 3;
   tiny.config.embd_dropout = tiny.config.attn_dropout = tiny.config.resid_dropout = 0.1;
@@ -88,10 +88,10 @@ Result run(const Case& c, Recompute recompute) {
 TEST(RecomputeMode, ChangesNoBitOfLossAndGradients) {
   for (const Case& c : {Case{8, 8, 32, false}, Case{8, 32, 32, false}, Case{4, 6, 4, false}, Case{32, 32, 32, false},
                         Case{12, 8, 8, false}, Case{8, 8, 32, true}, Case{32, 32, 32, true}}) {
-    const Result want = run(c, Recompute::kNone);
+    const PassResult want = run(c, Recompute::kNone);
     for (const Recompute mode : {Recompute::kBlock, Recompute::kSelective}) {
       SCOPED_TRACE(std::to_string(c.bits) + " bits, mode " + std::to_string(static_cast<int>(mode)));
-      const Result got = run(c, mode);
+      const PassResult got = run(c, mode);
       EXPECT_TRUE(at::equal(got.loss, want.loss));
       ASSERT_EQ(got.gradients.size(), want.gradients.size());
       for (std::size_t i = 0; i < want.gradients.size(); ++i) {

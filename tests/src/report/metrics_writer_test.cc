@@ -69,6 +69,13 @@ TEST(MetricsWriter, WritesEveryFieldOfAStep) {
   EXPECT_THAT(lines_of(folder.path() / "metrics.jsonl"), ElementsAre(expected));  // while the writer is open
 }
 
+TEST(MetricsWriter, AStepOfSeveralPassesHasTheLossOfEach) {
+  StepMetrics metrics = metrics_of(0);
+  EXPECT_EQ(to_value(metrics).find("passes"), nullptr);
+  metrics.passes = {{.weight_bits = 8, .loss = 3.5}, {.weight_bits = 2, .loss = 4.25}};
+  EXPECT_EQ(to_json(to_value(metrics).at("passes")), R"([{"weight_bits":8,"loss":3.5},{"weight_bits":2,"loss":4.25}])");
+}
+
 TEST(MetricsWriter, NumbersThatAreNotFiniteAreNull) {
   const ScratchFolder folder;
   MetricsWriter writer(folder.path() / "m", 0);

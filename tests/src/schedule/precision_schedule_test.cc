@@ -106,11 +106,6 @@ TEST(PrecisionSchedule, ATieBetweenWidthsGoesToTheSmaller) {
   EXPECT_THAT(weights(schedule, 4), ElementsAre(4, 4, 8, 4));
 }
 
-TEST(PrecisionSchedule, NeverLeavesItsBoundsForANearerWidth) {
-  const PrecisionSchedule schedule(curve("cosine", "rise", 3, 8, 1), {2, 4, 9, 32}, 16);
-  EXPECT_EQ(weights(schedule, 16), std::vector<int>(16, 4));
-}
-
 TEST(PrecisionSchedule, ListHoldsEachEntryForAnEqualShareOfACycle) {
   PrecisionScheduleConfig config = curve("list", "", 3, 8, 3);
   config.list = {8, 4, 2, 4, 8};
@@ -193,52 +188,54 @@ TEST(PrecisionSchedule, SegmentsPartWhereGradientBitsChange) {
   PrecisionScheduleConfig config = curve("triangular", "", 4, 8, 1);
   config.grad_kind = GradientSchedule::kScheduled;
   config.grad_min_bits = 8;
-  config.grad_max_bits = 32;
+  config.grad_max_bits = 18;
   const PrecisionSchedule schedule(config, {4, 8}, 8);
   EXPECT_THAT(schedule.segments(0, 4),
-              ElementsAre(ScheduleSegment{0, 1, {4, 8}}, ScheduleSegment{1, 1, {4, 14}},
-                          ScheduleSegment{2, 1, {4, 18}},    // 20 is no valid width; 18 is nearer than 32
-                          ScheduleSegment{3, 1, {8, 32}}));  // 26: 32 is nearer than 18
+              ElementsAre(ScheduleSegment{0, 1, {4, 8}}, ScheduleSegment{1, 1, {4, 10}},  // exactly 10.5
+                          ScheduleSegment{2, 1, {4, 13}}, ScheduleSegment{3, 1, {8, 16}}));
   EXPECT_EQ(render_schedule(schedule, 0, 8), "4x3,8x3,4x2");
   EXPECT_EQ(render_schedule(schedule, 3, 3), "");
 }
 
 TEST(PrecisionSchedule, RefusesWhatCannotBeFollowed) {
-  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 15), HasSubstr("lower precision.cycles to 7"));
+  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 15), HasSubstr("at least 2 steps; at most 7 cycles"));
   EXPECT_EQ(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 16), "");
-  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 0), kAll, 15), HasSubstr("precision.cycles is 0"));
-  EXPECT_THAT(refusal(curve("cosine", "rise", 8, 3, 1), kAll, 15), HasSubstr("precision.max_bits (3)"));
-  EXPECT_THAT(refusal(curve("cosine", "rise", 5, 7, 1), {4, 8}, 15), HasSubstr("quant.widths: 4, 8"));
-  EXPECT_THAT(refusal(curve("constant", "", 3, 8, 1), {2, 4}, 15), HasSubstr("precision.max_bits is 8"));
+  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 0), kAll, 15),
+              HasSubstr("precision.cycles = 0: must be at least 1"));
+  EXPECT_THAT(refusal(curve("cosine", "rise", 8, 3, 1), kAll, 15),
+              HasSubstr("precision.min_bits = 8: must not exceed precision.max_bits"));
+  EXPECT_THAT(refusal(curve("cosine", "rise", 5, 7, 1), {4, 8}, 15),
+              HasSubstr("precision.min_bits = 5: must be one of quant.widths"));
+  EXPECT_THAT(refusal(curve("constant", "", 3, 8, 1), {2, 4}, 15), HasSubstr("precision.max_bits = 8: must be one of"));
 
   PrecisionScheduleConfig list = curve("list", "", 3, 8, 4);
-  EXPECT_THAT(refusal(list, kAll, 15), HasSubstr("at least one width"));
+  EXPECT_THAT(refusal(list, kAll, 15), HasSubstr("precision.list = []: must not be empty"));
   list.list = {8, 4, 2, 4, 8};
-  EXPECT_THAT(refusal(list, kAll, 19), HasSubstr("a cycle needs at least 5"));
-  EXPECT_THAT(refusal(list, {4, 8}, 40), HasSubstr("2 is not a width that is trained"));
+  EXPECT_THAT(refusal(list, kAll, 19), HasSubstr("at least 5 steps; at most 3 cycles in 19 steps"));
+  EXPECT_THAT(refusal(list, {4, 8}, 40), HasSubstr("precision.list[2] = 2: must be one of quant.widths"));
 
   PrecisionScheduleConfig fall = curve("cosine", "fall", 4, 8, 2);
   fall.warmup_steps = 97;
-  EXPECT_THAT(refusal(fall, kAll, 100), HasSubstr("3 steps in 2 cycles"));
+  EXPECT_THAT(refusal(fall, kAll, 100), HasSubstr("at most 1 cycles in 3 steps"));
 
   fall.warmup_steps = -1;
-  EXPECT_THAT(refusal(fall, kAll, 100), HasSubstr("precision.warmup_steps is -1"));
-  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 1), HasSubstr("lower precision.cycles to 1"));
+  EXPECT_THAT(refusal(fall, kAll, 100), HasSubstr("precision.warmup_steps = -1: must not be"));
+  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 1), HasSubstr("1 steps are too few for one"));
   EXPECT_EQ(refusal(curve("cosine", "rise", 8, 8, 1), kAll, 15), "");
 
   PrecisionScheduleConfig gradients = curve("cosine", "rise", 3, 8, 1);
   gradients.grad_kind = GradientSchedule::kScheduled;
   gradients.grad_max_bits = 19;
-  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_max_bits is 19"));
+  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_max_bits = 19: must be 2..18 or 32"));
   gradients.grad_max_bits = 8;
   EXPECT_EQ(refusal(gradients, kAll, 100), "");  // equal bounds are a range
   gradients.grad_kind = GradientSchedule::kConstant;
   gradients.grad_min_bits = 1;
-  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_min_bits is 1"));
+  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_min_bits = 1: must be 2..18 or 32"));
   gradients.grad_kind = GradientSchedule::kScheduled;
   gradients.grad_min_bits = 8;
   gradients.grad_max_bits = 6;
-  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_max_bits is 6"));
+  EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_min_bits = 8: must not exceed"));
 }
 
 TEST(PrecisionSchedule, SaysBeforehandWhichWidthsItVisits) {
