@@ -20,6 +20,7 @@ Value to_value(const StepMetrics& metrics) {
                         {"bitops_ratio", metrics.bitops_ratio},
                         {"skipped", metrics.skipped},
                         {"skips_in_a_row", metrics.skips_in_a_row},
+                        {"saving", metrics.saving},
                         {"time", metrics.time}});
 }
 

@@ -27,6 +27,7 @@ struct StepMetrics {
   double bitops_ratio = 1.0;  // of the run so far, relative to 32 bits
   bool skipped = false;       // the parameters were not updated
   int skips_in_a_row = 0;     // this one included
+  bool saving = false;        // a checkpoint was being written beside this step
   std::string time;           // UTC; empty: now
 };
 
