@@ -268,6 +268,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, const PrecisionMap& prec
   outcome.skipped = outcome.spike || !std::isfinite(outcome.loss) || !std::isfinite(outcome.grad_norm);
   if (outcome.skipped) return outcome;
 
+  if (before_update_) before_update_();
   double scale = mean;
   outcome.clipped = options_.optim.clip_norm > 0.0 && outcome.grad_norm > options_.optim.clip_norm;
   if (outcome.clipped) scale *= options_.optim.clip_norm / outcome.grad_norm;
