@@ -21,6 +21,7 @@ namespace qat {
 namespace {
 
 constexpr std::size_t kReadBytes = 4 << 20;
+constexpr off64_t kSyncBytes = 32 << 20;
 
 [[noreturn]] void fail_errno(const char* verb, const std::filesystem::path& path) {
   const int code = errno;
@@ -57,7 +58,7 @@ std::size_t read_some(int fd, char* out, std::size_t bytes, const std::filesyste
 
 }  // namespace
 
-std::uint64_t hash_file(const std::filesystem::path& path) {
+std::uint64_t hash_file(const std::filesystem::path& path, const std::function<void()>& on_block) {
   const Descriptor file(path, O_RDONLY);
   (void)::posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
   const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
@@ -66,6 +67,7 @@ std::uint64_t hash_file(const std::filesystem::path& path) {
   for (;;) {
     const std::size_t got = read_some(file.get(), buffer.data(), buffer.size(), path);
     (void)XXH3_64bits_update(state.get(), buffer.data(), got);
+    if (on_block) on_block();
     if (got < buffer.size()) return XXH3_64bits_digest(state.get());
   }
 }
@@ -79,6 +81,23 @@ void start_writeback(const std::filesystem::path& path) noexcept {
 
 void sync_to_disk(const std::filesystem::path& path) {
   const Descriptor file(path, O_RDONLY);
+  if (::fsync(file.get()) != 0) fail_errno("flush to disk", path);
+}
+
+void sync_in_slices(const std::filesystem::path& path, const std::function<void()>& on_slice) {
+  constexpr unsigned kWriteAndWait = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+  const Descriptor file(path, O_RDONLY);
+  struct stat info {};
+  if (::fstat(file.get(), &info) != 0) fail_errno("look at", path);
+  for (off64_t first = 0; first < info.st_size; first += kSyncBytes) {
+    // An error that this is told is told once: the fsync below would not hear of it. Some file systems lack the call.
+    if (::sync_file_range(file.get(), first, kSyncBytes, kWriteAndWait) != 0) {
+      if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP && errno != ESPIPE)
+        fail_errno("flush to disk", path);
+      break;
+    }
+    if (on_slice) on_slice();
+  }
   if (::fsync(file.get()) != 0) fail_errno("flush to disk", path);
 }
 

@@ -4,19 +4,22 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 
 namespace qat {
 
-// XXH3, 64 bits, of the whole file.
-std::uint64_t hash_file(const std::filesystem::path& path);
+// XXH3, 64 bits, of the whole file. on_block: called for every few MiB; what it throws ends this.
+std::uint64_t hash_file(const std::filesystem::path& path, const std::function<void()>& on_block = {});
 
 // Asks the kernel to begin writing the file's pages out, so that the disk works while the file is hashed. A hint.
 void start_writeback(const std::filesystem::path& path) noexcept;
 
 // Returns when the content is on stable storage; for a folder, when its entries are.
 void sync_to_disk(const std::filesystem::path& path);
+// The same for a large file, with a call of `on_slice` for every 32 MiB: a slow disk shows that it works.
+void sync_in_slices(const std::filesystem::path& path, const std::function<void()>& on_slice);
 
 // A new file with this content, synced.
 void write_file_durably(const std::filesystem::path& path, std::string_view content);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "dist/comm/agree.h"
+#include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
 #include "src/checkpoint/shared_folder.h"
 
@@ -34,11 +35,23 @@ std::vector<ManifestFile> gather_shards(const std::optional<ManifestFile>& mine,
   return shards;
 }
 
+// Of a save on the thread that trains: it may beat for itself.
+class OnThisThread final : public SaveProgress {
+ public:
+  explicit OnThisThread(dist::Communicator& comm) : comm_(comm) {}
+  void beat() override { comm_.beat(); }
+  void values_read() noexcept override {}
+
+ private:
+  dist::Communicator& comm_;
+};
+
 }  // namespace
 
 ShardedSave::ShardedSave(const fs::path& root, std::int64_t step, std::vector<TensorPiece> pieces, const Rest& rest,
-                         dist::Communicator& comm)
-    : root_(root), step_(step), pieces_(std::move(pieces)), comm_(comm) {
+                         dist::Communicator& comm, const PieceOrigin& origin)
+    : root_(root), step_(step), pieces_(std::move(pieces)), comm_(comm), origin_(origin), made_(origin.device) {
+  made_.record(origin.stream);
   const std::vector<std::string> lists = dist::gather_strings(comm, list_pieces(pieces_));
   dist::on_every_rank(comm, kWhat, [&] {
     if (comm.rank() != 0) return;
@@ -65,22 +78,27 @@ ShardedSave::ShardedSave(const fs::path& root, std::int64_t step, std::vector<Te
   });
 }
 
-void ShardedSave::write() noexcept {
+void ShardedSave::write(SaveProgress& progress) noexcept {
   if (pieces_.empty()) return;
   std::string where;  // what was being written when it failed, and how much of it
   std::int64_t needed = 0;
+  const auto beat = [&progress] { progress.beat(); };
   try {
-    ShardWriter shard(folder_, step_, comm_.rank());
+    if (origin_.device == Device::kCuda) set_cuda_device(origin_.gpu);
+    const DeviceStream stream(origin_.device);
+    made_.hold(stream.ref());
+    ShardWriter shard(folder_, step_, comm_.rank(), stream.ref());
     for (const TensorPiece& piece : pieces_) {
       where = fmt::format("tensor {} ({}, elements {} to {}): ", piece.name, describe(piece.values.dtype, piece.shape),
                           piece.first, piece.first + piece.values.elems - 1);
       needed = static_cast<std::int64_t>(piece.values.bytes());
-      shard.write(piece, [this] { comm_.beat(); });
+      shard.write(piece, beat);
       tensor_bytes_ += needed;
     }
+    progress.values_read();
     where.clear();
     needed = 0;
-    shard_ = shard.finish();
+    shard_ = shard.finish(beat);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kInternal)
       failure_ = error;
@@ -91,15 +109,43 @@ void ShardedSave::write() noexcept {
   }
 }
 
-fs::path ShardedSave::finish() {
+void ShardedSave::collect() {
   dist::on_every_rank(comm_, kWhat, [this] {
     if (failure_) throw Error(*failure_);
   });
-  const std::vector<ManifestFile> shards = gather_shards(shard_, comm_);
-  dist::on_every_rank(comm_, kWhat, [&] {
-    if (writer_) (void)writer_->commit(shards);
+  shards_ = gather_shards(shard_, comm_);
+}
+
+bool ShardedSave::commit(SaveProgress& progress) noexcept {
+  if (!writer_) return true;
+  try {
+    (void)writer_->commit(shards_, [&progress] { progress.beat(); });
+    return true;
+  } catch (const Error& error) {
+    failure_ = error;
+  } catch (const std::exception& error) {
+    failure_.emplace(ErrorKind::kInternal, error.what());
+  }
+  return false;
+}
+
+fs::path ShardedSave::conclude() {
+  dist::on_every_rank(comm_, kWhat, [this] {
+    if (failure_) throw Error(*failure_);
   });
   return root_ / step_folder_name(step_);
+}
+
+void ShardedSave::write() noexcept {
+  OnThisThread progress(comm_);
+  write(progress);
+}
+
+fs::path ShardedSave::finish() {
+  OnThisThread progress(comm_);
+  collect();
+  (void)commit(progress);
+  return conclude();
 }
 
 }  // namespace qat

@@ -25,13 +25,13 @@ void make_root(const fs::path& root) {
 }
 
 // A closed file's entry in the manifest, once the file is on stable storage.
-ManifestFile settle(const fs::path& file) {
+ManifestFile settle(const fs::path& file, const std::function<void()>& on_block) {
   start_writeback(file);
   std::error_code error;
   const auto bytes = static_cast<std::int64_t>(fs::file_size(file, error));
   if (error) throw Error(ErrorKind::kCheckpoint, file.string() + ": " + error.message());
-  ManifestFile entry{file.filename().string(), bytes, hash_file(file)};
-  sync_to_disk(file);
+  ManifestFile entry{file.filename().string(), bytes, hash_file(file, on_block)};
+  sync_in_slices(file, on_block);
   return entry;
 }
 
@@ -45,10 +45,10 @@ void require_visible(const fs::path& folder, const ManifestFile& file) {
                           file.bytes, error ? error.message() : std::to_string(bytes)));
 }
 
-void copy_to_host(void* to, const ConstBufferView& from, std::int64_t first, std::size_t bytes) {
+void copy_to_host(void* to, const ConstBufferView& from, std::int64_t first, std::size_t bytes, StreamRef stream) {
   const auto* begin = static_cast<const std::byte*>(from.data) + static_cast<std::size_t>(first) * size_of(from.dtype);
   if (from.device == Device::kCuda)
-    cuda_copy_to_host(to, begin, bytes);
+    cuda_copy_to_host(to, begin, bytes, stream);
   else
     std::memcpy(to, begin, bytes);
 }
@@ -153,13 +153,14 @@ void CheckpointWriter::close_file() {
   }
 }
 
-CheckpointInfo CheckpointWriter::commit(const std::vector<ManifestFile>& shards) {
+CheckpointInfo CheckpointWriter::commit(const std::vector<ManifestFile>& shards,
+                                        const std::function<void()>& on_block) {
   QAT_CHECK(!scratch_.empty(), "a checkpoint is committed once");
   close_file();
   const fs::path target = root_ / step_folder_name(step_);
   Manifest manifest{step_, {}};
   try {
-    manifest.files.push_back(settle(scratch_ / kCheckpointFileName));
+    manifest.files.push_back(settle(scratch_ / kCheckpointFileName, on_block));
     for (const ManifestFile& shard : shards) {
       require_visible(scratch_, shard);
       manifest.files.push_back(shard);
@@ -177,8 +178,8 @@ CheckpointInfo CheckpointWriter::commit(const std::vector<ManifestFile>& shards)
   return {target, step_, manifest.bytes()};
 }
 
-ShardWriter::ShardWriter(const fs::path& folder, std::int64_t step, std::int64_t rank)
-    : file_(H5File::create(folder / shard_file_name(rank))) {
+ShardWriter::ShardWriter(const fs::path& folder, std::int64_t step, std::int64_t rank, StreamRef stream)
+    : file_(H5File::create(folder / shard_file_name(rank))), stream_(stream) {
   file_.set_attribute("/", "format", std::string("qat_dist checkpoint, one rank's part"));
   file_.set_attribute("/", "step", step);
 }
@@ -186,14 +187,14 @@ ShardWriter::ShardWriter(const fs::path& folder, std::int64_t step, std::int64_t
 void ShardWriter::write(const TensorPiece& piece, const std::function<void()>& on_block) {
   file_.write_blocks(shard_dataset_name(piece.name, piece.first), piece.values.elems, piece.values.dtype,
                      [&](std::int64_t first, BufferView out) {
-                       copy_to_host(out.data, piece.values, first, out.bytes());
+                       copy_to_host(out.data, piece.values, first, out.bytes(), stream_);
                        if (on_block) on_block();
                      });
 }
 
-ManifestFile ShardWriter::finish() {
+ManifestFile ShardWriter::finish(const std::function<void()>& on_block) {
   file_.close();
-  return settle(file_.path());
+  return settle(file_.path(), on_block);
 }
 
 }  // namespace qat

@@ -62,8 +62,8 @@ class CheckpointWriter {
   void close_file();
 
   // The checkpoint exists, durably, when this returns; one of the same step is replaced. Called once. shards: the files
-  // that ranks have put into folder(), on stable storage.
-  CheckpointInfo commit(const std::vector<ManifestFile>& shards = {});
+  // that ranks have put into folder(), on stable storage. on_block: called for every few MiB; what it throws ends this.
+  CheckpointInfo commit(const std::vector<ManifestFile>& shards = {}, const std::function<void()>& on_block = {});
 
  private:
   CheckpointWriter(std::filesystem::path root, std::int64_t step);
@@ -79,15 +79,18 @@ class CheckpointWriter {
 // One rank's file in the writer's folder. Abandoned unless finish() is called; the folder's owner removes it.
 class ShardWriter {
  public:
-  ShardWriter(const std::filesystem::path& folder, std::int64_t step, std::int64_t rank);
+  // Values in GPU memory are read on `stream`.
+  ShardWriter(const std::filesystem::path& folder, std::int64_t step, std::int64_t rank, StreamRef stream = {});
 
-  // Reads the piece's memory a few MiB at a time, with a call of `on_block` for each. Throws Error(kCheckpoint).
+  // Reads the piece's memory a few MiB at a time, with a call of `on_block` for each; has read all of it when it
+  // returns. Throws Error(kCheckpoint).
   void write(const TensorPiece& piece, const std::function<void()>& on_block = {});
-  // The file is on stable storage when this returns; called once.
-  ManifestFile finish();
+  // The file is on stable storage when this returns; called once. on_block: as above.
+  ManifestFile finish(const std::function<void()>& on_block = {});
 
  private:
   H5File file_;
+  StreamRef stream_;
 };
 
 }  // namespace qat

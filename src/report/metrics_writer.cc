@@ -19,7 +19,8 @@ Value to_value(const StepMetrics& metrics) {
                               {"bitops", metrics.bitops},
                               {"bitops_ratio", metrics.bitops_ratio},
                               {"skipped", metrics.skipped},
-                              {"skips_in_a_row", metrics.skips_in_a_row}});
+                              {"skips_in_a_row", metrics.skips_in_a_row},
+                              {"saving", metrics.saving}});
   std::vector<Value> passes;
   for (const PassMetrics& pass : metrics.passes)
     passes.push_back(Value::object({{"weight_bits", pass.weight_bits}, {"loss", pass.loss}}));

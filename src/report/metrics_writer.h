@@ -34,6 +34,7 @@ struct StepMetrics {
   double bitops_ratio = 1.0;          // of the run so far, relative to 32 bits
   bool skipped = false;               // the parameters were not updated
   int skips_in_a_row = 0;             // this one included
+  bool saving = false;                // a checkpoint was being written beside this step
   std::vector<PassMetrics> passes{};  // of a step that has several, in order; else empty
   std::string time;                   // UTC; empty: now
 };

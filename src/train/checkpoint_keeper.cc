@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "src/checkpoint/aside.h"
+#include "src/checkpoint/background_save.h"
 #include "src/checkpoint/retention.h"
 #include "src/train/on_root.h"
 #include "src/train/replica_check.h"
@@ -28,7 +31,80 @@ bool lies_in(const fs::path& checkpoint, const fs::path& root) {
   return fs::equivalent(fs::canonical(checkpoint, error).parent_path(), root, error);
 }
 
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
 }  // namespace
+
+// What rank 0 does, on the writing thread, once a checkpoint is there.
+struct CheckpointKeeper::Aftermath {
+  fs::path root;
+  std::int64_t step = 0;
+  bool is_best = false;
+  int keep = 0;
+  std::set<std::int64_t> stay;
+
+  std::vector<std::string> warnings{};  // old checkpoints that could not be removed
+  std::optional<Error> failure{};
+
+  void run() noexcept {
+    try {
+      if (is_best) link_checkpoint(root, "best", step);
+      warnings = apply_retention(root, keep, stay).failures;
+    } catch (const Error& error) {
+      failure = error;
+    } catch (const std::exception& error) {
+      failure.emplace(ErrorKind::kInternal, error.what());
+    }
+  }
+};
+
+namespace {
+
+// A save with its aftermath; null on ranks that have none.
+class KeptSave final : public SaveWork {
+ public:
+  KeptSave(std::unique_ptr<SaveWork> save, CheckpointKeeper::Aftermath* aftermath)
+      : save_(std::move(save)), aftermath_(aftermath) {}
+  void write(SaveProgress& progress) noexcept override { save_->write(progress); }
+  void collect() override { save_->collect(); }
+  bool commit(SaveProgress& progress) noexcept override {
+    if (!save_->commit(progress)) return false;
+    if (aftermath_ != nullptr) aftermath_->run();
+    return true;
+  }
+  fs::path conclude() override { return save_->conclude(); }
+
+ private:
+  std::unique_ptr<SaveWork> save_;
+  CheckpointKeeper::Aftermath* aftermath_;
+};
+
+// Adds how long it lives.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& seconds) : seconds_(seconds) {}
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  ~Stopwatch() { seconds_ += seconds_since(begin_); }
+
+ private:
+  double& seconds_;
+  Clock::time_point begin_ = Clock::now();
+};
+
+}  // namespace
+
+struct CheckpointKeeper::Saving {
+  std::int64_t step = 0;
+  Clock::time_point begun = Clock::now();
+  double waited = 0.0;     // training, for this save
+  std::int64_t steps = 0;  // made meanwhile
+  bool healthy = false;    // its parameters have given a plausible loss
+  Aftermath aftermath{};
+  std::optional<BackgroundSave> save{};  // last: it works on the rest
+};
 
 CheckpointKeeper::CheckpointKeeper(const std::string& run_dir, const CheckpointConfig& config, Gpt2& model,
                                    ShardedAdamW& optimizer, dist::Communicator& comm, Logger& log)
@@ -104,41 +180,94 @@ void CheckpointKeeper::adopt(const CheckpointReader* reader, TrainState& state) 
   if (words[1] != 0) {
     healthy_step_ = -1;  // a step of that other folder
     saved_step_ = -1;
-    save(state);
+    begin_save(state);
+    finish_save();
   } else {
     saved_step_ = state.step;
   }
 }
 
 std::set<std::int64_t> CheckpointKeeper::protected_steps(const TrainState& state) const {
-  std::set<std::int64_t> steps = {saved_step_, healthy_step_, state.branch_step};
+  std::set<std::int64_t> steps = {state.step, healthy_step_, state.branch_step};
   if (config_.keep_best) steps.insert(state.best_step);
   return steps;
 }
 
-bool CheckpointKeeper::save(TrainState state, const EvaluationRanges& ranges) {
-  if (saved_step_ == state.step) return true;
-  state.healthy_step = healthy_step_;
-  check_replicas(model_, comm_);
+CheckpointKeeper::~CheckpointKeeper() = default;
+
+void CheckpointKeeper::attempt(const std::function<void()>& part) {
   try {
-    (void)save_run(root_, state, model_, optimizer_, comm_, ranges);
+    part();
   } catch (const dist::AgreedError& error) {
+    saving_.reset();
     if (error.kind() != ErrorKind::kCheckpoint || config_.on_error != OnSaveError::kContinue) throw;
     log_.warning(fmt::format("{}; training goes on (checkpoint.on_error)", error.what()));
-    return false;
   }
-  saved_step_ = state.step;
-  on_root(comm_, "removing old checkpoints", [&] {
-    if (config_.keep_best && state.best_step == state.step) link_checkpoint(root_, "best", state.step);
-    for (const std::string& failure : apply_retention(root_, config_.keep, protected_steps(state)).failures)
-      log_.warning(failure);
+}
+
+void CheckpointKeeper::begin_save(TrainState state, const EvaluationRanges& ranges) {
+  if (saved_step_ == state.step || (saving_ && saving_->step == state.step)) return;
+  finish_save();
+  state.healthy_step = healthy_step_;
+  check_replicas(model_, comm_);
+  attempt([&] { start(state, ranges); });
+}
+
+void CheckpointKeeper::start(const TrainState& state, const EvaluationRanges& ranges) {
+  auto saving = std::make_unique<Saving>();
+  const Stopwatch waiting(saving->waited);
+  saving->step = state.step;
+  saving->aftermath = {.root = root_,
+                       .step = state.step,
+                       .is_best = config_.keep_best && state.best_step == state.step,
+                       .keep = config_.keep,
+                       .stay = protected_steps(state)};
+  auto work = std::make_unique<KeptSave>(qat::begin_save(root_, state, model_, optimizer_, comm_, ranges),
+                                         comm_.rank() == 0 ? &saving->aftermath : nullptr);
+  saving->save.emplace(std::move(work), comm_);
+  saving_ = std::move(saving);
+}
+
+void CheckpointKeeper::look_after_save() {
+  if (!saving_) return;
+  ++saving_->steps;
+  attempt([this] {
+    if (saving_->save->advance()) conclude();
   });
-  log_.info("checkpoint complete: " + folder_of(state.step).string());
-  return true;
+}
+
+void CheckpointKeeper::finish_save() {
+  if (saving_) attempt([this] { conclude(); });
+}
+
+void CheckpointKeeper::conclude() {
+  {
+    const Stopwatch waiting(saving_->waited);
+    saving_->save->finish();
+  }
+  const std::unique_ptr<Saving> done = std::move(saving_);
+  saved_step_ = done->step;
+  if (done->healthy) healthy_step_ = done->step;
+  on_root(comm_, "removing old checkpoints", [&] {
+    for (const std::string& failure : done->aftermath.warnings) log_.warning(failure);
+    if (done->aftermath.failure) throw Error(*done->aftermath.failure);
+  });
+  log_.info(fmt::format("checkpoint complete: {} (after {:.2f} s and {} step{}; training waited {:.2f} s for it)",
+                        folder_of(saved_step_).string(), seconds_since(done->begun), done->steps,
+                        done->steps == 1 ? "" : "s", done->waited));
+}
+
+bool CheckpointKeeper::is_reading() const { return saving_ && !saving_->save->has_read(); }
+
+void CheckpointKeeper::wait_until_read() {
+  if (!is_reading()) return;
+  const Stopwatch waiting(saving_->waited);
+  saving_->save->wait_until_read();
 }
 
 void CheckpointKeeper::note_plausible(std::int64_t step) {
   if (step == saved_step_) healthy_step_ = step;
+  if (saving_ && step == saving_->step) saving_->healthy = true;  // once it is there
 }
 
 void CheckpointKeeper::set_aside_unhealthy() {

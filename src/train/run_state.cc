@@ -4,9 +4,7 @@
 
 #include <algorithm>
 
-#include "kernels/common/cuda_device.h"
 #include "src/checkpoint/sharded_load.h"
-#include "src/checkpoint/sharded_save.h"
 #include "src/quant/torch_view.h"
 #include "src/train/on_root.h"
 #include "src/train/range_state.h"
@@ -51,15 +49,23 @@ void load_parameter(const ParameterSource* source, ParameterStore& store, int id
 
 }  // namespace
 
+std::unique_ptr<ShardedSave> begin_save(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
+                                        ShardedAdamW& optimizer, dist::Communicator& comm,
+                                        const EvaluationRanges& ranges) {
+  const auto rest = [&](CheckpointWriter& writer) { write_rest(writer, state, model, optimizer, ranges); };
+  // The last update may still run on the step's stream.
+  const kernels::Exec exec = exec_for(model.parameters().tensor(0));
+  const PieceOrigin origin{.device = exec.device,
+                           .gpu = exec.device == Device::kCuda ? model.parameters().device().index() : 0,
+                           .stream = exec.stream};
+  return std::make_unique<ShardedSave>(root, state.step, pieces_to_save(model, optimizer, comm), rest, comm, origin);
+}
+
 std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
                                ShardedAdamW& optimizer, dist::Communicator& comm, const EvaluationRanges& ranges) {
-  const auto rest = [&](CheckpointWriter& writer) { write_rest(writer, state, model, optimizer, ranges); };
-  ShardedSave save(root, state.step, pieces_to_save(model, optimizer, comm), rest, comm);
-  // The last update may still run on the step's stream; whoever writes the pieces reads them on another.
-  if (const kernels::Exec exec = exec_for(model.parameters().tensor(0)); exec.device == Device::kCuda)
-    cuda_synchronize(exec.stream);
-  save.write();
-  return save.finish();
+  const std::unique_ptr<ShardedSave> save = begin_save(root, state, model, optimizer, comm, ranges);
+  save->write();
+  return save->finish();
 }
 
 std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm,
@@ -73,9 +79,10 @@ std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model,
   });
   const ParameterSource source{
       .has = [&](const ParameterInfo& info) { return !stored_name(*reader, info, purpose).empty(); },
-      .read = [&](const ParameterInfo& info, std::int64_t first, std::span<float> out) {
-        reader->read_elements(stored_name(*reader, info, purpose), info.shape, first, view(out));
-      }};
+      .read =
+          [&](const ParameterInfo& info, std::int64_t first, std::span<float> out) {
+            reader->read_elements(stored_name(*reader, info, purpose), info.shape, first, view(out));
+          }};
   load_parameters(reader == nullptr ? nullptr : &source, model, comm);
   broadcast_values(std::span(&with_ranges, 1), comm);
   if (with_ranges != 0) load_ranges(reader, model, comm);

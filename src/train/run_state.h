@@ -4,12 +4,14 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "dist/comm/communicator.h"
 #include "src/checkpoint/reader.h"
+#include "src/checkpoint/sharded_save.h"
 #include "src/checkpoint/train_state.h"
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
@@ -18,9 +20,14 @@
 
 namespace qat {
 
-// Collective: writes below `root`, which all ranks see, and returns when the checkpoint is durable; a failure of any
-// rank is thrown on every rank. `ranges`: those that evaluation has of its own at this very state of training. Returns
-// the folder.
+// Collective: begins a checkpoint below `root`, which all ranks see. Everything small (`state`, ranges, counts of
+// updates) is written when this returns; parameters and moments are what the parts of the returned work read and write.
+// A failure of any rank is thrown on every rank. `ranges`: those that evaluation has of its own at this very state of
+// training.
+std::unique_ptr<ShardedSave> begin_save(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
+                                        ShardedAdamW& optimizer, dist::Communicator& comm,
+                                        const EvaluationRanges& ranges = {});
+// The same to its end: the checkpoint is durable when this returns its folder.
 std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
                                ShardedAdamW& optimizer, dist::Communicator& comm, const EvaluationRanges& ranges = {});
 

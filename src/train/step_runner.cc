@@ -191,7 +191,8 @@ void StepRunner::run_in_turn(Step& step, const Pass& pass) {
   for (std::int64_t i = first; i < first + local_micro_batches_; ++i) {
     const bool last = i + 1 == first + local_micro_batches_;
     attempt(step, [&] {
-      PassGradients gradients = next_gradients(step, pass, i);  // one pass may leave its gradients where they are wanted
+      PassGradients gradients =
+          next_gradients(step, pass, i);  // one pass may leave its gradients where they are wanted
       const Batch batch = batch_or_zeros(step, [&] { return loader_->take(first_sample(step.plan, i)); });
       join(forward_backward(step, pass, i, batch, &gradients), gradients, step);
       const auto next_step = static_cast<std::uint64_t>(pass.ends_step ? options_.train.batch_size : 0);
@@ -356,6 +357,7 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
 }
 
 void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update) {
+  if (before_update_) before_update_();
   const TraceRange range("update");
   double scale = 1.0 / static_cast<double>(micro_batches_);
   update.clipped = options_.optim.clip_norm > 0.0 && update.grad_norm > options_.optim.clip_norm;

@@ -86,6 +86,9 @@ class StepRunner {
   using GradientHook =
       std::function<void(std::int64_t step, std::int64_t micro_batch, int id, const at::Tensor& gradient)>;
 
+  // Called on this rank before a step changes parameters or the optimizer's state.
+  using BeforeUpdate = std::function<void()>;
+
   // On a GPU all steps run on the stream that is LibTorch's current one now.
   StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
 
@@ -104,6 +107,7 @@ class StepRunner {
   ShardedAdamW& optimizer() { return optimizer_; }
   void set_loss_hook(LossHook hook) { loss_hook_ = std::move(hook); }
   void set_gradient_hook(GradientHook hook) { gradient_hook_ = std::move(hook); }
+  void set_before_update(BeforeUpdate wait) { before_update_ = std::move(wait); }
   // Elements that the groups' buckets must be multiples of on `ranks` ranks.
   static std::int64_t padding(int ranks) { return kNormBlock * ranks; }
 
@@ -180,6 +184,7 @@ class StepRunner {
   WeightCache weight_cache_;
   LossHook loss_hook_;
   GradientHook gradient_hook_;
+  BeforeUpdate before_update_;
   dist::Pace pace_;
   WorkTimer timer_;
 };

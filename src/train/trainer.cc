@@ -61,6 +61,11 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
       stragglers_(parts.comm.size(), options.watchdog.straggler_window) {
   state_.seed = options.run.seed;
   identify_state();
+  runner_.set_before_update([this] {
+    if (!keeper_.is_reading()) return;
+    const dist::SectionMark section(parts_.board, dist::Section::kSave);
+    keeper_.wait_until_read();
+  });
 }
 
 int Trainer::requested_stop() const {
@@ -74,6 +79,16 @@ bool Trainer::is_complete() const {
 }
 
 TrainResult Trainer::run() {
+  try {
+    return run_to_end();
+  } catch (const dist::AgreedError& error) {
+    // All ranks are here, and what was begun is finished, unless they can no longer talk.
+    if (error.kind() != ErrorKind::kCommunication) finish_save_whatever_comes();
+    throw;
+  }
+}
+
+TrainResult Trainer::run_to_end() {
   resume();
   if (std::string report = existing_report(); !report.empty()) return {.finished = true, .table = std::move(report)};
   open_records();
@@ -103,9 +118,11 @@ int Trainer::train() {
     if (outcome.abandoned) return outcome.stop;
     account(plan, outcome, maps, seconds_now() - start);
     stop_if_diverged();
+    look_after_save();
     // What would come after the step waits for the resumed run.
     if (const int reason = outcome.stop != 0 ? outcome.stop : after_step(plan); reason != 0) return reason;
   }
+  finish_save();  // the final evaluation may take long
   return 0;
 }
 
@@ -153,27 +170,6 @@ int Trainer::after_step(const dist::StepPlan& plan) {
   return reason;
 }
 
-// The run ends here: with a checkpoint, and for a signal with its number.
-int Trainer::stop_for(int reason) {
-  if (reason != dist::kRecordsFailed) {
-    if (state_.step > 0) save();
-    return reason;
-  }
-  std::string what = parts_.log.failed() ? "the log cannot be written" : records_failure_;
-  for (const std::string& one : dist::gather_strings(parts_.comm, requested_stop() == dist::kRecordsFailed ? what : ""))
-    if (!one.empty()) {
-      what = one;
-      break;
-    }
-  try {
-    save();
-  } catch (const dist::AgreedError& error) {
-    what += fmt::format("; the checkpoint of step {} could not be written either: {}", state_.step, error.what());
-  }
-  throw dist::AgreedError(ErrorKind::kCheckpoint,
-                          what + ". Make room on the disk of run.dir; starting again goes on from the checkpoint");
-}
-
 bool Trainer::evaluation_pending() const {
   const std::int64_t every = options_.eval.every;
   return state_.step > 0 && !is_complete() && every > 0 && state_.step % every == 0 &&
@@ -204,7 +200,9 @@ void Trainer::diverge(const std::string& what) {
   // Parameters that still give a plausible loss are worth a checkpoint: the state before the first skipped step.
   if (skip_plausible_) {
     save();
+    finish_save();
   } else {
+    finish_save_whatever_comes();
     keeper_.set_aside_unhealthy();
   }
   tell_progress();
@@ -267,26 +265,6 @@ int Trainer::evaluate_during_run() {
                     "of step {} (eval.patience)",
                     state_.step, state_.stale_evaluations, state_.best_loss, state_.best_step));
   return 0;
-}
-
-bool Trainer::save() {
-  // Between skipped steps the run stands where its last update left it: that is what is saved, and only if a loss has
-  // said since that it is worth it. The steps skipped since then come again after a resume.
-  if (state_.skips_in_row > 0 && !skip_plausible_) {
-    save_due_ = true;
-    return false;
-  }
-  TrainState state = state_.skips_in_row > 0 ? applied_ : state_;
-  state.loss_statistics = losses_.to_text();
-  if (runner_.take_refused()) diverge_in_update();
-  save_due_ = false;
-  // With what the final table needs, so that `eval` makes the same one from the checkpoint alone.
-  if (is_complete() && state.step == state_.step)
-    calibrator_.prepare_evaluation(evaluation_widths(options_.eval, options_.quant), state.step);
-  const dist::SectionMark section(parts_.board, dist::Section::kSave);
-  const bool saved = keeper_.save(state, calibrator_.made_after(state.step));
-  tell_progress();
-  return saved;
 }
 
 void Trainer::tell_progress() const {

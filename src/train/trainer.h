@@ -80,6 +80,7 @@ class Trainer {
   void check_data();              // against the checkpoint's
   std::string existing_report();  // of a run that is finished already; collective
 
+  TrainResult run_to_end();
   int train();  // why it stopped before its end, or 0
   StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
   void use_smaller_passes(const std::vector<int>& ranks);
@@ -101,7 +102,11 @@ class Trainer {
   // Nothing when the run is to stop.
   std::optional<std::vector<WidthScore>> evaluate(const std::vector<int>& widths);
   int evaluate_during_run();
-  bool save();
+  // Begins a checkpoint, which is written beside the steps that follow.
+  void save();
+  void look_after_save();
+  void finish_save();
+  void finish_save_whatever_comes();  // a failure is only a warning: there is something worse to report
   void tell_progress() const;
   std::string write_report(const std::vector<WidthScore>& scores);
 

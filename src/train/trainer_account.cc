@@ -97,6 +97,7 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
                        .bitops_ratio = bitops_.ratio(),
                        .skipped = outcome.skipped,
                        .skips_in_a_row = static_cast<int>(state_.skips_in_row),
+                       .saving = keeper_.is_saving(),
                        .passes = passes,
                        .time = {}});
     });

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -35,7 +36,7 @@ FaultPlan plan;
 // True: the caller must report plan.error.
 bool strikes(bool is_write) {
   if (plan.only_writes && !is_write) return false;
-  const int call = plan.calls++;
+  const int call = std::atomic_ref(plan.calls).fetch_add(1);  // threads that save at the same time are all counted
   if (plan.fault == Fault::kNone || call < plan.at || (call > plan.at && !plan.stays)) return false;
   if (plan.fault == Fault::kDie) ::_exit(9);
   errno = plan.error;

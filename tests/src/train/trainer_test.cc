@@ -114,9 +114,58 @@ TEST_F(TrainerTest, KeepsSoManyCheckpointsWithTheCountersOfTheirSteps) {
   EXPECT_EQ(state.config_hash, 77U);
   EXPECT_EQ(state.consumed_samples, 8 * 16);
   EXPECT_EQ(state.consumed_tokens, 8 * 16 * 12);
-  // After each step, and again when its checkpoint is there.
-  EXPECT_EQ(told, (std::vector<std::int64_t>{0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9, 9}));
+  // After each step, and again when a checkpoint is there, some steps later.
+  EXPECT_EQ(told.size(), 10U + 5U);
+  EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
+  EXPECT_EQ((std::set<std::int64_t>{told.begin(), told.end()}).size(), 10U);
   EXPECT_EQ(fs::path(newest), all[1].folder);
+}
+
+// Saves beside every step change no bit of training, nor training of them: each is the same as that of a run that ends
+// with its step.
+TEST_F(TrainerTest, ACheckpointIsTheStateAtItsStepWhateverTrainingDidMeanwhile) {
+  constexpr std::int64_t kSteps = 6;
+  TrainerOptions o = options("saves", kSteps);
+  o.checkpoint.every = 1, o.checkpoint.keep = 0;
+  const End with = train(o, 2);
+  o.run.dir = (root_ / "none").string(), o.checkpoint.every = 0;
+  EXPECT_EQ(train(o, 2).parameters, with.parameters);
+  EXPECT_EQ(curve("saves"), curve("none"));
+  for (std::int64_t step = 1; step < kSteps; ++step) {
+    // A run that is stopped after that step.
+    o.run.dir = (root_ / ("stopped" + std::to_string(step))).string();
+    std::atomic<int> signal{0};
+    train(
+        o, 2, {.granularity = Granularity::kToken},
+        [&](Trainer& trainer) {
+          trainer.runner().set_loss_hook([&, step](std::int64_t at, double loss) {
+            if (at == step) signal = 15;
+            return loss;
+          });
+        },
+        &signal);
+    const auto stopped = list_checkpoints(fs::path(o.run.dir) / "checkpoints");
+    ASSERT_EQ(stopped.size(), 1U);
+    const fs::path other = root_ / "saves/checkpoints" / step_folder_name(stopped[0].step);
+    for (const char* file : {"rank_00000.h5", "rank_00001.h5"})
+      EXPECT_TRUE(read_file(stopped[0].folder / file) == read_file(other / file)) << stopped[0].step << " " << file;
+  }
+}
+
+TEST_F(TrainerTest, MetricsSayBesideWhichStepsACheckpointWasWritten) {
+  TrainerOptions o = options("run", 6);
+  o.checkpoint.every = 3;
+  train(o, 2);
+  std::vector<bool> saving;
+  std::ifstream in(root_ / "run/metrics.jsonl");
+  for (std::string line; std::getline(in, line);) saving.push_back(parse_json(line, "m").at("saving").as_bool());
+  ASSERT_EQ(saving.size(), 6U);
+  EXPECT_TRUE(saving[3]);  // the step after that of the first one
+  for (const std::size_t before : {0, 1, 2}) EXPECT_FALSE(saving[before]);
+  EXPECT_THAT(
+      read("run", "logs/rank_000.log"),
+      ::testing::AllOf(::testing::ContainsRegex("checkpoint complete: .*step_00000003 .after .* s and [1-3] step"),
+                       ::testing::HasSubstr("; training waited ")));
 }
 
 TEST_F(TrainerTest, TheReportHoldsEveryWidthOnce) {

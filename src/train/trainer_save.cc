@@ -1,0 +1,74 @@
+#include <fmt/format.h>
+
+#include "src/train/trainer.h"
+
+// What a run leaves behind when it stops, and the saves on the way.
+
+namespace qat {
+
+void Trainer::save() {
+  // Between skipped steps the run stands where its last update left it: that is what is saved, and only if a loss has
+  // said since that it is worth it. The steps skipped since then come again after a resume.
+  if (state_.skips_in_row > 0 && !skip_plausible_) {
+    save_due_ = true;
+    return;
+  }
+  TrainState state = state_.skips_in_row > 0 ? applied_ : state_;
+  state.loss_statistics = losses_.to_text();
+  if (runner_.take_refused()) diverge_in_update();
+  save_due_ = false;
+  // With what the final table needs, so that `eval` makes the same one from the checkpoint alone.
+  if (is_complete() && state.step == state_.step)
+    calibrator_.prepare_evaluation(evaluation_widths(options_.eval, options_.quant), state.step);
+  const dist::SectionMark section(parts_.board, dist::Section::kSave);
+  const std::int64_t newest = keeper_.saved_step();
+  keeper_.begin_save(state, calibrator_.made_after(state.step));
+  if (keeper_.saved_step() != newest) tell_progress();
+}
+
+void Trainer::look_after_save() {
+  if (!keeper_.is_saving()) return;
+  keeper_.look_after_save();
+  if (!keeper_.is_saving()) tell_progress();
+}
+
+void Trainer::finish_save() {
+  if (!keeper_.is_saving()) return;
+  const dist::SectionMark section(parts_.board, dist::Section::kSave);
+  keeper_.finish_save();
+  tell_progress();
+}
+
+void Trainer::finish_save_whatever_comes() {
+  try {
+    finish_save();
+  } catch (const dist::AgreedError& error) {
+    if (error.kind() == ErrorKind::kCommunication) throw;
+    parts_.log.warning(error.what());
+  }
+}
+
+// The run ends here: with a checkpoint, and for a signal with its number.
+int Trainer::stop_for(int reason) {
+  if (reason != dist::kRecordsFailed) {
+    if (state_.step > 0) save();
+    finish_save();
+    return reason;
+  }
+  std::string what = parts_.log.failed() ? "the log cannot be written" : records_failure_;
+  for (const std::string& one : dist::gather_strings(parts_.comm, requested_stop() == dist::kRecordsFailed ? what : ""))
+    if (!one.empty()) {
+      what = one;
+      break;
+    }
+  try {
+    save();
+    finish_save();
+  } catch (const dist::AgreedError& error) {
+    what += fmt::format("; the checkpoint of step {} could not be written either: {}", state_.step, error.what());
+  }
+  throw dist::AgreedError(ErrorKind::kCheckpoint,
+                          what + ". Make room on the disk of run.dir; starting again goes on from the checkpoint");
+}
+
+}  // namespace qat
