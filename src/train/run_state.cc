@@ -90,7 +90,7 @@ std::vector<std::string> load_model(const CheckpointReader* reader, Gpt2& model,
 }
 
 void load_parameters(const ParameterSource* source, Gpt2& model, dist::Communicator& comm) {
-  const ParameterStore& store = model.parameters();
+  ParameterStore& store = model.parameters();
   std::vector<std::int32_t> present(static_cast<std::size_t>(store.count()));
   on_root(comm, "loading parameters", [&] {
     for (int id = 0; id < store.count(); ++id)
