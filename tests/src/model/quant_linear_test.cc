@@ -239,18 +239,18 @@ TEST(QuantLinear, ItsValuesMergedAreWhatItMultipliesWith) {
   for (const bool quantize_adapters : {true, false}) {
     Layer layer([&](TinyModel& tiny) { tiny.lora.quantize = quantize_adapters; });
     const auto product = [&](const at::Tensor& weight) {
-      return at::linear(layer.x(), weight, layer.linear().parameters().at(1)).detach();
+      return at::linear(layer.x(), weight, layer.linear().parameters({}).at(1)).detach();
     };
     for (const int bits : {3, 8, 32}) {
       const PrecisionMap map = PrecisionMap::uniform(8, bits, /*activation=*/32);
       const QuantLinear::Values values = layer.linear().values(map.at(kLayer));
       EXPECT_EQ(values.lora_a.defined(), bits != 32) << "an unquantized pass has no adapter";
       const at::Tensor expected = layer.linear().forward(layer.x(), layer.context(map)).detach();
-      EXPECT_TRUE(at::allclose(product(layer.linear().merged(values)), expected, 1e-5, 1e-5)) << bits;
+      EXPECT_TRUE(at::allclose(product(QuantLinear::merged(values)), expected, 1e-5, 1e-5)) << bits;
       if (bits != 32) {
         EXPECT_FALSE(at::allclose(product(values.weight), expected, 1e-2, 1e-2)) << bits;
       }
-      const bool raw = values.lora_a.defined() && at::equal(values.lora_a, layer.linear().parameters().at(2));
+      const bool raw = values.lora_a.defined() && at::equal(values.lora_a, layer.linear().parameters({}).at(2));
       EXPECT_EQ(raw, bits != 32 && !quantize_adapters) << bits;
     }
   }
