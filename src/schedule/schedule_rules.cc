@@ -84,8 +84,9 @@ class Rules {
     if (c_.cycles <= most) return;
     if (falls) also.emplace_back("precision.warmup_steps");
     if (c_.kind == ScheduleKind::kList) also.emplace_back("precision.list");
-    const std::string mend = most > 0 ? fmt::format("at most {} cycles in {} {}s", most, units, unit)
-                                      : fmt::format("{} {}s are too few for one", units, unit);
+    const std::string mend =
+        most > 0 ? fmt::format("at most {} cycles in {} {}s", most, units, unit)
+                 : fmt::format("the run's {} {}{} too few for one", units, unit, units == 1 ? " is" : "s are");
     fault("cycles", c_.cycles, fmt::format("each cycle must have at least {} {}s; {}", shortest, unit, mend), also);
   }
 

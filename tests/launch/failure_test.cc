@@ -36,7 +36,7 @@ TEST_F(Failure, AHeldOutTextOfOneTokenIsOneMessage) {
 
 TEST_F(Failure, AScheduleInEpochsThatDoesNotFitIsOneMessage) {
   expect_once(shell(on_ranks(4) + tiny("run", "--set precision.unit=epoch --set precision.cycles=9")), 2,
-              "precision.cycles is 9");
+              "precision.cycles = 9: each cycle must have at least 2 epochs");
 }
 
 TEST_F(Failure, ACheckpointOfOtherShapesIsOneMessage) {

@@ -53,7 +53,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "precision.cycles = 501: each cycle must have at least 2 steps; at most 500 cycles in 1000 steps"},
         Refused{{"precision.kind=list", "precision.list=[4,5,6]", "precision.cycles=400"},
                 "at least 3 steps; at most 333 cycles"},
-        Refused{{"train.steps=1", "precision.cycles=1"}, "1 steps are too few for one"},
+        Refused{{"train.steps=1", "precision.cycles=1"}, "1 step is too few for one"},
         Refused{{"precision.phase=fall", "precision.warmup_steps=990"}, "at most 5 cycles in 10 steps"},
         Refused{{"precision.phase=fall", "precision.warmup_steps=1000"},
                 "precision.warmup_steps = 1000: must leave steps"},

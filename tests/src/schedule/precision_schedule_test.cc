@@ -220,7 +220,7 @@ TEST(PrecisionSchedule, RefusesWhatCannotBeFollowed) {
 
   fall.warmup_steps = -1;
   EXPECT_THAT(refusal(fall, kAll, 100), HasSubstr("precision.warmup_steps = -1: must not be"));
-  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 1), HasSubstr("1 steps are too few for one"));
+  EXPECT_THAT(refusal(curve("cosine", "rise", 3, 8, 8), kAll, 1), HasSubstr("1 step is too few for one"));
   EXPECT_EQ(refusal(curve("cosine", "rise", 8, 8, 1), kAll, 15), "");
 
   PrecisionScheduleConfig gradients = curve("cosine", "rise", 3, 8, 1);

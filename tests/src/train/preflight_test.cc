@@ -48,7 +48,7 @@ TEST(Preflight, FindsCyclesThatTheEpochsCannotFollow) {
   const TokenSource tokens = test::tiny_tokens();
   // 8 steps of 16 samples are a part of one epoch of 332 windows.
   EXPECT_THAT(refusal(ErrorKind::kConfig, o, tokens, test::tiny_tokens(50)),
-              AllOf(HasSubstr("precision.cycles"), HasSubstr("1 epochs in 2 cycles")));
+              AllOf(HasSubstr("precision.cycles"), HasSubstr("1 epoch is too few for one")));
   o.train.steps = 4 * 332 / 16;
   EXPECT_THAT(check_before_training(o, tokens, test::tiny_tokens(50)), IsEmpty());
 }
