@@ -88,6 +88,7 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
   log.info(fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained",
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,
                        store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
+  if (const std::string widths = width_memory(model, world.size()); !widths.empty()) log.info(widths);
   log.info(fmt::format("{} training tokens, {} held out", train.total_tokens(), val.total_tokens()));
   if (config.train.accumulate == Accumulate::kRunning)
     log.info(

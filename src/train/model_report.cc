@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "src/quant/gemm_path.h"
+#include "src/report/numbers.h"
 
 namespace qat {
 namespace {
@@ -50,6 +51,20 @@ std::vector<std::string> product_paths(const Gpt2& model, const QuantConfig& qua
   for (const auto& [path, widths] : by_path)
     lines.push_back(fmt::format("linear layers at {} bits: {}", fmt::join(widths, ", "), path));
   return lines;
+}
+
+std::string width_memory(const Gpt2& model, int ranks) {
+  std::int64_t widths = 0, all = 0, largest = 0;
+  for (const FlatGroup& group : model.parameters().groups()) {
+    if (group.key.kind != GroupKind::kWidth) continue;
+    const std::int64_t bytes = group.layout.elems() * static_cast<std::int64_t>(sizeof(float));
+    ++widths, all += bytes, largest = std::max(largest, bytes);
+  }
+  if (widths == 0) return "";
+  const std::string what = fmt::format("{} widths have parameters of their own, {}", widths, byte_size(all));
+  if (ranks == 1) return what + ", and AdamW's moments of twice that";
+  return fmt::format("{}: each rank keeps {} of them, twice that of moments, and {} while a pass uses a width", what,
+                     byte_size(all / ranks), byte_size(largest));
 }
 
 std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, const PrecisionMap& precision,

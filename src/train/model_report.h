@@ -14,6 +14,9 @@
 
 namespace qat {
 
+// A line on what single widths have for themselves, and what of it a rank of `ranks` keeps; empty: they share all.
+std::string width_memory(const Gpt2& model, int ranks);
+
 // Matrix products of a step over `tokens` tokens in sequences of `sequence_length`: linear layers and adapters at their
 // widths; attention (causal: half of T^2) and an unquantized head at 32 bits. Norms and element-wise work count
 // nothing.
