@@ -34,7 +34,7 @@ struct PassPlan {
   std::uint32_t map = 0;  // in StepPlan::maps
   bool trains = true;     // has a gradient; else it is there to teach
   LossWeights loss{};
-  std::vector<std::uint32_t> teachers{};  // earlier passes of the same update
+  std::vector<std::uint32_t> teachers;  // earlier passes of the same update
   friend bool operator==(const PassPlan&, const PassPlan&) = default;
 };
 

@@ -30,13 +30,13 @@ struct StepMetrics {
   std::int64_t tokens = 0;  // of this step, over all ranks
   double tokens_per_s = 0.0;
   double step_ms = 0.0;
-  double bitops = 0.0;                // bit operations of this step
-  double bitops_ratio = 1.0;          // of the run so far, relative to 32 bits
-  bool skipped = false;               // the parameters were not updated
-  int skips_in_a_row = 0;             // this one included
-  bool saving = false;                // a checkpoint was being written beside this step
-  std::vector<PassMetrics> passes{};  // of a step that has several, in order; else empty
-  std::string time;                   // UTC; empty: now
+  double bitops = 0.0;              // bit operations of this step
+  double bitops_ratio = 1.0;        // of the run so far, relative to 32 bits
+  bool skipped = false;             // the parameters were not updated
+  int skips_in_a_row = 0;           // this one included
+  bool saving = false;              // a checkpoint was being written beside this step
+  std::vector<PassMetrics> passes;  // of a step that has several, in order; else empty
+  std::string time;                 // UTC; empty: now
 };
 
 Value to_value(const StepMetrics& metrics);
