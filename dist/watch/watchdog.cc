@@ -12,27 +12,10 @@
 #include "dist/watch/hub.h"
 #include "dist/watch/thread_stacks.h"
 #include "dist/watch/watch_core.h"
+#include "kernels/common/signals_blocked.h"
 
 namespace qat::dist {
-namespace {
-
-// Signals are for the working thread: its system calls are the ones to interrupt.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_ = {};
-};
-
-}  // namespace
+namespace {}  // namespace
 
 class Watchdog::Thread {
  public:

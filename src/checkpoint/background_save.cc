@@ -7,27 +7,10 @@
 #include <vector>
 
 #include "kernels/common/error.h"
+#include "kernels/common/signals_blocked.h"
 
 namespace qat {
-namespace {
-
-// A thread that begins while this lives gets no signals: they are for the thread that trains.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before_);
-  }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_{};
-};
-
-}  // namespace
+namespace {}  // namespace
 
 BackgroundSave::BackgroundSave(std::unique_ptr<SaveWork> work, dist::Communicator& comm)
     : work_(std::move(work)), comm_(comm) {
