@@ -15,8 +15,6 @@
 #include "kernels/common/signals_blocked.h"
 
 namespace qat::dist {
-namespace {}  // namespace
-
 class Watchdog::Thread {
  public:
   Thread(Meeting meeting, ProgressBoard& board, WatchdogOptions options)

@@ -1,7 +1,5 @@
 #include "src/checkpoint/background_save.h"
 
-#include <signal.h>
-
 #include <span>
 #include <utility>
 #include <vector>
@@ -10,8 +8,6 @@
 #include "kernels/common/signals_blocked.h"
 
 namespace qat {
-namespace {}  // namespace
-
 BackgroundSave::BackgroundSave(std::unique_ptr<SaveWork> work, dist::Communicator& comm)
     : work_(std::move(work)), comm_(comm) {
   const SignalsBlocked blocked;
