@@ -36,9 +36,10 @@ void require_slots(const RunConfig& config, int bits, const std::string& option)
   const std::vector<int> widths = quantized_weight_widths(config.quant);
   const bool own = config.lora.slots == Slots::kPerWidth || config.model.norm_slots == Slots::kPerWidth;
   if (!own || bits == BitWidth::kFull || std::find(widths.begin(), widths.end(), bits) != widths.end()) return;
-  throw Error(ErrorKind::kConfig, fmt::format("{} is {}: the model has adapters or layer norms of its own for each of the "
-                                              "widths {} and 32, and none for this one",
-                                              option, bits, fmt::join(widths, ", ")));
+  throw Error(ErrorKind::kConfig,
+              fmt::format("{} is {}: the model has adapters or layer norms of its own for each of the "
+                          "widths {} and 32, and none for this one",
+                          option, bits, fmt::join(widths, ", ")));
 }
 
 }  // namespace qat::launch

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -40,9 +42,9 @@ class Watchdog::Thread {
       if (!listener_.socket.valid() && core_.directory.size() > 1)
         core_.mail.warn("the watchdog cannot listen for the other ranks (" + listener_.error +
                         "): every rank watches itself alone");
-      hub_.emplace(core_, std::move(listener_.socket));
+      hub_ = std::make_unique<Hub>(core_, std::move(listener_.socket));
     } else {
-      client_.emplace(core_, std::move(listener_.socket));
+      client_ = std::make_unique<Client>(core_, std::move(listener_.socket));
     }
     double next_tick = 0.0;
     while (!core_.finished()) {
@@ -55,12 +57,17 @@ class Watchdog::Thread {
         hub_ ? hub_->tick() : client_->tick();
       }
       hub_ ? obey(*hub_) : obey(*client_);
-      if (client_ && client_->takes_over()) {
-        hub_.emplace(core_, client_->take_listener(), *client_->takes_over());
-        client_.reset();
-      }
+      if (client_) take_over();
     }
     core_.mail.post_end();
+  }
+
+  // A client becomes the hub once rank 0's is lost and its own turn has come.
+  void take_over() {
+    const std::optional<Verdict> verdict = client_->takes_over();
+    if (!verdict) return;
+    hub_ = std::make_unique<Hub>(core_, client_->take_listener(), *verdict);
+    client_.reset();
   }
 
   void wait(bool in_haste, double next_tick) {
@@ -86,8 +93,8 @@ class Watchdog::Thread {
   const WatchdogOptions options_;
   Listener listener_;
   WatchCore core_;
-  std::optional<Client> client_;  // one of the two
-  std::optional<Hub> hub_;
+  std::unique_ptr<Client> client_;  // one of the two
+  std::unique_ptr<Hub> hub_;
   std::vector<pollfd> polls_;
   std::thread thread_;
 };

@@ -88,7 +88,8 @@ class ExportedValues {
       kept_ = quantized(tensor.name);
       kept_name_ = tensor.name;
     }
-    if (!kept_.defined()) return reader_.read_elements("/model/" + stored_norm(tensor.name), tensor.shape, first, view(out));
+    if (!kept_.defined())
+      return reader_.read_elements("/model/" + stored_norm(tensor.name), tensor.shape, first, view(out));
     QAT_CHECK(kept_.sizes() == at::IntArrayRef(tensor.shape), tensor.name + " has the shape that is planned");
     const std::span<const float> values = const_span(kept_);
     std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(first), out.size(), out.begin());
@@ -119,7 +120,8 @@ class ExportedValues {
     int bits = precision_.nominal().weight.bits();  // ln_f; in a block the norm goes with the layer that reads it
     for (const QuantLinear& linear : model_->linears()) {
       const LinearSpec& spec = linear.spec();
-      const std::string block = spec.parameter_prefix.substr(0, spec.parameter_prefix.find(".", sizeof("transformer.h.")));
+      const std::string block =
+          spec.parameter_prefix.substr(0, spec.parameter_prefix.find(".", sizeof("transformer.h.")));
       const bool reads = (spec.name.ends_with(".attn.c_attn") && name.starts_with(block + ".ln_1.")) ||
                          (spec.name.ends_with(".mlp.c_fc") && name.starts_with(block + ".ln_2."));
       if (reads) bits = precision_.at(spec.index).weight.bits();

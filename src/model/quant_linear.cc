@@ -129,7 +129,8 @@ bool QuantLinear::can_fuse(const ForwardContext& context) const {
 
 QuantLinear::Values QuantLinear::values(const LayerPrecision& precision) const {
   const at::NoGradGuard no_grad;
-  Values out{.weight = weight_.fake_quant(parameter(spec_.weight).detach(), precision.weight), .lora_a = {}, .lora_b = {}};
+  Values out{
+      .weight = weight_.fake_quant(parameter(spec_.weight).detach(), precision.weight), .lora_a = {}, .lora_b = {}};
   const AdapterSlot* slot = adapter(precision.weight.bits());
   if (slot == nullptr || path(precision) == GemmPath::kPlain) return out;
   const BitWidth width = slot->quantize ? precision.weight : BitWidth::full();
