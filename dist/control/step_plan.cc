@@ -22,10 +22,15 @@ void check_pass(const StepPlan& plan, const UpdatePlan& update, std::size_t inde
   for (const std::uint32_t teacher : pass.teachers)
     require(teacher < index, "teacher " + std::to_string(teacher) + " of pass " + std::to_string(index));
   const LossWeights& loss = pass.loss;
-  require(std::isfinite(loss.cross_entropy) && std::isfinite(loss.distillation) && std::isfinite(loss.temperature) &&
-              loss.cross_entropy >= 0.0 && loss.distillation >= 0.0 && loss.temperature > 0.0,
-          "loss weights " + std::to_string(loss.cross_entropy) + " and " + std::to_string(loss.distillation) +
-              " at temperature " + std::to_string(loss.temperature));
+  const auto is_weight = [](double value) { return std::isfinite(value) && value >= 0.0; };
+  require(is_weight(loss.cross_entropy) && is_weight(loss.distillation) && is_weight(loss.features) &&
+              is_weight(loss.temperature) && loss.temperature > 0.0,
+          "loss weights " + std::to_string(loss.cross_entropy) + ", " + std::to_string(loss.distillation) + " and " +
+              std::to_string(loss.features) + " at temperature " + std::to_string(loss.temperature));
+  require(!pass.teachers.empty() || (loss.distillation == 0.0 && pass.feature_layers.empty()),
+          "something to learn in pass " + std::to_string(index) + ", and no teacher");
+  require(pass.trains || pass.teachers.empty(),
+          "a teacher of pass " + std::to_string(index) + ", which learns nothing");
 }
 
 }  // namespace

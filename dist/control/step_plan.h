@@ -22,11 +22,13 @@ struct PlannedWidths {
   friend bool operator==(const PlannedWidths&, const PlannedWidths&) = default;
 };
 
-// loss = cross_entropy * CE(labels) + distillation * temperature^2 * KL(teachers || pass, at that temperature)
+// loss = cross_entropy * CE(labels) + distillation * temperature^2 * sum over teachers of KL(teacher || pass, at that
+// temperature) + features * mean squared difference from the first teacher's hidden states
 struct LossWeights {
   double cross_entropy = 1.0;
   double distillation = 0.0;
   double temperature = 1.0;
+  double features = 0.0;
   friend bool operator==(const LossWeights&, const LossWeights&) = default;
 };
 
@@ -35,6 +37,9 @@ struct PassPlan {
   bool trains = true;     // has a gradient; else it is there to teach
   LossWeights loss{};
   std::vector<std::uint32_t> teachers;  // earlier passes of the same update
+  // The hidden states that `features` is about: 0..n_layer-1 enter the block of that number, n_layer follows the last
+  // norm. None without teachers.
+  std::vector<std::uint32_t> feature_layers;
   friend bool operator==(const PassPlan&, const PassPlan&) = default;
 };
 

@@ -10,7 +10,7 @@
 namespace qat::dist {
 namespace {
 
-constexpr std::uint32_t kVersion = 0x51415402;  // "QAT", 2: plans of one width had no version
+constexpr std::uint32_t kVersion = 0x51415403;  // "QAT", 3: passes learn hidden states
 
 [[noreturn]] void refuse(const std::string& what) {
   throw Error(ErrorKind::kInternal, "internal error: a step plan that cannot be read: " + what);
@@ -74,14 +74,17 @@ class Reader {
   std::span<const std::uint8_t> rest_;
 };
 
-constexpr std::size_t kWidthsBytes = 12, kTeacherBytes = 4;
-constexpr std::size_t kLeastPassBytes = 4 + 1 + 3 * 8 + 4, kLeastUpdateBytes = 4 + 4;
+constexpr std::size_t kWidthsBytes = 12, kNumberBytes = 4;
+constexpr std::size_t kLeastPassBytes = 4 + 1 + 4 * 8 + 2 * 4, kLeastUpdateBytes = 4 + 4;
 
 void put(Writer& out, const PassPlan& pass) {
   out.put(pass.map);
   out.put(pass.trains);
-  for (const double weight : {pass.loss.cross_entropy, pass.loss.distillation, pass.loss.temperature}) out.put(weight);
-  out.put_list(pass.teachers, [&](std::uint32_t teacher) { out.put(teacher); });
+  for (const double weight :
+       {pass.loss.cross_entropy, pass.loss.distillation, pass.loss.temperature, pass.loss.features})
+    out.put(weight);
+  for (const auto* numbers : {&pass.teachers, &pass.feature_layers})
+    out.put_list(*numbers, [&](std::uint32_t number) { out.put(number); });
 }
 
 PlannedWidths get_widths(Reader& in) {
@@ -95,9 +98,11 @@ PassPlan get_pass(Reader& in) {
   PassPlan pass;
   pass.map = in.get<std::uint32_t>();
   pass.trains = in.get<bool>();
-  for (double* weight : {&pass.loss.cross_entropy, &pass.loss.distillation, &pass.loss.temperature})
+  for (double* weight :
+       {&pass.loss.cross_entropy, &pass.loss.distillation, &pass.loss.temperature, &pass.loss.features})
     *weight = in.get<double>();
-  pass.teachers = in.get_list<std::uint32_t>(kTeacherBytes, [&] { return in.get<std::uint32_t>(); });
+  for (auto* numbers : {&pass.teachers, &pass.feature_layers})
+    *numbers = in.get_list<std::uint32_t>(kNumberBytes, [&] { return in.get<std::uint32_t>(); });
   return pass;
 }
 

@@ -46,6 +46,7 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
   const RunConfig& config = agreed.loaded.config;
   return {.run = config.run,
           .train = config.train,
+          .distill = config.distill,
           .quant = config.quant,
           .precision = config.precision,
           .lr = config.lr,

@@ -8,6 +8,13 @@
 #include "kernels/common/bit_width.h"
 #include "src/config/field_table.h"
 
+namespace qat {
+
+// The keys of single sections, in order (field_table.cc has the others).
+void add_distill_fields(std::vector<Field<RunConfig>>& fields);
+
+}  // namespace qat
+
 namespace qat::rules {
 
 // An enumeration's names are what its key may be, unless the rule says that only some of them are meant.

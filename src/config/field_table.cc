@@ -225,8 +225,12 @@ void add_training(Fields& f) {
       "train.recipe", at(&R::train, &T::recipe), any(), "",
       "what a step trains: cpt, the width that the precision schedule gives it; spnet, all of quant.widths, whose "
       "losses, by equal shares, are one update; per_map, all of quant.widths on the same samples, an update for each "
-      "in the order of the list",
+      "in the order of the list; sp, some of them, drawn at random, as one update; instantnet, as spnet, each width "
+      "learning from those above it",
       {"training_style"}));
+  f.push_back(key("train.students", at(&R::train, &T::students), between(1, 17), "widths",
+                  "sp only: widths below 32 that a step trains; each comes once in a round of them all",
+                  {"num_students"}));
   f.push_back(key("train.steps", at(&R::train, &T::steps), between(1, kMostSteps), "steps",
                   "steps; each is an optimizer step but with train.recipe per_map, where it is one a width",
                   {"iterations", "max_steps", "num_iterations", "iters", "max_iters", "epochs", "num_epochs"}));
@@ -343,6 +347,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_schedules(f);
     add_data(f);
     add_training(f);
+    add_distill_fields(f);
     add_compute(f);
     add_watchdog(f);
     return f;
@@ -375,6 +380,7 @@ const std::vector<Section>& config_sections() {
       {"data", "where tokens come from; relative paths are relative to the working folder"},
       {"optim", "AdamW and gradient clipping"},
       {"train", "the training loop"},
+      {"distill", "what passes learn from teachers, beside the targets"},
       {"eval", "held-out perplexity"},
       {"checkpoint", "checkpoints during a run; there is always one at its end"},
       {"parallel", "how the ranks are used"},

@@ -10,6 +10,7 @@
 #include "src/quant/compute_config.h"
 #include "src/quant/quant_config.h"
 #include "src/schedule/schedule_config.h"
+#include "src/train/distill_config.h"
 #include "src/train/train_config.h"
 #include "src/train/watchdog_config.h"
 
@@ -25,6 +26,7 @@ struct RunConfig {
   DataConfig data;
   OptimConfig optim;
   TrainConfig train;
+  DistillConfig distill;
   EvalConfig eval;
   CheckpointConfig checkpoint;
   ParallelConfig parallel;

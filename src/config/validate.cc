@@ -43,6 +43,7 @@ class Checker {
     precision();
     data_and_eval();
     training();
+    distill();
     optimizer();
     found_.warnings = find_warnings(c_);
     return std::move(found_);
@@ -168,6 +169,34 @@ class Checker {
     if (c_.parallel.pipeline > c_.model.n_layer)
       error("parallel.pipeline", "must not exceed model.n_layer: a stage has at least one block", {"model.n_layer"});
     if (c_.parallel.pipeline > 1) error("parallel.pipeline", "must be 1: this build trains with data parallelism only");
+  }
+
+  void distill() {
+    const DistillConfig& d = c_.distill;
+    const Recipe recipe = c_.train.recipe;
+    if (d.teacher == TeacherChoice::kWider && recipe != Recipe::kSp && recipe != Recipe::kInstantnet)
+      error("distill.teacher",
+            fmt::format("must not be \"wider\" with train.recipe \"{}\", which does not train from the widest width "
+                        "down: take \"full\", or recipe sp or instantnet",
+                        enum_name(recipe)),
+            {"train.recipe"});
+    const auto students =
+        std::count_if(c_.quant.widths.begin(), c_.quant.widths.end(), [](int bits) { return bits != BitWidth::kFull; });
+    if (recipe == Recipe::kSp && c_.train.students > students)
+      error("train.students", fmt::format("must not exceed the {} widths below 32 in quant.widths", students),
+            {"quant.widths"});
+    for (std::size_t i = 0; i < d.feature_layers.size(); ++i)
+      if (d.feature_layers[i] > c_.model.n_layer)
+        found_.errors.push_back({"distill.feature_layers",
+                                 fmt::format("must be at most model.n_layer = {}", c_.model.n_layer),
+                                 {"model.n_layer"},
+                                 fmt::format("[{}]", i),
+                                 std::to_string(d.feature_layers[i])});
+    const bool teaches = d.teacher != TeacherChoice::kNone &&
+                         (d.teacher != TeacherChoice::kAuto || recipe == Recipe::kSp || recipe == Recipe::kInstantnet);
+    if (teaches && d.weight == 0.0 && d.cross_entropy == 0.0 && d.features == 0.0)
+      error("distill.weight", "must not be 0 beside distill.cross_entropy and distill.features of 0: nothing is learnt",
+            {"distill.cross_entropy", "distill.features"});
   }
 
   void optimizer() {

@@ -29,6 +29,25 @@ class Warner {
     if (!(value == standard)) warn(path, "has no effect: " + reason, {std::move(because)});
   }
 
+  void unused_of_distill() {
+    const DistillConfig &d = c_.distill, &d0 = standard_.distill;
+    const bool auto_teacher = d.teacher == TeacherChoice::kAuto;
+    const bool by_recipe = c_.train.recipe == Recipe::kSp || c_.train.recipe == Recipe::kInstantnet;
+    if (d.teacher == TeacherChoice::kNone || (auto_teacher && !by_recipe)) {
+      for (const auto& [path, differs] : {std::pair{"distill.weight", d.weight != d0.weight},
+                                          {"distill.cross_entropy", d.cross_entropy != d0.cross_entropy},
+                                          {"distill.temperature", d.temperature != d0.temperature},
+                                          {"distill.features", d.features != d0.features},
+                                          {"distill.start_step", d.start_step != d0.start_step}})
+        unused(path, differs, false, "no pass has a teacher", "distill.teacher");
+    } else if (d.features == 0.0) {
+      unused("distill.feature_layers", !d.feature_layers.empty(), false, "no hidden states are compared",
+             "distill.features");
+      unused("distill.feature_pick", d.feature_pick, d0.feature_pick, "no hidden states are compared",
+             "distill.features");
+    }
+  }
+
   void without_effect() {
     const PrecisionScheduleConfig& p = c_.precision;
     const PrecisionScheduleConfig& p0 = standard_.precision;
@@ -41,10 +60,16 @@ class Warner {
                                           {"precision.max_bits", p.max_bits != p0.max_bits},
                                           {"precision.list", p.list != p0.list},
                                           {"precision.warmup_steps", p.warmup_steps != p0.warmup_steps}})
-        unused(path, differs, false, "every step trains all of quant.widths", "train.recipe");
+        unused(path, differs, false, "the recipe takes its widths from quant.widths", "train.recipe");
     } else {
       unused_of_schedule();
     }
+    if (c_.train.recipe != Recipe::kSp) {
+      unused("train.students", c_.train.students, standard_.train.students, "only sp draws widths", "train.recipe");
+      unused("distill.teacher_cross_entropy", c_.distill.teacher_cross_entropy, standard_.distill.teacher_cross_entropy,
+             "only sp has a teacher that may learn", "train.recipe");
+    }
+    unused_of_distill();
     if (p.grad_kind == GradientSchedule::kConstant)
       unused("precision.grad_max_bits", p.grad_max_bits, p0.grad_max_bits, "constant gradient bits are grad_min_bits",
              "precision.grad_kind");

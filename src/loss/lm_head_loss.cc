@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "kernels/loss/softmax_cross_entropy.h"
@@ -13,9 +14,11 @@
 namespace qat {
 namespace {
 
-std::int64_t rows_per_chunk(const at::Tensor& h, const LmHead& head, std::int64_t chunk_bytes) {
-  return head_chunk_rows(h.size(0), head.rows() * static_cast<std::int64_t>(h.element_size()), h.is_cuda(),
-                         chunk_bytes);
+// copies: matrices of logits that a chunk has at a time, the teachers' among them.
+std::int64_t rows_per_chunk(const at::Tensor& h, const LmHead& head, std::int64_t chunk_bytes,
+                            std::int64_t copies = 1) {
+  return head_chunk_rows(h.size(0) / copies, copies * head.rows() * static_cast<std::int64_t>(h.element_size()),
+                         h.is_cuda(), chunk_bytes);
 }
 
 // Which of a chunk's targets count, and a class to look up for each: [n, 1].
@@ -76,24 +79,33 @@ LinearGradients empty_sums(const LmHead& head) {
 }  // namespace
 
 LossOfHidden lm_head_loss(const at::Tensor& h, const LmHead& head, const at::Tensor& targets, const LossScale& scale,
-                          std::int64_t chunk_bytes) {
+                          std::int64_t chunk_bytes, const Distillation& taught) {
   const at::NoGradGuard no_grad;
   const std::int64_t rows = h.size(0), classes = head.classes();
   const double divisor = scale.divisor(rows), gradient_scale = scale.weight / divisor;
-  LossOfHidden out{.loss = {}, .hidden = at::empty_like(h), .gradients = {}};
+  LossOfHidden out{.loss = {}, .distillation = {}, .hidden = at::empty_like(h), .gradients = {}};
   const LinearGradients sums = empty_sums(head);
-  at::Tensor loss = at::zeros({}, h.options().dtype(at::kDouble));
-  const std::int64_t step = rows_per_chunk(h, head, chunk_bytes);
+  at::Tensor loss = at::zeros({}, h.options().dtype(at::kDouble)), distillation = at::zeros_like(loss);
+  const std::int64_t step = rows_per_chunk(h, head, chunk_bytes, 1 + std::ssize(taught.teachers));
   for (std::int64_t begin = 0; begin < rows; begin += step) {
     const std::int64_t n = std::min(step, rows - begin);
     const at::Tensor chunk_targets = targets.narrow(0, begin, n);
     HeadPass pass = head_forward(head, h.narrow(0, begin, n));
-    loss += h.is_cuda() ? token_losses_cuda(pass.logits, chunk_targets, classes, /*with_gradient=*/true, gradient_scale)
-                              .sum(at::kDouble)
-                        : chunk_loss_cpu(pass.logits, chunk_targets, gradient_scale);
+    if (!taught.is_off()) {
+      const RowLosses both =
+          distill_rows(pass.logits, classes, chunk_targets, begin, taught, scale.weight, 1.0 / divisor);
+      loss += both.cross_entropy;
+      distillation += both.distillation;
+    } else {
+      loss += h.is_cuda()
+                  ? token_losses_cuda(pass.logits, chunk_targets, classes, /*with_gradient=*/true, gradient_scale)
+                        .sum(at::kDouble)
+                  : chunk_loss_cpu(pass.logits, chunk_targets, gradient_scale);
+    }
     head_backward(head, pass, pass.logits, out.hidden.narrow(0, begin, n), sums);
   }
   out.loss = (loss / divisor).to(at::kFloat);
+  if (!taught.is_off()) out.distillation = (distillation / divisor).to(at::kFloat);
   const auto real_rows = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, 0, classes) : t; };
   out.gradients = {.weight = real_rows(sums.weight), .lora_a = sums.lora_a, .lora_b = real_rows(sums.lora_b)};
   if (head.sink != nullptr && !head.weight_has_other_uses && head.sink->opened(head.weight.id).defined())

@@ -10,7 +10,7 @@ struct LossScale {
   // What the pass's sum of losses is divided by. In a step of M micro-batches whose gradients are averaged afterwards:
   // the valid targets of the global batch / M. 0: as many as the pass has targets, masked or not.
   double tokens = 0.0;
-  double weight = 1.0;  // gradients are those of weight * sum / tokens; the loss that is told has no weight
+  double weight = 1.0;  // of the cross-entropy in gradients, weight * sum / tokens; the loss that is told has none
 
   double divisor(std::int64_t targets) const { return tokens > 0.0 ? tokens : static_cast<double>(targets); }
 };

@@ -30,10 +30,14 @@ std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layou
   const ParameterCount count = count_parameters(config);
   const std::int64_t passes = local_micro_batches(config, layout);
   // Of all passes of an update a leaf each; widths' own parameters have leaves of their own passes alone.
-  const bool all_widths = config.train.recipe == Recipe::kSpnet;
+  const bool all_widths = config.train.recipe == Recipe::kSpnet || config.train.recipe == Recipe::kInstantnet;
+  const bool drawn = config.train.recipe == Recipe::kSp;
+  const std::int64_t of_step = all_widths ? std::ssize(config.quant.widths)
+                               : drawn    ? config.train.students + (config.distill.teacher_cross_entropy > 0.0 ? 1 : 0)
+                                          : 1;
   const std::int64_t shared = (count.trained - count.of_widths) * kFp32;
-  const std::int64_t own = (all_widths ? count.of_widths : count.of_pass) * kFp32;
-  const std::int64_t leaves = (all_widths ? std::ssize(config.quant.widths) : 1) * passes;
+  const std::int64_t own = (all_widths ? count.of_widths : std::min(count.of_widths, of_step * count.of_pass)) * kFp32;
+  const std::int64_t leaves = of_step * passes;
   if (config.train.accumulate == Accumulate::kTree)
     return dist::TreeAccumulator::buffers(leaves) * shared + dist::TreeAccumulator::buffers(passes) * own;
   const std::int64_t trained = shared + own;
@@ -96,15 +100,34 @@ MemoryEstimate evaluation(const PassShape& pass, std::int64_t passes, const std:
                  {"output projection and loss", passes * memory.loss}});
 }
 
+// Hidden states that teachers leave until the last of their students has learnt from them.
+std::int64_t taught_bytes(const RunConfig& config, const RankLayout& layout, const PassShape& student) {
+  if (teacher_of(config.train.recipe, config.distill) == TeacherChoice::kNone) return 0;
+  const std::int64_t layers = config.model.n_layer + 1;
+  const std::int64_t may = config.distill.feature_layers.empty() ? layers : std::ssize(config.distill.feature_layers);
+  const bool all = config.distill.feature_pick == FeaturePick::kAll;
+  const std::int64_t students = config.train.recipe == Recipe::kSp ? config.train.students
+                                : config.train.recipe == Recipe::kSpnet || config.train.recipe == Recipe::kInstantnet
+                                    ? std::ssize(config.quant.widths)
+                                    : 1;
+  const std::int64_t features = config.distill.features == 0.0 ? 0 : all ? may : std::min(may, students);
+  const std::int64_t states = std::max<std::int64_t>(1, student.teachers) + features;
+  return states * local_micro_batches(config, layout) * student.tokens() * config.model.n_embd * student.float_bytes();
+}
+
 // Training and evaluation at every width they visit.
 MemoryEstimate passes_needed(const RunConfig& config, const RankLayout& layout,
                              const std::vector<MemoryConsumer>& base) {
   const std::int64_t training = std::min<std::int64_t>(layout.threads, local_micro_batches(config, layout));
-  std::vector<int> widths = recipe_widths(config.train.recipe, config.precision, config.quant.widths);
+  std::vector<int> widths = recipe_widths(config.train.recipe, config.precision, config.distill, config.quant.widths);
   MemoryEstimate most;
   if (!layout.training) widths.clear();
-  for (const int bits : widths)
-    most = larger(std::move(most), training_step(training_pass(config, layout.cuda, bits), training, base));
+  for (const int bits : widths) {
+    const PassShape pass = training_pass(config, layout.cuda, bits);
+    std::vector<MemoryConsumer> with_teachers = base;
+    with_teachers.push_back({"teachers' hidden states", taught_bytes(config, layout, pass)});
+    most = larger(std::move(most), training_step(pass, training, with_teachers));
+  }
   for (const int bits : config.eval.bits.empty() ? config.quant.widths : config.eval.bits)
     most = larger(std::move(most), evaluation(evaluation_pass(config, layout.cuda, bits), layout.threads, base));
   return most;

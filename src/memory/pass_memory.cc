@@ -6,6 +6,7 @@
 #include "src/loss/head_chunk.h"
 #include "src/memory/memory_model.h"
 #include "src/quant/gemm_path.h"
+#include "src/train/recipe.h"
 
 // Shape letters: M tokens of the pass, T of a sequence, d width, H heads, V vocabulary, r rank of the adapters; f bytes
 // of a float.
@@ -163,10 +164,11 @@ std::int64_t loss_bytes(const PassShape& pass) {
   const std::int64_t tokens = pass.tokens(), f = pass.float_bytes();
   const std::int64_t hidden = (pass.training ? 2 : 1) * tokens * pass.config.model.n_embd * f;  // and its gradient
   if (head_of(pass) == Head::kByOperators)
-    return hidden + (pass.training ? 2 : 3) * tokens * pass.config.model.vocab_size * kFp32;
-  const std::int64_t row = head_rows(pass) * f;
-  const std::int64_t rows = std::min(tokens, head_chunk_rows(tokens, row, pass.cuda));
-  return hidden + rows * row * (pass.cuda ? 1 : 2);  // on a CPU logits and their exponentials
+    return hidden + (pass.teachers > 0 ? 8 : pass.training ? 2 : 3) * tokens * pass.config.model.vocab_size * kFp32;
+  const std::int64_t copies = 1 + pass.teachers, row = head_rows(pass) * f;
+  const std::int64_t rows = std::min(tokens, head_chunk_rows(tokens / copies, copies * row, pass.cuda));
+  if (!pass.cuda && pass.teachers > 0) return hidden + rows * row * 8;  // distributions, their logarithms and products
+  return hidden + rows * row * (pass.cuda ? copies : 2);                // on a CPU logits and their exponentials
 }
 
 PassShape shape_of(const RunConfig& config, bool cuda, const LayerPrecision& precision, std::int64_t sequences,
@@ -186,9 +188,19 @@ std::int64_t PassShape::float_bytes() const {
 }
 
 PassShape training_pass(const RunConfig& config, bool cuda, int bits) {
-  return shape_of(config, cuda, scheduled_precision(config.quant, bits, config.precision.most_gradient_bits()),
-                  config.train.micro_batch_size,
-                  /*training=*/true);
+  PassShape pass =
+      shape_of(config, cuda, scheduled_precision(config.quant, bits, config.precision.most_gradient_bits()),
+               config.train.micro_batch_size, /*training=*/true);
+  const TeacherChoice teacher = teacher_of(config.train.recipe, config.distill);
+  if (bits == BitWidth::kFull || teacher == TeacherChoice::kNone || config.distill.weight == 0.0) return pass;
+  const std::vector<int>& widths = config.quant.widths;
+  const auto wider =
+      std::count_if(widths.begin(), widths.end(), [&](int one) { return one > bits && one != BitWidth::kFull; });
+  const bool drawn = config.train.recipe == Recipe::kSp;  // a step has no more than its students
+  pass.teachers = 1;
+  if (teacher == TeacherChoice::kWider)
+    pass.teachers += drawn ? std::min<std::int64_t>(wider, config.train.students - 1) : wider;
+  return pass;
 }
 
 PassShape evaluation_pass(const RunConfig& config, bool cuda, int bits) {

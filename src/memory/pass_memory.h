@@ -20,7 +20,8 @@ struct PassShape {
   PrecisionMap precision;      // of every quantized linear layer
   std::int64_t sequences = 1;  // in the pass
   bool cuda = false;
-  bool training = true;  // else nothing is kept
+  bool training = true;       // else nothing is kept
+  std::int64_t teachers = 0;  // whose logits stand beside the pass's
 
   std::int64_t tokens() const { return sequences * config.data.sequence_length; }
   std::int64_t float_bytes() const;  // of an activation

@@ -7,18 +7,13 @@
 
 #include "kernels/common/error.h"
 #include "kernels/common/trace_range.h"
-#include "src/loss/lm_head_loss.h"
 #include "src/model/dropout.h"
 #include "src/model/token_embedding.h"
-#include "src/quant/gemm_path.h"
 
 // Shape suffixes: B sequences, T tokens, D width, V vocabulary.
 
 namespace qat {
 namespace {
-
-constexpr std::int64_t kPlainHeadKey = -1;  // of the unquantized output projection in a WeightCache
-constexpr std::int64_t kCodedHeadKey = -2;  // of the one that takes chunks of tokens
 
 // FNV-1a: a parameter's initial values depend on its name alone, so that adding a layer changes no other.
 std::uint64_t name_slot(const std::string& name) {
@@ -130,7 +125,8 @@ QuantLinear* Gpt2::find_linear(std::int64_t index) const {
   return *found;
 }
 
-at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, const ForwardContext& context) const {
+at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, const ForwardContext& context,
+                                     HiddenStates& wanted) const {
   // On a GPU one pass goes at a time, and launches are dear.
   if (mode_.is_cuda() && context.weight_cache != nullptr && !context.calibrating()) {
     const auto in_blocks = static_cast<std::ptrdiff_t>(kLinearsPerBlock * (stage_.last - stage_.first));
@@ -138,144 +134,54 @@ at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, const ForwardCont
     QuantLinear::prepare_all(all, context, mode_.dtype);
   }
   ResidualPair x{.residual = states.reshape({-1, config_.n_embd}), .delta = {}};
-  for (const auto& block : blocks_) x = block->forward(x, context, states.size(0));
-  return (ln_f_ ? ln_f_->forward(x, context.precision->nominal().weight.bits()) : sum_of(x)).view(states.sizes());
+  const auto want = [&](std::int64_t number, const auto& state) {
+    if (const auto found = wanted.find(number); found != wanted.end()) found->second = state();
+  };
+  std::int64_t layer = stage_.first;
+  for (const auto& block : blocks_) {
+    want(layer++, [&] { return sum_of(x); });
+    x = block->forward(x, context, states.size(0));
+  }
+  const at::Tensor out = ln_f_ ? ln_f_->forward(x, context.precision->nominal().weight.bits()) : sum_of(x);
+  if (ln_f_) want(config_.n_layer, [&] { return out; });
+  return out.view(states.sizes());
 }
 
-StagePass Gpt2::forward(const ModelInput& input, const ForwardContext& context) const {
+StagePass Gpt2::forward(const ModelInput& input, const ForwardContext& context, const HiddenStates& wanted) const {
   QAT_CHECK(context.precision != nullptr && context.precision->size() == config_.linears(),
             "a pass needs the width of every linear layer");
   QAT_CHECK(input.tokens.defined() == stage_.embeds, "tokens enter the stage that embeds, states any other");
   if (stage_.embeds) {
     QAT_CHECK(input.tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
-    return {.states = {}, .output = states_after_blocks(embed(input.tokens, context), context)};
+    StagePass pass{.states = {}, .output = {}, .features = wanted};
+    pass.output = states_after_blocks(embed(input.tokens, context), context, pass.features);
+    return pass;
   }
-  const at::Tensor states = input.states.detach().requires_grad_(at::GradMode::is_enabled());
-  return {.states = states, .output = states_after_blocks(states, context)};
+  StagePass pass{
+      .states = input.states.detach().requires_grad_(at::GradMode::is_enabled()), .output = {}, .features = wanted};
+  pass.output = states_after_blocks(pass.states, context, pass.features);
+  return pass;
 }
 
 at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context) const {
   return forward({.tokens = tokens}, context).output;
 }
 
-bool Gpt2::head_on_codes(const PrecisionMap& precision) const {
-  if (!quantized_head_) return false;
-  const Device device = mode_.is_cuda() ? Device::kCuda : Device::kCpu;
-  const bool adapter = lora_.rank == 0 || lora_.quantize;
-  return choose_gemm_path(*quant_, precision.at(quantized_head_->spec().index), device) == GemmPath::kCodes &&
-         scales_by_row(*quant_) && adapter;
-}
-
-std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
-  const bool plain = !quantized_head_ || context.precision->at(quantized_head_->spec().index).is_full();
-  if (!plain && !head_on_codes(*context.precision)) return std::nullopt;
-  LmHead head{.linear = {}, .activation = BitWidth::full(), .weight = {store_.tensor(head_), head_}};
-  WeightCache::Key key{.linear = kPlainHeadKey};
-  std::function<PreparedLinear()> prepare = [&] { return plain_head(head.weight.tensor, mode_.dtype); };
-  if (!plain) {
-    const QuantLinear& linear = *quantized_head_;
-    const LayerPrecision& precision = context.precision->at(linear.spec().index);
-    head.activation = precision.activation;
-    if (const AdapterSlot* slot = linear.adapter(precision.weight.bits())) {
-      head.lora_a = {store_.tensor(slot->a), slot->a};
-      head.lora_b = {store_.tensor(slot->b), slot->b};
-    }
-    const bool backward = at::GradMode::is_enabled();
-    key = {.linear = kCodedHeadKey, .path = GemmPath::kCodes, .bits = precision.weight.bits(), .backward = backward};
-    prepare = [&head, &precision, backward, this] {
-      return coded_head({head.weight.tensor, head.lora_a.tensor, head.lora_b.tensor, lora_.alpha}, precision.weight,
-                        mode_.dtype, backward);
-    };
-  }
-  const auto shared = [&] { return std::make_shared<const PreparedLinear>(prepare()); };
-  head.linear = context.weight_cache == nullptr ? shared() : context.weight_cache->prepared(key, shared);
-  head.weight_has_other_uses = config_.tie_lm_head && stage_.embeds;
-  if (at::GradMode::is_enabled()) head.sink = context.gradient_sink;
-  return head;
-}
-
-at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
-  return quantized_head_ ? quantized_head_->forward(hidden, context)
-                         : at::linear(hidden, store_.tensor(head_).to(hidden.scalar_type()));
-}
-
-StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output) const {
+StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output, const at::Tensor& more,
+                              double weight) const {
   const TraceRange range("backward");
   std::vector<at::Tensor> wanted = store_.trainable_tensors();
   if (pass.states.defined()) wanted.push_back(pass.states);
   // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
-  StageGradients out{.parameters = torch::autograd::grad({pass.output}, wanted, {d_output}, /*retain_graph=*/false,
+  std::vector<at::Tensor> results = {pass.output}, gradients = {d_output};
+  if (more.defined()) results.push_back(more), gradients.push_back(at::full_like(more, weight));
+  StageGradients out{.parameters = torch::autograd::grad(results, wanted, gradients, /*retain_graph=*/false,
                                                          /*create_graph=*/false, /*allow_unused=*/true)};
   if (pass.states.defined()) {
     out.states = out.parameters.back();
     out.parameters.pop_back();
   }
   return out;
-}
-
-// All logits at once, through autograd.
-Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tensor& targets,
-                                         const ForwardContext& context, const LossScale& scale) const {
-  const at::Tensor x = rows.detach().requires_grad_(true);
-  const at::Tensor loss = cross_entropy(logits(x, context).to(at::kFloat), targets, scale);
-  std::vector<at::Tensor> wanted = {x};
-  std::vector<int> ids;
-  const int bits = context.precision->at(quantized_head_->spec().index).weight.bits();
-  const AdapterSlot* slot = quantized_head_->adapter(bits);
-  for (const int id : {head_, slot != nullptr ? slot->a : -1, slot != nullptr ? slot->b : -1})
-    if (id >= 0 && store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
-  const auto found = torch::autograd::grad({loss}, wanted, {at::full_like(loss, scale.weight)}, /*retain_graph=*/false,
-                                           /*create_graph=*/false,
-                                           /*allow_unused=*/true);
-  HeadResult out{.loss = loss.detach(), .d_output = found[0]};
-  for (std::size_t i = 0; i < ids.size(); ++i) out.parameters.emplace_back(ids[i], found[i + 1]);
-  return out;
-}
-
-Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
-                            const LossScale& scale) const {
-  const TraceRange range("head");
-  const at::Tensor rows = output.detach().view({-1, config_.n_embd}), flat_targets = targets.reshape({-1});
-  const std::optional<LmHead> chunked = chunked_head(context);
-  if (!chunked) return head_by_operators(rows, flat_targets, context, scale);
-  LossOfHidden found = lm_head_loss(rows, *chunked, flat_targets, scale);
-  return {.loss = found.loss,
-          .d_output = found.hidden,
-          .parameters = {{head_, found.gradients.weight},
-                         {chunked->lora_a.id, found.gradients.lora_a},
-                         {chunked->lora_b.id, found.gradients.lora_b}}};
-}
-
-LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Tensor& targets,
-                                          const ForwardContext& context, const LossScale& scale) const {
-  QAT_CHECK(stage_.heads, "the last stage has the loss");
-  const at::AutoGradMode with_gradients(true);
-  const StagePass pass = [&] {
-    const TraceRange range("forward");
-    return forward(input, context);
-  }();
-  HeadResult last = head(pass.output, targets, context, scale);
-  LossAndGradients out{.loss = last.loss, .gradients = backward(pass, last.d_output.view(pass.output.sizes()))};
-  for (auto& [id, gradient] : last.parameters) {
-    if (!gradient.defined()) continue;
-    at::Tensor& found = out.gradients.parameters.at(static_cast<std::size_t>(store_.info(id).trainable_index));
-    found = found.defined() ? gradient.add_(found) : gradient;  // a tied table has one from the embeddings
-  }
-  return out;
-}
-
-at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
-  const at::NoGradGuard no_grad;
-  const at::Tensor x = hidden(tokens, context);
-  const at::Tensor flat_targets = targets.reshape({-1});
-  at::Tensor nll;
-  if (const std::optional<LmHead> head = chunked_head(context)) {
-    nll = lm_head_token_nll(x.reshape({-1, config_.n_embd}), *head, flat_targets);
-  } else {
-    const at::Tensor all = logits(x, context).reshape({-1, config_.vocab_size}).to(at::kFloat);
-    nll = at::nll_loss(at::log_softmax(all, 1), flat_targets, /*weight=*/{}, at::Reduction::None);
-  }
-  return nll.view(tokens.sizes());
 }
 
 std::int64_t Gpt2::macs_per_token(std::int64_t linear) const {

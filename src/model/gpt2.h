@@ -18,6 +18,7 @@
 #include "src/model/forward_context.h"
 #include "src/model/gpt2_config.h"
 #include "src/model/layer_norm.h"
+#include "src/model/lesson.h"
 #include "src/model/parameter_store.h"
 #include "src/model/quant_linear.h"
 #include "src/quant/torch_device.h"
@@ -43,6 +44,7 @@ struct ModelInput {
 struct StagePass {
   at::Tensor states;  // what entered, where gradients are to leave; undefined: tokens did
   at::Tensor output;  // [B, T, d]: after the last norm if the stage heads, else the residual stream
+  HiddenStates features{};
 };
 
 struct StageGradients {
@@ -51,7 +53,9 @@ struct StageGradients {
 };
 
 struct LossAndGradients {
-  at::Tensor loss;  // fp32 [], without its weight, on the model's device: reading it waits for the pass
+  at::Tensor loss;            // fp32 [], without its weight, on the model's device: reading it waits for the pass
+  at::Tensor distillation{};  // likewise, of a pass with a lesson; else undefined
+  at::Tensor features{};
   StageGradients gradients;
 };
 
@@ -70,13 +74,21 @@ class Gpt2 {
   // LoRA A uniform(+-1/sqrt(in)), B 0. A function of (seed, parameter name) alone.
   void init_random(std::uint64_t seed);
 
-  // One micro-batch through this stage, and back: d_output is the gradient of pass.output.
-  StagePass forward(const ModelInput& input, const ForwardContext& context) const;
-  StageGradients backward(const StagePass& pass, const at::Tensor& d_output) const;
+  // One micro-batch through this stage, and back: d_output is the gradient of pass.output. wanted: hidden states by
+  // their numbers, of this stage. more: what else has a gradient, [], times `weight`.
+  StagePass forward(const ModelInput& input, const ForwardContext& context, const HiddenStates& wanted = {}) const;
+  StageGradients backward(const StagePass& pass, const at::Tensor& d_output, const at::Tensor& more = {},
+                          double weight = 1.0) const;
   // The stage that heads: forward, cross-entropy with targets (int64 [B, T]; kernels::kIgnoredTarget: none), and back.
-  // By default the mean over all B * T targets; with masked ones, `scale` says what the sum is divided by.
+  // By default the mean over all B * T targets; with masked ones, `scale` says what the sum is divided by. lesson: what
+  // the pass learns beside the targets; teaching: what it leaves to others, or null.
   LossAndGradients loss_and_gradients(const ModelInput& input, const at::Tensor& targets, const ForwardContext& context,
-                                      const LossScale& scale = {}) const;
+                                      const LossScale& scale = {}, const Lesson& lesson = {},
+                                      Teaching* teaching = nullptr) const;
+  // A pass that only teaches: no loss, no gradient, no dropout (context.training is false).
+  void teach(const ModelInput& input, const ForwardContext& context, Teaching& teaching) const;
+  // The output projection of passes in this context, for others to learn from until parameters change.
+  TeacherHead teacher_head(const ForwardContext& context) const;
 
   // The whole model: tokens, int64 [B, T] -> hidden states after the last norm, [B, T, d].
   at::Tensor hidden(const at::Tensor& tokens, const ForwardContext& context) const;
@@ -116,17 +128,17 @@ class Gpt2 {
   QuantLinear* find_linear(std::int64_t index) const;
   // Token and position embeddings after their dropout: [B, T, d].
   at::Tensor embed(const at::Tensor& tokens, const ForwardContext& context) const;
-  at::Tensor states_after_blocks(const at::Tensor& states, const ForwardContext& context) const;
+  at::Tensor states_after_blocks(const at::Tensor& states, const ForwardContext& context, HiddenStates& wanted) const;
   // Output projection and loss, forward and backward at once.
   struct HeadResult {
-    at::Tensor loss;
+    at::Tensor loss, distillation;
     at::Tensor d_output;                                   // [M, d]
     std::vector<std::pair<int, at::Tensor>> parameters{};  // by id; undefined: none
   };
   HeadResult head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
-                  const LossScale& scale) const;
+                  const LossScale& scale, const Distillation& taught) const;
   HeadResult head_by_operators(const at::Tensor& rows, const at::Tensor& targets, const ForwardContext& context,
-                               const LossScale& scale) const;
+                               const LossScale& scale, const Distillation& taught) const;
   // The output projection in the form that takes chunks of tokens; none: it goes operator by operator.
   std::optional<LmHead> chunked_head(const ForwardContext& context) const;
 

@@ -107,6 +107,13 @@ at::Tensor QuantLinear::forward(const at::Tensor& x_in, const ForwardContext& co
   return quantized_linear(x, input(x, context), pass(context, x.scalar_type()));
 }
 
+QuantLinear::Product QuantLinear::product(const ForwardContext& context, at::ScalarType dtype) const {
+  const at::NoGradGuard no_grad;
+  return [this, context, prepared = pass(context, dtype).prepared](const at::Tensor& x) {
+    return linear_forward(*prepared, input(x, context), x.scalar_type(), /*saved=*/nullptr);
+  };
+}
+
 // Quantized weights, unquantized inputs whose range is observed, no adapter.
 at::Tensor QuantLinear::forward_calibrating(const at::Tensor& x, const LayerPrecision& precision,
                                             RangeObservers& observers) const {

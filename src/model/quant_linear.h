@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -72,6 +73,9 @@ class QuantLinear {
 
   // x: [..., in] -> [..., out].
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context) const;
+  // The same as a function that stays what it is, whatever becomes of the weights' memory: forward only.
+  using Product = std::function<at::Tensor(const at::Tensor& x)>;
+  Product product(const ForwardContext& context, at::ScalarType dtype) const;
 
   // What a pass multiplies its input with, as values: fp32, on the model's device. The adapter is undefined where the
   // layer has none or the pass uses none.

@@ -22,8 +22,13 @@ Value to_value(const StepMetrics& metrics) {
                               {"skips_in_a_row", metrics.skips_in_a_row},
                               {"saving", metrics.saving}});
   std::vector<Value> passes;
-  for (const PassMetrics& pass : metrics.passes)
-    passes.push_back(Value::object({{"weight_bits", pass.weight_bits}, {"loss", pass.loss}}));
+  for (const PassMetrics& pass : metrics.passes) {
+    Value one = Value::object({{"weight_bits", pass.weight_bits}});
+    if (pass.loss) one.set("loss", *pass.loss);
+    if (pass.distillation) one.set("distillation", *pass.distillation);
+    if (pass.features) one.set("features", *pass.features);
+    passes.push_back(std::move(one));
+  }
   if (!passes.empty()) line.set("passes", Value::array(std::move(passes)));
   line.set("time", metrics.time);
   return line;

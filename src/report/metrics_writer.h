@@ -12,15 +12,18 @@
 
 namespace qat {
 
-// One of several passes of a step.
+// One of several passes of a step. Means over the global batch, without weights.
 struct PassMetrics {
   int weight_bits = 32;
-  double loss = 0.0;
+  std::optional<double> loss{};          // cross-entropy; none: the pass only teaches
+  std::optional<double> distillation{};  // of what it learns from teachers, if it does
+  std::optional<double> features{};
 };
 
 struct StepMetrics {
   std::int64_t step = 0;  // from 0, as in the step's plan
-  double loss = 0.0;      // mean cross-entropy in nats per token, over all ranks; not finite: written as null
+  double loss = 0.0;      // mean cross-entropy in nats per token, over all ranks; of several passes, and what they
+                          // learn from teachers, by weights; not finite: written as null
   double lr = 0.0;
   int weight_bits = 32;  // as planned, of the first pass; single layers may have others
   int act_bits = 32;

@@ -35,9 +35,17 @@ std::int64_t Coordinator::unit_of(RunPosition position) const {
 }
 
 dist::StepPlan Coordinator::plan(RunPosition position) const {
+  const Gpt2Config& model = options_.model;
   StepWork work = plan_work(options_.train.recipe, {.quant = options_.quant,
+                                                    .distill = options_.distill,
                                                     .scheduled = precision_.at(unit_of(position)),
-                                                    .learning_rate = static_cast<float>(lr_.at(position.step))});
+                                                    .learning_rate = static_cast<float>(lr_.at(position.step)),
+                                                    .students = options_.train.students,
+                                                    .dropout = model.embd_dropout > 0.0 || model.attn_dropout > 0.0 ||
+                                                               model.resid_dropout > 0.0,
+                                                    .layers = static_cast<int>(model.n_layer),
+                                                    .seed = options_.run.seed,
+                                                    .step = position.step});
   const std::int64_t done = position.step + 1;
   const auto due = [done](std::int64_t every) { return every > 0 && done % every == 0; };
   const bool last = done == options_.train.steps;

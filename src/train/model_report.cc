@@ -67,37 +67,79 @@ std::string width_memory(const Gpt2& model, int ranks) {
                      byte_size(all / ranks), byte_size(largest));
 }
 
-std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, const PrecisionMap& precision,
-                                  std::int64_t tokens, std::int64_t sequence_length) {
+namespace {
+
+void add_linear(const Gpt2& model, const QuantLinear& linear, const PrecisionMap& precision, double tokens,
+                std::vector<LayerWork>& work) {
+  const LinearSpec& spec = linear.spec();
+  const LayerPrecision& layer = precision.at(spec.index);
+  const bool unrounded = spec.name == "lm_head" && model.head_on_codes(precision);
+  const OperandBits bits{layer.weight.bits(), layer.activation.bits(),
+                         unrounded ? BitWidth::kFull : layer.gradient.bits()};
+  work.push_back({.macs = tokens * static_cast<double>(model.macs_per_token(spec.index)),
+                  .bits = bits,
+                  .weight_gradient = !model.config().freeze_base});
+  const AdapterSlot* slot = linear.adapter(bits.weight);
+  if (slot == nullptr || layer.is_full()) return;
+  const int lora_bits = slot->quantize ? bits.weight : BitWidth::kFull;
+  work.push_back({.macs = tokens * static_cast<double>(slot->rank * spec.in_features),
+                  .bits = {lora_bits, bits.activation, bits.gradient},
+                  .at_full = false});
+  // The second factor multiplies an unquantized intermediate, forward and backward.
+  work.push_back({.macs = tokens * static_cast<double>(slot->rank * spec.out_features),
+                  .bits = {lora_bits, BitWidth::kFull, BitWidth::kFull},
+                  .at_full = false});
+}
+
+void add_blocks(const Gpt2& model, const PrecisionMap& precision, double tokens, std::int64_t sequence_length,
+                std::vector<LayerWork>& work) {
   const Gpt2Config& config = model.config();
-  const auto count = static_cast<double>(tokens);
-  const bool train_base = !config.freeze_base;
-  std::vector<LayerWork> work;
-  for (const QuantLinear& linear : model.linears()) {
-    const LinearSpec& spec = linear.spec();
-    const LayerPrecision& layer = precision.at(spec.index);
-    const bool unrounded = spec.name == "lm_head" && model.head_on_codes(precision);
-    const OperandBits bits{layer.weight.bits(), layer.activation.bits(),
-                           unrounded ? BitWidth::kFull : layer.gradient.bits()};
-    work.push_back({.macs = count * static_cast<double>(model.macs_per_token(spec.index)),
-                    .bits = bits,
-                    .weight_gradient = train_base});
-    const AdapterSlot* slot = linear.adapter(bits.weight);
-    if (slot == nullptr || layer.is_full()) continue;
-    const int lora_bits = slot->quantize ? bits.weight : BitWidth::kFull;
-    work.push_back({.macs = count * static_cast<double>(slot->rank * spec.in_features),
-                    .bits = {lora_bits, bits.activation, bits.gradient},
-                    .at_full = false});
-    // The second factor multiplies an unquantized intermediate, forward and backward.
-    work.push_back({.macs = count * static_cast<double>(slot->rank * spec.out_features),
-                    .bits = {lora_bits, BitWidth::kFull, BitWidth::kFull},
-                    .at_full = false});
-  }
-  const double attention = count * static_cast<double>(config.n_layer * config.n_embd * (sequence_length + 1));
-  work.push_back({.macs = attention});  // scores and weighted sum: 2 products of T/2 * d a token and layer
+  for (const QuantLinear& linear : model.linears())
+    if (linear.spec().name != "lm_head") add_linear(model, linear, precision, tokens, work);
+  // Scores and weighted sum: 2 products of T/2 * d a token and layer.
+  work.push_back({.macs = tokens * static_cast<double>(config.n_layer * config.n_embd * (sequence_length + 1))});
+}
+
+void add_head(const Gpt2& model, const PrecisionMap& precision, double tokens, std::vector<LayerWork>& work) {
+  const Gpt2Config& config = model.config();
+  for (const QuantLinear& linear : model.linears())
+    if (linear.spec().name == "lm_head") add_linear(model, linear, precision, tokens, work);
   if (!config.quantize_lm_head)
-    work.push_back(
-        {.macs = count * static_cast<double>(config.n_embd * config.vocab_size), .weight_gradient = train_base});
+    work.push_back({.macs = tokens * static_cast<double>(config.n_embd * config.vocab_size),
+                    .weight_gradient = !config.freeze_base});
+}
+
+void drop_backward(std::vector<LayerWork>& work) {
+  for (LayerWork& one : work) one.input_gradient = one.weight_gradient = false;
+}
+
+}  // namespace
+
+std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& /*lora*/, const PrecisionMap& precision,
+                                  std::int64_t tokens, std::int64_t sequence_length) {
+  std::vector<LayerWork> work;
+  add_blocks(model, precision, static_cast<double>(tokens), sequence_length, work);
+  add_head(model, precision, static_cast<double>(tokens), work);
+  return work;
+}
+
+std::vector<LayerWork> pass_work(const Gpt2& model, const LoraConfig& lora, const dist::UpdatePlan& update,
+                                 std::size_t pass, std::span<const PrecisionMap> maps, std::int64_t tokens,
+                                 std::int64_t sequence_length) {
+  const dist::PassPlan& plan = update.passes.at(pass);
+  if (!plan.trains) {
+    std::vector<LayerWork> work;
+    add_blocks(model, maps[plan.map], static_cast<double>(tokens), sequence_length, work);
+    drop_backward(work);
+    return work;
+  }
+  std::vector<LayerWork> work = layer_work(model, lora, maps[plan.map], tokens, sequence_length);
+  if (plan.loss.distillation == 0.0) return work;
+  std::vector<LayerWork> heads;
+  for (const std::uint32_t teacher : plan.teachers)
+    add_head(model, maps[update.passes.at(teacher).map], static_cast<double>(tokens), heads);
+  drop_backward(heads);
+  work.insert(work.end(), heads.begin(), heads.end());
   return work;
 }
 

@@ -1,10 +1,13 @@
 // The model as the numbers that reports and accounting want.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "dist/control/step_plan.h"
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
 #include "src/report/final_report.h"
@@ -22,6 +25,12 @@ std::string width_memory(const Gpt2& model, int ranks);
 // nothing.
 std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, const PrecisionMap& precision,
                                   std::int64_t tokens, std::int64_t sequence_length);
+
+// Those of one of an update's passes. One that only teaches has no backward, and its output projection is worked out in
+// the passes that learn from it, once in each. maps: the step's.
+std::vector<LayerWork> pass_work(const Gpt2& model, const LoraConfig& lora, const dist::UpdatePlan& update,
+                                 std::size_t pass, std::span<const PrecisionMap> maps, std::int64_t tokens,
+                                 std::int64_t sequence_length);
 
 // Bit operations of training on as many tokens with nothing quantized.
 double bitops_at_full(const Gpt2& model, const LoraConfig& lora, std::int64_t tokens, std::int64_t sequence_length);

@@ -12,8 +12,6 @@
 #include "dist/grad/recycling_memory.h"
 #include "kernels/common/error.h"
 #include "kernels/common/trace_range.h"
-#include "src/quant/torch_errors.h"
-#include "src/quant/torch_parallel.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
@@ -56,16 +54,20 @@ std::int64_t most_of(std::int64_t value, dist::Communicator& comm) {
   return most[0];
 }
 
-// What run() does not carry out must not be asked of it.
-void check_executable(const dist::StepPlan& plan, std::size_t maps) {
-  dist::check(plan);
-  QAT_CHECK(maps == plan.maps.size(), "a precision map for each of the plan's");
-  for (const dist::UpdatePlan& update : plan.updates)
-    for (const dist::PassPlan& pass : update.passes) {
-      QAT_CHECK(pass.trains, "a pass that does not train: this build has no teachers");
-      QAT_CHECK(pass.teachers.empty() && pass.loss.distillation == 0.0 && pass.loss.temperature == 1.0,
-                "a pass that is taught: this build has no distillation");
-    }
+// The losses that a pass has, in the order in which they are kept.
+std::vector<double PassLosses::*> loss_parts(const dist::PassPlan& pass) {
+  std::vector<double PassLosses::*> parts;
+  if (pass.trains) parts.push_back(&PassLosses::cross_entropy);
+  if (pass.loss.distillation > 0.0) parts.push_back(&PassLosses::distillation);
+  if (!pass.feature_layers.empty()) parts.push_back(&PassLosses::features);
+  return parts;
+}
+
+double weighted(const dist::LossWeights& weights, const PassLosses& losses) {
+  double sum = weights.cross_entropy * losses.cross_entropy;
+  if (weights.distillation > 0.0) sum += weights.distillation * losses.distillation;
+  if (weights.features > 0.0) sum += weights.features * losses.features;
+  return sum;
 }
 
 }  // namespace
@@ -116,147 +118,13 @@ void StepRunner::set_micro_batch_size(std::int64_t sequences) {
 
 bool StepRunner::take_refused() { return most_of(optimizer_.take_refused(exec_of(model_)) ? 1 : 0, comm_) != 0; }
 
-void StepRunner::attempt(Step& step, const std::function<void()>& part) const {
-  if (step.out_of_memory) return;
-  try {
-    part();
-  } catch (const std::exception& error) {
-    if (options_.train.on_out_of_memory == OnOutOfMemory::kStop || !is_out_of_memory(error)) throw;
-    step.out_of_memory = true;
-  }
-}
-
-std::uint64_t StepRunner::first_sample(const dist::StepPlan& plan, std::int64_t micro_batch) const {
-  return plan.first_sample + static_cast<std::uint64_t>(micro_batch * options_.train.micro_batch_size);
-}
-
-bool StepRunner::stops(Step& step) {
-  if (step.update > 0) return false;
-  if (++step.unasked < pace_.units()) return false;
-  timer_.pause();
-  step.stop = step.poll.ask(pace_, step.unasked);
-  timer_.resume();
-  step.unasked = 0;
-  return step.stop != 0;
-}
-
-LossAndGradients StepRunner::forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch,
-                                              const Batch& batch, GradientSink* sink) {
-  const ForwardContext context{.precision = &pass.precision,
-                               .training = true,
-                               .stochastic_gradients = options_.stochastic_gradients,
-                               .weight_cache = &weight_cache_,
-                               .gradient_sink = sink,
-                               .seed = options_.seed,
-                               .step = step.plan.step,
-                               .micro_batch = static_cast<std::uint64_t>(micro_batch),
-                               .pass = pass.number};
-  // The valid targets of the global batch; the sum over its micro-batches is divided by their number later. Without
-  // masked targets this is a micro-batch's own number of them, exactly.
-  const auto valid = static_cast<double>(sampler_.valid_targets(options_.train.batch_size));
-  const LossScale scale{.tokens = valid / static_cast<double>(micro_batches_), .weight = pass.plan.loss.cross_entropy};
-  return model_.loss_and_gradients({.tokens = batch.inputs}, batch.targets, context, scale);
-}
-
-PassGradients StepRunner::next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch) {
-  PassGradients::Hook hook;
-  if (gradient_hook_)
-    hook = [this, at = static_cast<std::int64_t>(step.plan.step), micro_batch](int id, const at::Tensor& gradient) {
-      gradient_hook_(at, micro_batch, id, gradient);
-    };
-  return {model_.parameters(), syncs_, step.used[pass.plan.map], std::move(hook)};
-}
-
-void StepRunner::join(const LossAndGradients& pass, PassGradients& gradients, Step& step) {
-  gradients.finish(pass.gradients.parameters, step.produced);
-  comm_.beat();
-  step.losses.push_back(pass.loss);
-}
-
-Batch StepRunner::batch_or_zeros(Step& step, const std::function<Batch()>& read) const {
-  try {
-    return read();
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kData) throw;
-    const std::lock_guard lock(step.reading);
-    if (!step.unreadable) step.unreadable = error;
-  }
-  const at::Tensor zeros = at::zeros({options_.train.micro_batch_size, options_.sequence_length},
-                                     at::TensorOptions().dtype(at::kLong).device(model_.mode().device));
-  return {zeros, zeros};
-}
-
-void StepRunner::run_in_turn(Step& step, const Pass& pass) {
-  const std::int64_t first = comm_.rank() * local_micro_batches_;
-  for (std::int64_t i = first; i < first + local_micro_batches_; ++i) {
-    const bool last = i + 1 == first + local_micro_batches_;
-    attempt(step, [&] {
-      PassGradients gradients =
-          next_gradients(step, pass, i);  // one pass may leave its gradients where they are wanted
-      const Batch batch = batch_or_zeros(step, [&] { return loader_->take(first_sample(step.plan, i)); });
-      join(forward_backward(step, pass, i, batch, &gradients), gradients, step);
-      const auto next_step = static_cast<std::uint64_t>(pass.ends_step ? options_.train.batch_size : 0);
-      loader_->prefetch(last ? first_sample(step.plan, first) + next_step : first_sample(step.plan, i + 1));
-    });
-    const bool ends_turn = last || (i + 1 - first) % most_threads_ == 0;
-    if (ends_turn && !(last && pass.ends_update) && stops(step)) return;
-  }
-}
-
-void StepRunner::run_round(Step& step, const Pass& pass, std::int64_t first, std::int64_t count) {
-  std::vector<LossAndGradients> round(static_cast<std::size_t>(count));
-  run_torch_parallel(count, options_.threads, [&](std::int64_t i) {
-    const Batch batch = batch_or_zeros(step, [&] {
-      return sample_batch(sampler_, first_sample(step.plan, first + i), options_.train.micro_batch_size,
-                          options_.sequence_length, model_.mode().device);
-    });
-    round[static_cast<std::size_t>(i)] = forward_backward(step, pass, first + i, batch, /*sink=*/nullptr);
-  });
-  for (std::int64_t i = 0; i < count; ++i) {
-    PassGradients gradients = next_gradients(step, pass, first + i);
-    join(round[static_cast<std::size_t>(i)], gradients, step);
-  }
-}
-
-void StepRunner::run_side_by_side(Step& step, const Pass& pass) {
-  const std::int64_t first = comm_.rank() * local_micro_batches_;
-  // Rounds of as many micro-batches as there are threads; gradients join the sum in order, so threads change no bit.
-  // Ranks may have unequally many threads, and ask at the same places all the same.
-  for (std::int64_t turn = 0; turn < local_micro_batches_; turn += most_threads_) {
-    const std::int64_t end = std::min(turn + most_threads_, local_micro_batches_);
-    for (std::int64_t begin = turn; begin < end; begin += options_.threads)
-      attempt(step,
-              [&] { run_round(step, pass, first + begin, std::min<std::int64_t>(options_.threads, end - begin)); });
-    if (!(end == local_micro_batches_ && pass.ends_update) && stops(step)) return;
-  }
-}
-
-void StepRunner::run_passes(Step& step) {
-  const std::vector<dist::UpdatePlan>& updates = step.plan.updates;
-  const std::vector<dist::PassPlan>& passes = update_of(step).passes;
-  std::uint64_t number = 0;
-  for (std::size_t before = 0; before < step.update; ++before) number += updates[before].passes.size();
-  for (std::size_t i = 0; i < passes.size() && step.stop == 0; ++i) {
-    const bool ends_update = i + 1 == passes.size();
-    const Pass pass{.plan = passes[i],
-                    .precision = step.maps[passes[i].map],
-                    .number = number + i,
-                    .ends_update = ends_update,
-                    .ends_step = ends_update && step.update + 1 == updates.size()};
-    // The weights have changed since the last update; at another width they are made ready anew, in the same memory.
-    if (i == 0 || passes[i].map != passes[i - 1].map) {
-      weight_cache_.clear();
-      model_.parameters().gather(step.used[passes[i].map], comm_);
-    }
-    options_.threads == 1 ? run_in_turn(step, pass) : run_side_by_side(step, pass);
-  }
-}
-
 void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, UpdateOutcome& update,
                                StepOutcome& outcome) {
   const std::vector<dist::PassPlan>& passes = update_of(step).passes;
   const auto of_pass = static_cast<std::size_t>(local_micro_batches_);
-  std::vector<double> mine(passes.size() * of_pass);
+  std::size_t count = 0;
+  for (const dist::PassPlan& pass : passes) count += loss_parts(pass).size() * of_pass;
+  std::vector<double> mine(count);
   if (!step.out_of_memory) std::copy_n(losses.const_data_ptr<double>(), losses.numel(), mine.begin());
   const bool refused = optimizer_.take_refused(exec_of(model_));
   const auto flag = [](bool value) { return value ? 1.0 : 0.0; };
@@ -266,13 +134,18 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, Updat
   mine.insert(mine.end(), words.begin(), words.end());
   std::vector<double> all(mine.size() * static_cast<std::size_t>(comm_.size()));
   comm_.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
-  update.losses.assign(passes.size(), 0.0);
+  update.losses.assign(passes.size(), {});
   outcome.own_seconds.resize(static_cast<std::size_t>(comm_.size()));
   double stop = 0.0, unreadable = 0.0;
   for (std::size_t begin = 0; begin < all.size(); begin += mine.size()) {
     const std::span<const double> of_rank(all.data() + begin, mine.size());
     const std::span<const double> said = of_rank.last(words.size());
-    for (std::size_t i = 0; i < passes.size() * of_pass; ++i) update.losses[i / of_pass] += of_rank[i];
+    const double* next = of_rank.data();
+    for (std::size_t i = 0; i < passes.size(); ++i) {
+      const auto parts = loss_parts(passes[i]);
+      for (std::size_t m = 0; m < of_pass; ++m)
+        for (double PassLosses::*part : parts) update.losses[i].*part += *next++;
+    }
     unreadable = std::max(unreadable, said[0]);
     const std::size_t rank = begin / mine.size();
     if (said[1] != 0.0) outcome.out_of_memory.push_back(static_cast<int>(rank));
@@ -284,18 +157,27 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, Updat
     dist::on_every_rank(comm_, "training tokens", [&] {
       if (step.unreadable) throw Error(*step.unreadable);
     });
+  double cross_entropies = 0.0;
+  int training = 0;
+  bool taught = false;
   for (std::size_t i = 0; i < passes.size(); ++i) {
-    update.losses[i] /= static_cast<double>(micro_batches_);
-    const double weighted = passes[i].loss.cross_entropy * update.losses[i];
-    update.loss = i == 0 ? weighted : update.loss + weighted;
+    if (!passes[i].trains) continue;
+    PassLosses& losses = update.losses[i];
+    for (double PassLosses::*part : loss_parts(passes[i])) losses.*part /= static_cast<double>(micro_batches_);
+    const double own = weighted(passes[i].loss, losses);
+    update.loss = training == 0 ? own : update.loss + own;
+    cross_entropies += losses.cross_entropy;
+    taught = taught || !passes[i].teachers.empty();
+    ++training;
   }
+  update.judged = taught ? cross_entropies / training : update.loss;
   outcome.stop = std::max(outcome.stop, static_cast<int>(stop));
 }
 
 void StepRunner::start_exchange(const Step& step, bool with_passes) {
   for (std::size_t g = 0; g < syncs_.size(); ++g) {
     std::int64_t passes = 0;
-    for (const dist::PassPlan& pass : update_of(step).passes) passes += step.used[pass.map][g] ? 1 : 0;
+    for (const dist::PassPlan& pass : update_of(step).passes) passes += pass.trains && step.used[pass.map][g] ? 1 : 0;
     passes > 0 ? syncs_[g].start(with_passes ? passes * local_micro_batches_ : 0) : syncs_[g].rest();
   }
 }
@@ -303,7 +185,8 @@ void StepRunner::start_exchange(const Step& step, bool with_passes) {
 StepOutcome StepRunner::run(const dist::StepPlan& plan, std::span<const PrecisionMap> maps, dist::StopPoll& poll,
                             const SpikeTest& is_spike, const StepOutcome& so_far) {
   const TraceRange range("step");
-  check_executable(plan, maps.size());
+  dist::check(plan);
+  QAT_CHECK(maps.size() == plan.maps.size(), "a precision map for each of the plan's");
   if (most_threads_ == 0) most_threads_ = most_of(options_.threads, comm_);
   StepOutcome outcome = so_far;
   outcome.abandoned = false;
@@ -347,9 +230,13 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
   }
   agree_on_loss(step, losses, update, outcome);
   if (!outcome.out_of_memory.empty()) return false;
-  if (loss_hook_) update.loss = loss_hook_(static_cast<std::int64_t>(step.plan.step), update.loss);
+  if (loss_hook_) {
+    const double agreed = update.loss;
+    update.loss = loss_hook_(static_cast<std::int64_t>(step.plan.step), agreed);
+    if (update.judged == agreed) update.judged = update.loss;
+  }
   // Both numbers have the same bits on every rank, so every rank takes the same branch.
-  update.spike = is_spike && std::isfinite(update.loss) && is_spike(update_of(step), update.loss);
+  update.spike = is_spike && std::isfinite(update.judged) && is_spike(update_of(step), update.judged);
   update.skipped = update.spike || !std::isfinite(update.loss) || !std::isfinite(update.grad_norm);
   if (!update.skipped) apply(step, gradient, update);
   outcome.add(std::move(update));

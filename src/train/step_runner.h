@@ -37,11 +37,20 @@
 
 namespace qat {
 
+// Means over the global batch, without weights; of a pass that only teaches, zeros.
+struct PassLosses {
+  double cross_entropy = 0.0;
+  double distillation = 0.0;  // zero for a pass that learns nothing of its kind
+  double features = 0.0;
+};
+
 // The same on every rank, as is what follows.
 struct UpdateOutcome {
-  double loss = 0.0;           // mean over the global batch, before the update; of several passes, by their weights
-  std::vector<double> losses;  // of each pass, without its weight
-  double grad_norm = 0.0;      // of that loss, before clipping
+  double loss = 0.0;               // mean over the global batch, before the update: all passes', by their weights
+  double judged = 0.0;             // what says how good the parameters are: the loss, or with teachers the mean of the
+                                   // passes' cross-entropies
+  std::vector<PassLosses> losses;  // of each pass
+  double grad_norm = 0.0;          // of that loss, before clipping
   bool clipped = false;
   bool skipped = false;  // loss or gradient was not finite, or a spike: no parameter changed
   bool spike = false;    // why it was skipped: the loss stood out
@@ -112,6 +121,11 @@ class StepRunner {
   static std::int64_t padding(int ranks) { return kNormBlock * ranks; }
 
  private:
+  // What a pass leaves to later ones of its update.
+  struct PassTeaching {
+    TeacherHead head;
+    std::vector<Teaching> of_micro_batch;  // this rank's
+  };
   // What all micro-batches of an update share.
   struct Step {
     const dist::StepPlan& plan;
@@ -119,22 +133,24 @@ class StepRunner {
     std::span<const PrecisionMap> maps;
     std::span<const std::vector<bool>> used;  // by map, the model's groups
     dist::StopPoll& poll;
-    std::vector<bool> produced;         // gradients, by trainable tensor
-    std::vector<at::Tensor> losses;     // of the passes in turn, each in order of micro-batches
-    int stop = 0;                       // the poll's answer on the way
-    bool out_of_memory = false;         // of this rank; it goes through the rest of the step without working
-    std::int64_t unasked = 0;           // turns since the poll was asked
-    std::mutex reading{};               // guards what follows
-    std::optional<Error> unreadable{};  // why tokens of this rank could not be read
+    std::vector<bool> produced;          // gradients, by trainable tensor
+    std::vector<at::Tensor> losses;      // of the passes in turn, each in order of micro-batches, of each its parts
+    std::vector<PassTeaching> taught{};  // by pass; what nobody learns from any more is gone
+    int stop = 0;                        // the poll's answer on the way
+    bool out_of_memory = false;          // of this rank; it goes through the rest of the step without working
+    std::int64_t unasked = 0;            // turns since the poll was asked
+    std::mutex reading{};                // guards what follows
+    std::optional<Error> unreadable{};   // why tokens of this rank could not be read
   };
   const dist::UpdatePlan& update_of(const Step& step) const { return step.plan.updates[step.update]; }
   // One pass over all of this rank's micro-batches.
   struct Pass {
     const dist::PassPlan& plan;
     const PrecisionMap& precision;
-    std::uint64_t number;  // in the step
-    bool ends_update;      // the update has no more passes
-    bool ends_step;        // nor has the step
+    std::uint64_t number;    // in the step
+    PassTeaching* teaching;  // what it leaves; null: nobody learns from it
+    bool ends_update;        // the update has no more passes
+    bool ends_step;          // nor has the step
   };
   // Number of the first sample of a micro-batch in the run.
   std::uint64_t first_sample(const dist::StepPlan& plan, std::int64_t micro_batch) const;
@@ -143,13 +159,26 @@ class StepRunner {
   Batch batch_or_zeros(Step& step, const std::function<Batch()>& read) const;
   // Runs a part of this rank's step; notes what the memory does not suffice for, where that is to be tried again.
   void attempt(Step& step, const std::function<void()>& part) const;
+  ForwardContext context_of(const Step& step, const Pass& pass, std::int64_t micro_batch, GradientSink* sink);
+  // Number of a micro-batch among this rank's.
+  std::size_t local(std::int64_t micro_batch) const {
+    return static_cast<std::size_t>(micro_batch - comm_.rank() * local_micro_batches_);
+  }
+  // What a pass learns beside its targets.
+  static Lesson lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch);
   // sink: where gradients may be left, or null.
   LossAndGradients forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch, const Batch& batch,
                                     GradientSink* sink);
+  // A micro-batch of a pass that only teaches.
+  void teach(const Step& step, const Pass& pass, std::int64_t micro_batch, const Batch& batch);
   // The sink of the pass that joins the step next.
   PassGradients next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch);
   // Adds a pass to the step.
   void join(const LossAndGradients& pass, PassGradients& gradients, Step& step);
+  // Makes room for what the pass leaves to others, if any learn from it.
+  PassTeaching* prepare_teaching(Step& step, std::size_t pass);
+  // Drops what nobody learns from after this pass.
+  static void drop_taught(Step& step, const dist::UpdatePlan& update, std::size_t pass);
   // Of the groups that the update uses; the others rest. Without passes this rank's part of the sums is zero.
   void start_exchange(const Step& step, bool with_passes);
   // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.

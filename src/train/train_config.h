@@ -29,15 +29,17 @@ struct EnumNames<Accumulate> {
 };
 
 // What a step is made of (src/train/recipe.h).
-enum class Recipe : unsigned char { kCpt, kSpnet, kPerMap };
+enum class Recipe : unsigned char { kCpt, kSpnet, kPerMap, kSp, kInstantnet };
 template <>
 struct EnumNames<Recipe> {
-  static constexpr std::array names{"cpt", "spnet", "per_map"};
+  static constexpr std::array names{"cpt", "spnet", "per_map", "sp", "instantnet"};
 };
 
 struct TrainConfig {
   Recipe recipe = Recipe::kCpt;       // cpt: a step has the schedule's width; spnet: all of quant.widths, whose losses
-                                      // are one update; per_map: an update for each of them
+                                      // are one update; per_map: an update for each of them; sp: some of them, drawn
+                                      // at random, one update; instantnet: as spnet, from the widest down
+  int students = 2;                   // sp: widths below 32 that a step trains
   std::int64_t steps = 1000;          // steps; each has a batch, and but for per_map one update
   std::int64_t batch_size = 32;       // sequences a step, over all ranks
   std::int64_t micro_batch_size = 4;  // sequences a forward/backward pass; batch_size / (micro_batch_size * ranks)

@@ -59,6 +59,7 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
                   calibrator_options(options, parts.board)),
       losses_(options.train.spike_window),
       stragglers_(parts.comm.size(), options.watchdog.straggler_window) {
+  options_.model = parts.model.config();
   state_.seed = options.run.seed;
   identify_state();
   runner_.set_before_update([this] {

@@ -11,8 +11,8 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
   const std::int64_t tokens = options_.train.batch_size * options_.data.sequence_length;
   double bitops = 0.0;
   for (const dist::UpdatePlan& update : plan.updates)
-    for (const dist::PassPlan& pass : update.passes) {
-      const auto work = layer_work(parts_.model, parts_.lora, maps[pass.map], tokens, options_.data.sequence_length);
+    for (std::size_t pass = 0; pass < update.passes.size(); ++pass) {
+      const auto work = pass_work(parts_.model, parts_.lora, update, pass, maps, tokens, options_.data.sequence_length);
       bitops_.add(work);
       bitops += step_bitops(work).total();
     }
@@ -42,7 +42,7 @@ void Trainer::warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outco
     if (!update.skipped) continue;
     const int bits = dist::widths_of(plan, plan.updates[i]).weight_bits;
     const std::string what =
-        update.spike ? fmt::format("loss {:.4f} stands out from what the run has had at {} bits", update.loss, bits)
+        update.spike ? fmt::format("loss {:.4f} stands out from what the run has had at {} bits", update.judged, bits)
                      : fmt::format("loss {} and gradient norm {} are not both finite", update.loss, update.grad_norm);
     if (outcome.skipped && i == 0)
       parts_.log.warning(fmt::format("step {}: {}; all ranks skip the update ({} in a row, train.max_skips {})",
@@ -56,13 +56,13 @@ void Trainer::warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outco
 // What the loss says about the parameters it was computed with, those before this step.
 void Trainer::judge(const dist::StepPlan& plan, const StepOutcome& outcome) {
   const auto bits = [&](std::size_t update) { return dist::widths_of(plan, plan.updates[update]).weight_bits; };
-  const bool plausible = losses_.is_plausible(bits(0), outcome.updates[0].loss, parts_.model.config().vocab_size);
+  const bool plausible = losses_.is_plausible(bits(0), outcome.updates[0].judged, parts_.model.config().vocab_size);
   if (plausible) {
     keeper_.note_plausible(applied_.step);
     if (outcome.skipped) skip_plausible_ = true;
   }
   for (std::size_t i = 0; i < outcome.updates.size(); ++i)
-    if (!outcome.updates[i].skipped) losses_.add(bits(i), outcome.updates[i].loss);
+    if (!outcome.updates[i].skipped) losses_.add(bits(i), outcome.updates[i].judged);
 }
 
 bool Trainer::is_spike(const dist::StepPlan& plan, const dist::UpdatePlan& update, double loss) const {
@@ -77,8 +77,14 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
   const bool last = state_.step == options_.train.steps;
   std::vector<PassMetrics> passes;
   for (std::size_t i = 0; i < plan.updates.size(); ++i)
-    for (std::size_t j = 0; j < plan.updates[i].passes.size(); ++j)
-      passes.push_back({plan.maps[plan.updates[i].passes[j].map].weight_bits, outcome.updates[i].losses[j]});
+    for (std::size_t j = 0; j < plan.updates[i].passes.size(); ++j) {
+      const dist::PassPlan& pass = plan.updates[i].passes[j];
+      const PassLosses& losses = outcome.updates[i].losses[j];
+      PassMetrics& line = passes.emplace_back(PassMetrics{.weight_bits = plan.maps[pass.map].weight_bits});
+      if (pass.trains) line.loss = losses.cross_entropy;
+      if (pass.loss.distillation > 0.0) line.distillation = losses.distillation;
+      if (!pass.feature_layers.empty()) line.features = losses.features;
+    }
   if (passes.size() == 1) passes.clear();  // the step's own
   if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
     record([&] {

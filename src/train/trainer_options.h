@@ -7,9 +7,11 @@
 #include "src/checkpoint/checkpoint_config.h"
 #include "src/data/data_config.h"
 #include "src/eval/eval_config.h"
+#include "src/model/gpt2_config.h"
 #include "src/optim/optim_config.h"
 #include "src/quant/quant_config.h"
 #include "src/schedule/schedule_config.h"
+#include "src/train/distill_config.h"
 #include "src/train/train_config.h"
 #include "src/train/watchdog_config.h"
 
@@ -18,6 +20,7 @@ namespace qat {
 struct TrainerOptions {
   RunSection run;
   TrainConfig train;
+  DistillConfig distill;
   QuantConfig quant;
   PrecisionScheduleConfig precision;
   LrScheduleConfig lr;
@@ -28,6 +31,7 @@ struct TrainerOptions {
   WatchdogConfig watchdog;
   std::string config_json;        // the effective configuration, kept in checkpoints
   std::uint64_t config_hash = 0;  // of it; equal on all ranks
+  Gpt2Config model;               // what recipes ask about, blocks and dropout; the trainer takes its model's
   int threads = 1;                // CPU threads of this rank
   bool strict = false;            // resume from no older checkpoint than the one meant
 };

@@ -21,10 +21,11 @@ StepPlan example() {
   StepPlan plan{.step = 7, .config_hash = 0xFEDCBA9876543210, .first_sample = 1U << 31U};
   plan.maps = {{2, 8, 6}, {32, 32, 32}, {18, 9, 8}};
   plan.updates.push_back({.passes = {{.map = 2}}, .learning_rate = 1e-3F});
-  plan.updates.push_back({.passes = {{.map = 1, .trains = false},
-                                     {.map = 0, .loss = {0.25, 0.75, 4.0}, .teachers = {0}},
-                                     {.map = 2, .loss = {0.0, 1.0, 1.0}, .teachers = {0, 1}}},
-                          .learning_rate = 0.0F});
+  plan.updates.push_back(
+      {.passes = {{.map = 1, .trains = false},
+                  {.map = 0, .loss = {0.25, 0.75, 4.0}, .teachers = {0}},
+                  {.map = 2, .loss = {0.0, 1.0, 1.0, 1e-7}, .teachers = {0, 1}, .feature_layers = {3, 0}}},
+       .learning_rate = 0.0F});
   plan.checkpoint_after = true;
   return plan;
 }

@@ -69,7 +69,7 @@ TEST(LoadRunConfig, AKeyOfAnotherSectionIsSuggestedWithItsWholePath) {
               HasSubstr("did you mean \"precision.warmup_steps\" or \"lr.warmup_steps\"?"));
   EXPECT_THAT(error_of(R"({"train": {"bit_widths": [8]}})"), HasSubstr("did you mean \"quant.widths\""));
   EXPECT_THAT(error_of(R"({"train.steps": 5})"), HasSubstr(R"(write it as "train": {"steps": ...})"));
-  EXPECT_THAT(error_of(R"({"eval": {"temperature": 5}})"), HasSubstr("known here: every, at_start, bits, max_tokens"));
+  EXPECT_THAT(error_of(R"({"eval": {"unheard_of": 5}})"), HasSubstr("known here: every, at_start, bits, max_tokens"));
   EXPECT_THAT(error_of(R"({"quant": {"overrides": [{"layers": "*", "weight_bit": 4}]}})"),
               HasSubstr("quant.overrides[0].weight_bit: unknown key; did you mean \"weight_bits\"?"));
 }

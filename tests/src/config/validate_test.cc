@@ -63,7 +63,15 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"precision.grad_min_bits=9"}, "precision.grad_min_bits = 9: must be 2..8 or 32"},
         Refused{{"train.recipe=spnet", "precision.grad_kind=scheduled"},
                 "precision.grad_kind = \"scheduled\": must be \"constant\" for train.recipe \"spnet\""},
-        Refused{{"train.recipe=sp"}, "train.recipe = \"sp\": must be one of cpt, spnet, per_map"},
+        Refused{{"train.recipe=sdq"}, "train.recipe = \"sdq\": must be one of cpt, spnet, per_map, sp, instantnet"},
+        Refused{{"train.recipe=sp", "quant.widths=[4,8,32]", "train.students=3"},
+                "train.students = 3: must not exceed the 2 widths below 32 in quant.widths"},
+        Refused{{"distill.teacher=wider"},
+                "distill.teacher = \"wider\": must not be \"wider\" with train.recipe \"cpt\""},
+        Refused{{"distill.feature_layers=[13]", "distill.teacher=full", "distill.features=1"},
+                "distill.feature_layers[0] = 13: must be at most model.n_layer = 12"},
+        Refused{{"train.recipe=sp", "distill.weight=0", "distill.cross_entropy=0"},
+                "distill.weight = 0.0: must not be 0 beside distill.cross_entropy and distill.features of 0"},
         Refused{{"lr.warmup_steps=1001"}, "lr.warmup_steps = 1001: must not exceed train.steps"},
         Refused{{"lr.min_ratio=1.5"}, "lr.min_ratio = 1.5: must be a number from 0 to 1"},
         Refused{{"optim.beta2=1"}, "optim.beta2 = 1: must be a number of at least 0 and below 1"},
@@ -151,7 +159,7 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
   EXPECT_THAT(warning({"precision.kind=constant", "precision.cycles=3"}),
               HasSubstr("precision.cycles = 3: has no effect"));
   EXPECT_THAT(warning({"train.recipe=spnet", "precision.kind=constant"}),
-              HasSubstr("precision.kind = \"constant\": has no effect: every step trains all of quant.widths"));
+              HasSubstr("precision.kind = \"constant\": has no effect: the recipe takes its widths from quant.widths"));
   EXPECT_THAT(warning({"train.recipe=spnet", "train.steps=999"}), IsEmpty());
   EXPECT_THAT(warning({"precision.list=[4]"}), HasSubstr("precision.list = [4]: has no effect"));
   EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));

@@ -4,6 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <set>
+#include <string>
+
 #include "src/schedule/lr_schedule.h"
 
 namespace qat {
@@ -119,9 +123,99 @@ TEST(Coordinator, PerMapIsAnUpdateAtEveryWidth) {
   EXPECT_NO_THROW(dist::check(plan));
 }
 
+// Passes as text: "4<32 d0.5": at 4 bits, taught by the pass at 32, distillation's weight; "(32)" only teaches.
+std::string text_of(const dist::StepPlan& plan, const dist::UpdatePlan& update) {
+  std::string text;
+  for (const dist::PassPlan& pass : update.passes) {
+    const std::string bits = std::to_string(plan.maps[pass.map].weight_bits);
+    text += (text.empty() ? "" : " ") + (pass.trains ? bits : "(" + bits + ")");
+    for (std::size_t i = 0; i < pass.teachers.size(); ++i)
+      text += (i == 0 ? "<" : ",") + std::to_string(plan.maps[update.passes[pass.teachers[i]].map].weight_bits);
+  }
+  return text;
+}
+
+TEST(Coordinator, SpTrainsEveryWidthOnceInARoundAndNoneTwiceInAStep) {
+  TrainerOptions o = options();
+  o.train.recipe = Recipe::kSp;
+  o.train.steps = 400;
+  o.quant.widths = {2, 3, 4, 5, 8, 32};
+  o.train.students = 2;
+  o.distill.temperature = 3.0, o.distill.cross_entropy = 0.25;
+  std::map<int, int> times;
+  std::set<std::string> kinds;
+  for (std::int64_t step = 0; step < 300; step += 3) {
+    std::set<int> round;
+    for (std::int64_t i = step; i < step + 3; ++i) {
+      const dist::StepPlan plan = Coordinator(o, 100).plan(at(i));
+      EXPECT_NO_THROW(dist::check(plan));
+      ASSERT_EQ(plan.updates.size(), 1U);
+      const auto& passes = plan.updates[0].passes;
+      ASSERT_EQ(passes.size(), 3U);
+      EXPECT_FALSE(passes[0].trains);
+      EXPECT_EQ(plan.maps[passes[0].map].weight_bits, 32);
+      EXPECT_GT(plan.maps[passes[1].map].weight_bits, plan.maps[passes[2].map].weight_bits);
+      for (std::size_t p : {1U, 2U}) {
+        EXPECT_EQ(passes[p].loss, (dist::LossWeights{0.125, 0.5, 3.0, 0.0}));
+        round.insert(plan.maps[passes[p].map].weight_bits);
+        ++times[plan.maps[passes[p].map].weight_bits];
+      }
+      kinds.insert(text_of(plan, plan.updates[0]));
+    }
+    EXPECT_EQ(round.size(), 5U) << "all widths in three steps, from " << step;
+  }
+  for (const auto& [bits, count] : times) EXPECT_NEAR(count, 120, 30) << bits;
+  EXPECT_EQ(kinds.size(), 10U) << "every pair";
+  o.run.seed = 2;
+  EXPECT_NE(Coordinator(o, 100).plan(at(0)).maps, Coordinator(options(), 100).plan(at(0)).maps);
+}
+
+TEST(Coordinator, AWidthLearnsFromWiderOnesOfItsStepThatHaveNoDropout) {
+  TrainerOptions o = options();
+  o.train.recipe = Recipe::kInstantnet;
+  const auto plan = [&] { return Coordinator(o, 100).plan(at(6)); };
+  const auto text = [&] { return text_of(plan(), plan().updates[0]); };
+  o.quant.widths = {2, 8, 4};
+  EXPECT_EQ(text(), "(32) 8<32 4<32,8 2<32,8,4");
+  o.quant.widths = {2, 32, 8};
+  EXPECT_EQ(text(), "32 8<32 2<32,8") << "what trains without dropout teaches as well";
+  EXPECT_EQ(plan().updates[0].passes[0].loss, (dist::LossWeights{1.0 / 3, 0.0, 1.0, 0.0}));
+  o.model.attn_dropout = 0.1;
+  EXPECT_EQ(text(), "32 (32) 8<32 (8) 2<32,8");
+  EXPECT_NO_THROW(dist::check(plan()));
+  o.distill.start_step = 7;
+  EXPECT_EQ(text(), "32 8 2");
+  EXPECT_EQ(plan().updates[0].passes[1].loss, (dist::LossWeights{1.0 / 3, 0.0, 1.0, 0.0}));
+}
+
+TEST(Coordinator, EveryRecipeCanHaveATeacherAtFullWidth) {
+  TrainerOptions o = options();
+  o.distill.teacher = TeacherChoice::kFull;
+  o.distill.features = 0.5, o.distill.feature_layers = {3, 1};
+  const auto texts = [&] {
+    const dist::StepPlan plan = Coordinator(o, 100).plan(at(6));
+    EXPECT_NO_THROW(dist::check(plan));
+    std::string all;
+    for (const dist::UpdatePlan& update : plan.updates) all += text_of(plan, update) + ";";
+    return all;
+  };
+  o.train.recipe = Recipe::kSpnet;
+  EXPECT_EQ(texts(), "(32) 4<32 8<32 32;");
+  o.train.recipe = Recipe::kPerMap;
+  EXPECT_EQ(texts(), "(32) 4<32;(32) 8<32;32;");
+  std::set<std::uint32_t> layers;
+  for (std::int64_t step = 0; step < 10; ++step)
+    for (const dist::UpdatePlan& update : Coordinator(o, 100).plan(at(step)).updates)
+      for (const dist::PassPlan& pass : update.passes)
+        layers.insert(pass.feature_layers.begin(), pass.feature_layers.end());
+  EXPECT_EQ(layers, (std::set<std::uint32_t>{1, 3}));
+  o.distill.feature_pick = FeaturePick::kAll;
+  EXPECT_THAT(Coordinator(o, 100).plan(at(6)).updates[0].passes[1].feature_layers, ElementsAre(3U, 1U));
+}
+
 // Whatever was planned before, and wherever the process took the run up.
 TEST(Coordinator, AResumedRunPlansAsTheUninterruptedOne) {
-  for (const Recipe recipe : {Recipe::kCpt, Recipe::kSpnet, Recipe::kPerMap}) {
+  for (const Recipe recipe : {Recipe::kCpt, Recipe::kSpnet, Recipe::kPerMap, Recipe::kSp, Recipe::kInstantnet}) {
     TrainerOptions o = options();
     o.train.recipe = recipe;
     const Coordinator whole(o, 100), resumed(o, 100, at(6));

@@ -1,0 +1,199 @@
+// The model from its last hidden states on: output projection, losses, what it teaches and learns.
+#include <torch/torch.h>
+
+#include <utility>
+
+#include "kernels/common/error.h"
+#include "kernels/common/trace_range.h"
+#include "kernels/loss/softmax_cross_entropy.h"
+#include "src/loss/lm_head_loss.h"
+#include "src/model/gpt2.h"
+#include "src/quant/gemm_path.h"
+
+// Shape suffixes: B sequences, T tokens, M of all sequences, d width, V vocabulary.
+
+namespace qat {
+namespace {
+
+constexpr std::int64_t kPlainHeadKey = -1;  // of the unquantized output projection in a WeightCache
+constexpr std::int64_t kCodedHeadKey = -2;  // of the one that takes chunks of tokens
+
+void leave(const StagePass& pass, Teaching& teaching) {
+  teaching.output = pass.output.detach().reshape({-1, pass.output.size(-1)});
+  for (auto& [number, state] : teaching.features) state = pass.features.at(number).detach();
+}
+
+// []; undefined without features to learn. Differentiable.
+at::Tensor feature_loss(const StagePass& pass, const Lesson& lesson, const at::Tensor& targets,
+                        const LossScale& scale) {
+  at::Tensor sum;
+  const at::Tensor counts = targets.reshape({-1, 1}).ne(kernels::kIgnoredTarget);
+  for (const auto& [number, of_teacher] : lesson.features) {
+    const at::Tensor& own = pass.features.at(number);
+    const at::Tensor difference = (own.to(at::kFloat) - of_teacher.to(at::kFloat)) * counts;
+    const at::Tensor one = difference.square().sum();
+    sum = sum.defined() ? sum + one : one;
+  }
+  if (!sum.defined()) return sum;
+  const auto elements = static_cast<double>(pass.output.size(-1)) * static_cast<double>(lesson.features.size());
+  return sum / (scale.divisor(targets.numel()) * elements);
+}
+
+}  // namespace
+
+bool Gpt2::head_on_codes(const PrecisionMap& precision) const {
+  if (!quantized_head_) return false;
+  const Device device = mode_.is_cuda() ? Device::kCuda : Device::kCpu;
+  const bool adapter = lora_.rank == 0 || lora_.quantize;
+  return choose_gemm_path(*quant_, precision.at(quantized_head_->spec().index), device) == GemmPath::kCodes &&
+         scales_by_row(*quant_) && adapter;
+}
+
+std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
+  const bool plain = !quantized_head_ || context.precision->at(quantized_head_->spec().index).is_full();
+  if (!plain && !head_on_codes(*context.precision)) return std::nullopt;
+  LmHead head{.linear = {}, .activation = BitWidth::full(), .weight = {store_.tensor(head_), head_}};
+  WeightCache::Key key{.linear = kPlainHeadKey};
+  std::function<PreparedLinear()> prepare = [&] { return plain_head(head.weight.tensor, mode_.dtype); };
+  if (!plain) {
+    const QuantLinear& linear = *quantized_head_;
+    const LayerPrecision& precision = context.precision->at(linear.spec().index);
+    head.activation = precision.activation;
+    if (const AdapterSlot* slot = linear.adapter(precision.weight.bits())) {
+      head.lora_a = {store_.tensor(slot->a), slot->a};
+      head.lora_b = {store_.tensor(slot->b), slot->b};
+    }
+    const bool backward = at::GradMode::is_enabled();
+    key = {.linear = kCodedHeadKey, .path = GemmPath::kCodes, .bits = precision.weight.bits(), .backward = backward};
+    prepare = [&head, &precision, backward, this] {
+      return coded_head({head.weight.tensor, head.lora_a.tensor, head.lora_b.tensor, lora_.alpha}, precision.weight,
+                        mode_.dtype, backward);
+    };
+  }
+  const auto shared = [&] { return std::make_shared<const PreparedLinear>(prepare()); };
+  head.linear = context.weight_cache == nullptr ? shared() : context.weight_cache->prepared(key, shared);
+  head.weight_has_other_uses = config_.tie_lm_head && stage_.embeds;
+  if (at::GradMode::is_enabled()) head.sink = context.gradient_sink;
+  return head;
+}
+
+at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
+  return quantized_head_ ? quantized_head_->forward(hidden, context)
+                         : at::linear(hidden, store_.tensor(head_).to(hidden.scalar_type()));
+}
+
+// All logits at once, through autograd.
+Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tensor& targets,
+                                         const ForwardContext& context, const LossScale& scale,
+                                         const Distillation& taught) const {
+  const at::Tensor x = rows.detach().requires_grad_(true);
+  const at::Tensor z = logits(x, context).to(at::kFloat);
+  // With teachers the logits have their gradient already.
+  at::Tensor result, gradient;
+  HeadResult out;
+  if (taught.is_off()) {
+    result = cross_entropy(z, targets, scale);
+    gradient = at::full_like(result, scale.weight);
+    out.loss = result.detach();
+  } else {
+    const double divisor = scale.divisor(targets.numel());
+    result = z;
+    gradient = z.detach().clone();
+    const RowLosses both = distill_rows(gradient, config_.vocab_size, targets, 0, taught, scale.weight, 1.0 / divisor);
+    out.loss = (both.cross_entropy / divisor).to(at::kFloat);
+    out.distillation = (both.distillation / divisor).to(at::kFloat);
+  }
+  std::vector<at::Tensor> wanted = {x};
+  std::vector<int> ids;
+  const int bits = context.precision->at(quantized_head_->spec().index).weight.bits();
+  const AdapterSlot* slot = quantized_head_->adapter(bits);
+  for (const int id : {head_, slot != nullptr ? slot->a : -1, slot != nullptr ? slot->b : -1})
+    if (id >= 0 && store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
+  const auto found = torch::autograd::grad({result}, wanted, {gradient}, /*retain_graph=*/false,
+                                           /*create_graph=*/false, /*allow_unused=*/true);
+  out.d_output = found[0];
+  for (std::size_t i = 0; i < ids.size(); ++i) out.parameters.emplace_back(ids[i], found[i + 1]);
+  return out;
+}
+
+Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
+                            const LossScale& scale, const Distillation& taught) const {
+  const TraceRange range("head");
+  const at::Tensor rows = output.detach().view({-1, config_.n_embd}), flat_targets = targets.reshape({-1});
+  const std::optional<LmHead> chunked = chunked_head(context);
+  if (!chunked) return head_by_operators(rows, flat_targets, context, scale, taught);
+  LossOfHidden found = lm_head_loss(rows, *chunked, flat_targets, scale, /*chunk_bytes=*/0, taught);
+  return {.loss = found.loss,
+          .distillation = found.distillation,
+          .d_output = found.hidden,
+          .parameters = {{head_, found.gradients.weight},
+                         {chunked->lora_a.id, found.gradients.lora_a},
+                         {chunked->lora_b.id, found.gradients.lora_b}}};
+}
+
+LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Tensor& targets,
+                                          const ForwardContext& context, const LossScale& scale, const Lesson& lesson,
+                                          Teaching* teaching) const {
+  QAT_CHECK(stage_.heads, "the last stage has the loss");
+  const at::AutoGradMode with_gradients(true);
+  HiddenStates wanted = lesson.features;
+  if (teaching != nullptr) wanted.insert(teaching->features.begin(), teaching->features.end());
+  const StagePass pass = [&] {
+    const TraceRange range("forward");
+    return forward(input, context, wanted);
+  }();
+  if (teaching != nullptr) leave(pass, *teaching);
+  const at::Tensor of_features = feature_loss(pass, lesson, targets, scale);
+  HeadResult last = head(pass.output, targets, context, scale, lesson.distillation);
+  LossAndGradients out{
+      .loss = last.loss,
+      .distillation = last.distillation,
+      .features = of_features.defined() ? of_features.detach() : of_features,
+      .gradients = backward(pass, last.d_output.view(pass.output.sizes()), of_features, lesson.feature_weight)};
+  for (auto& [id, gradient] : last.parameters) {
+    if (!gradient.defined()) continue;
+    at::Tensor& found = out.gradients.parameters.at(static_cast<std::size_t>(store_.info(id).trainable_index));
+    found = found.defined() ? gradient.add_(found) : gradient;  // a tied table has one from the embeddings
+  }
+  return out;
+}
+
+void Gpt2::teach(const ModelInput& input, const ForwardContext& context, Teaching& teaching) const {
+  QAT_CHECK(stage_.heads, "the last stage has the output projection");
+  QAT_CHECK(!context.training, "a pass that only teaches has no dropout");
+  const at::NoGradGuard no_grad;
+  const TraceRange range("teacher");
+  leave(forward(input, context, teaching.features), teaching);
+}
+
+TeacherHead Gpt2::teacher_head(const ForwardContext& context) const {
+  const at::NoGradGuard no_grad;
+  if (const std::optional<LmHead> head = chunked_head(context))
+    return [head = *head](const at::Tensor& output) -> Distillation::Logits {
+      return [=](std::int64_t begin, std::int64_t n) { return head_forward(head, output.narrow(0, begin, n)).logits; };
+    };
+  // Scales may span all tokens: then only whole logits are what the teacher's own pass would have.
+  return [product = quantized_head_->product(context, mode_.dtype)](const at::Tensor& output) -> Distillation::Logits {
+    return [product, output, whole = at::Tensor()](std::int64_t begin, std::int64_t n) mutable {
+      const at::NoGradGuard without;
+      if (!whole.defined()) whole = product(output).to(at::kFloat);
+      return whole.narrow(0, begin, n);
+    };
+  };
+}
+
+at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = hidden(tokens, context);
+  const at::Tensor flat_targets = targets.reshape({-1});
+  at::Tensor nll;
+  if (const std::optional<LmHead> head = chunked_head(context)) {
+    nll = lm_head_token_nll(x.reshape({-1, config_.n_embd}), *head, flat_targets);
+  } else {
+    const at::Tensor all = logits(x, context).reshape({-1, config_.vocab_size}).to(at::kFloat);
+    nll = at::nll_loss(at::log_softmax(all, 1), flat_targets, /*weight=*/{}, at::Reduction::None);
+  }
+  return nll.view(tokens.sizes());
+}
+
+}  // namespace qat

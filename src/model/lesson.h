@@ -1,0 +1,35 @@
+// What a pass teaches, and what it learns beside its targets: distributions over the vocabulary, and hidden states.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+
+#include "src/loss/distillation.h"
+
+namespace qat {
+
+// Hidden states by number, [M, d]: 0..n_layer-1 enter the block of that number, n_layer is what follows the last norm.
+using HiddenStates = std::map<std::int64_t, at::Tensor>;
+
+// What a pass leaves to those that learn from it in the same update, while no parameter changes. No gradient.
+struct Teaching {
+  HiddenStates features{};  // in: the numbers that are asked for; out: the states
+  at::Tensor output{};      // [M, d] after the last norm
+};
+
+// A teacher's output projection: from its Teaching::output to its logits of some of the tokens. Holds what it needs
+// beside parameters that no width has for itself.
+using TeacherHead = std::function<Distillation::Logits(const at::Tensor& output)>;
+
+struct Lesson {
+  Distillation distillation{};
+  // feature_weight * mean over `features` of the mean squared difference from the teacher's states: over the valid
+  // targets' tokens, by their count as the cross-entropy's (loss_scale.h), and d.
+  double feature_weight = 0.0;
+  HiddenStates features{};
+};
+
+}  // namespace qat
