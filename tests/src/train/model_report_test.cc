@@ -30,13 +30,32 @@ TEST(LayerWork, GradientsOfAQuantizedHeadCountUnrounded) {
   const Gpt2 model(spec.config, spec.lora, spec.quant, /*pad_to=*/8);
   const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), 4, 4, 8);
   const std::vector<LayerWork> work = layer_work(model, spec.lora, map, /*tokens=*/10, /*sequence_length=*/5);
-  // Each layer counts as itself and the two factors of its adapter; attention comes last.
+  // Each layer counts as itself and the two factors of its adapter; the head comes last.
   const LayerWork& first = work.front();
-  const LayerWork& head = work.at(work.size() - 4);
+  const LayerWork& head = work.at(work.size() - 3);
   EXPECT_EQ(first.bits.gradient, 8);
   EXPECT_EQ(head.macs, 10.0 * 16 * 29);
   EXPECT_EQ(head.bits.weight, 4);
   EXPECT_EQ(head.bits.gradient, BitWidth::kFull);
+}
+
+TEST(LayerWork, ATeacherHasNoBackwardAndItsHeadCountsWhereItIsUsed) {
+  test::TinyModel spec;
+  const Gpt2 model(spec.config, spec.lora, spec.quant, /*pad_to=*/8);
+  const std::vector<PrecisionMap> maps = {PrecisionMap::uniform(spec.config.linears(), 32, 32),
+                                          PrecisionMap::uniform(spec.config.linears(), 4, 4, 8)};
+  const dist::UpdatePlan update{
+      .passes = {{.map = 0, .trains = false}, {.map = 1, .loss = {.distillation = 1.0}, .teachers = {0}}}};
+  const auto cost = [&](std::size_t pass) {
+    return step_bitops(pass_work(model, spec.lora, update, pass, maps, /*tokens=*/10, /*sequence_length=*/5));
+  };
+  const double head = 10.0 * 16 * 29 * 32 * 32;
+  const Bitops full = step_bitops(layer_work(model, spec.lora, maps[0], 10, 5));
+  EXPECT_EQ(cost(0).forward, full.forward - head);
+  EXPECT_EQ(cost(0).total(), cost(0).forward);
+  const Bitops four = step_bitops(layer_work(model, spec.lora, maps[1], 10, 5));
+  EXPECT_EQ(cost(1).forward, four.forward + head);
+  EXPECT_EQ(cost(1).input_gradient, four.input_gradient);
 }
 
 // Adapters are off at 32 bits: a run's ratio and the final table's are relative to the same model without them.
