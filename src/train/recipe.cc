@@ -1,7 +1,5 @@
 #include "src/train/recipe.h"
 
-#include <functional>
-
 #include "kernels/common/bit_width.h"
 #include "kernels/common/error.h"
 #include "src/base/rng.h"
@@ -99,11 +97,6 @@ class Planner {
   StepWork work_;
 };
 
-std::vector<int> descending(std::vector<int> widths) {
-  std::sort(widths.begin(), widths.end(), std::greater<>());
-  return widths;
-}
-
 }  // namespace
 
 StepWork plan_work(Recipe recipe, const RecipeInput& input) {
@@ -126,35 +119,10 @@ StepWork plan_work(Recipe recipe, const RecipeInput& input) {
       return planner.take();
     }
     case Recipe::kInstantnet:
-      planner.add_update(descending(input.quant.widths));
+      planner.add_update(descending_widths(input.quant.widths));
       return planner.take();
   }
   throw Error(ErrorKind::kInternal, "internal error: a recipe without a plan");
-}
-
-TeacherChoice teacher_of(Recipe recipe, const DistillConfig& distill) {
-  if (distill.teacher != TeacherChoice::kAuto) return distill.teacher;
-  if (recipe == Recipe::kSp) return TeacherChoice::kFull;
-  return recipe == Recipe::kInstantnet ? TeacherChoice::kWider : TeacherChoice::kNone;
-}
-
-std::vector<int> recipe_widths(Recipe recipe, const PrecisionScheduleConfig& schedule, const DistillConfig& distill,
-                               std::vector<int> trained) {
-  std::vector<int> widths = recipe == Recipe::kCpt  ? scheduled_widths(schedule, std::move(trained))
-                            : recipe == Recipe::kSp ? student_widths(trained)
-                                                    : std::move(trained);
-  const bool full = teacher_of(recipe, distill) != TeacherChoice::kNone ||
-                    (recipe == Recipe::kSp && distill.teacher_cross_entropy > 0.0);
-  if (full && std::find(widths.begin(), widths.end(), BitWidth::kFull) == widths.end())
-    widths.push_back(BitWidth::kFull);
-  std::sort(widths.begin(), widths.end());
-  return widths;
-}
-
-std::vector<int> student_widths(const std::vector<int>& trained) {
-  std::vector<int> widths = descending(trained);
-  std::erase(widths, BitWidth::kFull);
-  return widths;
 }
 
 std::vector<int> drawn_students(const std::vector<int>& widths, int students, std::uint64_t seed, std::int64_t step) {
@@ -168,7 +136,7 @@ std::vector<int> drawn_students(const std::vector<int>& widths, int students, st
   std::vector<int> drawn;
   for (std::int64_t i = 0; i < students; ++i)  // the round's last step goes on with its first widths
     drawn.push_back(order[static_cast<std::size_t>((step % steps * students + i) % n)]);
-  return descending(std::move(drawn));
+  return descending_widths(std::move(drawn));
 }
 
 }  // namespace qat

@@ -16,10 +16,12 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <utility>
 #include <vector>
 
 #include "dist/control/step_plan.h"
+#include "kernels/common/bit_width.h"
 #include "src/quant/quant_config.h"
 #include "src/schedule/precision_schedule.h"
 #include "src/train/distill_config.h"
@@ -47,15 +49,40 @@ struct StepWork {
 
 StepWork plan_work(Recipe recipe, const RecipeInput& input);
 
-// Who teaches in the end: not auto.
-TeacherChoice teacher_of(Recipe recipe, const DistillConfig& distill);
+// What follows is for plans of memory, too, which are made without the rest of training.
 
-// The weight widths that steps of a recipe may have, teachers' among them, ascending. trained: quant.widths.
-std::vector<int> recipe_widths(Recipe recipe, const PrecisionScheduleConfig& schedule, const DistillConfig& distill,
-                               std::vector<int> trained);
+// Who teaches in the end: not auto.
+inline TeacherChoice teacher_of(Recipe recipe, const DistillConfig& distill) {
+  if (distill.teacher != TeacherChoice::kAuto) return distill.teacher;
+  if (recipe == Recipe::kSp) return TeacherChoice::kFull;
+  return recipe == Recipe::kInstantnet ? TeacherChoice::kWider : TeacherChoice::kNone;
+}
+
+inline std::vector<int> descending_widths(std::vector<int> widths) {
+  std::sort(widths.begin(), widths.end(), std::greater<>());
+  return widths;
+}
 
 // The widths that steps of recipe sp draw from: those below 32, descending.
-std::vector<int> student_widths(const std::vector<int>& trained);
+inline std::vector<int> student_widths(std::vector<int> trained) {
+  std::erase(trained, BitWidth::kFull);
+  return descending_widths(std::move(trained));
+}
+
+// The weight widths that steps of a recipe may have, teachers' among them, ascending. trained: quant.widths.
+inline std::vector<int> recipe_widths(Recipe recipe, const PrecisionScheduleConfig& schedule,
+                                      const DistillConfig& distill, std::vector<int> trained) {
+  std::vector<int> widths = std::move(trained);
+  if (recipe == Recipe::kCpt) widths = scheduled_widths(schedule, std::move(widths));
+  if (recipe == Recipe::kSp) std::erase(widths, BitWidth::kFull);
+  const bool full = teacher_of(recipe, distill) != TeacherChoice::kNone ||
+                    (recipe == Recipe::kSp && distill.teacher_cross_entropy > 0.0);
+  if (full && std::find(widths.begin(), widths.end(), BitWidth::kFull) == widths.end())
+    widths.push_back(BitWidth::kFull);
+  std::sort(widths.begin(), widths.end());
+  return widths;
+}
+
 // Those that a step draws: `students` different ones, descending.
 std::vector<int> drawn_students(const std::vector<int>& widths, int students, std::uint64_t seed, std::int64_t step);
 
