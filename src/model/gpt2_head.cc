@@ -87,18 +87,17 @@ Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tenso
                                          const ForwardContext& context, const LossScale& scale,
                                          const Distillation& taught) const {
   const at::Tensor x = rows.detach().requires_grad_(true);
-  const at::Tensor z = logits(x, context).to(at::kFloat);
   // With teachers the logits have their gradient already.
   at::Tensor result, gradient;
   HeadResult out;
   if (taught.is_off()) {
-    result = cross_entropy(z, targets, scale);
+    result = cross_entropy(logits(x, context).to(at::kFloat), targets, scale);
     gradient = at::full_like(result, scale.weight);
     out.loss = result.detach();
   } else {
     const double divisor = scale.divisor(targets.numel());
-    result = z;
-    gradient = z.detach().clone();
+    result = logits(x, context).to(at::kFloat);
+    gradient = result.detach().clone();
     const RowLosses both = distill_rows(gradient, config_.vocab_size, targets, 0, taught, scale.weight, 1.0 / divisor);
     out.loss = (both.cross_entropy / divisor).to(at::kFloat);
     out.distillation = (both.distillation / divisor).to(at::kFloat);
