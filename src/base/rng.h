@@ -17,6 +17,7 @@ enum class RngPurpose : std::uint32_t {
   kGradientRounding = 4,  // stochastic rounding of backward's gradients; slot: the layer
   kSync = 5,              // stochastic rounding on the wire; slot: the bucket
   kGeneration = 6,        // sampling of text
+  kSwitching = 8,         // a random precision schedule; step: the interval
 };
 
 // What stands for `micro_batch` below when a step has several passes over it (one for each of several widths, say):
