@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <map>
 #include <set>
 
 #include "dist/grad/flat_layout.h"
@@ -24,6 +25,16 @@ std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layo
   return std::max<std::int64_t>(1, config.train.batch_size / (config.train.micro_batch_size * layout.ranks));
 }
 
+// Of how many maps' passes a width's own parameters have gradients, at most.
+std::int64_t most_maps_of_a_width(const QuantConfig& quant) {
+  std::map<int, std::int64_t> maps;
+  for (const std::string& map : quant.maps)
+    for (const int bits : weight_widths(parse_bitmap(map))) ++maps[bits];
+  std::int64_t most = 1;
+  for (const auto& [bits, count] : maps) most = std::max(most, count);
+  return most;
+}
+
 // A tree needs buffers of all gradients. A running sum is one, and beside it the leaves that a pass is filling: two
 // buckets, and the token table's, which backward begins and ends with.
 std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layout) {
@@ -33,9 +44,11 @@ std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layou
   const bool all_widths = config.train.recipe == Recipe::kSpnet;
   const std::int64_t shared = (count.trained - count.of_widths) * kFp32;
   const std::int64_t own = (all_widths ? count.of_widths : count.of_pass) * kFp32;
-  const std::int64_t leaves = (all_widths ? std::ssize(config.quant.widths) : 1) * passes;
+  const std::int64_t maps = config.quant.maps.empty() ? std::ssize(config.quant.widths) : std::ssize(config.quant.maps);
+  const std::int64_t leaves = (all_widths ? maps : 1) * passes;
+  const std::int64_t of_width = (all_widths ? most_maps_of_a_width(config.quant) : 1) * passes;
   if (config.train.accumulate == Accumulate::kTree)
-    return dist::TreeAccumulator::buffers(leaves) * shared + dist::TreeAccumulator::buffers(passes) * own;
+    return dist::TreeAccumulator::buffers(leaves) * shared + dist::TreeAccumulator::buffers(of_width) * own;
   const std::int64_t trained = shared + own;
   if (leaves == 1) return trained;
   const std::int64_t table = config.model.freeze_base ? 0 : config.model.vocab_size * config.model.n_embd;
@@ -102,11 +115,19 @@ MemoryEstimate passes_needed(const RunConfig& config, const RankLayout& layout,
   const std::int64_t training = std::min<std::int64_t>(layout.threads, local_micro_batches(config, layout));
   std::vector<int> widths = recipe_widths(config.train.recipe, config.precision, config.quant.widths);
   MemoryEstimate most;
-  if (!layout.training) widths.clear();
+  if (!layout.training || !config.quant.maps.empty()) widths.clear();
   for (const int bits : widths)
     most = larger(std::move(most), training_step(training_pass(config, layout.cuda, bits), training, base));
-  for (const int bits : config.eval.bits.empty() ? config.quant.widths : config.eval.bits)
+  if (layout.training)
+    for (const std::string& map : config.quant.maps)
+      most =
+          larger(std::move(most), training_step(map_pass(config, layout.cuda, map, /*training=*/true), training, base));
+  const Evaluated evaluated = evaluated_by(config.eval, config.quant);
+  for (const int bits : evaluated.widths)
     most = larger(std::move(most), evaluation(evaluation_pass(config, layout.cuda, bits), layout.threads, base));
+  for (const std::string& map : evaluated.maps)
+    most = larger(std::move(most),
+                  evaluation(map_pass(config, layout.cuda, map, /*training=*/false), layout.threads, base));
   return most;
 }
 
@@ -157,8 +178,12 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   std::set<int> beside;
   for (const LayerOverride& rule : quant.overrides)
     if (rule.weight_bits != 0) beside.insert(rule.weight_bits);
+  std::int64_t of_a_pass = 1 + std::ssize(beside);
+  // A map's widths, and unquantized layers', whose norms are their own.
+  for (const std::string& map : quant.maps)
+    of_a_pass = std::max(of_a_pass, 1 + std::ssize(weight_widths(parse_bitmap(map))));
   const std::int64_t of_width = (own_norms ? norms : 0) + (own_adapters ? adapters : 0);
-  count.of_pass = std::min(count.of_widths, (1 + std::ssize(beside)) * of_width);
+  count.of_pass = std::min(count.of_widths, of_a_pass * of_width);
   return count;
 }
 

@@ -21,9 +21,16 @@ Value to_value(const StepMetrics& metrics) {
                               {"skipped", metrics.skipped},
                               {"skips_in_a_row", metrics.skips_in_a_row},
                               {"saving", metrics.saving}});
+  if (!metrics.map.empty()) line.set("map", metrics.map);
+  if (metrics.loss_change) {
+    line.set("loss_change", *metrics.loss_change);
+    line.set("switched", metrics.switched);
+  }
   std::vector<Value> passes;
-  for (const PassMetrics& pass : metrics.passes)
+  for (const PassMetrics& pass : metrics.passes) {
     passes.push_back(Value::object({{"weight_bits", pass.weight_bits}, {"loss", pass.loss}}));
+    if (!pass.map.empty()) passes.back().set("map", pass.map);
+  }
   if (!passes.empty()) line.set("passes", Value::array(std::move(passes)));
   line.set("time", metrics.time);
   return line;

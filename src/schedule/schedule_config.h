@@ -27,6 +27,11 @@ struct EnumNames<ScheduleKind> {
                                     "cyclic", "random",     "progressive", "scheduled"};
 };
 
+inline bool is_switching(ScheduleKind kind) {
+  return kind == ScheduleKind::kCyclic || kind == ScheduleKind::kRandom || kind == ScheduleKind::kProgressive ||
+         kind == ScheduleKind::kScheduled;
+}
+
 // Of a cosine's cycle. Rise: min to max, then jump (CPT, arXiv:2101.09868); full: min-max-min; fall: max to min after
 // warmup_steps at max.
 enum class CosinePhase : unsigned char { kRise, kFull, kFall };

@@ -18,11 +18,6 @@ struct PrecisionChoice {
   double bits = 0.0;    // of weights, in the mean: what a progressive schedule orders by
 };
 
-inline bool is_switching(ScheduleKind kind) {
-  return kind == ScheduleKind::kCyclic || kind == ScheduleKind::kRandom || kind == ScheduleKind::kProgressive ||
-         kind == ScheduleKind::kScheduled;
-}
-
 // An entry of precision.pattern: "8:20" or "stripe8&4:5", a choice and how many units it is held; "8": as long as
 // precision.switch_interval says.
 struct PatternEntry {

@@ -15,12 +15,16 @@ dist::PlannedWidths planned(const QuantConfig& quant, int weight_bits, int gradi
 
 std::vector<dist::PlannedWidths> all_maps(const RecipeInput& input) {
   std::vector<dist::PlannedWidths> maps;
+  for (std::size_t i = 0; i < input.maps.size(); ++i) maps.push_back(planned_map(input.maps, i));
+  if (!maps.empty()) return maps;
   for (const int bits : input.quant.widths) maps.push_back(planned(input.quant, bits, input.scheduled.gradient));
   return maps;
 }
 
 StepWork cpt(const RecipeInput& input) {
-  return {.maps = {planned(input.quant, input.scheduled.weight, input.scheduled.gradient)},
+  const ScheduledBits& bits = input.scheduled;
+  return {.maps = {bits.map < 0 ? planned(input.quant, bits.weight, bits.gradient)
+                                : planned_map(input.maps, static_cast<std::size_t>(bits.map))},
           .updates = {{.passes = {{.map = 0}}, .learning_rate = input.learning_rate}}};
 }
 

@@ -125,7 +125,7 @@ TEST(Presets, Gpt2SizesHaveThePublishedParameterCounts) {
 }
 
 TEST(ShippedConfigurations, LoadWithoutWarningsAndFitTheirRanks) {
-  for (const char* name : {"quickstart.json", "cpt.json", "tiny_cpu.json"}) {
+  for (const char* name : {"quickstart.json", "cpt.json", "tiny_cpu.json", "spnet.json"}) {
     const std::filesystem::path path = source_folder() / "configs" / name;
     const LoadResult result = load_run_config(path, {});
     EXPECT_THAT(result.warnings, IsEmpty()) << name;

@@ -85,7 +85,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"compute.device=cpu", "compute.dtype=bf16"},
                 "compute.dtype = \"bf16\": must be \"auto\" or \"fp32\" on CPUs"},
         Refused{{"compute.recompute=full"}, "compute.recompute = \"full\": must be one of none, block, selective"},
-        Refused{{"quant.kv_bits=9"}, "quant.kv_bits = 9: must be 2..8 or 32"},
+        Refused{{"quant.kv_bits=19"}, "quant.kv_bits = 19: must be 2..18 or 32"},
         Refused{{"compute.device=gpu"}, "compute.device = \"gpu\": must be one of"},
         Refused{{"train.micro_batch_size=5"},
                 "train.micro_batch_size = 5: must divide train.batch_size; nearest: 4 or 8 (train.batch_size = 32, "
