@@ -79,12 +79,12 @@ TEST_F(Bitmaps, SpnetTrainsEveryMapAndWidthsMapsAndNamedConfigurationsAreScored)
   for (const std::size_t i : {0, 1, 2, 5}) EXPECT_EQ(figures(of_maps[i], 4), figures(of_widths[1], 2)) << i;
   for (const std::size_t i : {3, 4}) EXPECT_EQ(figures(of_maps[i], 4), figures(of_widths[0], 2)) << i;
   EXPECT_EQ(of_maps[1][0], "all");
-  const auto named = rows(eval("run", "--config-name W4A8KV8 --config-name W4A8KV2 --bitmap stripe8'&'2").text);
+  const auto named = rows(eval("run", "--bitmap stripe8'&'2 --config-name W4A8KV8 --config-name W4A8KV2").text);
   ASSERT_EQ(named.size(), 3U);
-  EXPECT_EQ(named[0][3], "8");
-  EXPECT_EQ(named[1][3], "2");
-  EXPECT_NE(named[0][4], named[1][4]);
-  EXPECT_EQ(named[2][1], "2..8");
+  EXPECT_EQ(named[0][1], "2..8");
+  EXPECT_EQ(std::vector(named[1].begin(), named[1].begin() + 4), (std::vector<std::string>{"W4A8KV8", "4", "8", "8"}));
+  EXPECT_EQ(std::vector(named[2].begin(), named[2].begin() + 4), (std::vector<std::string>{"W4A8KV2", "4", "8", "2"}));
+  EXPECT_NE(named[1][4], named[2][4]);
 }
 
 TEST_F(Bitmaps, WhatIsNoMapOrHasNoSlotsIsRefused) {

@@ -31,13 +31,14 @@ constexpr const char* kAllChanged = R"({
             "stochastic_gradients": false, "log_grad_clip": 3.5, "calibration_batches": 2, "recalibrate_every": 9,
             "overrides": [{"layers": "lm_head", "weight_bits": 8, "activation_bits": 8, "gradient_bits": 4}]},
   "precision": {"kind": "list", "unit": "epoch", "cycles": 3, "list": [3, 8, 17], "grad_kind": "scheduled",
+                "static_after": 2, "static_at": "8",
                 "grad_min_bits": 4, "grad_max_bits": 6},
   "lr": {"peak": 0.1, "min_ratio": 0, "warmup_steps": 4, "decay": "linear"},
   "data": {"train": ["a", "b"], "val": ["c"], "sequence_length": 64, "allow_change": true},
   "optim": {"beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0},
   "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5,
             "spike_deviations": 4.5, "spike_window": 20, "replica_check_every": 6, "accumulate": "running", "on_out_of_memory": "smaller_micro_batch"},
-  "eval": {"every": 3, "at_start": true, "bits": [32, 3], "max_tokens": 100, "stride": 32, "batch_size": 2,
+  "eval": {"every": 3, "at_start": true, "bits": [32, 3], "maps": ["8-9-4"], "max_tokens": 100, "stride": 32, "batch_size": 2,
            "patience": 2, "min_delta": 0.25},
   "checkpoint": {"every": 5, "keep": 1, "keep_best": true, "on_error": "continue"},
   "parallel": {"data": 2, "threads_per_rank": 3},
@@ -60,10 +61,19 @@ TEST(ConfigToJson, EveryKeyOfTheTableIsReadIntoItsOwnMember) {
   const RunConfig changed = load_text(kAllChanged).config;
   const RunConfig defaults;
   // These keep their default because another value would be refused or unused beside the rest.
-  const std::set<std::string> kept = {
-      "quant.weight.symmetric", "quant.activation.method", "quant.activation.log_codebook",
-      "precision.phase",        "precision.min_bits",      "precision.max_bits",
-      "precision.warmup_steps", "parallel.pipeline",       "train.recipe"};
+  const std::set<std::string> kept = {"quant.weight.symmetric",
+                                      "quant.activation.method",
+                                      "quant.activation.log_codebook",
+                                      "precision.phase",
+                                      "precision.min_bits",
+                                      "precision.max_bits",
+                                      "precision.warmup_steps",
+                                      "parallel.pipeline",
+                                      "train.recipe",
+                                      "quant.maps",
+                                      "precision.switch_interval",
+                                      "precision.switch_probability",
+                                      "precision.pattern"};
   for (const auto& field : run_fields()) {
     const bool same = config_value(changed, field.path) == config_value(defaults, field.path);
     EXPECT_EQ(same, kept.contains(field.path)) << field.path;

@@ -150,8 +150,9 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
             "(model.init = \"random\", default)");
   EXPECT_THAT(warning({"precision.kind=constant", "precision.cycles=3"}),
               HasSubstr("precision.cycles = 3: has no effect"));
-  EXPECT_THAT(warning({"train.recipe=spnet", "precision.kind=constant"}),
-              HasSubstr("precision.kind = \"constant\": has no effect: every step trains all of quant.widths"));
+  EXPECT_THAT(
+      warning({"train.recipe=spnet", "precision.kind=constant"}),
+      HasSubstr("precision.kind = \"constant\": has no effect: every step trains all of quant.maps or quant.widths"));
   EXPECT_THAT(warning({"train.recipe=spnet", "train.steps=999"}), IsEmpty());
   EXPECT_THAT(warning({"precision.list=[4]"}), HasSubstr("precision.list = [4]: has no effect"));
   EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));
