@@ -11,6 +11,7 @@ set(levels
     "dist/comm"
     "dist/grid dist/control dist/grad dist/shard dist/pipeline dist/watch"
     "src/base"
+    "src/bitmap"
     "src/text src/data src/quant src/report"
     "src/loss"
     "src/model"
@@ -27,7 +28,7 @@ set(sideways "src/data -> src/text")
 # Folders that see less than their level allows: regular expressions over what they may include besides themselves.
 set(narrow
     "src/base" "^kernels/common/"
-    "src/config" "^(kernels/common|src/base)/|^src/[a-z]+/[a-z0-9_]+_config[.]h$|^src/schedule/schedule_rules[.]h$")
+    "src/config" "^(kernels/common|src/base|src/bitmap)/|^src/[a-z]+/[a-z0-9_]+_config[.]h$|^src/schedule/schedule_rules[.]h$")
 
 # Third parties: regular expressions over the header in <>, and over the files that may include it.
 set(fences

@@ -43,9 +43,11 @@ const PlannedWidths& widths_of(const StepPlan& plan, const UpdatePlan& update) {
 }
 
 void check(const StepPlan& plan) {
-  for (const PlannedWidths& map : plan.maps)
+  for (const PlannedWidths& map : plan.maps) {
     for (const std::int32_t bits : {map.weight_bits, map.activation_bits, map.gradient_bits})
       require(BitWidth::is_valid(bits), "a width of " + std::to_string(bits) + " bits");
+    require(map.bitmap >= PlannedWidths::kNoBitmap, "configured map " + std::to_string(map.bitmap));
+  }
   require(!plan.updates.empty(), "no update");
   for (const UpdatePlan& update : plan.updates) {
     require(std::isfinite(update.learning_rate) && update.learning_rate >= 0.0F,

@@ -14,11 +14,15 @@
 
 namespace qat::dist {
 
-// A precision that the step uses: what the schedule says; per-layer overrides are part of the hashed configuration.
+// A precision that the step uses: what the schedule says; per-layer overrides and the configured maps of all layers'
+// widths are part of the hashed configuration. Of such a map the widths here are what it counts as.
 struct PlannedWidths {
+  static constexpr std::int32_t kNoBitmap = -1;
+
   std::int32_t weight_bits = 32;
   std::int32_t activation_bits = 32;
   std::int32_t gradient_bits = 32;
+  std::int32_t bitmap = kNoBitmap;  // which configured map it is
   friend bool operator==(const PlannedWidths&, const PlannedWidths&) = default;
 };
 

@@ -10,7 +10,7 @@
 namespace qat::dist {
 namespace {
 
-constexpr std::uint32_t kVersion = 0x51415403;  // "QAT", 3: passes learn hidden states
+constexpr std::uint32_t kVersion = 0x51415403;  // "QAT", 3: 2 knew no configured maps and no hidden states to learn
 
 [[noreturn]] void refuse(const std::string& what) {
   throw Error(ErrorKind::kInternal, "internal error: a step plan that cannot be read: " + what);
@@ -74,7 +74,7 @@ class Reader {
   std::span<const std::uint8_t> rest_;
 };
 
-constexpr std::size_t kWidthsBytes = 12, kNumberBytes = 4;
+constexpr std::size_t kWidthsBytes = 16, kNumberBytes = 4;
 constexpr std::size_t kLeastPassBytes = 4 + 1 + 4 * 8 + 2 * 4, kLeastUpdateBytes = 4 + 4;
 
 void put(Writer& out, const PassPlan& pass) {
@@ -89,8 +89,8 @@ void put(Writer& out, const PassPlan& pass) {
 
 PlannedWidths get_widths(Reader& in) {
   PlannedWidths widths;
-  for (std::int32_t* bits : {&widths.weight_bits, &widths.activation_bits, &widths.gradient_bits})
-    *bits = in.get<std::int32_t>();
+  for (std::int32_t* number : {&widths.weight_bits, &widths.activation_bits, &widths.gradient_bits, &widths.bitmap})
+    *number = in.get<std::int32_t>();
   return widths;
 }
 
@@ -120,7 +120,8 @@ std::vector<std::uint8_t> encode(const StepPlan& plan) {
   out.put(kVersion);
   for (const std::uint64_t number : {plan.step, plan.config_hash, plan.first_sample}) out.put(number);
   out.put_list(plan.maps, [&](const PlannedWidths& widths) {
-    for (const std::int32_t bits : {widths.weight_bits, widths.activation_bits, widths.gradient_bits}) out.put(bits);
+    for (const std::int32_t number : {widths.weight_bits, widths.activation_bits, widths.gradient_bits, widths.bitmap})
+      out.put(number);
   });
   out.put_list(plan.updates, [&](const UpdatePlan& update) {
     out.put(update.learning_rate);

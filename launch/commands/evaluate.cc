@@ -29,6 +29,7 @@ namespace {
 struct EvalArguments {
   std::string checkpoint;
   std::vector<int> bits;
+  std::vector<std::string> bitmaps, config_names;
   std::vector<std::string> sets;
   std::string output;
   bool strict = false;
@@ -41,6 +42,18 @@ void refuse_hf_model(const std::string& path) {
                 fmt::format("--checkpoint is \"{}\", a model of transformers: `qat_dist import` makes "
                             "a checkpoint of it",
                             path));
+}
+
+// --bitmap's and --config-name's.
+std::vector<std::string> maps_of(const EvalArguments& arguments) {
+  for (const std::string& name : arguments.config_names)
+    if (!is_named_configuration(name))
+      throw Error(ErrorKind::kConfig, fmt::format("--config-name is \"{}\": must be one of {}; other maps of widths "
+                                                  "are --bitmap's",
+                                                  name, named_configurations()));
+  std::vector<std::string> maps = arguments.bitmaps;
+  maps.insert(maps.end(), arguments.config_names.begin(), arguments.config_names.end());
+  return maps;
 }
 
 // The checkpoint's configuration with the user's changes, whatever number of ranks is here.
@@ -56,12 +69,15 @@ AgreedConfig evaluation_config(World& world, const TrainState& state, const Eval
   sets.push_back(fmt::format("train.micro_batch_size={}", micro_batch[0]));
   sets.push_back(fmt::format("train.batch_size={}", world.size() * micro_batch[0]));
   for (const char* free : {"parallel.data=0", "parallel.pipeline=1", "model.init=random"}) sets.emplace_back(free);
-  if (!arguments.bits.empty()) sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
+  if (const std::vector<std::string> maps = maps_of(arguments); !arguments.bits.empty() || !maps.empty()) {
+    sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
+    sets.push_back("eval.maps=" + to_json(Value::array(maps)));
+  }
   return agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
 }
 
 // Calibrates `widths` as the run would have.
-void calibrate_widths(World& world, const RunConfig& config, const Gpt2& model, const std::vector<int>& widths,
+void calibrate_widths(World& world, const RunConfig& config, const Gpt2& model, const std::vector<EvaluatedAt>& widths,
                       std::int64_t steps, EvaluationRanges& ranges) {
   std::optional<TokenSource> tokens;
   std::optional<Sampler> sampler;
@@ -69,47 +85,49 @@ void calibrate_widths(World& world, const RunConfig& config, const Gpt2& model, 
     tokens = open_agreed_tokens(world, config.data.train, Split::kTrain, config.model.vocab_size);
     sampler.emplace(*tokens, config.data.sequence_length, config.run.seed);
   } catch (const Error& error) {  // the same on all ranks
+    std::vector<std::string> names;
+    for (const EvaluatedAt& at : widths) names.push_back(describe(at));
     throw dist::AgreedError(
         error.kind(),
-        fmt::format("the checkpoint has no activation ranges for {} bits, and the training text that they would be "
+        fmt::format("the checkpoint has no activation ranges for {}, and the training text that they would be "
                     "calibrated on is not to be had. Name it by --set data.train=..., or choose other widths: {}",
-                    fmt::join(widths, ", "), error.what()));
+                    fmt::join(names, ", "), error.what()));
   }
   dist::StopPoll never(world.comm());
-  for (const int bits : widths) {
-    const PrecisionMap precision = evaluation_precision(model, config.quant, bits);
+  for (const EvaluatedAt& at : widths) {
+    const PrecisionMap precision = evaluation_precision(model, config.quant, at);
     const auto layers = layers_to_calibrate(model, precision, steps, config.quant.recalibrate_every);
-    ranges[bits] = calibrate(model, precision, layers, *sampler, world.comm(), never,
-                             {.seed = config.run.seed,
-                              .batches = config.quant.calibration_batches,
-                              .micro_batch_size = config.train.micro_batch_size,
-                              .sequence_length = config.data.sequence_length,
-                              .board = &world.board()})
-                       ->ranges;
+    ranges[at] = calibrate(model, precision, layers, *sampler, world.comm(), never,
+                           {.seed = config.run.seed,
+                            .batches = config.quant.calibration_batches,
+                            .micro_batch_size = config.train.micro_batch_size,
+                            .sequence_length = config.data.sequence_length,
+                            .board = &world.board()})
+                     ->ranges;
   }
 }
 
 // The calibrated ranges that the evaluation of `widths` has of its own: those that the checkpoint has, and for widths
 // that it has none of, those that the run would have taken.
 EvaluationRanges own_ranges(World& world, const CheckpointReader* reader, const AgreedConfig& agreed, const Gpt2& model,
-                            const std::vector<int>& widths, std::int64_t steps) {
+                            const std::vector<EvaluatedAt>& widths, std::int64_t steps) {
   const RunConfig& config = agreed.loaded.config;
   EvaluationRanges stored, ranges;
   std::vector<std::int32_t> fit = {0};
   on_root(world.comm(), "reading calibrated ranges",
           [&] { fit[0] = evaluation_ranges_fit(*reader, agreed.json) ? 1 : 0; });
   world.comm().broadcast(view(std::span(fit)), /*root=*/0);
-  if (fit[0] != 0) stored = load_evaluation_ranges(reader, model, world.comm());
-  std::vector<int> missing;
-  for (const int bits : widths) {
-    const auto layers = layers_to_calibrate(model, evaluation_precision(model, config.quant, bits), steps,
+  if (fit[0] != 0) stored = load_evaluation_ranges(reader, model, world.comm(), widths);
+  std::vector<EvaluatedAt> missing;
+  for (const EvaluatedAt& at : widths) {
+    const auto layers = layers_to_calibrate(model, evaluation_precision(model, config.quant, at), steps,
                                             config.quant.recalibrate_every);
     for (const std::int64_t layer : layers) {
-      const auto found = stored[bits].find(layer);
-      if (found != stored[bits].end()) {
-        ranges[bits][layer] = found->second;
-      } else if (missing.empty() || missing.back() != bits) {
-        missing.push_back(bits);
+      const auto found = stored[at].find(layer);
+      if (found != stored[at].end()) {
+        ranges[at][layer] = found->second;
+      } else if (missing.empty() || missing.back() != at) {
+        missing.push_back(at);
       }
     }
   }
@@ -180,7 +198,7 @@ int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1), mode);
   for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kEvaluation, agreed.json))
     warn(note);
-  const std::vector<int> widths = evaluation_widths(config.eval, config.quant);
+  const std::vector<EvaluatedAt> widths = evaluation_widths(config.eval, config.quant);
   const EvaluationRanges ranges = own_ranges(world, reader.get(), agreed, model, widths, state.step);
   dist::StopPoll never(world.comm());
   world.board().enter(dist::Section::kEvaluation);
@@ -202,6 +220,12 @@ Run add_evaluate(CLI::App& app) {
   app.add_option("--checkpoint", arguments->checkpoint, "checkpoint folder, or a run folder: its newest checkpoint")
       ->required();
   app.add_option("--bits", arguments->bits, "widths, e.g. 2,4,8,32; default: those of the run")->delimiter(',');
+  app.add_option("--bitmap", arguments->bitmaps,
+                 "widths layer by layer, e.g. 8,8,4,..., stripe8&4, 'attn=8,mlp=4,act=8,kv=8'; may be repeated")
+      ->take_all();
+  app.add_option("--config-name", arguments->config_names,
+                 "widths of weights, activations, and keys and values: " + named_configurations() + "; may be repeated")
+      ->take_all();
   app.add_option("--set", arguments->sets, "override, e.g. data.val='[\"mine_val.bin\"]'")->take_all();
   app.add_option("-o,--output", arguments->output, "folder for report.md and report.json; made if it is not there");
   app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");

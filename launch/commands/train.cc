@@ -194,7 +194,7 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   const TrainerOptions options = trainer_options(agreed, threads, arguments.strict);
   std::vector<std::string> doubts;
   dist::on_every_rank(world.comm(), "data and schedules",
-                      [&] { doubts = check_before_training(options, train_tokens, val_tokens); });
+                      [&] { doubts = check_before_training(options, config.model, train_tokens, val_tokens); });
 
   const std::unique_ptr<RunLock> lock = open_run_folder(world, agreed);
   const std::vector<std::string> hosts = dist::gather_strings(world.comm(), world.session().host_name());

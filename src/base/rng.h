@@ -18,6 +18,7 @@ enum class RngPurpose : std::uint32_t {
   kSync = 5,              // stochastic rounding on the wire; slot: the bucket
   kGeneration = 6,        // sampling of text
   kRecipe = 7,            // which widths a step trains, which hidden states are compared; slot: which of both
+  kSwitching = 8,         // a random precision schedule; step: the interval
 };
 
 // What stands for `micro_batch` below when a step has several passes over it (one for each of several widths, say):

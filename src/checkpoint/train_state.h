@@ -37,6 +37,7 @@ struct TrainState {
   double best_loss = 0.0;              // that loss: mean over the evaluated widths, nats a token
   std::int64_t stale_evaluations = 0;  // evaluations since then
   std::string loss_statistics;         // LossMonitor's
+  std::string precision_usage;         // PrecisionUsage's
 
   bool operator==(const TrainState&) const = default;
 };

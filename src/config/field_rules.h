@@ -59,6 +59,9 @@ inline Rule list(Rule rule, bool empty_allowed, bool unique) {
   return rule;
 }
 
+// Parts of the table that have files of their own.
+void add_schedules(std::vector<Field<RunConfig>>& fields);
+
 inline Rule preset_name() {
   Rule rule{.empty_allowed = true};
   std::string name;

@@ -113,11 +113,15 @@ void add_quant(Fields& f) {
   f.push_back(key("quant.widths", at(&R::quant, &Q::widths), list(width(), /*empty_allowed=*/false, /*unique=*/true),
                   "bits", "widths that training may visit and evaluation reports; 32: not quantized",
                   {"bit_widths", "bits", "precisions", "num_bits"}));
+  f.push_back(key("quant.maps", at(&R::quant, &Q::maps), list({}, /*empty_allowed=*/true, /*unique=*/true), "",
+                  "widths layer by layer, each as a text (8,8,4,...; stripe8&4; W4A8KV8; attn=8,mlp=4,kv=8; see "
+                  "[precision.md](precision.md)), that training visits in place of quant.widths",
+                  {"bitmaps", "layer_precision", "bitmap"}));
   f.push_back(key("quant.activation_bits", at(&R::quant, &Q::activation_bits), width_or_zero(), "bits",
                   "width of activations; 0: the weight width of the step", {"a_bits", "activation_bits_per_bit"}));
-  f.push_back(key("quant.kv_bits", at(&R::quant, &Q::kv_bits), code_width(), "bits",
-                  "width of attention's keys and values, one dynamic symmetric scale a token over all heads; 32: not "
-                  "quantized, as in unquantized steps",
+  f.push_back(key("quant.kv_bits", at(&R::quant, &Q::kv_bits), width(), "bits",
+                  "width of attention's keys and values where a map does not say another, one dynamic symmetric scale "
+                  "a token over all heads; 32: not quantized, as in unquantized steps",
                   {"kv", "kv_cache_bits", "kv_bit_width"}));
   add_quantizer(f, "quant.weight", &Q::weight, {"tensor", "channel"}, "one scale per tensor or per output channel");
   add_quantizer(f, "quant.activation", &Q::activation, {"tensor", "token", "feature"},
@@ -141,47 +145,6 @@ void add_quant(Fields& f) {
   f.push_back(key("quant.overrides", at(&R::quant, &Q::overrides), maybe_empty(), "",
                   "widths of single layers, in place of the schedule's; applied in order, later ones win",
                   {"layer_specific_bits", "layer_bits"}));
-}
-
-void add_schedules(Fields& f) {
-  using P = PrecisionScheduleConfig;
-  using L = LrScheduleConfig;
-  f.push_back(key("precision.kind", at(&R::precision, &P::kind), any(), "", "shape of the precision schedule",
-                  {"schedule_type", "schedule"}));
-  f.push_back(key("precision.phase", at(&R::precision, &P::phase), any(), "",
-                  "cosine only: rise: min to max, then jump (arXiv:2101.09868); full: min to max to min; fall: max to "
-                  "min after warmup_steps at max"));
-  f.push_back(key("precision.unit", at(&R::precision, &P::unit), any(), "",
-                  "the schedule advances per step or per epoch (one pass over the training tokens)"));
-  f.push_back(key("precision.cycles", at(&R::precision, &P::cycles), from(1), "",
-                  "cycles over the whole run, each at least 2 units long",
-                  {"total_cycles", "num_cycles", "num_cyclic_period"}));
-  f.push_back(key("precision.min_bits", at(&R::precision, &P::min_bits), width(), "bits", "lowest scheduled width"));
-  f.push_back(key("precision.max_bits", at(&R::precision, &P::max_bits), width(), "bits", "highest scheduled width"));
-  f.push_back(key("precision.list", at(&R::precision, &P::list),
-                  list(width(), /*empty_allowed=*/true, /*unique=*/false), "bits",
-                  "list only: the widths of one cycle, each held for an equal share of it",
-                  {"pattern", "bit_width_pattern", "bit_width_schedule"}));
-  f.push_back(key("precision.warmup_steps", at(&R::precision, &P::warmup_steps), from(0), "units",
-                  "fall only: steps or epochs at max_bits before the first cycle"));
-  f.push_back(key("precision.grad_kind", at(&R::precision, &P::grad_kind), any(), "",
-                  "gradient bits: constant: grad_min_bits always; scheduled: as the widths, between both bounds"));
-  f.push_back(key("precision.grad_min_bits", at(&R::precision, &P::grad_min_bits), code_width(), "bits",
-                  "width of backward's gradients; 32: not quantized", {"gradient_bits", "grad_bits", "num_grad_bits"}));
-  f.push_back(key("precision.grad_max_bits", at(&R::precision, &P::grad_max_bits), code_width(), "bits",
-                  "scheduled only: highest width of gradients"));
-  f.push_back(key("lr.peak", at(&R::lr, &L::peak), normal_float(), "", "learning rate after warm-up",
-                  {"learning_rate", "max_lr", "base_lr"}));
-  f.push_back(
-      key("lr.min_ratio", at(&R::lr, &L::min_ratio), between(0, 1), "",
-          "the last step's learning rate is peak * min_ratio, except with lr.decay \"constant\" or where warm-up takes "
-          "every step",
-          {"min_learning_rate", "min_lr", "eta_min"}));
-  f.push_back(key("lr.warmup_steps", at(&R::lr, &L::warmup_steps), from(0), "steps",
-                  "linear from peak / warmup_steps to peak, which the last of these steps has",
-                  {"warmup", "warmup_iters", "warmup_ratio"}));
-  f.push_back(key("lr.decay", at(&R::lr, &L::decay), any(), "", "how the learning rate falls after warm-up",
-                  {"scheduler_type", "lr_scheduler"}));
 }
 
 void add_data(Fields& f) {
@@ -223,10 +186,10 @@ void add_training(Fields& f) {
                   {"grad_clip", "clip", "max_grad_norm", "gradient_clipping"}));
   f.push_back(key(
       "train.recipe", at(&R::train, &T::recipe), any(), "",
-      "what a step trains: cpt, the width that the precision schedule gives it; spnet, all of quant.widths, whose "
-      "losses, by equal shares, are one update; per_map, all of quant.widths on the same samples, an update for each "
-      "in the order of the list; sp, some of them, drawn at random, as one update; instantnet, as spnet, each width "
-      "learning from those above it",
+      "what a step trains: cpt, the width or map that the precision schedule gives it; spnet, all of quant.maps (or of "
+      "quant.widths), whose losses, by equal shares, are one update; per_map, all of them on the same samples, an "
+      "update for each in the order of the list; sp, some of them, drawn at random, as one update; instantnet, as "
+      "spnet, each learning from those above it",
       {"training_style"}));
   f.push_back(key("train.students", at(&R::train, &T::students), between(1, 17), "widths",
                   "sp only: widths below 32 that a step trains; each comes once in a round of them all",
@@ -269,7 +232,11 @@ void add_training(Fields& f) {
   f.push_back(key("eval.at_start", at(&R::eval, &EvalConfig::at_start), any(), "",
                   "also evaluate the untrained model, at 32 bits"));
   f.push_back(key("eval.bits", at(&R::eval, &EvalConfig::bits), list(width(), /*empty_allowed=*/true, /*unique=*/true),
-                  "bits", "widths to evaluate; empty: every width of quant.widths"));
+                  "bits",
+                  "widths to evaluate; without eval.maps and empty: every map of quant.maps or, where there are none, "
+                  "every width of quant.widths"));
+  f.push_back(key("eval.maps", at(&R::eval, &EvalConfig::maps), list({}, /*empty_allowed=*/true, /*unique=*/true), "",
+                  "widths layer by layer to evaluate, as in quant.maps"));
   f.push_back(key("eval.max_tokens", at(&R::eval, &EvalConfig::max_tokens), from(0), "tokens",
                   "held-out tokens used, at least 2; 0: all of them"));
   f.push_back(key("eval.stride", at(&R::eval, &EvalConfig::stride), from(0), "tokens",
@@ -344,7 +311,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_model(f);
     add_lora(f);
     add_quant(f);
-    add_schedules(f);
+    rules::add_schedules(f);
     add_data(f);
     add_training(f);
     add_distill_fields(f);

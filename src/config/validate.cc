@@ -19,10 +19,6 @@ namespace {
 
 using Paths = std::vector<std::string>;
 
-bool contains(const std::vector<int>& widths, int bits) {
-  return std::find(widths.begin(), widths.end(), bits) != widths.end();
-}
-
 std::string either(const std::vector<std::int64_t>& numbers) { return fmt::format("{}", fmt::join(numbers, " or ")); }
 
 // The multiples of n next to x, from n on.
@@ -40,6 +36,7 @@ class Checker {
     quantizer("quant.weight", c_.quant.weight);
     quantizer("quant.activation", c_.quant.activation);
     overrides();
+    maps();
     precision();
     data_and_eval();
     training();
@@ -99,6 +96,60 @@ class Checker {
     }
   }
 
+  // The map, laid over the model; nothing, and an error, if it is none.
+  std::optional<BitmapText> map_at(const char* path, std::size_t i, const std::string& text) {
+    try {
+      BitmapText map = parse_bitmap(text);
+      (void)expand(map, c_.model.bitmap_shape());
+      return map;
+    } catch (const Error& fault) {
+      element_error(path, i, text, fault.what(), {"model.n_layer"});
+      return std::nullopt;
+    }
+  }
+
+  void element_error(const char* path, std::size_t i, const std::string& text, std::string rule, Paths also) {
+    found_.errors.push_back({path, std::move(rule), std::move(also), fmt::format("[{}]", i), to_json(Value(text))});
+  }
+
+  void maps() {
+    trained_.insert(c_.quant.widths.begin(), c_.quant.widths.end());
+    for (const LayerOverride& rule : c_.quant.overrides)
+      if (rule.weight_bits != 0) trained_.insert(rule.weight_bits);
+    for (std::size_t i = 0; i < c_.quant.maps.size(); ++i) {
+      const auto map = map_at("quant.maps", i, c_.quant.maps[i]);
+      if (!map) continue;
+      if (std::find(map_names_.begin(), map_names_.end(), map->name) != map_names_.end())
+        element_error("quant.maps", i, c_.quant.maps[i], "must not have the name of another map", {});
+      map_names_.push_back(map->name);
+      for (const int bits : weight_widths(*map)) trained_.insert(bits);
+      const BitmapShape shape = c_.model.bitmap_shape();
+      if (nominal_width(expand(*map, shape), shape) != BitWidth::kFull) ++quantized_maps_;
+    }
+    for (std::size_t i = 0; i < c_.quant.overrides.size() && !c_.quant.maps.empty(); ++i) {
+      const LayerOverride& rule = c_.quant.overrides[i];
+      if (rule.weight_bits == 0 && rule.activation_bits == 0) continue;
+      element_error("quant.overrides", i, rule.layers,
+                    "must change gradient_bits alone where there are quant.maps, which say the other widths of every "
+                    "layer",
+                    {"quant.maps"});
+    }
+    for (std::size_t i = 0; i < c_.eval.maps.size(); ++i)
+      if (const auto map = map_at("eval.maps", i, c_.eval.maps[i])) slots_of(*map, i);
+  }
+
+  // Where widths have parameters of their own, a map can have no others.
+  void slots_of(const BitmapText& map, std::size_t i) {
+    if (c_.lora.slots == Slots::kShared && c_.model.norm_slots == Slots::kShared) return;
+    for (const int bits : weight_widths(map))
+      if (!trained_.contains(bits))
+        return element_error("eval.maps", i, c_.eval.maps[i],
+                             fmt::format("must have no weights of {} bits: the model has adapters or layer norms of "
+                                         "its own for each of the widths {}",
+                                         bits, fmt::join(trained_, ", ")),
+                             {"lora.slots", "model.norm_slots"});
+  }
+
   void precision() {
     const PrecisionScheduleConfig& p = c_.precision;
     if (c_.train.recipe != Recipe::kCpt) {
@@ -109,10 +160,11 @@ class Checker {
               {"train.recipe"});
       return;
     }
+    if (!c_.quant.maps.empty() && map_names_.size() != c_.quant.maps.size()) return;  // they have errors of their own
     // Epochs are counted when data is open.
     const bool known = p.unit == ScheduleUnit::kStep;
     for (ScheduleFault& fault :
-         schedule_faults(p, c_.quant.widths, known ? std::optional(c_.train.steps) : std::nullopt))
+         schedule_faults(p, c_.quant.widths, known ? std::optional(c_.train.steps) : std::nullopt, map_names_))
       found_.errors.push_back({std::move(fault.key), std::move(fault.rule), std::move(fault.also), fault.element,
                                fault.element.empty() ? "" : std::move(fault.value)});
   }
@@ -138,7 +190,7 @@ class Checker {
       error("eval.max_tokens", "must be at least 2, or 0 for all: the first token has nothing to be predicted from");
     for (std::size_t i = 0; i < c_.eval.bits.size(); ++i) {
       const int bits = c_.eval.bits[i];
-      if (bits == BitWidth::kFull || contains(c_.quant.widths, bits)) continue;
+      if (bits == BitWidth::kFull || trained_.contains(bits)) continue;
       found_.errors.push_back({"eval.bits",
                                "must be one of quant.widths, or 32",
                                {"quant.widths"},
@@ -180,11 +232,15 @@ class Checker {
                         "down: take \"full\", or recipe sp or instantnet",
                         enum_name(recipe)),
             {"train.recipe"});
-    const auto students =
-        std::count_if(c_.quant.widths.begin(), c_.quant.widths.end(), [](int bits) { return bits != BitWidth::kFull; });
+    const bool maps = !c_.quant.maps.empty();
+    const auto students = maps ? quantized_maps_
+                               : std::count_if(c_.quant.widths.begin(), c_.quant.widths.end(),
+                                               [](int bits) { return bits != BitWidth::kFull; });
     if (recipe == Recipe::kSp && c_.train.students > students)
-      error("train.students", fmt::format("must not exceed the {} widths below 32 in quant.widths", students),
-            {"quant.widths"});
+      error("train.students",
+            fmt::format("must not exceed the {} {} below 32 in {}", students, maps ? "maps" : "widths",
+                        maps ? "quant.maps" : "quant.widths"),
+            {maps ? "quant.maps" : "quant.widths"});
     for (std::size_t i = 0; i < d.feature_layers.size(); ++i)
       if (d.feature_layers[i] > c_.model.n_layer)
         found_.errors.push_back({"distill.feature_layers",
@@ -209,6 +265,9 @@ class Checker {
   }
 
   const RunConfig& c_;
+  std::set<int> trained_;               // widths of weights
+  std::vector<std::string> map_names_;  // of quant.maps
+  std::ptrdiff_t quantized_maps_ = 0;   // of them, those that count as less than 32 bits
   Findings found_;
 };
 

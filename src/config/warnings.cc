@@ -1,7 +1,10 @@
 #include "src/config/warnings.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <set>
 #include <utility>
 
 #include "kernels/common/bit_width.h"
@@ -52,15 +55,21 @@ class Warner {
     const PrecisionScheduleConfig& p = c_.precision;
     const PrecisionScheduleConfig& p0 = standard_.precision;
     if (c_.train.recipe != Recipe::kCpt) {
-      for (const auto& [path, differs] : {std::pair{"precision.kind", p.kind != p0.kind},
-                                          {"precision.phase", p.phase != p0.phase},
-                                          {"precision.unit", p.unit != p0.unit},
-                                          {"precision.cycles", p.cycles != p0.cycles},
-                                          {"precision.min_bits", p.min_bits != p0.min_bits},
-                                          {"precision.max_bits", p.max_bits != p0.max_bits},
-                                          {"precision.list", p.list != p0.list},
-                                          {"precision.warmup_steps", p.warmup_steps != p0.warmup_steps}})
-        unused(path, differs, false, "the recipe takes its widths from quant.widths", "train.recipe");
+      for (const auto& [path, differs] :
+           {std::pair{"precision.kind", p.kind != p0.kind},
+            {"precision.phase", p.phase != p0.phase},
+            {"precision.unit", p.unit != p0.unit},
+            {"precision.cycles", p.cycles != p0.cycles},
+            {"precision.min_bits", p.min_bits != p0.min_bits},
+            {"precision.max_bits", p.max_bits != p0.max_bits},
+            {"precision.list", p.list != p0.list},
+            {"precision.warmup_steps", p.warmup_steps != p0.warmup_steps},
+            {"precision.switch_interval", p.switch_interval != p0.switch_interval},
+            {"precision.switch_probability", p.switch_probability != p0.switch_probability},
+            {"precision.pattern", p.pattern != p0.pattern},
+            {"precision.static_after", p.static_after != p0.static_after},
+            {"precision.static_at", p.static_at != p0.static_at}})
+        unused(path, differs, false, "the recipe takes its widths from quant.maps or quant.widths", "train.recipe");
     } else {
       unused_of_schedule();
     }
@@ -113,6 +122,23 @@ class Warner {
       unused("precision.min_bits", p.min_bits, p0.min_bits, "a constant schedule stays at max_bits", "precision.kind");
       unused("precision.cycles", p.cycles, p0.cycles, "a constant schedule has no cycles", "precision.kind");
     }
+    if (is_switching(p.kind)) {
+      for (const auto& [path, differs] : {std::pair{"precision.min_bits", p.min_bits != p0.min_bits},
+                                          {"precision.max_bits", p.max_bits != p0.max_bits},
+                                          {"precision.cycles", p.cycles != p0.cycles}})
+        unused(path, differs, false, "a schedule that switches visits all of its widths or maps", "precision.kind");
+    }
+    if (!is_switching(p.kind) || p.kind == ScheduleKind::kProgressive)
+      unused("precision.switch_interval", p.switch_interval, p0.switch_interval,
+             "only cyclic, random and scheduled ones hold their choices so long", "precision.kind");
+    if (p.kind != ScheduleKind::kRandom)
+      unused("precision.switch_probability", p.switch_probability, p0.switch_probability,
+             "only the random schedule draws", "precision.kind");
+    if (p.kind != ScheduleKind::kScheduled)
+      unused("precision.pattern", p.pattern, p0.pattern, "only the scheduled one reads it", "precision.kind");
+    if (p.static_after == 0)
+      unused("precision.static_at", p.static_at, p0.static_at, "the schedule goes on to the end of the run",
+             "precision.static_after");
     if (p.kind != ScheduleKind::kCosine || p.phase != CosinePhase::kFall)
       unused("precision.warmup_steps", p.warmup_steps, p0.warmup_steps, "only the falling cosine warms up",
              "precision.phase");
@@ -121,17 +147,43 @@ class Warner {
   void doubtful_schedule() {
     const PrecisionScheduleConfig& p = c_.precision;
     constexpr int kWideRange = 12;  // bits
-    if (p.kind != ScheduleKind::kList && p.kind != ScheduleKind::kConstant && p.max_bits - p.min_bits > kWideRange)
+    if (p.kind != ScheduleKind::kList && p.kind != ScheduleKind::kConstant && !is_switching(p.kind) &&
+        p.max_bits - p.min_bits > kWideRange)
       warn("precision.max_bits", fmt::format("is more than {} bits above precision.min_bits", kWideRange),
            {"precision.min_bits"});
     // Cycles of the rising and the falling cosine are whole numbers of steps; the others stretch to the run's end.
-    const std::int64_t cycled = c_.train.steps - (p.phase == CosinePhase::kFall ? p.warmup_steps : 0);
+    const std::int64_t phase = p.static_after > 0 ? std::min(p.static_after, c_.train.steps) : c_.train.steps;
+    const std::int64_t cycled = phase - (p.phase == CosinePhase::kFall ? p.warmup_steps : 0);
     if (p.kind == ScheduleKind::kCosine && p.phase != CosinePhase::kFull && p.unit == ScheduleUnit::kStep &&
         cycled > 0 && cycled % p.cycles != 0)
-      warn("precision.cycles", "does not divide the steps: the run ends inside a cycle", {"train.steps"});
+      warn("precision.cycles", "does not divide the steps: the run ends inside a cycle",
+           p.static_after > 0 ? std::vector<std::string>{"precision.static_after"}
+                              : std::vector<std::string>{"train.steps"});
+  }
+
+  // Of widths that no map has, but for those that are evaluated.
+  void doubtful_slots() {
+    if (c_.quant.maps.empty() || (c_.lora.slots == Slots::kShared && c_.model.norm_slots == Slots::kShared)) return;
+    std::set<int> used = {BitWidth::kFull};
+    for (const std::string& map : c_.quant.maps) {
+      try {
+        for (const int bits : weight_widths(parse_bitmap(map))) used.insert(bits);
+      } catch (const Error&) {
+        return;  // an error of its own
+      }
+    }
+    std::vector<int> idle;
+    for (const int bits : c_.quant.widths)
+      if (!used.contains(bits)) idle.push_back(bits);
+    if (!idle.empty())
+      warn("quant.widths",
+           fmt::format("have adapters or layer norms of their own at {} bits, which no map trains",
+                       fmt::join(idle, ", ")),
+           {"quant.maps"});
   }
 
   void doubtful() {
+    doubtful_slots();
     if (c_.model.freeze_base && c_.model.init == ModelInit::kRandom)
       warn("model.freeze_base", "freezes random weights: only adapters and layer norms will learn", {"model.init"});
     if (c_.model.freeze_base && c_.lora.rank == 0)

@@ -1,32 +1,42 @@
 #include "src/eval/width_eval.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace qat {
 
-std::vector<int> evaluation_widths(const EvalConfig& config, const QuantConfig& quant) {
-  std::vector<int> widths = config.bits.empty() ? quant.widths : config.bits;
+std::string EvaluatedAt::name() const { return map.empty() ? std::to_string(bits) : parse_bitmap(map).name; }
+
+std::string describe(const EvaluatedAt& at) { return at.map.empty() ? at.name() + " bits" : "map " + at.name(); }
+
+std::vector<EvaluatedAt> evaluation_widths(const EvalConfig& config, const QuantConfig& quant) {
+  auto [widths, maps] = evaluated_by(config, quant);
   std::sort(widths.begin(), widths.end(), std::greater<>());
   widths.erase(std::unique(widths.begin(), widths.end()), widths.end());
-  return widths;
+  std::vector<EvaluatedAt> all(widths.begin(), widths.end());
+  for (const std::string& map : maps) all.emplace_back(map);
+  return all;
 }
 
-PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, int bits) {
-  return PrecisionMap::make(model.linear_names(), scheduled_precision(quant, bits), quant.overrides);
+PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, const EvaluatedAt& at) {
+  if (!at.map.empty())
+    return PrecisionMap::of_bitmap(model.linear_names(), parse_bitmap(at.map), model.config().bitmap_shape(), quant,
+                                   BitWidth::kFull);
+  return PrecisionMap::make(model.linear_names(), scheduled_precision(quant, at.bits), quant.overrides, quant.kv_bits);
 }
 
 std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const TokenSource& tokens,
-                                                    const std::vector<int>& widths, const QuantConfig& quant,
+                                                    const std::vector<EvaluatedAt>& widths, const QuantConfig& quant,
                                                     const EvalConfig& config, std::int64_t sequence_length, int threads,
                                                     dist::Communicator& comm, dist::StopPoll& poll,
                                                     const EvaluationRanges& ranges) {
   std::vector<WidthScore> scores;
-  for (const int bits : widths) {
-    const auto own = ranges.find(bits);
-    const auto score = held_out_score(model, tokens, evaluation_precision(model, quant, bits), config, sequence_length,
+  for (const EvaluatedAt& at : widths) {
+    const auto own = ranges.find(at);
+    const auto score = held_out_score(model, tokens, evaluation_precision(model, quant, at), config, sequence_length,
                                       threads, comm, poll, own == ranges.end() ? nullptr : &own->second);
     if (!score) return std::nullopt;
-    scores.push_back({bits, *score});
+    scores.push_back({at, *score});
   }
   return scores;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <map>
 #include <set>
 
 #include "dist/grad/flat_layout.h"
@@ -24,6 +25,16 @@ std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layo
   return std::max<std::int64_t>(1, config.train.batch_size / (config.train.micro_batch_size * layout.ranks));
 }
 
+// Of how many maps' passes a width's own parameters have gradients, at most.
+std::int64_t most_maps_of_a_width(const QuantConfig& quant) {
+  std::map<int, std::int64_t> maps;
+  for (const std::string& map : quant.maps)
+    for (const int bits : weight_widths(parse_bitmap(map))) ++maps[bits];
+  std::int64_t most = 1;
+  for (const auto& [bits, count] : maps) most = std::max(most, count);
+  return most;
+}
+
 // A tree needs buffers of all gradients. A running sum is one, and beside it the leaves that a pass is filling: two
 // buckets, and the token table's, which backward begins and ends with.
 std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layout) {
@@ -32,14 +43,16 @@ std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layou
   // Of all passes of an update a leaf each; widths' own parameters have leaves of their own passes alone.
   const bool all_widths = config.train.recipe == Recipe::kSpnet || config.train.recipe == Recipe::kInstantnet;
   const bool drawn = config.train.recipe == Recipe::kSp;
-  const std::int64_t of_step = all_widths ? std::ssize(config.quant.widths)
+  const std::int64_t maps = config.quant.maps.empty() ? std::ssize(config.quant.widths) : std::ssize(config.quant.maps);
+  const std::int64_t of_step = all_widths ? maps
                                : drawn    ? config.train.students + (config.distill.teacher_cross_entropy > 0.0 ? 1 : 0)
                                           : 1;
   const std::int64_t shared = (count.trained - count.of_widths) * kFp32;
   const std::int64_t own = (all_widths ? count.of_widths : std::min(count.of_widths, of_step * count.of_pass)) * kFp32;
   const std::int64_t leaves = of_step * passes;
+  const std::int64_t of_width = (all_widths || drawn ? most_maps_of_a_width(config.quant) : 1) * passes;
   if (config.train.accumulate == Accumulate::kTree)
-    return dist::TreeAccumulator::buffers(leaves) * shared + dist::TreeAccumulator::buffers(passes) * own;
+    return dist::TreeAccumulator::buffers(leaves) * shared + dist::TreeAccumulator::buffers(of_width) * own;
   const std::int64_t trained = shared + own;
   if (leaves == 1) return trained;
   const std::int64_t table = config.model.freeze_base ? 0 : config.model.vocab_size * config.model.n_embd;
@@ -121,15 +134,21 @@ MemoryEstimate passes_needed(const RunConfig& config, const RankLayout& layout,
   const std::int64_t training = std::min<std::int64_t>(layout.threads, local_micro_batches(config, layout));
   std::vector<int> widths = recipe_widths(config.train.recipe, config.precision, config.distill, config.quant.widths);
   MemoryEstimate most;
-  if (!layout.training) widths.clear();
-  for (const int bits : widths) {
-    const PassShape pass = training_pass(config, layout.cuda, bits);
+  const auto training_at = [&](const PassShape& pass) {
     std::vector<MemoryConsumer> with_teachers = base;
     with_teachers.push_back({"teachers' hidden states", taught_bytes(config, layout, pass)});
     most = larger(std::move(most), training_step(pass, training, with_teachers));
-  }
-  for (const int bits : config.eval.bits.empty() ? config.quant.widths : config.eval.bits)
+  };
+  if (!layout.training || !config.quant.maps.empty()) widths.clear();
+  for (const int bits : widths) training_at(training_pass(config, layout.cuda, bits));
+  if (layout.training)
+    for (const std::string& map : config.quant.maps) training_at(map_pass(config, layout.cuda, map, /*training=*/true));
+  const Evaluated evaluated = evaluated_by(config.eval, config.quant);
+  for (const int bits : evaluated.widths)
     most = larger(std::move(most), evaluation(evaluation_pass(config, layout.cuda, bits), layout.threads, base));
+  for (const std::string& map : evaluated.maps)
+    most = larger(std::move(most),
+                  evaluation(map_pass(config, layout.cuda, map, /*training=*/false), layout.threads, base));
   return most;
 }
 
@@ -180,8 +199,12 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   std::set<int> beside;
   for (const LayerOverride& rule : quant.overrides)
     if (rule.weight_bits != 0) beside.insert(rule.weight_bits);
+  std::int64_t of_a_pass = 1 + std::ssize(beside);
+  // A map's widths, and unquantized layers', whose norms are their own.
+  for (const std::string& map : quant.maps)
+    of_a_pass = std::max(of_a_pass, 1 + std::ssize(weight_widths(parse_bitmap(map))));
   const std::int64_t of_width = (own_norms ? norms : 0) + (own_adapters ? adapters : 0);
-  count.of_pass = std::min(count.of_widths, (1 + std::ssize(beside)) * of_width);
+  count.of_pass = std::min(count.of_widths, of_a_pass * of_width);
   return count;
 }
 

@@ -112,11 +112,10 @@ std::int64_t kept_by_block(const PassShape& pass, std::int64_t layer) {
   const Gpt2Config& model = pass.config.model;
   const std::int64_t tokens = pass.tokens(), d = model.n_embd, heads = model.n_head, f = pass.float_bytes();
   const std::int64_t first = kLinearsPerBlock * layer;
-  std::int64_t bytes = tokens * (2 * d * f + 4 * kFp32);       // the residual stream before both norms; mean, deviation
-  bytes += tokens * (3 * d * f + d * f + heads * kFp32);       // attention: q, k, v, output, logarithms of sums
-  bytes += tokens * 4 * d * f;                                 // GELU's input
-  const bool quantized = !pass.precision.at(first).is_full();  // c_attn's: then keys and values may be
-  if (quantized && pass.config.quant.kv_bits < BitWidth::kFull) bytes += tokens * 2 * d * f;
+  std::int64_t bytes = tokens * (2 * d * f + 4 * kFp32);  // the residual stream before both norms; mean, deviation
+  bytes += tokens * (3 * d * f + d * f + heads * kFp32);  // attention: q, k, v, output, logarithms of sums
+  bytes += tokens * 4 * d * f;                            // GELU's input
+  if (!pass.precision.kv(layer).is_full()) bytes += tokens * 2 * d * f;
   if (model.attn_dropout > 0.0)  // probabilities, and q, k, v by head
     bytes += tokens * (heads * pass.config.data.sequence_length + 3 * d) * f;
   for (std::int64_t i = first; i < first + kLinearsPerBlock; ++i) {
@@ -174,7 +173,8 @@ std::int64_t loss_bytes(const PassShape& pass) {
 PassShape shape_of(const RunConfig& config, bool cuda, const LayerPrecision& precision, std::int64_t sequences,
                    bool training) {
   return {.config = config,
-          .precision = PrecisionMap::make(quantized_layer_names(config.model), precision, config.quant.overrides),
+          .precision = PrecisionMap::make(quantized_layer_names(config.model), precision, config.quant.overrides,
+                                          config.quant.kv_bits),
           .sequences = sequences,
           .cuda = cuda,
           .training = training};
@@ -206,6 +206,16 @@ PassShape training_pass(const RunConfig& config, bool cuda, int bits) {
 PassShape evaluation_pass(const RunConfig& config, bool cuda, int bits) {
   return shape_of(config, cuda, scheduled_precision(config.quant, bits), config.eval.batch_size,
                   /*training=*/false);
+}
+
+PassShape map_pass(const RunConfig& config, bool cuda, const std::string& map, bool training) {
+  const int gradient_bits = training ? config.precision.most_gradient_bits() : BitWidth::kFull;
+  return {.config = config,
+          .precision = PrecisionMap::of_bitmap(quantized_layer_names(config.model), parse_bitmap(map),
+                                               config.model.bitmap_shape(), config.quant, gradient_bits),
+          .sequences = training ? config.train.micro_batch_size : config.eval.batch_size,
+          .cuda = cuda,
+          .training = training};
 }
 
 bool is_fused(const PassShape& pass) {

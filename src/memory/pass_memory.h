@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "src/config/run_config.h"
 #include "src/quant/precision_map.h"
@@ -30,6 +31,9 @@ struct PassShape {
 // A pass as training at `bits` or evaluation at `bits` runs it (32: unquantized).
 PassShape training_pass(const RunConfig& config, bool cuda, int bits);
 PassShape evaluation_pass(const RunConfig& config, bool cuda, int bits);
+
+// The same at a map of layers' widths (src/bitmap/bitmap_text.h).
+PassShape map_pass(const RunConfig& config, bool cuda, const std::string& map, bool training);
 
 PassMemory pass_memory(const PassShape& pass);
 

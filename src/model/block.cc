@@ -17,6 +17,7 @@ namespace qat {
 namespace {
 
 constexpr std::uint64_t kSlots = 4;
+constexpr int kMostCodeBits = 8;  // of keys and values that become int8 codes
 
 // The n-th linear layer of a block.
 QuantLinear add_linear(std::int64_t layer, std::int64_t n, std::int64_t in, std::int64_t out, const BlockConfig& config,
@@ -131,10 +132,11 @@ at::Tensor Block::attend(const at::Tensor& q, const at::Tensor& k, const at::Ten
 }
 
 at::Tensor Block::quantized_kv(const at::Tensor& x_btd, const ForwardContext& context) const {
-  const BitWidth width(config_.quant.kv_bits);
-  // A block that is unquantized in this pass is so throughout: it is the reference.
-  if (width.is_full() || context.calibrating() || context.precision->at(c_attn_.spec().index).is_full()) return x_btd;
-  const Coded coded = kv_.encode(x_btd.detach().contiguous(), width, /*with_transposed=*/false);
+  const BitWidth width = context.precision->kv(layer_);
+  if (width.is_full() || context.calibrating()) return x_btd;
+  const at::Tensor x = x_btd.detach().contiguous();
+  if (width.bits() > kMostCodeBits) return straight_through(x_btd, kv_.fake_quant(x, width));
+  const Coded coded = kv_.encode(x, width, /*with_transposed=*/false);
   return straight_through(x_btd, decode(coded.codes, coded.scales, x_btd.scalar_type()).view(x_btd.sizes()));
 }
 

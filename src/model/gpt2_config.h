@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "src/base/named_enum.h"
+#include "src/bitmap/bitmap.h"
 
 namespace qat {
 
@@ -26,7 +27,7 @@ struct EnumNames<Slots> {
 
 // The quantized linear layers of a block, in order of use.
 constexpr std::array kBlockLinears{"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"};
-constexpr auto kLinearsPerBlock = static_cast<std::int64_t>(kBlockLinears.size());
+static_assert(kBlockLinears.size() == kLinearsPerBlock);
 
 struct Gpt2Config {
   std::string preset;                   // fills the five sizes below unless they are given: see gpt2_preset()
@@ -46,7 +47,11 @@ struct Gpt2Config {
   double resid_dropout = 0.0;           // on what attention and MLP add to the residual stream
 
   // Number of quantized linear layers: four a block, and the head if it is quantized.
-  std::int64_t linears() const { return kLinearsPerBlock * n_layer + (quantize_lm_head ? 1 : 0); }
+  std::int64_t linears() const { return bitmap_shape().linears(); }
+  // What maps of layers' widths are laid over.
+  BitmapShape bitmap_shape() const {
+    return {.blocks = n_layer, .n_embd = n_embd, .head_outputs = quantize_lm_head ? vocab_size : 0};
+  }
 };
 
 // Names of all quantized linear layers, by index in PrecisionMap: h.0.attn.c_attn, ..., and lm_head if it is quantized.

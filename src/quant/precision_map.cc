@@ -1,8 +1,10 @@
 #include "src/quant/precision_map.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
+#include "kernels/common/error.h"
 #include "src/base/glob_match.h"
 
 namespace qat {
@@ -18,6 +20,8 @@ std::vector<int> quantized_weight_widths(const QuantConfig& quant) {
   std::set<int> widths(quant.widths.begin(), quant.widths.end());
   for (const LayerOverride& rule : quant.overrides)
     if (rule.weight_bits != 0) widths.insert(rule.weight_bits);
+  for (const std::string& map : quant.maps)
+    for (const int bits : weight_widths(parse_bitmap(map))) widths.insert(bits);
   widths.erase(BitWidth::kFull);
   return {widths.begin(), widths.end()};
 }
@@ -28,10 +32,20 @@ bool PrecisionMap::uses_weight_bits(int bits) const {
          });
 }
 
+BitWidth PrecisionMap::kv_as_configured(std::int64_t block, int kv_bits) const {
+  return at(kLinearsPerBlock * block).is_full() ? BitWidth::full() : BitWidth(kv_bits);
+}
+
+PrecisionMap::PrecisionMap(std::vector<LayerPrecision> layers, const LayerPrecision& nominal, int kv_bits)
+    : layers_(std::move(layers)), nominal_(nominal) {
+  for (std::int64_t block = 0; block < size() / kLinearsPerBlock; ++block)
+    kv_.push_back(kv_as_configured(block, kv_bits));
+}
+
 PrecisionMap PrecisionMap::make(const std::vector<std::string>& layer_names, const LayerPrecision& base,
-                                const std::vector<LayerOverride>& overrides) {
+                                const std::vector<LayerOverride>& overrides, int kv_bits) {
   std::vector<LayerPrecision> layers(layer_names.size(), base);
-  if (base.weight.is_full()) return PrecisionMap(std::move(layers), base);
+  if (base.weight.is_full()) return PrecisionMap(std::move(layers), base, kv_bits);
   for (const LayerOverride& rule : overrides) {
     for (std::size_t i = 0; i < layer_names.size(); ++i) {
       if (!glob_match(rule.layers, layer_names[i])) continue;
@@ -40,12 +54,42 @@ PrecisionMap PrecisionMap::make(const std::vector<std::string>& layer_names, con
       if (rule.gradient_bits != 0) layers[i].gradient = BitWidth(rule.gradient_bits);
     }
   }
-  return PrecisionMap(std::move(layers), base);
+  return PrecisionMap(std::move(layers), base, kv_bits);
 }
 
-PrecisionMap PrecisionMap::uniform(std::int64_t layers, int weight, int activation, int gradient) {
+PrecisionMap PrecisionMap::of_bitmap(const std::vector<std::string>& layer_names, const BitmapText& bitmap,
+                                     const BitmapShape& shape, const QuantConfig& quant, int gradient_bits) {
+  const Bitmap map = expand(bitmap, shape);
+  QAT_CHECK(map.linears.size() == layer_names.size(), "a map has the widths of the layers that are named");
+  std::vector<LayerPrecision> layers;
+  for (std::size_t i = 0; i < layer_names.size(); ++i) {
+    const LinearBits& bits = map.linears[i];
+    LayerPrecision layer = scheduled_precision(quant, bits.weight, gradient_bits);
+    if (bits.activation != kBitsAsConfigured) layer.activation = BitWidth(bits.activation);
+    layer.gradient = layer.is_full() ? BitWidth::full() : BitWidth(gradient_bits);
+    for (const LayerOverride& rule : quant.overrides)
+      if (rule.gradient_bits != 0 && !layer.is_full() && glob_match(rule.layers, layer_names[i]))
+        layer.gradient = BitWidth(rule.gradient_bits);
+    layers.push_back(layer);
+  }
+  // A layer of the nominal width, with the activations that most products of that width have.
+  const int nominal = nominal_width(map, shape);
+  std::map<BitWidth, std::int64_t> macs;
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    if (layers[i].weight.bits() == nominal) macs[layers[i].activation] += shape.macs(static_cast<std::int64_t>(i));
+  LayerPrecision whole{.weight = BitWidth(nominal), .activation = macs.begin()->first, .gradient = BitWidth::full()};
+  for (const auto& [activation, sum] : macs)
+    if (sum >= macs[whole.activation]) whole.activation = activation;
+  if (!whole.is_full()) whole.gradient = BitWidth(gradient_bits);
+  PrecisionMap out(std::move(layers), whole, quant.kv_bits);
+  for (std::size_t block = 0; block < map.kv.size(); ++block)
+    if (map.kv[block] != kBitsAsConfigured) out.kv_[block] = BitWidth(map.kv[block]);
+  return out;
+}
+
+PrecisionMap PrecisionMap::uniform(std::int64_t layers, int weight, int activation, int gradient, int kv_bits) {
   const LayerPrecision all{BitWidth(weight), BitWidth(activation), BitWidth(gradient)};
-  return PrecisionMap(std::vector<LayerPrecision>(static_cast<std::size_t>(layers), all), all);
+  return PrecisionMap(std::vector<LayerPrecision>(static_cast<std::size_t>(layers), all), all, kv_bits);
 }
 
 }  // namespace qat

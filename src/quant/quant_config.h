@@ -56,7 +56,8 @@ struct LayerOverride {
 struct QuantConfig {
   std::vector<int> widths = {2, 3, 4, 5, 6, 7, 8, 32};  // that training may visit; each 2..18 or 32
   int activation_bits = 0;                              // 0: the weight width of the step; else this width always
-  int kv_bits = 32;                                     // of attention's keys and values: 2..8, or 32: not quantized
+  int kv_bits = 32;               // of attention's keys and values, where a map does not say; 32: not quantized
+  std::vector<std::string> maps;  // widths layer by layer (src/bitmap/bitmap_text.h), in place of `widths`
   QuantizerConfig weight{.granularity = Granularity::kChannel};
   QuantizerConfig activation{.granularity = Granularity::kToken};
   bool stochastic_gradients = true;      // gradients are rounded stochastically, else to nearest

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "src/base/file.h"
@@ -12,12 +13,22 @@ namespace {
 
 std::string width_name(int bits) { return bits >= 32 ? "32" : std::to_string(bits); }
 
+std::string range_text(const BitsRange& bits) {
+  return bits.least == bits.most ? width_name(bits.most) : fmt::format("{}..{}", bits.least, bits.most);
+}
+
+std::string row_name(const WidthResult& width) {
+  return width.map ? "map " + width.map->name : width_name(width.weight_bits) + " bits";
+}
+
+Value to_value(const BitsRange& bits) { return Value::array(std::vector{bits.least, bits.most}); }
+
 // Lines "4 bits: reason" for the widths that have no perplexity.
 std::string failures(const std::vector<WidthResult>& widths, const char* before) {
   std::string text;
   for (const WidthResult& width : widths) {
     const std::string reason = width.failure();
-    if (!reason.empty()) text += fmt::format("{}{} bits: {}\n", before, width_name(width.weight_bits), reason);
+    if (!reason.empty()) text += fmt::format("{}{}: {}\n", before, row_name(width), reason);
   }
   return text;
 }
@@ -40,6 +51,12 @@ Value to_value(const WidthResult& width) {
                      {"effective_bits", width.size.effective_bits},
                      {"compression_ratio", width.size.compression()},
                      {"forward_bitops_ratio", width.forward_bitops_ratio}});
+  if (width.map) {
+    object.set("map", width.map->name);
+    object.set("weight_bits_range", to_value(width.map->weights));
+    object.set("activation_bits_range", to_value(width.map->activations));
+    object.set("kv_bits_range", to_value(width.map->kv));
+  }
   const std::string reason = width.failure();
   if (!reason.empty()) object.set("error", reason);
   return object;
@@ -62,21 +79,30 @@ std::string WidthResult::failure() const {
 }
 
 Table width_table(const std::vector<WidthResult>& widths) {
-  Table table({"Bits W", "Bits A", "Perplexity", "NLL/token", "Tokens", "Size", "Linear layers", "Bits/weight",
-               "Compression", "Forward BitOps"});
+  const bool maps =
+      std::any_of(widths.begin(), widths.end(), [](const WidthResult& one) { return one.map.has_value(); });
+  std::vector<std::string> columns = {"Bits W", "Bits A",        "Perplexity",  "NLL/token",   "Tokens",
+                                      "Size",   "Linear layers", "Bits/weight", "Compression", "Forward BitOps"};
+  if (maps) columns.insert(columns.begin(), "Map"), columns.insert(columns.begin() + 3, "Bits KV");
+  Table table(columns);
   for (const WidthResult& width : widths) {
     const std::optional<double> perplexity = width.perplexity();
     const bool scored = width.tokens_scored > 0 && std::isfinite(width.nll);
-    table.add_row({{"Bits W", width_name(width.weight_bits)},
-                   {"Bits A", width_name(width.activation_bits)},
-                   {"Perplexity", perplexity ? fixed(*perplexity, 3) : ""},
-                   {"NLL/token", scored ? fixed(width.nll / static_cast<double>(width.tokens_scored), 4) : ""},
-                   {"Tokens", width.tokens_scored > 0 ? std::to_string(width.tokens_scored) : ""},
-                   {"Size", byte_size(width.size.total_bytes())},
-                   {"Linear layers", byte_size(width.size.linear_bytes)},
-                   {"Bits/weight", fixed(width.size.effective_bits, 2)},
-                   {"Compression", fixed(width.size.compression(), 2) + "x"},
-                   {"Forward BitOps", fixed(100.0 * width.forward_bitops_ratio, 2) + " %"}});
+    const BitsRange w = width.map ? width.map->weights : BitsRange{width.weight_bits, width.weight_bits};
+    const BitsRange a = width.map ? width.map->activations : BitsRange{width.activation_bits, width.activation_bits};
+    std::vector<Table::Cell> row = {
+        {"Bits W", range_text(w)},
+        {"Bits A", range_text(a)},
+        {"Perplexity", perplexity ? fixed(*perplexity, 3) : ""},
+        {"NLL/token", scored ? fixed(width.nll / static_cast<double>(width.tokens_scored), 4) : ""},
+        {"Tokens", width.tokens_scored > 0 ? std::to_string(width.tokens_scored) : ""},
+        {"Size", byte_size(width.size.total_bytes())},
+        {"Linear layers", byte_size(width.size.linear_bytes)},
+        {"Bits/weight", fixed(width.size.effective_bits, 2)},
+        {"Compression", fixed(width.size.compression(), 2) + "x"},
+        {"Forward BitOps", fixed(100.0 * width.forward_bitops_ratio, 2) + " %"}};
+    if (width.map) row.push_back({"Map", width.map->name}), row.push_back({"Bits KV", range_text(width.map->kv)});
+    table.add_row(row);
   }
   return table;
 }

@@ -1,4 +1,4 @@
-// What a run achieved, width by width: report.md and report.json.
+// What a run achieved, width by width or map by map: report.md and report.json.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,22 @@
 
 namespace qat {
 
+// The least and the most that layers or blocks of a map have.
+struct BitsRange {
+  int least = 32;
+  int most = 32;
+};
+
+// A map of layers' widths, as a row of the table.
+struct MapBits {
+  std::string name;
+  BitsRange weights, activations, kv;
+};
+
 struct WidthResult {
-  int weight_bits = 32;
+  int weight_bits = 32;  // of a map what it counts as, as are activation_bits
   int activation_bits = 32;
+  std::optional<MapBits> map;      // nothing: one width
   double nll = 0.0;                // sum over the scored tokens, nats; not finite: an error
   std::int64_t tokens_scored = 0;  // 0: not evaluated
   std::string error;               // why there is no perplexity; empty: nothing went wrong
@@ -36,7 +49,7 @@ struct FinalReport {
   std::vector<WidthResult> widths;
 };
 
-// One row a width, in the order given. Perplexities "-" where there is none; the reason stands below the table.
+// One row a width or map, in the order given. Perplexities "-" where there is none; the reason stands below the table.
 Table width_table(const std::vector<WidthResult>& widths);
 
 std::string to_markdown(const FinalReport& report);

@@ -21,12 +21,18 @@ Value to_value(const StepMetrics& metrics) {
                               {"skipped", metrics.skipped},
                               {"skips_in_a_row", metrics.skips_in_a_row},
                               {"saving", metrics.saving}});
+  if (!metrics.map.empty()) line.set("map", metrics.map);
+  if (metrics.loss_change) {
+    line.set("loss_change", *metrics.loss_change);
+    line.set("switched", metrics.switched);
+  }
   std::vector<Value> passes;
   for (const PassMetrics& pass : metrics.passes) {
     Value one = Value::object({{"weight_bits", pass.weight_bits}});
     if (pass.loss) one.set("loss", *pass.loss);
     if (pass.distillation) one.set("distillation", *pass.distillation);
     if (pass.features) one.set("features", *pass.features);
+    if (!pass.map.empty()) one.set("map", pass.map);
     passes.push_back(std::move(one));
   }
   if (!passes.empty()) line.set("passes", Value::array(std::move(passes)));

@@ -34,6 +34,24 @@ int nearest(const std::vector<int>& candidates, double bits) {
   return best;
 }
 
+std::vector<PrecisionChoice> choices_of(const std::vector<int>& widths) {
+  std::vector<PrecisionChoice> choices;
+  for (const int bits : widths)
+    choices.push_back({.name = std::to_string(bits), .weight_bits = bits, .bits = static_cast<double>(bits)});
+  return choices;
+}
+
+// Those that a curve may visit. widths: ascending.
+std::vector<int> curve_widths(const PrecisionScheduleConfig& config, std::vector<int> widths) {
+  std::erase_if(widths, [&](int bits) {
+    if (config.kind == ScheduleKind::kConstant) return bits != config.max_bits;
+    if (config.kind == ScheduleKind::kList)
+      return std::find(config.list.begin(), config.list.end(), bits) == config.list.end();
+    return bits < config.min_bits || bits > config.max_bits;
+  });
+  return widths;
+}
+
 std::vector<int> valid_widths_between(int low, int high) {
   std::vector<int> widths;
   for (int bits = low; bits <= high; ++bits) {
@@ -45,27 +63,40 @@ std::vector<int> valid_widths_between(int low, int high) {
 }  // namespace
 
 PrecisionSchedule::PrecisionSchedule(const PrecisionScheduleConfig& config, std::vector<int> widths,
-                                     std::int64_t total_units)
-    : config_(config), widths_(std::move(widths)), total_units_(total_units) {
+                                     std::int64_t total_units, const std::vector<PrecisionChoice>& maps,
+                                     std::uint64_t seed)
+    : config_(config),
+      widths_(std::move(widths)),
+      total_units_(total_units),
+      cycled_units_(config.static_after > 0 ? std::min(config.static_after, total_units) : total_units),
+      choices_(maps.empty() ? choices_of(widths_) : maps),
+      has_maps_(!maps.empty()) {
   QAT_CHECK(total_units_ >= 0, "a schedule has no negative length");
-  for (const ScheduleFault& fault : schedule_faults(config_, widths_, total_units_))
+  std::vector<std::string> names;
+  for (const PrecisionChoice& map : maps) names.push_back(map.name);
+  for (const ScheduleFault& fault : schedule_faults(config_, widths_, total_units_, names))
     throw Error(ErrorKind::kConfig, fmt::format("{}{} = {}: {}", fault.key, fault.element, fault.value, fault.rule));
-  widths_ = scheduled_widths(config_, std::move(widths_));
+  if (is_switching(config_.kind)) switching_.emplace(config_, choices_, cycled_units_, seed);
+  const auto stays = std::find_if(choices_.begin(), choices_.end(),
+                                  [&](const PrecisionChoice& one) { return one.name == config_.static_at; });
+  static_choice_ = static_cast<std::size_t>(stays - choices_.begin());
+  std::sort(widths_.begin(), widths_.end());
+  if (!is_switching(config_.kind)) widths_ = curve_widths(config_, std::move(widths_));
   if (config_.grad_kind == GradientSchedule::kScheduled)
     grad_bits_ = valid_widths_between(config_.grad_min_bits, config_.grad_max_bits);
 }
 
 PrecisionSchedule::Position PrecisionSchedule::position(std::int64_t unit) const {
   if (config_.kind == ScheduleKind::kCosine && config_.phase == CosinePhase::kRise) {
-    const std::int64_t cycle = total_units_ / config_.cycles;
+    const std::int64_t cycle = cycled_units_ / config_.cycles;
     return {unit % cycle, cycle};
   }
   if (config_.kind == ScheduleKind::kCosine && config_.phase == CosinePhase::kFall) {
-    const std::int64_t cycle = (total_units_ - config_.warmup_steps) / config_.cycles;
+    const std::int64_t cycle = (cycled_units_ - config_.warmup_steps) / config_.cycles;
     return {(unit - config_.warmup_steps) % cycle, cycle};
   }
   // A cycle is total / cycles units, which need not be whole: unit * cycles / total, less its whole part, is exact.
-  return {(unit % total_units_) * config_.cycles % total_units_, total_units_};
+  return {(unit % cycled_units_) * config_.cycles % cycled_units_, cycled_units_};
 }
 
 double PrecisionSchedule::curve(std::int64_t unit, int low, int high) const {
@@ -93,7 +124,14 @@ int PrecisionSchedule::list_entry(std::int64_t unit) const {
   return config_.list[static_cast<std::size_t>(x.num * static_cast<std::int64_t>(config_.list.size()) / x.den)];
 }
 
+std::optional<std::size_t> PrecisionSchedule::choice(std::int64_t unit) const {
+  if (config_.static_after > 0 && unit >= config_.static_after) return static_choice_;
+  if (switching_) return switching_->at(unit);
+  return std::nullopt;
+}
+
 int PrecisionSchedule::weight_bits(std::int64_t unit) const {
+  if (const auto chosen = choice(unit)) return choices_[*chosen].weight_bits;
   if (config_.kind == ScheduleKind::kConstant) return config_.max_bits;
   if (config_.kind == ScheduleKind::kList) return list_entry(unit);
   return nearest(widths_, curve(unit, config_.min_bits, config_.max_bits));
@@ -101,7 +139,7 @@ int PrecisionSchedule::weight_bits(std::int64_t unit) const {
 
 int PrecisionSchedule::gradient_bits(std::int64_t unit) const {
   if (config_.grad_kind == GradientSchedule::kConstant) return config_.grad_min_bits;
-  if (config_.kind == ScheduleKind::kConstant) return config_.grad_max_bits;
+  if (config_.kind == ScheduleKind::kConstant || choice(unit)) return config_.grad_max_bits;
   if (config_.kind == ScheduleKind::kList) {
     // As far between the gradient's bounds as the entry is between the list's smallest and largest width.
     const auto [low, high] = std::minmax_element(config_.list.begin(), config_.list.end());
@@ -115,7 +153,8 @@ int PrecisionSchedule::gradient_bits(std::int64_t unit) const {
 
 ScheduledBits PrecisionSchedule::at(std::int64_t unit) const {
   QAT_CHECK(unit >= 0, "schedules begin at unit 0");
-  return {weight_bits(unit), gradient_bits(unit)};
+  const auto chosen = choice(unit);
+  return {weight_bits(unit), gradient_bits(unit), has_maps_ && chosen ? static_cast<int>(*chosen) : -1};
 }
 
 std::vector<ScheduleSegment> PrecisionSchedule::segments(std::int64_t begin, std::int64_t end) const {
@@ -133,11 +172,20 @@ std::vector<ScheduleSegment> PrecisionSchedule::segments(std::int64_t begin, std
 
 std::vector<int> scheduled_widths(const PrecisionScheduleConfig& config, std::vector<int> widths) {
   std::sort(widths.begin(), widths.end());
+  std::vector<int> visited = widths;
+  if (!is_switching(config.kind)) {
+    visited = curve_widths(config, std::move(visited));
+  } else if (config.kind == ScheduleKind::kScheduled) {
+    std::erase_if(visited, [&](int bits) {
+      return std::none_of(config.pattern.begin(), config.pattern.end(), [&](const std::string& text) {
+        const auto entry = parse_pattern_entry(text);
+        return entry && entry->choice == std::to_string(bits);
+      });
+    });
+  }
+  if (config.static_after == 0) return visited;
   std::erase_if(widths, [&](int bits) {
-    if (config.kind == ScheduleKind::kConstant) return bits != config.max_bits;
-    if (config.kind == ScheduleKind::kList)
-      return std::find(config.list.begin(), config.list.end(), bits) == config.list.end();
-    return bits < config.min_bits || bits > config.max_bits;
+    return std::to_string(bits) != config.static_at && std::find(visited.begin(), visited.end(), bits) == visited.end();
   });
   return widths;
 }
@@ -150,7 +198,7 @@ std::string render_schedule(const PrecisionSchedule& schedule, std::int64_t begi
     if (count > 0) text += fmt::format("{}{}x{}", text.empty() ? "" : ",", bits, count);
   };
   for (const ScheduleSegment& segment : schedule.segments(begin, end)) {
-    if (segment.bits.weight != bits) {  // segments also part where only the gradient bits change
+    if (segment.bits.weight != bits) {  // segments also part where only gradient bits or maps change
       flush();
       bits = segment.bits.weight;
       count = 0;

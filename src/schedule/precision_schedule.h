@@ -2,16 +2,19 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "src/schedule/schedule_config.h"
+#include "src/schedule/switching.h"
 
 namespace qat {
 
 struct ScheduledBits {
-  int weight = 32;    // one of the run's widths
+  int weight = 32;    // one of the run's widths, or what its map counts as
   int gradient = 32;  // of what backward multiplies; 32: not quantized
+  int map = -1;       // which of the run's maps; -1: all layers have the width
   friend bool operator==(const ScheduledBits&, const ScheduledBits&) = default;
 };
 
@@ -30,14 +33,18 @@ struct ScheduleSegment {
 //   triangular    min + 2 D x, then max - 2 D (x - 1/2)
 //   list          entry floor(x * entries) of the list
 //   constant      max
+//   cyclic, random, progressive, scheduled      see switching.h: of the run's widths or maps
 // (rne rounds half to even), and then the nearest of the run's widths that lie between min and max, ties to the
 // smaller. What is left of the units after the last whole cycle begins another one. Gradient bits, where scheduled,
-// follow the same curve between their own bounds, rounded to a valid width.
+// follow the same curve between their own bounds, rounded to a valid width. With static_after, all of this goes on in
+// the units before it, whose number takes the place of the total; from there on the precision is static_at.
 class PrecisionSchedule {
  public:
-  // `widths` are those the run trains (quant.widths); `total_units` the run's steps or epochs, as config.unit says.
+  // `widths` are those the run trains (quant.widths), `maps` what it has in their place, if any (quant.maps);
+  // `total_units` the run's steps or epochs, as config.unit says; `seed` the run's.
   // Throws Error(kConfig), naming the key, for a schedule that cannot be followed (schedule_rules.h).
-  PrecisionSchedule(const PrecisionScheduleConfig& config, std::vector<int> widths, std::int64_t total_units);
+  PrecisionSchedule(const PrecisionScheduleConfig& config, std::vector<int> widths, std::int64_t total_units,
+                    const std::vector<PrecisionChoice>& maps = {}, std::uint64_t seed = 1);
 
   // unit >= 0; units past the total continue the last cycle.
   ScheduledBits at(std::int64_t unit) const;
@@ -55,6 +62,8 @@ class PrecisionSchedule {
   };
 
   Position position(std::int64_t unit) const;
+  // What it has after static_after, or where it switches; nothing where it follows a curve.
+  std::optional<std::size_t> choice(std::int64_t unit) const;
   double curve(std::int64_t unit, int low, int high) const;
   int list_entry(std::int64_t unit) const;
   int weight_bits(std::int64_t unit) const;
@@ -64,6 +73,11 @@ class PrecisionSchedule {
   std::vector<int> widths_;     // candidates, ascending: what lies between the bounds
   std::vector<int> grad_bits_;  // candidates of scheduled gradients, ascending
   std::int64_t total_units_ = 0;
+  std::int64_t cycled_units_ = 0;         // those before static_after
+  std::vector<PrecisionChoice> choices_;  // maps or, if there are none, widths as configured
+  bool has_maps_ = false;
+  std::optional<Switching> switching_;
+  std::size_t static_choice_ = 0;
 };
 
 // The widths among `widths` (quant.widths) that a schedule may visit, ascending.

@@ -3,17 +3,34 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "src/base/named_enum.h"
 
 namespace qat {
 
-enum class ScheduleKind : unsigned char { kCosine, kTriangular, kList, kConstant };
+// The first four are curves over widths; the others switch between widths or maps (src/schedule/switching.h).
+enum class ScheduleKind : unsigned char {
+  kCosine,
+  kTriangular,
+  kList,
+  kConstant,
+  kCyclic,
+  kRandom,
+  kProgressive,
+  kScheduled
+};
 template <>
 struct EnumNames<ScheduleKind> {
-  static constexpr std::array names{"cosine", "triangular", "list", "constant"};
+  static constexpr std::array names{"cosine", "triangular", "list",        "constant",
+                                    "cyclic", "random",     "progressive", "scheduled"};
 };
+
+inline bool is_switching(ScheduleKind kind) {
+  return kind == ScheduleKind::kCyclic || kind == ScheduleKind::kRandom || kind == ScheduleKind::kProgressive ||
+         kind == ScheduleKind::kScheduled;
+}
 
 // Of a cosine's cycle. Rise: min to max, then jump (CPT, arXiv:2101.09868); full: min-max-min; fall: max to min after
 // warmup_steps at max.
@@ -46,11 +63,16 @@ struct PrecisionScheduleConfig {
   ScheduleKind kind = ScheduleKind::kCosine;
   CosinePhase phase = CosinePhase::kRise;  // cosine only
   ScheduleUnit unit = ScheduleUnit::kStep;
-  std::int64_t cycles = 8;        // over the whole run; each at least 2 units long
-  int min_bits = 3;               // lowest scheduled width
-  int max_bits = 8;               // highest scheduled width
-  std::vector<int> list;          // list only: the widths of one cycle, each held for an equal share of it
-  std::int64_t warmup_steps = 0;  // fall only: units held at max_bits first
+  std::int64_t cycles = 8;            // over the whole run; each at least 2 units long
+  int min_bits = 3;                   // lowest scheduled width
+  int max_bits = 8;                   // highest scheduled width
+  std::vector<int> list;              // list only: the widths of one cycle, each held for an equal share of it
+  std::int64_t warmup_steps = 0;      // fall only: units held at max_bits first
+  std::int64_t switch_interval = 10;  // cyclic, random, scheduled: units that a choice is held
+  double switch_probability = 0.3;    // random only: of drawing anew after an interval
+  std::vector<std::string> pattern;   // scheduled only: choice:length, in turn
+  std::int64_t static_after = 0;      // units after which the precision stays at static_at; 0: never
+  std::string static_at;              // one of the run's widths or maps
   GradientSchedule grad_kind = GradientSchedule::kConstant;  // constant: grad_min_bits always; scheduled: as the
                                                              // widths, between both bounds
   int grad_min_bits = 8;                                     // bits of backward's gradients; 32: not quantized

@@ -20,8 +20,9 @@ struct ScheduleFault {
 };
 
 // widths: quant.widths. units: the run's steps or epochs, as config.unit says; none: not known yet, and cycles' lengths
-// are left to whoever knows.
+// are left to whoever knows. maps: the names of quant.maps, in order.
 std::vector<ScheduleFault> schedule_faults(const PrecisionScheduleConfig& config, const std::vector<int>& widths,
-                                           std::optional<std::int64_t> units);
+                                           std::optional<std::int64_t> units,
+                                           const std::vector<std::string>& maps = {});
 
 }  // namespace qat

@@ -146,26 +146,26 @@ bool Calibrator::before_step(const PrecisionMap& precision, std::int64_t step) {
   return true;
 }
 
-const EvaluationRanges* Calibrator::for_evaluation(const std::vector<int>& widths, std::int64_t steps) {
+const EvaluationRanges* Calibrator::for_evaluation(const std::vector<EvaluatedAt>& widths, std::int64_t steps) {
   (void)made_after(steps);
-  std::vector<int> own;
-  for (const int bits : widths) {
-    if (evaluation_.contains(bits)) continue;
-    const PrecisionMap precision = evaluation_precision(model_, quant_, bits);
+  std::vector<std::string> own;
+  for (const EvaluatedAt& at : widths) {
+    if (evaluation_.contains(at)) continue;
+    const PrecisionMap precision = evaluation_precision(model_, quant_, at);
     const auto layers = layers_to_calibrate(model_, precision, steps, quant_.recalibrate_every);
     if (layers.empty()) continue;
     std::optional<Calibration> found = calibrate(model_, precision, layers, sampler_, comm_, poll_, options_);
     if (!found) return nullptr;
-    evaluation_[bits] = std::move(found->ranges);
-    own.push_back(bits);
+    evaluation_[at] = std::move(found->ranges);
+    own.push_back(describe(at));
   }
   if (!own.empty())
-    log_.debug(fmt::format("after step {}: evaluation has activation ranges of its own at {} bits", steps,
-                           fmt::join(own, ", ")));
+    log_.debug(
+        fmt::format("after step {}: evaluation has activation ranges of its own at {}", steps, fmt::join(own, ", ")));
   return &evaluation_;
 }
 
-void Calibrator::prepare_evaluation(const std::vector<int>& widths, std::int64_t steps) {
+void Calibrator::prepare_evaluation(const std::vector<EvaluatedAt>& widths, std::int64_t steps) {
   try {
     (void)for_evaluation(widths, steps);
   } catch (const dist::AgreedError& error) {

@@ -60,12 +60,12 @@ class Calibrator {
   // stop, and nothing has changed.
   bool before_step(const PrecisionMap& precision, std::int64_t step);
 
-  // Evaluation's own ranges for `widths` after `steps` steps of training: made where this state of training has none
+  // Evaluation's own ranges at `widths` after `steps` steps of training: made where this state of training has none
   // yet. Collective; throws kDiverged on all ranks as calibrate() does. Null: the run is to stop.
-  const EvaluationRanges* for_evaluation(const std::vector<int>& widths, std::int64_t steps);
+  const EvaluationRanges* for_evaluation(const std::vector<EvaluatedAt>& widths, std::int64_t steps);
   // The same ahead of time, so that a checkpoint can hold them: a model that cannot be calibrated is only warned of,
   // for it must be saved all the same, and one that is to stop is saved without.
-  void prepare_evaluation(const std::vector<int>& widths, std::int64_t steps);
+  void prepare_evaluation(const std::vector<EvaluatedAt>& widths, std::int64_t steps);
   // Those made after `steps` steps so far; none: there are none of that state of training.
   const EvaluationRanges& made_after(std::int64_t steps);
 

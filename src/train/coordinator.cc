@@ -13,21 +13,26 @@ std::int64_t schedule_units(const TrainerOptions& options, std::int64_t windows_
   return (samples + windows_per_epoch - 1) / windows_per_epoch;
 }
 
-// Recipes that train every width in every step leave the schedule its gradients' bits alone.
+// Recipes that train every map in every step leave the schedule its gradients' bits alone.
 PrecisionScheduleConfig schedule_of(const TrainerOptions& options) {
   PrecisionScheduleConfig schedule = options.precision;
   if (options.train.recipe == Recipe::kCpt) return schedule;
   schedule.kind = ScheduleKind::kConstant;
   schedule.max_bits = options.quant.widths.front();
+  schedule.static_after = 0;
   return schedule;
 }
 
 }  // namespace
 
-Coordinator::Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start)
+Coordinator::Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start,
+                         std::vector<ConfiguredMap> maps)
     : options_(options),
+      maps_(std::move(maps)),
       windows_per_epoch_(windows_per_epoch),
-      precision_(schedule_of(options), options.quant.widths, schedule_units(options, windows_per_epoch, start)),
+      precision_(schedule_of(options), options.quant.widths, schedule_units(options, windows_per_epoch, start),
+                 options.train.recipe == Recipe::kCpt ? choices_of(maps_) : std::vector<PrecisionChoice>(),
+                 options.run.seed),
       lr_(options.lr, options.train.steps) {}
 
 std::int64_t Coordinator::unit_of(RunPosition position) const {
@@ -38,6 +43,7 @@ dist::StepPlan Coordinator::plan(RunPosition position) const {
   const Gpt2Config& model = options_.model;
   StepWork work = plan_work(options_.train.recipe, {.quant = options_.quant,
                                                     .distill = options_.distill,
+                                                    .maps = maps_,
                                                     .scheduled = precision_.at(unit_of(position)),
                                                     .learning_rate = static_cast<float>(lr_.at(position.step)),
                                                     .students = options_.train.students,

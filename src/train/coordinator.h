@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "dist/control/step_plan.h"
 #include "src/schedule/lr_schedule.h"
@@ -21,8 +22,10 @@ struct RunPosition {
 class Coordinator {
  public:
   // windows_per_epoch: samples in one pass over the training tokens. start: where this process takes the run up; the
-  // rest of it has the batch size of the options. Throws Error(kConfig) for a schedule that does not fit the data.
-  Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start = {});
+  // rest of it has the batch size of the options. maps: those of quant.maps. Throws Error(kConfig) for a schedule that
+  // does not fit the data.
+  Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start = {},
+              std::vector<ConfiguredMap> maps = {});
 
   // The step that comes next at `position`.
   dist::StepPlan plan(RunPosition position) const;
@@ -32,6 +35,7 @@ class Coordinator {
   std::int64_t unit_of(RunPosition position) const;
 
   TrainerOptions options_;
+  std::vector<ConfiguredMap> maps_;
   std::int64_t windows_per_epoch_;
   PrecisionSchedule precision_;
   LrSchedule lr_;

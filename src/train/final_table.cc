@@ -5,6 +5,7 @@
 #include "src/base/file.h"
 #include "src/report/final_report.h"
 #include "src/train/model_report.h"
+#include "src/train/precision_usage.h"
 #include "src/train/resume_check.h"
 
 namespace qat {
@@ -13,22 +14,34 @@ namespace {
 // The member of report.json that holds evaluation_settings().
 constexpr char kSettings[] = "evaluation";
 
+// What switching does to the loss, beside what it does from step to step anyway.
+std::string impact_text(const PrecisionUsage& usage) {
+  const auto text = [](const LossChanges& changes) {
+    return fmt::format("{:+.4f} nats (absolute {:.4f}) in the mean of {}", changes.mean(), changes.mean_magnitude(),
+                       changes.count);
+  };
+  return fmt::format("{}; between steps at the same: {}", text(usage.at_switches()), text(usage.at_steady()));
+}
+
 }  // namespace
 
 std::string evaluation_settings(const TrainerOptions& options, const TokenSource& held_out) {
-  Value::Array bits, files;
-  for (const int width : evaluation_widths(options.eval, options.quant)) bits.emplace_back(width);
+  Value::Array bits, maps, files;
+  for (const EvaluatedAt& at : evaluation_widths(options.eval, options.quant))
+    at.map.empty() ? bits.emplace_back(at.bits) : maps.emplace_back(at.map);
   for (const TokenSource::Segment& segment : held_out.segments())
     files.push_back(
         Value::object({{"tokens", segment.tokens},
                        {"content", segment.content ? fmt::format("{:016x}", segment.content->hash) : segment.name}}));
   const EvalConfig& eval = options.eval;
-  return to_json(Value::object({{"eval.bits", Value::array(std::move(bits))},
-                                {"eval.max_tokens", eval.max_tokens},
-                                {"eval.stride", eval.stride},
-                                {"eval.batch_size", eval.batch_size},
-                                {"data.sequence_length", options.data.sequence_length},
-                                {"data.val", Value::array(std::move(files))}}));
+  Value settings = Value::object({{"eval.bits", Value::array(std::move(bits))},
+                                  {"eval.max_tokens", eval.max_tokens},
+                                  {"eval.stride", eval.stride},
+                                  {"eval.batch_size", eval.batch_size},
+                                  {"data.sequence_length", options.data.sequence_length},
+                                  {"data.val", Value::array(std::move(files))}});
+  if (!maps.empty()) settings.set("eval.maps", Value::array(std::move(maps)));  // reports without maps do not have it
+  return to_json(settings);
 }
 
 std::string write_final_table(const TrainerOptions& options, const Gpt2& model, const LoraConfig& lora,
@@ -45,6 +58,13 @@ std::string write_final_table(const TrainerOptions& options, const Gpt2& model, 
     report.summary.insert(report.summary.begin() + 1,
                           {"ended early", fmt::format("{} evaluations without a better held-out loss (eval.patience)",
                                                       state.stale_evaluations)});
+  const PrecisionUsage usage = PrecisionUsage::from_text(state.precision_usage);
+  if (const std::string passes = usage.passes_text(); !passes.empty()) {
+    report.summary.emplace_back("passes by precision", passes);
+    report.summary.emplace_back("multiply-accumulates by bits of weights", usage.macs_text());
+  }
+  if (usage.at_switches().count > 0)
+    report.summary.emplace_back("loss change at a switch of precision", impact_text(usage));
   if (state.best_step >= 0)
     report.summary.emplace_back("lowest held-out loss during the run",
                                 fmt::format("{:.4f} nats after step {}", state.best_loss, state.best_step));
@@ -53,6 +73,7 @@ std::string write_final_table(const TrainerOptions& options, const Gpt2& model, 
                                   {"skips", state.skips_total},
                                   {"bitops", bitops.spent},
                                   {"bitops_ratio", bitops.ratio()},
+                                  {"precisions", usage.report()},
                                   {"checkpoint", checkpoint},
                                   {kSettings, parse_json(settings, kSettings)}});
   return write_final_report(options.run.dir, report);

@@ -13,7 +13,8 @@ class LossMonitor {
   // window: steps that the running mean and variance look back over.
   explicit LossMonitor(std::int64_t window = 100) : window_(window) {}
 
-  // A step's loss at a weight width; widths have statistics of their own, since few bits have a higher loss.
+  // A step's loss at a weight width (or another number that stands for a precision); widths have statistics of their
+  // own, since few bits have a higher loss.
   void add(int bits, double loss);
 
   // Standard deviations above the running mean; nothing below it counts. 0 until the width has had a whole window, so

@@ -4,9 +4,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <functional>
+#include <map>
+#include <set>
 
 #include "src/quant/gemm_path.h"
 #include "src/report/numbers.h"
+#include "src/train/configured_maps.h"
 
 namespace qat {
 namespace {
@@ -17,16 +21,51 @@ double forward_total(const std::vector<LayerWork>& layers) {
   return sum;
 }
 
-std::string product_path(const Gpt2& model, const QuantConfig& quant, const LayerPrecision& base) {
-  const bool cuda = model.mode().is_cuda();
-  const std::string path =
-      describe(choose_gemm_path(quant, base, cuda ? Device::kCuda : Device::kCpu), floats_of(model.mode()));
-  if (!cuda) return path;
-  const PrecisionMap map = PrecisionMap::make(model.linear_names(), base, quant.overrides);
+void include(BitsRange& range, BitWidth width) {
+  range.least = std::min(range.least, width.bits());
+  range.most = std::max(range.most, width.bits());
+}
+
+MapBits map_bits(std::string name, const PrecisionMap& precision) {
+  const LayerPrecision& first = precision.at(0);
+  const auto from = [](BitWidth width) { return BitsRange{width.bits(), width.bits()}; };
+  MapBits bits{std::move(name), from(first.weight), from(first.activation), from(precision.kv(0))};
+  for (std::int64_t layer = 0; layer < precision.size(); ++layer) {
+    include(bits.weights, precision.at(layer).weight);
+    include(bits.activations, precision.at(layer).activation);
+  }
+  for (std::int64_t block = 0; block < precision.size() / kLinearsPerBlock; ++block)
+    include(bits.kv, precision.kv(block));
+  return bits;
+}
+
+std::string product_path(const Gpt2& model, const QuantConfig& quant, const LayerPrecision& precision) {
+  const Device device = model.mode().is_cuda() ? Device::kCuda : Device::kCpu;
+  return describe(choose_gemm_path(quant, precision, device), floats_of(model.mode()));
+}
+
+// How many blocks run fused, on a GPU.
+std::string fusion(const Gpt2& model, const PrecisionMap& map) {
+  if (!model.mode().is_cuda()) return "";
   const std::int64_t fused = model.fused_blocks({.precision = &map, .training = true});
-  if (fused == model.config().n_layer) return path + "; blocks are fused";
-  if (fused == 0) return path + "; operator by operator, which is slower";
-  return path + fmt::format("; {} of {} blocks are fused, the others are slower", fused, model.config().n_layer);
+  if (fused == model.config().n_layer) return "; blocks are fused";
+  if (fused == 0) return "; operator by operator, which is slower";
+  return fmt::format("; {} of {} blocks are fused, the others are slower", fused, model.config().n_layer);
+}
+
+// "map stripe8&4: 24 linear layers at W8 A8, 24 at W4 A4: int8 codes".
+std::string map_line(const Gpt2& model, const QuantConfig& quant, const ConfiguredMap& map) {
+  std::map<RangeWidths, std::int64_t, std::greater<>> layers;
+  std::set<std::string> paths;
+  for (std::int64_t layer = 0; layer < map.precision.size(); ++layer) {
+    ++layers[range_widths(map.precision.at(layer))];
+    paths.insert(product_path(model, quant, map.precision.at(layer)));
+  }
+  std::string text;
+  for (const auto& [widths, count] : layers)
+    text += fmt::format("{}{}{} at W{} A{}", text.empty() ? "" : ", ", count, text.empty() ? " linear layers" : "",
+                        widths.weight, widths.activation);
+  return fmt::format("map {}: {}: {}{}", map.name, text, fmt::join(paths, ", "), fusion(model, map.precision));
 }
 
 }  // namespace
@@ -38,16 +77,19 @@ std::string floats_of(const ComputeMode& mode) {
 
 std::vector<std::string> product_paths(const Gpt2& model, const QuantConfig& quant,
                                        const PrecisionScheduleConfig& schedule) {
+  std::vector<std::string> lines;
+  for (const ConfiguredMap& map : configured_maps(model.config(), quant, schedule.most_gradient_bits()))
+    lines.push_back(map_line(model, quant, map));
+  if (!lines.empty()) return lines;
   std::vector<std::pair<std::string, std::vector<int>>> by_path;  // in order of first use
   for (const int bits : quant.widths) {
-    const std::string path =
-        product_path(model, quant, scheduled_precision(quant, bits, schedule.most_gradient_bits()));
+    const LayerPrecision base = scheduled_precision(quant, bits, schedule.most_gradient_bits());
+    const PrecisionMap map = PrecisionMap::make(model.linear_names(), base, quant.overrides, quant.kv_bits);
+    const std::string path = product_path(model, quant, base) + fusion(model, map);
     auto found = std::find_if(by_path.begin(), by_path.end(), [&](const auto& one) { return one.first == path; });
     if (found == by_path.end()) found = by_path.insert(by_path.end(), {path, {}});
     found->second.push_back(bits);
   }
-  std::vector<std::string> lines;
-  lines.reserve(by_path.size());
   for (const auto& [path, widths] : by_path)
     lines.push_back(fmt::format("linear layers at {} bits: {}", fmt::join(widths, ", "), path));
   return lines;
@@ -186,14 +228,15 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
 
 std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
                                        const std::vector<WidthScore>& scores, std::int64_t sequence_length) {
-  const PrecisionMap full = evaluation_precision(model, quant, BitWidth::kFull);
+  const PrecisionMap full = evaluation_precision(model, quant, EvaluatedAt(BitWidth::kFull));
   const double full_bitops = forward_total(layer_work(model, lora, full, 1, sequence_length));
   std::vector<WidthResult> results;
   for (const WidthScore& one : scores) {
-    const PrecisionMap precision = evaluation_precision(model, quant, one.bits);
+    const PrecisionMap precision = evaluation_precision(model, quant, one.at);
     results.push_back(
-        {.weight_bits = one.bits,
-         .activation_bits = scheduled_precision(quant, one.bits).activation.bits(),
+        {.weight_bits = precision.nominal().weight.bits(),
+         .activation_bits = precision.nominal().activation.bits(),
+         .map = one.at.map.empty() ? std::nullopt : std::optional(map_bits(one.at.name(), precision)),
          .nll = one.score.nll_sum,
          .tokens_scored = one.score.tokens,
          .size = model_size(model, lora, quant, precision),

@@ -42,8 +42,9 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
 // What activations are stored in: "bf16", "tf32" (fp32 in memory) or "fp32".
 std::string floats_of(const ComputeMode& mode);
 
-// Which arithmetic the linear layers take at each of quant.widths, as lines for the log: one for all widths that take
-// the same. Widths of single layers (quant.overrides) only tell whether the blocks are fused.
+// Which arithmetic the linear layers take, as lines for the log: one for each map of quant.maps or, where there are
+// none, one for all of quant.widths that take the same. Widths of single layers (quant.overrides) only tell whether the
+// blocks are fused.
 std::vector<std::string> product_paths(const Gpt2& model, const QuantConfig& quant,
                                        const PrecisionScheduleConfig& schedule);
 

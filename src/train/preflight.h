@@ -5,14 +5,15 @@
 #include <vector>
 
 #include "src/data/token_source.h"
+#include "src/model/gpt2_config.h"
 #include "src/train/trainer_options.h"
 
 namespace qat {
 
 // Throws what a run of these options on these tokens would fail with: training text too short for a sample, held-out
-// text too short for a prediction, schedules that the run's epochs or steps cannot follow, splits of different ids.
-// Returns doubts, for the log.
-std::vector<std::string> check_before_training(const TrainerOptions& options, const TokenSource& train,
-                                               const TokenSource& val);
+// text too short for a prediction, maps that do not fit the model, schedules that the run's epochs or steps cannot
+// follow, splits of different ids. Returns doubts, for the log.
+std::vector<std::string> check_before_training(const TrainerOptions& options, const Gpt2Config& model,
+                                               const TokenSource& train, const TokenSource& val);
 
 }  // namespace qat

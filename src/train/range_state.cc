@@ -21,8 +21,15 @@ std::string training_group(const Quantizer& quantizer, const RangeWidths& widths
                                : fmt::format("w{}a{}", widths.weight, widths.activation);
   return fmt::format("/quant/{}/{}/{}", quantizer.layer(), quantizer.role(), name);
 }
-std::string evaluation_group(const Quantizer& quantizer, std::int64_t bits) {
-  return fmt::format("/evaluation/{}/{}/{}", bits, quantizer.layer(), quantizer.role());
+// A map's text may be long, and have characters that names of groups must not: its hash (FNV-1a) stands for it.
+std::string evaluation_group(const Quantizer& quantizer, const EvaluatedAt& at) {
+  std::string name = std::to_string(at.bits);
+  if (!at.map.empty()) {
+    std::uint64_t hash = 0xcbf29ce484222325ULL;
+    for (const char c : parse_bitmap(at.map).text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+    name = fmt::format("map_{:016x}", hash);
+  }
+  return fmt::format("/evaluation/{}/{}/{}", name, quantizer.layer(), quantizer.role());
 }
 
 // The widths in the name of a group that training_group made.
@@ -49,24 +56,28 @@ void write_range(CheckpointWriter& writer, const std::string& group, const Calib
 
 // What the other ranks must know to receive a range.
 struct Header {
-  std::int64_t layer = 0;      // index in PrecisionMap
-  std::int64_t evaluated = 0;  // the width whose evaluation it belongs to; 0: it is training's
-  RangeWidths widths;          // training's
+  static constexpr std::int64_t kTrainings = -1;
+
+  std::int64_t layer = 0;               // index in PrecisionMap
+  std::int64_t evaluated = kTrainings;  // which of those to be evaluated it belongs to
+  RangeWidths widths;                   // training's
   std::int64_t groups = 0;
   std::int64_t batches = 0;
   std::int64_t step = 0;
   std::int64_t has_mean = 0;
 };
 
-std::string group_of(const Quantizer& quantizer, const Header& header) {
-  return header.evaluated != 0 ? evaluation_group(quantizer, header.evaluated)
-                               : training_group(quantizer, header.widths);
+using Evaluated = std::vector<EvaluatedAt>;
+
+std::string group_of(const Quantizer& quantizer, const Header& header, const Evaluated& evaluated) {
+  if (header.evaluated == Header::kTrainings) return training_group(quantizer, header.widths);
+  return evaluation_group(quantizer, evaluated[static_cast<std::size_t>(header.evaluated)]);
 }
 
 // Adds the range of `header`'s group, if it is there.
-void find_range(const CheckpointReader& reader, const Quantizer& quantizer, Header header,
+void find_range(const CheckpointReader& reader, const Quantizer& quantizer, Header header, const Evaluated& evaluated,
                 std::vector<Header>& headers) {
-  const std::string group = group_of(quantizer, header), lo = group + "/lo";
+  const std::string group = group_of(quantizer, header, evaluated), lo = group + "/lo";
   if (!reader.has_tensor(lo)) return;
   header.groups = element_count(reader.tensor_info(lo).shape);
   header.batches = reader.attribute<std::int64_t>(lo, "batches");
@@ -76,18 +87,17 @@ void find_range(const CheckpointReader& reader, const Quantizer& quantizer, Head
   headers.push_back(header);
 }
 
-enum class RangesOf : std::uint8_t { kTraining, kEvaluation };
-
-std::vector<Header> find_ranges(const CheckpointReader& reader, const Gpt2& model, RangesOf which) {
+// Training's, or those of what is to be evaluated.
+std::vector<Header> find_ranges(const CheckpointReader& reader, const Gpt2& model, const Evaluated* evaluated) {
   std::vector<Header> headers;
   for (const QuantLinear& linear : model.linears()) {
     const Quantizer& quantizer = linear.activation_quantizer();
     if (!quantizer.needs_calibration()) continue;
     Header header{.layer = linear.spec().index, .widths = {}};
-    if (which == RangesOf::kEvaluation) {
-      for (int bits = BitWidth::kMin; bits <= BitWidth::kMax; ++bits) {
-        header.evaluated = bits;
-        find_range(reader, quantizer, header, headers);
+    if (evaluated != nullptr) {
+      for (std::size_t i = 0; i < evaluated->size(); ++i) {
+        header.evaluated = static_cast<std::int64_t>(i);
+        find_range(reader, quantizer, header, *evaluated, headers);
       }
       continue;
     }
@@ -97,7 +107,7 @@ std::vector<Header> find_ranges(const CheckpointReader& reader, const Gpt2& mode
       const auto widths = widths_of(name.substr(0, name.size() - 3));
       if (!widths) continue;
       header.widths = *widths;
-      find_range(reader, quantizer, header, headers);
+      find_range(reader, quantizer, header, {}, headers);
     }
   }
   return headers;
@@ -113,20 +123,21 @@ void share(std::vector<Header>& headers, dist::Communicator& comm) {
   comm.broadcast({headers.data(), bytes, DType::kUInt8, Device::kCpu}, /*root=*/0);
 }
 
-// Calls `take(header, range)` for every range below a group of names.
+// Calls `take(header, range)` for every range of training, or of what is to be evaluated.
 template <typename Take>
-void read_ranges(const CheckpointReader* reader, const Gpt2& model, RangesOf which, dist::Communicator& comm,
-                 const Take& take) {
+void read_ranges(const CheckpointReader* reader, const Gpt2& model, const Evaluated* evaluated,
+                 dist::Communicator& comm, const Take& take) {
   std::vector<Header> headers;
-  on_root(comm, "loading calibrated ranges", [&] { headers = find_ranges(*reader, model, which); });
+  on_root(comm, "loading calibrated ranges", [&] { headers = find_ranges(*reader, model, evaluated); });
   share(headers, comm);
   const at::Device device = model.parameters().device();
   for (const Header& header : headers) {
     const Quantizer& quantizer = model.linear(header.layer).activation_quantizer();
+    const std::string group = group_of(quantizer, header, evaluated == nullptr ? Evaluated() : *evaluated);
     const auto get = [&](const char* part) {
       at::Tensor t = at::empty({header.groups}, at::kFloat);
       on_root(comm, "loading calibrated ranges",
-              [&] { reader->read_tensor(group_of(quantizer, header) + part, {header.groups}, span_of(t)); });
+              [&] { reader->read_tensor(group + part, {header.groups}, span_of(t)); });
       comm.broadcast(view(span_of(t)), /*root=*/0);
       return t.to(device);
     };
@@ -145,24 +156,25 @@ void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationR
     for (const auto& [widths, range] : quantizer.ranges())
       write_range(writer, training_group(quantizer, widths), range);
   }
-  for (const auto& [bits, table] : evaluation) {
+  for (const auto& [at, table] : evaluation) {
     for (const auto& [layer, range] : table) {
       const Quantizer& quantizer = model.linear(layer).activation_quantizer();
-      write_range(writer, evaluation_group(quantizer, bits), range);
+      write_range(writer, evaluation_group(quantizer, at), range);
     }
   }
 }
 
 void load_ranges(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm) {
-  read_ranges(reader, model, RangesOf::kTraining, comm, [&](const Header& header, CalibratedRange range) {
+  read_ranges(reader, model, /*evaluated=*/nullptr, comm, [&](const Header& header, CalibratedRange range) {
     model.linear(header.layer).activation_quantizer().put_in_force(header.widths, std::move(range));
   });
 }
 
-EvaluationRanges load_evaluation_ranges(const CheckpointReader* reader, const Gpt2& model, dist::Communicator& comm) {
+EvaluationRanges load_evaluation_ranges(const CheckpointReader* reader, const Gpt2& model, dist::Communicator& comm,
+                                        const std::vector<EvaluatedAt>& widths) {
   EvaluationRanges ranges;
-  read_ranges(reader, model, RangesOf::kEvaluation, comm, [&](const Header& header, CalibratedRange range) {
-    ranges[static_cast<int>(header.evaluated)][header.layer] = std::move(range);
+  read_ranges(reader, model, &widths, comm, [&](const Header& header, CalibratedRange range) {
+    ranges[widths[static_cast<std::size_t>(header.evaluated)]][header.layer] = std::move(range);
   });
   return ranges;
 }

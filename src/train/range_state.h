@@ -2,8 +2,11 @@
 // this very state of training has of its own, from which `eval` makes the same table.
 //   /quant/<layer>/activation/w<weight bits>a<activation bits>/{lo,hi,mean}
 //   /evaluation/<evaluated bits>/<layer>/activation/{lo,hi,mean}             attributes of lo: batches, step
+//   /evaluation/map_<hash of the map's text>/<layer>/activation/{lo,hi,mean}
 // Older programs told ranges by <activation bits> alone: those hold for weights of any width.
 #pragma once
+
+#include <vector>
 
 #include "dist/comm/communicator.h"
 #include "src/checkpoint/reader.h"
@@ -17,6 +20,8 @@ void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationR
 
 // Collective: rank 0 reads and broadcasts; `reader` is null on other ranks. Puts training's ranges in force.
 void load_ranges(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm);
-EvaluationRanges load_evaluation_ranges(const CheckpointReader* reader, const Gpt2& model, dist::Communicator& comm);
+// Those of what is to be evaluated, as far as the checkpoint has them.
+EvaluationRanges load_evaluation_ranges(const CheckpointReader* reader, const Gpt2& model, dist::Communicator& comm,
+                                        const std::vector<EvaluatedAt>& widths);
 
 }  // namespace qat

@@ -1,22 +1,25 @@
 // What a step is made of: which passes at which precisions, with which losses, make up which updates. Pure functions of
 // what they are told, so that a resumed run plans as the uninterrupted one.
 //
-//   cpt         one update of one pass, at the width of the precision schedule
-//   spnet       one update of a pass at every trained width, each with an equal share of the loss
-//   per_map     an update at every trained width, one after the other, all from the same samples
-//   sp          one update of passes at some widths below 32, each with an equal share: train.students of them, drawn
-//               at random so that in every round of (widths / students) steps each is trained; and, where
+//   cpt         one update of one pass, at the width or map of the precision schedule
+//   spnet       one update of a pass at every map, each with an equal share of the loss
+//   per_map     an update at every map, one after the other, all from the same samples
+//   sp          one update of passes at some maps below 32 bits, each with an equal share: train.students of them,
+//   drawn
+//               at random so that in every round of (maps / students) steps each is trained; and, where
 //               distill.teacher_cross_entropy is above 0, of one at 32 bits, with a share as well
-//   instantnet  as spnet, from the widest down, so that each width can learn from those above it
+//   instantnet  as spnet, from the widest down, so that each can learn from those above it
+// All but the first take the maps of quant.maps or, where there are none, each width of quant.widths for all layers. Of
+// a map counts its nominal width.
 //
 // Where passes are taught (src/train/distill_config.h), their teachers' passes come before them in the update. A
-// teacher is a pass without dropout: one for the purpose, or, where nothing has dropout, one that trains at its width
+// teacher is a pass without dropout: one for the purpose, or, where nothing has dropout, one that trains the same
 // before.
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <utility>
 #include <vector>
 
@@ -24,6 +27,7 @@
 #include "kernels/common/bit_width.h"
 #include "src/quant/quant_config.h"
 #include "src/schedule/precision_schedule.h"
+#include "src/train/configured_maps.h"
 #include "src/train/distill_config.h"
 #include "src/train/train_config.h"
 
@@ -32,7 +36,8 @@ namespace qat {
 struct RecipeInput {
   const QuantConfig& quant;
   const DistillConfig& distill;
-  ScheduledBits scheduled;  // what the precision schedule says for the step
+  const std::vector<ConfiguredMap>& maps;  // of quant.maps
+  ScheduledBits scheduled;                 // what the precision schedule says for the step
   float learning_rate = 0.0F;
   int students = 2;
   bool dropout = false;  // passes that train have some
@@ -58,18 +63,8 @@ inline TeacherChoice teacher_of(Recipe recipe, const DistillConfig& distill) {
   return recipe == Recipe::kInstantnet ? TeacherChoice::kWider : TeacherChoice::kNone;
 }
 
-inline std::vector<int> descending_widths(std::vector<int> widths) {
-  std::sort(widths.begin(), widths.end(), std::greater<>());
-  return widths;
-}
-
-// The widths that steps of recipe sp draw from: those below 32, descending.
-inline std::vector<int> student_widths(std::vector<int> trained) {
-  std::erase(trained, BitWidth::kFull);
-  return descending_widths(std::move(trained));
-}
-
-// The weight widths that steps of a recipe may have, teachers' among them, ascending. trained: quant.widths.
+// The weight widths that steps of a recipe may have where there are no maps, teachers' among them, ascending. trained:
+// quant.widths.
 inline std::vector<int> recipe_widths(Recipe recipe, const PrecisionScheduleConfig& schedule,
                                       const DistillConfig& distill, std::vector<int> trained) {
   std::vector<int> widths = std::move(trained);
@@ -83,7 +78,7 @@ inline std::vector<int> recipe_widths(Recipe recipe, const PrecisionScheduleConf
   return widths;
 }
 
-// Those that a step draws: `students` different ones, descending.
-std::vector<int> drawn_students(const std::vector<int>& widths, int students, std::uint64_t seed, std::int64_t step);
+// Of n maps, those that a step of recipe sp draws: `students` different ones.
+std::vector<std::size_t> drawn_students(std::size_t n, int students, std::uint64_t seed, std::int64_t step);
 
 }  // namespace qat

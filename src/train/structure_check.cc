@@ -117,8 +117,9 @@ std::vector<ConfigChange> changes_since(const CheckpointReader& checkpoint, cons
 
 // Settings of quantization that no calibrated range depends on.
 bool leaves_ranges_alone(std::string_view key) {
-  constexpr std::array<std::string_view, 5> kKeys = {"quant.widths", "quant.kv_bits", "quant.recalibrate_every",
-                                                     "quant.stochastic_gradients", "quant.log_grad_clip"};
+  constexpr std::array<std::string_view, 6> kKeys = {
+      "quant.widths",       "quant.maps", "quant.kv_bits", "quant.recalibrate_every", "quant.stochastic_gradients",
+      "quant.log_grad_clip"};
   return !key.starts_with("quant.") || std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end();
 }
 

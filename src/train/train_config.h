@@ -36,10 +36,10 @@ struct EnumNames<Recipe> {
 };
 
 struct TrainConfig {
-  Recipe recipe = Recipe::kCpt;       // cpt: a step has the schedule's width; spnet: all of quant.widths, whose losses
-                                      // are one update; per_map: an update for each of them; sp: some of them, drawn
-                                      // at random, one update; instantnet: as spnet, from the widest down
-  int students = 2;                   // sp: widths below 32 that a step trains
+  Recipe recipe = Recipe::kCpt;       // cpt: a step has the schedule's width; spnet: all of quant.maps (else of
+                                      // quant.widths), whose losses are one update; per_map: an update for each; sp:
+                                      // some of them, drawn at random, one update; instantnet: as spnet, widest first
+  int students = 2;                   // sp: maps or widths below 32 that a step trains
   std::int64_t steps = 1000;          // steps; each has a batch, and but for per_map one update
   std::int64_t batch_size = 32;       // sequences a step, over all ranks
   std::int64_t micro_batch_size = 4;  // sequences a forward/backward pass; batch_size / (micro_batch_size * ranks)

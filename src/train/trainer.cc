@@ -19,12 +19,17 @@ double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-std::vector<PrecisionMap> precision_of(const Gpt2& model, const QuantConfig& quant, const dist::StepPlan& plan) {
+std::vector<PrecisionMap> precision_of(const Gpt2& model, const QuantConfig& quant,
+                                       const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan) {
   std::vector<PrecisionMap> maps;
-  for (const dist::PlannedWidths& map : plan.maps)
-    maps.push_back(PrecisionMap::make(
-        model.linear_names(), {BitWidth(map.weight_bits), BitWidth(map.activation_bits), BitWidth(map.gradient_bits)},
-        quant.overrides));
+  for (const dist::PlannedWidths& map : plan.maps) {
+    if (map.bitmap != dist::PlannedWidths::kNoBitmap)
+      maps.push_back(configured.at(static_cast<std::size_t>(map.bitmap)).precision);
+    else
+      maps.push_back(PrecisionMap::make(
+          model.linear_names(), {BitWidth(map.weight_bits), BitWidth(map.activation_bits), BitWidth(map.gradient_bits)},
+          quant.overrides, quant.kv_bits));
+  }
   return maps;
 }
 
@@ -51,6 +56,7 @@ CalibratorOptions calibrator_options(const TrainerOptions& options, dist::Progre
 Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     : options_(options),
       parts_(parts),
+      maps_(configured_maps(parts.model.config(), options.quant, options.precision.most_gradient_bits())),
       sampler_(parts.train_tokens, options.data.sequence_length, options.run.seed),
       runner_(parts.model, sampler_, parts.comm, runner_options(options, parts.board)),
       keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), parts.comm, parts.log),
@@ -102,7 +108,7 @@ TrainResult Trainer::run_to_end() {
 
 int Trainer::train() {
   if (const int reason = poll_.ask(); reason != 0) return reason;
-  if (state_.step == 0 && options_.eval.at_start && !evaluate({BitWidth::kFull})) return poll_.ask();
+  if (state_.step == 0 && options_.eval.at_start && !evaluate({EvaluatedAt(BitWidth::kFull)})) return poll_.ask();
   if (evaluation_pending()) {
     if (const int reason = evaluate_during_run(); reason != 0) return reason;
   }
@@ -111,7 +117,7 @@ int Trainer::train() {
     const double start = seconds_now();
     const dist::StepPlan plan = dist::exchange_step_plan(
         parts_.comm, coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
-    const std::vector<PrecisionMap> maps = precision_of(parts_.model, options_.quant, plan);
+    const std::vector<PrecisionMap> maps = precision_of(parts_.model, options_.quant, maps_, plan);
     for (const PrecisionMap& precision : maps)
       if (!calibrator_.before_step(precision, state_.step)) return poll_.ask();
     const StepOutcome outcome = run_step(plan, maps);
@@ -227,7 +233,7 @@ void Trainer::diverge_in_update() {
       state_.step));
 }
 
-std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<int>& widths) {
+std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<EvaluatedAt>& widths) {
   const dist::SectionMark section(parts_.board, dist::Section::kEvaluation);
   const EvaluationRanges* ranges = calibrator_.for_evaluation(widths, state_.step);
   if (ranges == nullptr) return std::nullopt;
@@ -235,15 +241,17 @@ std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<int>&
                              options_.data.sequence_length, options_.threads, parts_.comm, poll_, *ranges);
   if (!scores) return scores;
   for (const WidthScore& one : *scores) {
-    parts_.log.info(fmt::format("held-out perplexity after step {} at {} bits: {:.3f}", state_.step, one.bits,
+    parts_.log.info(fmt::format("held-out perplexity after step {} at {}: {:.3f}", state_.step, describe(one.at),
                                 one.score.perplexity()));
     if (is_root())
       record([&] {
-        evaluations_->append(Value::object({{"step", state_.step},
-                                            {"bits", one.bits},
-                                            {"nll", one.score.mean_nll()},
-                                            {"perplexity", one.score.perplexity()},
-                                            {"tokens", one.score.tokens}}));
+        Value line = Value::object({{"step", state_.step}});
+        one.at.map.empty() ? line.set("bits", one.at.bits) : line.set("map", one.at.name());
+        for (const auto& [key, value] :
+             {std::pair{"nll", one.score.mean_nll()}, std::pair{"perplexity", one.score.perplexity()}})
+          line.set(key, value);
+        line.set("tokens", one.score.tokens);
+        evaluations_->append(line);
       });
   }
   return scores;

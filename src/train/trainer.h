@@ -24,8 +24,10 @@
 #include "src/schedule/bitops.h"
 #include "src/train/calibrator.h"
 #include "src/train/checkpoint_keeper.h"
+#include "src/train/configured_maps.h"
 #include "src/train/coordinator.h"
 #include "src/train/loss_monitor.h"
+#include "src/train/precision_usage.h"
 #include "src/train/step_runner.h"
 #include "src/train/trainer_options.h"
 
@@ -100,7 +102,7 @@ class Trainer {
   void record(const std::function<void()>& write);
 
   // Nothing when the run is to stop.
-  std::optional<std::vector<WidthScore>> evaluate(const std::vector<int>& widths);
+  std::optional<std::vector<WidthScore>> evaluate(const std::vector<EvaluatedAt>& widths);
   int evaluate_during_run();
   // Begins a checkpoint, which is written beside the steps that follow.
   void save();
@@ -112,6 +114,7 @@ class Trainer {
 
   TrainerOptions options_;
   TrainerParts parts_;
+  std::vector<ConfiguredMap> maps_;  // of quant.maps
   Sampler sampler_;
   std::optional<Coordinator> coordinator_;  // once it is known where the run is taken up
   StepRunner runner_;
@@ -123,6 +126,8 @@ class Trainer {
   bool skip_plausible_ = false;  // a step skipped since then had a plausible loss: those parameters are healthy
   bool save_due_ = false;        // a checkpoint fell on a skipped step
   LossMonitor losses_;
+  PrecisionUsage usage_;
+  std::optional<PrecisionUsage::Change> loss_change_;  // of the newest step's last update
   dist::StragglerWindow stragglers_;
   BitopsTotal bitops_;
   std::optional<MetricsWriter> metrics_;

@@ -1,10 +1,29 @@
 // What a step leaves behind: the run's counters and statistics, its warnings, its line of metrics.
 #include <fmt/format.h>
 
+#include <map>
+
 #include "src/train/model_report.h"
 #include "src/train/trainer.h"
 
 namespace qat {
+namespace {
+
+// Multiply-accumulates of a pass's linear layers, by their weights' width.
+std::map<int, double> macs_by_width(const Gpt2& model, const PrecisionMap& precision, std::int64_t tokens) {
+  std::map<int, double> macs;
+  for (std::int64_t layer = 0; layer < precision.size(); ++layer)
+    macs[precision.at(layer).weight.bits()] += static_cast<double>(tokens * model.macs_per_token(layer));
+  return macs;
+}
+
+// "at 8 bits", "at the map stripe8&4".
+std::string at_precision(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps) {
+  const bool map = planned.bitmap != dist::PlannedWidths::kNoBitmap;
+  return fmt::format("at {}{}{}", map ? "the map " : "", precision_name(planned, maps), map ? "" : " bits");
+}
+
+}  // namespace
 
 void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, const std::vector<PrecisionMap>& maps,
                       double seconds) {
@@ -15,7 +34,18 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
       const auto work = pass_work(parts_.model, parts_.lora, update, pass, maps, tokens, options_.data.sequence_length);
       bitops_.add(work);
       bitops += step_bitops(work).total();
+      const dist::PassPlan& planned = update.passes[pass];
+      if (planned.trains)
+        usage_.add_pass(precision_name(plan.maps[planned.map], maps_),
+                        macs_by_width(parts_.model, maps[planned.map], tokens));
     }
+  loss_change_.reset();
+  for (std::size_t i = 0; i < outcome.updates.size(); ++i) {
+    const bool one = plan.updates[i].passes.size() == 1;
+    if (outcome.updates[i].skipped) continue;
+    loss_change_ = usage_.add_loss(one ? precision_name(dist::widths_of(plan, plan.updates[i]), maps_) : "all",
+                                   outcome.updates[i].loss);
+  }
   judge(plan, outcome);
   state_.step = static_cast<std::int64_t>(plan.step) + 1;
   state_.consumed_samples += options_.train.batch_size;
@@ -24,6 +54,7 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
   state_.skips_total += outcome.skipped ? 1 : 0;
   state_.bitops = bitops_.spent;
   state_.bitops_at_full = bitops_.at_full;
+  state_.precision_usage = usage_.to_text();
   if (!outcome.skipped) {
     applied_ = state_;
     skip_plausible_ = false;
@@ -40,22 +71,22 @@ void Trainer::warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outco
   for (std::size_t i = 0; i < outcome.updates.size(); ++i) {
     const UpdateOutcome& update = outcome.updates[i];
     if (!update.skipped) continue;
-    const int bits = dist::widths_of(plan, plan.updates[i]).weight_bits;
+    const std::string at = at_precision(dist::widths_of(plan, plan.updates[i]), maps_);
     const std::string what =
-        update.spike ? fmt::format("loss {:.4f} stands out from what the run has had at {} bits", update.judged, bits)
+        update.spike ? fmt::format("loss {:.4f} stands out from what the run has had {}", update.judged, at)
                      : fmt::format("loss {} and gradient norm {} are not both finite", update.loss, update.grad_norm);
     if (outcome.skipped && i == 0)
       parts_.log.warning(fmt::format("step {}: {}; all ranks skip the update ({} in a row, train.max_skips {})",
                                      plan.step, what, state_.skips_in_row, options_.train.max_skips));
     else
-      parts_.log.warning(fmt::format("step {}: {}; all ranks skip its update {} of {}, that at {} bits", plan.step,
-                                     what, i + 1, outcome.updates.size(), bits));
+      parts_.log.warning(fmt::format("step {}: {}; all ranks skip its update {} of {}, that {}", plan.step, what, i + 1,
+                                     outcome.updates.size(), at));
   }
 }
 
 // What the loss says about the parameters it was computed with, those before this step.
 void Trainer::judge(const dist::StepPlan& plan, const StepOutcome& outcome) {
-  const auto bits = [&](std::size_t update) { return dist::widths_of(plan, plan.updates[update]).weight_bits; };
+  const auto bits = [&](std::size_t update) { return precision_key(dist::widths_of(plan, plan.updates[update])); };
   const bool plausible = losses_.is_plausible(bits(0), outcome.updates[0].judged, parts_.model.config().vocab_size);
   if (plausible) {
     keeper_.note_plausible(applied_.step);
@@ -67,7 +98,7 @@ void Trainer::judge(const dist::StepPlan& plan, const StepOutcome& outcome) {
 
 bool Trainer::is_spike(const dist::StepPlan& plan, const dist::UpdatePlan& update, double loss) const {
   const double threshold = options_.train.spike_deviations;
-  return threshold > 0.0 && losses_.deviation(dist::widths_of(plan, update).weight_bits, loss) > threshold;
+  return threshold > 0.0 && losses_.deviation(precision_key(dist::widths_of(plan, update)), loss) > threshold;
 }
 
 void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds) {
@@ -75,22 +106,28 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
   const std::int64_t tokens = options_.train.batch_size * options_.data.sequence_length;
   const double tokens_per_s = static_cast<double>(tokens) / seconds;
   const bool last = state_.step == options_.train.steps;
+  const auto map_name = [&](const dist::PlannedWidths& planned) {
+    return planned.bitmap == dist::PlannedWidths::kNoBitmap ? "" : precision_name(planned, maps_);
+  };
   std::vector<PassMetrics> passes;
   for (std::size_t i = 0; i < plan.updates.size(); ++i)
     for (std::size_t j = 0; j < plan.updates[i].passes.size(); ++j) {
       const dist::PassPlan& pass = plan.updates[i].passes[j];
       const PassLosses& losses = outcome.updates[i].losses[j];
-      PassMetrics& line = passes.emplace_back(PassMetrics{.weight_bits = plan.maps[pass.map].weight_bits});
+      PassMetrics& line = passes.emplace_back(
+          PassMetrics{.weight_bits = plan.maps[pass.map].weight_bits, .map = map_name(plan.maps[pass.map])});
       if (pass.trains) line.loss = losses.cross_entropy;
       if (pass.loss.distillation > 0.0) line.distillation = losses.distillation;
       if (!pass.feature_layers.empty()) line.features = losses.features;
     }
   if (passes.size() == 1) passes.clear();  // the step's own
+  const std::optional<PrecisionUsage::Change> change = plan.updates.size() == 1 ? loss_change_ : std::nullopt;
   if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
     record([&] {
       metrics_->write({.step = static_cast<std::int64_t>(plan.step),
                        .loss = outcome.loss,
                        .lr = plan.updates.front().learning_rate,
+                       .map = passes.empty() ? map_name(widths) : "",
                        .weight_bits = widths.weight_bits,
                        .act_bits = widths.activation_bits,
                        .grad_bits = widths.gradient_bits,
@@ -104,6 +141,8 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
                        .skipped = outcome.skipped,
                        .skips_in_a_row = static_cast<int>(state_.skips_in_row),
                        .saving = keeper_.is_saving(),
+                       .loss_change = change ? std::optional(change->loss) : std::nullopt,
+                       .switched = change && change->switched,
                        .passes = passes,
                        .time = {}});
     });

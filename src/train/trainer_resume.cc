@@ -25,7 +25,7 @@ void Trainer::resume() {
   }
   applied_ = state_;
   coordinator_.emplace(options_, sampler_.windows_per_epoch(),
-                       RunPosition{.step = state_.step, .samples = state_.consumed_samples});
+                       RunPosition{.step = state_.step, .samples = state_.consumed_samples}, maps_);
   tell_progress();
   if (reader)
     parts_.log.info(fmt::format("resuming after step {} from {}", state_.step, reader->info().folder.string()));
@@ -47,6 +47,7 @@ void Trainer::load(const CheckpointReader* reader) {
         bitops_at_full(parts_.model, parts_.lora, state_.consumed_tokens, options_.data.sequence_length);
   bitops_ = {.spent = state_.bitops, .at_full = state_.bitops_at_full, .steps = state_.step};
   losses_ = LossMonitor::from_text(state_.loss_statistics, options_.train.spike_window);
+  usage_ = PrecisionUsage::from_text(state_.precision_usage);
   identify_state();
 }
 

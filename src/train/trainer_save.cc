@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "dist/comm/agree.h"
 #include "src/train/trainer.h"
 
 // What a run leaves behind when it stops, and the saves on the way.

@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 // Two updates; in the second, one pass teaches two others.
 StepPlan example() {
   StepPlan plan{.step = 7, .config_hash = 0xFEDCBA9876543210, .first_sample = 1U << 31U};
-  plan.maps = {{2, 8, 6}, {32, 32, 32}, {18, 9, 8}};
+  plan.maps = {{2, 8, 6}, {32, 32, 32}, {18, 9, 8, /*bitmap=*/4}};
   plan.updates.push_back({.passes = {{.map = 2}}, .learning_rate = 1e-3F});
   plan.updates.push_back(
       {.passes = {{.map = 1, .trains = false},
@@ -112,6 +112,7 @@ TEST(StepPlan, RefusesWhatIsNotThere) {
   EXPECT_THAT(with([](StepPlan& p) { p.updates[1].passes[1].teachers = {1}; }), HasSubstr("teacher 1 of pass 1"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[0].activation_bits = 1; }), HasSubstr("a width of 1 bits"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[0].gradient_bits = 20; }), HasSubstr("a width of 20 bits"));
+  EXPECT_THAT(with([](StepPlan& p) { p.maps[1].bitmap = -2; }), HasSubstr("configured map -2"));
   for (const float rate : {NAN, INFINITY, -1.0F})
     EXPECT_THAT(with([&](StepPlan& p) { p.updates[0].learning_rate = rate; }), HasSubstr("learning rate"));
   for (const double weight : {static_cast<double>(NAN), -1.0}) {

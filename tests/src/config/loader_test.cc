@@ -69,7 +69,8 @@ TEST(LoadRunConfig, AKeyOfAnotherSectionIsSuggestedWithItsWholePath) {
               HasSubstr("did you mean \"precision.warmup_steps\" or \"lr.warmup_steps\"?"));
   EXPECT_THAT(error_of(R"({"train": {"bit_widths": [8]}})"), HasSubstr("did you mean \"quant.widths\""));
   EXPECT_THAT(error_of(R"({"train.steps": 5})"), HasSubstr(R"(write it as "train": {"steps": ...})"));
-  EXPECT_THAT(error_of(R"({"eval": {"unheard_of": 5}})"), HasSubstr("known here: every, at_start, bits, max_tokens"));
+  EXPECT_THAT(error_of(R"({"eval": {"unheard_of": 5}})"),
+              HasSubstr("known here: every, at_start, bits, maps, max_tokens"));
   EXPECT_THAT(error_of(R"({"quant": {"overrides": [{"layers": "*", "weight_bit": 4}]}})"),
               HasSubstr("quant.overrides[0].weight_bit: unknown key; did you mean \"weight_bits\"?"));
 }
@@ -109,9 +110,11 @@ TEST(LoadRunConfig, AllErrorsAreReportedAtOnceEachWithLineValueAndRule) {
 }
 
 TEST(LoadRunConfig, WrongEnumeratorsListTheAllowedOnesAndTheNearest) {
-  EXPECT_THAT(error_of(R"({"precision": {"kind": "cosin"}})"),
-              HasSubstr("precision.kind = \"cosin\": must be one of cosine, triangular, list, constant; did you mean "
-                        "\"cosine\"?"));
+  EXPECT_THAT(
+      error_of(R"({"precision": {"kind": "cosin"}})"),
+      HasSubstr("precision.kind = \"cosin\": must be one of cosine, triangular, list, constant, cyclic, random, "
+                "progressive, scheduled; did you mean "
+                "\"cosine\"?"));
   EXPECT_THAT(error_of(R"({"quant": {"weight": {"granularity": "token"}}})"),
               HasSubstr("quant.weight.granularity = \"token\": must be one of tensor, channel"));
   EXPECT_THAT(error_of(R"({"model": {"preset": "gpt3"}})"), HasSubstr("gpt2-xl, or empty; did you mean \"gpt2\"?"));

@@ -125,7 +125,8 @@ TEST(Presets, Gpt2SizesHaveThePublishedParameterCounts) {
 }
 
 TEST(ShippedConfigurations, LoadWithoutWarningsAndFitTheirRanks) {
-  for (const char* name : {"quickstart.json", "cpt.json", "tiny_cpu.json", "sp.json", "instantnet.json"}) {
+  for (const char* name :
+       {"quickstart.json", "cpt.json", "tiny_cpu.json", "sp.json", "spnet.json", "instantnet.json"}) {
     const std::filesystem::path path = source_folder() / "configs" / name;
     const LoadResult result = load_run_config(path, {});
     EXPECT_THAT(result.warnings, IsEmpty()) << name;

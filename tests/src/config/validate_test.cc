@@ -93,7 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"compute.device=cpu", "compute.dtype=bf16"},
                 "compute.dtype = \"bf16\": must be \"auto\" or \"fp32\" on CPUs"},
         Refused{{"compute.recompute=full"}, "compute.recompute = \"full\": must be one of none, block, selective"},
-        Refused{{"quant.kv_bits=9"}, "quant.kv_bits = 9: must be 2..8 or 32"},
+        Refused{{"quant.kv_bits=19"}, "quant.kv_bits = 19: must be 2..18 or 32"},
         Refused{{"compute.device=gpu"}, "compute.device = \"gpu\": must be one of"},
         Refused{{"train.micro_batch_size=5"},
                 "train.micro_batch_size = 5: must divide train.batch_size; nearest: 4 or 8 (train.batch_size = 32, "
@@ -158,8 +158,10 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
             "(model.init = \"random\", default)");
   EXPECT_THAT(warning({"precision.kind=constant", "precision.cycles=3"}),
               HasSubstr("precision.cycles = 3: has no effect"));
-  EXPECT_THAT(warning({"train.recipe=spnet", "precision.kind=constant"}),
-              HasSubstr("precision.kind = \"constant\": has no effect: the recipe takes its widths from quant.widths"));
+  EXPECT_THAT(
+      warning({"train.recipe=spnet", "precision.kind=constant"}),
+      HasSubstr(
+          "precision.kind = \"constant\": has no effect: the recipe takes its widths from quant.maps or quant.widths"));
   EXPECT_THAT(warning({"train.recipe=spnet", "train.steps=999"}), IsEmpty());
   EXPECT_THAT(warning({"precision.list=[4]"}), HasSubstr("precision.list = [4]: has no effect"));
   EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));

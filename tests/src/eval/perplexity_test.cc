@@ -133,8 +133,8 @@ TEST(HeldOutScore, AModelWithNotANumberHasNoPerplexity) {
 
 TEST(EvaluationWidths, AreThoseAskedForOrAllTrainedOnes) {
   const QuantConfig quant{.widths = {2, 32, 8}};
-  EXPECT_EQ(evaluation_widths({}, quant), (std::vector<int>{32, 8, 2}));
-  EXPECT_EQ(evaluation_widths({.bits = {4, 8}}, quant), (std::vector<int>{8, 4}));
+  EXPECT_EQ(evaluation_widths({}, quant), (std::vector<EvaluatedAt>{32, 8, 2}));
+  EXPECT_EQ(evaluation_widths({.bits = {4, 8}}, quant), (std::vector<EvaluatedAt>{8, 4}));
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ TEST(EvaluationPrecision, IsThatOfTraining) {
 }
 
 TEST(EvaluationWidths, AreEachScoredOnce) {
-  EXPECT_EQ(evaluation_widths({.bits = {4, 8, 4}}, {}), (std::vector<int>{8, 4}));
+  EXPECT_EQ(evaluation_widths({.bits = {4, 8, 4}}, {}), (std::vector<EvaluatedAt>{8, 4}));
 }
 
 TEST(ScoreWidths, ScoresTheModelAtEachWidth) {
@@ -38,8 +38,9 @@ TEST(ScoreWidths, ScoresTheModelAtEachWidth) {
       score_widths(*tiny.model, tokens, {32, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm, poll).value();
   ASSERT_EQ(scores.size(), 2U);
   for (const WidthScore& one : scores) {
-    const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), one.bits, one.bits);
-    EXPECT_EQ(one.score.nll_sum, held_out_score(*tiny.model, tokens, map, {}, 12, 1, *comm, poll)->nll_sum) << one.bits;
+    const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), one.at.bits, one.at.bits);
+    EXPECT_EQ(one.score.nll_sum, held_out_score(*tiny.model, tokens, map, {}, 12, 1, *comm, poll)->nll_sum)
+        << one.at.bits;
   }
   EXPECT_NE(scores[0].score.nll_sum, scores[1].score.nll_sum);
 }

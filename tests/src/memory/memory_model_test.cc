@@ -94,6 +94,39 @@ TEST(MemoryModel, WidthsParametersAreSharedOutAndOneIsHeld) {
   EXPECT_EQ(needed(8, "gradient sums"), norms + adapters);
 }
 
+// Two maps of four have 8 bits, and two 4; a pass at the stripes holds both widths.
+TEST(MemoryModel, MapsHoldWhatTheirWidthsHave) {
+  RunConfig config = of_preset("gpt2");
+  config.lora.rank = 64, config.model.freeze_base = true;
+  config.lora.slots = config.model.norm_slots = Slots::kPerWidth;
+  config.quant.widths = {2, 4, 8, 32};
+  config.train.recipe = Recipe::kSpnet;
+  const std::int64_t norms = 4 * 50 * 768, adapters = 4 * 12 * 64 * 16 * 768;
+  const auto needed = [&](const std::string& name) {
+    return bytes_of(gpu_memory_needed(config, {.cuda = true, .ranks = 8}), name);
+  };
+  const std::int64_t of_widths = 3 * (norms + adapters) + norms;
+  EXPECT_EQ(needed("parameters of single widths"), of_widths / 8 + norms + adapters);
+  EXPECT_EQ(needed("gradient sums"), of_widths);  // of one pass each
+  config.quant.maps = {"8", "stripe8&4", "stripe4&2"};
+  EXPECT_EQ(needed("parameters of single widths"), of_widths / 8 + 3 * (norms + adapters));
+  EXPECT_EQ(needed("gradient sums"), 2 * of_widths);  // of two passes each, at most: a leaf and its partner
+  config.quant.widths = {8, 32};
+  apply_gpt2_preset("nano", config.model);
+  const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1);
+  EXPECT_EQ(count_parameters(config.model, config.lora, config.quant).trained, model.parameters().trainable_elems());
+}
+
+TEST(MemoryModel, APassAtAMapIsOfItsLayersWidths) {
+  RunConfig config = of_preset("nano");
+  config.lora.rank = 4;
+  const auto passes = [&](const std::string& map) { return pass_memory(map_pass(config, false, map, true)).kept; };
+  EXPECT_EQ(passes("8"), pass_memory(training_pass(config, false, 8)).kept);
+  EXPECT_EQ(passes("32"), pass_memory(training_pass(config, false, 32)).kept);
+  EXPECT_GT(passes("attn=8,mlp=12"), passes("8"));  // values instead of codes
+  EXPECT_GT(passes("attn=8,mlp=8,kv=8"), passes("8"));
+}
+
 TEST(MemoryModel, ARunningSumIsOneBufferAndTheLeavesBeingFilled) {
   RunConfig config = of_preset("gpt2");
   const std::int64_t all = 4 * std::int64_t{124'439'808};

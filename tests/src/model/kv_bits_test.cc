@@ -51,13 +51,13 @@ TinyModel tiny_with(int kv_bits) {
 }
 
 TEST(KvBits, QuantizeKeysAndValuesPerTokenAndPassTheGradientThrough) {
-  for (const int bits : {2, 4, 8}) {
+  for (const int bits : {2, 4, 8, 9, 16}) {
     SCOPED_TRACE(bits);
     TinyModel tiny = tiny_with(bits);
     tiny.build();
     tiny.randomize();
     // Unquantized activations and gradients: an exact reference needs no rounding boundaries but its own.
-    const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), 8, 32, 32);
+    const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), 8, 32, 32, bits);
     const ForwardContext context = tiny.context(map);
     const at::Tensor tokens = tiny.tokens(2, 9);
     const at::Tensor got = tiny.model->hidden(tokens, context), want = block_by_hand(tiny, tokens, context);
@@ -75,7 +75,7 @@ at::Tensor hidden(int kv_bits, int bits, bool calibrating) {
   tiny.build();
   tiny.randomize();
   const at::NoGradGuard no_grad;
-  const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), bits, bits);
+  const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), bits, bits, BitWidth::kFull, kv_bits);
   ForwardContext context = tiny.context(map);
   RangeObservers nobody;
   if (calibrating) context.observers = &nobody;

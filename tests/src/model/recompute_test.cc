@@ -73,10 +73,9 @@ PassResult run(const Case& c, Recompute recompute) {
   tiny.config.n_layer = 3;
   tiny.config.embd_dropout = tiny.config.attn_dropout = tiny.config.resid_dropout = 0.1;
   tiny.config.freeze_base = c.freeze_base;
-  tiny.quant.kv_bits = c.kv_bits;
   tiny.model = std::make_unique<Gpt2>(tiny.config, tiny.lora, tiny.quant, /*pad_to=*/8, ComputeMode{}, recompute);
   tiny.randomize();
-  const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), c.bits, c.bits, c.gradient_bits);
+  const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), c.bits, c.bits, c.gradient_bits, c.kv_bits);
   WeightCache cache;
   ForwardContext context = tiny.context(map);
   context.training = true;

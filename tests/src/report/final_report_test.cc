@@ -90,5 +90,21 @@ TEST(FinalReport, SaysNothingOfFailuresWhereThereAreNone) {
   EXPECT_THAT(to_markdown(report), Not(HasSubstr("Without a perplexity")));
 }
 
+TEST(FinalReport, RowsOfMapsHaveTheirNameAndRanges) {
+  WidthResult plain{.weight_bits = 8, .activation_bits = 8, .nll = 10.0, .tokens_scored = 5};
+  WidthResult mapped = plain;
+  mapped.map = MapBits{.name = "stripe8&4", .weights = {4, 8}, .activations = {8, 8}, .kv = {32, 32}};
+  EXPECT_THAT(width_table({plain}).ascii(), ::testing::StartsWith("+--------+--------+------------+"));
+  const std::string table = width_table({plain, mapped}).ascii();
+  EXPECT_THAT(table, ::testing::HasSubstr("| stripe8&4 |   4..8 |      8 |      32 |"));
+  EXPECT_THAT(table, ::testing::HasSubstr("| -         |      8 |      8 |       - |"));
+  mapped.nll = INFINITY;
+  const Value report = to_value(FinalReport{.title = "t", .widths = {plain, mapped}});
+  EXPECT_EQ(report.at("widths").as_array()[0].find("map"), nullptr);
+  EXPECT_EQ(report.at("widths").as_array()[1].at("map").as_string(), "stripe8&4");
+  EXPECT_EQ(to_json(report.at("widths").as_array()[1].at("weight_bits_range")), "[4,8]");
+  EXPECT_THAT(to_markdown({.title = "t", .widths = {mapped}}), ::testing::HasSubstr("- map stripe8&4: the loss is"));
+}
+
 }  // namespace
 }  // namespace qat

@@ -123,7 +123,7 @@ TEST(Coordinator, PerMapIsAnUpdateAtEveryWidth) {
   EXPECT_NO_THROW(dist::check(plan));
 }
 
-// Passes as text: "4<32 d0.5": at 4 bits, taught by the pass at 32, distillation's weight; "(32)" only teaches.
+// Passes as text: "4<32": at 4 bits, taught by the pass at 32; "(32)" only teaches.
 std::string text_of(const dist::StepPlan& plan, const dist::UpdatePlan& update) {
   std::string text;
   for (const dist::PassPlan& pass : update.passes) {
@@ -211,6 +211,45 @@ TEST(Coordinator, EveryRecipeCanHaveATeacherAtFullWidth) {
   EXPECT_EQ(layers, (std::set<std::uint32_t>{1, 3}));
   o.distill.feature_pick = FeaturePick::kAll;
   EXPECT_THAT(Coordinator(o, 100).plan(at(6)).updates[0].passes[1].feature_layers, ElementsAre(3U, 1U));
+}
+
+// Maps take the widths' place: by recipe, and by the schedules that switch.
+TEST(Coordinator, PlansConfiguredMapsByTheirNumber) {
+  TrainerOptions o = options();
+  o.quant.maps = {"stripe8&4", "wide: 8"};
+  const Gpt2Config model{.preset = "", .n_layer = 2, .n_head = 2, .n_embd = 16, .n_positions = 12, .vocab_size = 29};
+  const std::vector<ConfiguredMap> maps = configured_maps(model, o.quant, /*gradient_bits=*/6);
+  EXPECT_EQ(maps[1].name, "wide");
+  const dist::PlannedWidths stripe{4, 4, 6, 0}, wide{8, 8, 6, 1};
+  for (const Recipe recipe : {Recipe::kSpnet, Recipe::kPerMap}) {
+    o.train.recipe = recipe;
+    const dist::StepPlan plan = Coordinator(o, 100, {}, maps).plan(at(6));
+    EXPECT_THAT(plan.maps, ElementsAre(stripe, wide));
+    EXPECT_EQ(plan.updates.size(), recipe == Recipe::kSpnet ? 1U : 2U);
+    EXPECT_EQ(plan.updates[0].passes.size(), recipe == Recipe::kSpnet ? 2U : 1U);
+    EXPECT_EQ(dist::decode_step_plan(dist::encode(plan)), plan);
+  }
+  o.train.recipe = Recipe::kCpt;
+  o.precision.kind = ScheduleKind::kScheduled, o.precision.pattern = {"wide:2", "stripe8&4:1"};
+  o.precision.static_after = 5, o.precision.static_at = "wide";
+  const Coordinator coordinator(o, 100, {}, maps);
+  for (std::int64_t step = 0; step < 10; ++step)
+    EXPECT_THAT(coordinator.plan(at(step)).maps, ElementsAre(step % 3 == 2 && step < 5 ? stripe : wide)) << step;
+}
+
+TEST(Coordinator, SwitchesBetweenWidthsBySeed) {
+  TrainerOptions o = options();
+  o.precision.kind = ScheduleKind::kRandom, o.precision.switch_interval = 1, o.precision.switch_probability = 1.0;
+  std::set<std::vector<int>> sequences;
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    o.run.seed = seed;
+    const Coordinator coordinator(o, 100), later(o, 100, at(7));
+    std::vector<int> bits;
+    for (std::int64_t step = 0; step < 10; ++step) bits.push_back(coordinator.plan(at(step)).maps[0].weight_bits);
+    EXPECT_EQ(later.plan(at(8)), coordinator.plan(at(8)));
+    sequences.insert(bits);
+  }
+  EXPECT_GT(sequences.size(), 1U);
 }
 
 // Whatever was planned before, and wherever the process took the run up.

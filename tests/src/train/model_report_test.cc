@@ -79,7 +79,7 @@ TEST(LayerWork, TheReferenceIsAStepAt32BitsWithoutAdapters) {
   for (const LayerWork& one : work_at(4)) forward += layer_bitops(one).forward;
   for (const LayerWork& one : work_at(4)) forward_full += one.at_full ? layer_bitops({one.macs, {}}).forward : 0.0;
   const std::vector<WidthResult> results =
-      width_results(model, spec.lora, spec.quant, {{.bits = 4, .score = {}}}, /*sequence_length=*/5);
+      width_results(model, spec.lora, spec.quant, {{.at = 4, .score = {}}}, /*sequence_length=*/5);
   EXPECT_DOUBLE_EQ(results[0].forward_bitops_ratio, forward / forward_full);
 }
 

@@ -23,7 +23,7 @@ TrainerOptions options() {
 
 std::string refusal(ErrorKind kind, const TrainerOptions& o, const TokenSource& train, const TokenSource& val) {
   try {
-    (void)check_before_training(o, train, val);
+    (void)check_before_training(o, {}, train, val);
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), kind) << error.what();
     return error.what();
@@ -32,7 +32,7 @@ std::string refusal(ErrorKind kind, const TrainerOptions& o, const TokenSource& 
 }
 
 TEST(Preflight, PassesWhatCanRun) {
-  EXPECT_THAT(check_before_training(options(), test::tiny_tokens(), test::tiny_tokens(2)), IsEmpty());
+  EXPECT_THAT(check_before_training(options(), {}, test::tiny_tokens(), test::tiny_tokens(2)), IsEmpty());
 }
 
 TEST(Preflight, FindsTextTooShortForASampleOrAPrediction) {
@@ -50,16 +50,16 @@ TEST(Preflight, FindsCyclesThatTheEpochsCannotFollow) {
   EXPECT_THAT(refusal(ErrorKind::kConfig, o, tokens, test::tiny_tokens(50)),
               AllOf(HasSubstr("precision.cycles"), HasSubstr("1 epoch is too few for one")));
   o.train.steps = 4 * 332 / 16;
-  EXPECT_THAT(check_before_training(o, tokens, test::tiny_tokens(50)), IsEmpty());
+  EXPECT_THAT(check_before_training(o, {}, tokens, test::tiny_tokens(50)), IsEmpty());
 }
 
 TEST(Preflight, FindsSplitsThatDoNotGoTogether) {
   const TokenSource gpt2 = test::tiny_tokens(4000, 9973), bytes = test::tiny_tokens(2000);
   TrainerOptions o = options();
-  EXPECT_THAT(check_before_training(o, gpt2, bytes), ElementsAre(HasSubstr("data.val has no id above 28")));
+  EXPECT_THAT(check_before_training(o, {}, gpt2, bytes), ElementsAre(HasSubstr("data.val has no id above 28")));
   o.data.val = {"builtin"};
   EXPECT_THAT(refusal(ErrorKind::kConfig, o, gpt2, bytes), HasSubstr("data.val is [\"builtin\"]"));
-  EXPECT_THAT(check_before_training(options(), bytes, test::tiny_tokens(2000)),
+  EXPECT_THAT(check_before_training(options(), {}, bytes, test::tiny_tokens(2000)),
               ElementsAre(HasSubstr("in common with data.train")));
 }
 

@@ -134,7 +134,7 @@ TEST_F(RunStateTest, EvaluationsRangesComeBackOnEveryRankAndNeverIntoForce) {
     TinyRank other(mine, tokens_, comm, test::tiny_options());
     const CheckpointReader* root = comm.rank() == 0 ? &reader : nullptr;
     load_model(root, other.model(), comm, LoadFor::kEvaluation, "{}");
-    const EvaluationRanges got = load_evaluation_ranges(root, other.model(), comm);
+    const EvaluationRanges got = load_evaluation_ranges(root, other.model(), comm, {32, 8, 4, 3, 2});
     ASSERT_EQ(got.size(), 2U);
     ASSERT_EQ(got.at(4).size(), 2U);
     EXPECT_EQ(got.at(4).at(0).lo.item<float>(), 1.0F);

@@ -62,7 +62,7 @@ TEST_F(TrainerTest, TheFinalCheckpointHoldsTheRangesOfTheFinalTable) {
     mine.build(/*seed=*/99);
     const auto comm = dist::make_single_comm();
     load_model(&reader, *mine.model, *comm, LoadFor::kEvaluation, o.config_json);
-    const EvaluationRanges own = load_evaluation_ranges(&reader, *mine.model, *comm);
+    const EvaluationRanges own = load_evaluation_ranges(&reader, *mine.model, *comm, {32, 8, 6, 3, 2});
     EXPECT_TRUE(own.contains(2));
     EXPECT_FALSE(own.contains(8));                      // in force since step 11
     EXPECT_EQ(own.contains(3), recalibrate_every > 0);  // since step 6, before the last multiple of 5
@@ -72,7 +72,7 @@ TEST_F(TrainerTest, TheFinalCheckpointHoldsTheRangesOfTheFinalTable) {
         *score_widths(*mine.model, held_out, {32, 8, 6, 3, 2}, mine.quant, o.eval, 12, 1, *comm, never, own);
     const Value report = parse_json(read(dir, "report.json"), "report.json");
     for (std::size_t i = 0; i < scores.size(); ++i)
-      EXPECT_EQ(report.at("widths").as_array()[i].at("nll").as_double(), scores[i].score.nll_sum) << scores[i].bits;
+      EXPECT_EQ(report.at("widths").as_array()[i].at("nll").as_double(), scores[i].score.nll_sum) << scores[i].at.bits;
   }
 }
 

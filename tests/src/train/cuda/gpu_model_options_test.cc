@@ -56,7 +56,7 @@ Result run(const TinyModel& spec, const ComputeMode& mode, int bits, int gradien
   const at::Tensor ids = at::randint(spec.config.vocab_size, {shape.batch, shape.length + 1}, at::kLong);
   const at::Tensor inputs = ids.narrow(1, 0, shape.length).contiguous().to(mode.device),
                    targets = ids.narrow(1, 1, shape.length).contiguous().to(mode.device);
-  const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), bits, bits, gradient_bits);
+  const PrecisionMap map = PrecisionMap::uniform(spec.config.linears(), bits, bits, gradient_bits, spec.quant.kv_bits);
   WeightCache cache;
   const ForwardContext context{
       .precision = &map, .training = true, .stochastic_gradients = false, .weight_cache = &cache, .seed = 1};

@@ -1,0 +1,66 @@
+#include "src/config/field_rules.h"
+#include "src/config/run_config.h"
+
+// The keys of sections "precision" and "lr".
+
+namespace qat::rules {
+
+void add_schedules(std::vector<Field<RunConfig>>& f) {
+  using R = RunConfig;
+  using P = PrecisionScheduleConfig;
+  using L = LrScheduleConfig;
+  f.push_back(
+      key("precision.kind", at(&R::precision, &P::kind), any(), "",
+          "shape of the precision schedule: cosine, triangular, list and constant are of widths; cyclic, random, "
+          "progressive and scheduled switch between quant.maps or, where there are none, quant.widths",
+          {"schedule_type", "schedule", "switch_strategy"}));
+  f.push_back(key("precision.phase", at(&R::precision, &P::phase), any(), "",
+                  "cosine only: rise: min to max, then jump (arXiv:2101.09868); full: min to max to min; fall: max to "
+                  "min after warmup_steps at max"));
+  f.push_back(key("precision.unit", at(&R::precision, &P::unit), any(), "",
+                  "the schedule advances per step or per epoch (one pass over the training tokens)"));
+  f.push_back(key("precision.cycles", at(&R::precision, &P::cycles), from(1), "",
+                  "cycles over the whole run, each at least 2 units long",
+                  {"total_cycles", "num_cycles", "num_cyclic_period"}));
+  f.push_back(key("precision.min_bits", at(&R::precision, &P::min_bits), width(), "bits", "lowest scheduled width"));
+  f.push_back(key("precision.max_bits", at(&R::precision, &P::max_bits), width(), "bits", "highest scheduled width"));
+  f.push_back(key("precision.list", at(&R::precision, &P::list),
+                  list(width(), /*empty_allowed=*/true, /*unique=*/false), "bits",
+                  "list only: the widths of one cycle, each held for an equal share of it",
+                  {"pattern", "bit_width_pattern", "bit_width_schedule"}));
+  f.push_back(key("precision.warmup_steps", at(&R::precision, &P::warmup_steps), from(0), "units",
+                  "fall only: steps or epochs at max_bits before the first cycle"));
+  f.push_back(key("precision.switch_interval", at(&R::precision, &P::switch_interval), between(1, 1e9), "units",
+                  "cyclic, random and scheduled: steps or epochs that a choice is held"));
+  f.push_back(key("precision.switch_probability", at(&R::precision, &P::switch_probability), between(0, 1),
+                  "probability", "random only: of drawing another choice after each interval"));
+  f.push_back(key("precision.pattern", at(&R::precision, &P::pattern),
+                  list({}, /*empty_allowed=*/true, /*unique=*/false), "",
+                  "scheduled only: widths or names of maps, in turn and over and over, each with the units it is held "
+                  "behind a colon (\"8:20\"); without one: switch_interval"));
+  f.push_back(key("precision.static_after", at(&R::precision, &P::static_after), between(0, 1e9), "units",
+                  "steps or epochs after which the schedule ends and all that follow are at static_at; 0: never",
+                  {"finetune_after"}));
+  f.push_back(key("precision.static_at", at(&R::precision, &P::static_at), maybe_empty(), "",
+                  "one of quant.widths or, where there are maps, the name of one", {"target_bits", "static_bits"}));
+  f.push_back(key("precision.grad_kind", at(&R::precision, &P::grad_kind), any(), "",
+                  "gradient bits: constant: grad_min_bits always; scheduled: as the widths, between both bounds"));
+  f.push_back(key("precision.grad_min_bits", at(&R::precision, &P::grad_min_bits), code_width(), "bits",
+                  "width of backward's gradients; 32: not quantized", {"gradient_bits", "grad_bits", "num_grad_bits"}));
+  f.push_back(key("precision.grad_max_bits", at(&R::precision, &P::grad_max_bits), code_width(), "bits",
+                  "scheduled only: highest width of gradients"));
+  f.push_back(key("lr.peak", at(&R::lr, &L::peak), normal_float(), "", "learning rate after warm-up",
+                  {"learning_rate", "max_lr", "base_lr"}));
+  f.push_back(
+      key("lr.min_ratio", at(&R::lr, &L::min_ratio), between(0, 1), "",
+          "the last step's learning rate is peak * min_ratio, except with lr.decay \"constant\" or where warm-up takes "
+          "every step",
+          {"min_learning_rate", "min_lr", "eta_min"}));
+  f.push_back(key("lr.warmup_steps", at(&R::lr, &L::warmup_steps), from(0), "steps",
+                  "linear from peak / warmup_steps to peak, which the last of these steps has",
+                  {"warmup", "warmup_iters", "warmup_ratio"}));
+  f.push_back(key("lr.decay", at(&R::lr, &L::decay), any(), "", "how the learning rate falls after warm-up",
+                  {"scheduler_type", "lr_scheduler"}));
+}
+
+}  // namespace qat::rules

@@ -1,0 +1,51 @@
+#include "src/train/configured_maps.h"
+
+#include <fmt/format.h>
+
+#include "kernels/common/error.h"
+
+namespace qat {
+
+std::vector<ConfiguredMap> configured_maps(const Gpt2Config& model, const QuantConfig& quant, int gradient_bits) {
+  const std::vector<std::string> names = quantized_layer_names(model);
+  const BitmapShape shape = model.bitmap_shape();
+  std::vector<ConfiguredMap> maps;
+  for (std::size_t i = 0; i < quant.maps.size(); ++i) {
+    try {
+      const BitmapText text = parse_bitmap(quant.maps[i]);
+      maps.push_back({.name = text.name,
+                      .precision = PrecisionMap::of_bitmap(names, text, shape, quant, gradient_bits),
+                      .mean_bits = mean_width(expand(text, shape), shape)});
+    } catch (const Error& error) {
+      throw Error(error.kind(), fmt::format("quant.maps[{}] = \"{}\": {}", i, quant.maps[i], error.what()));
+    }
+  }
+  return maps;
+}
+
+std::vector<PrecisionChoice> choices_of(const std::vector<ConfiguredMap>& maps) {
+  std::vector<PrecisionChoice> choices;
+  for (const ConfiguredMap& map : maps)
+    choices.push_back({.name = map.name, .weight_bits = map.precision.nominal().weight.bits(), .bits = map.mean_bits});
+  return choices;
+}
+
+dist::PlannedWidths planned_map(const std::vector<ConfiguredMap>& maps, std::size_t number) {
+  const LayerPrecision& nominal = maps.at(number).precision.nominal();
+  return {.weight_bits = nominal.weight.bits(),
+          .activation_bits = nominal.activation.bits(),
+          .gradient_bits = nominal.gradient.bits(),
+          .bitmap = static_cast<std::int32_t>(number)};
+}
+
+int precision_key(const dist::PlannedWidths& planned) {
+  constexpr int kFirstMap = 100;
+  return planned.bitmap == dist::PlannedWidths::kNoBitmap ? planned.weight_bits : kFirstMap + planned.bitmap;
+}
+
+std::string precision_name(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps) {
+  if (planned.bitmap == dist::PlannedWidths::kNoBitmap) return std::to_string(planned.weight_bits);
+  return maps.at(static_cast<std::size_t>(planned.bitmap)).name;
+}
+
+}  // namespace qat
