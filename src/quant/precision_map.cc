@@ -1,7 +1,6 @@
 #include "src/quant/precision_map.h"
 
 #include <algorithm>
-#include <set>
 
 #include "src/base/glob_match.h"
 
@@ -12,14 +11,6 @@ LayerPrecision scheduled_precision(const QuantConfig& quant, int weight_bits, in
   const int activation_bits = quant.activation_bits == 0 ? weight_bits : quant.activation_bits;
   return {
       .weight = BitWidth(weight_bits), .activation = BitWidth(activation_bits), .gradient = BitWidth(gradient_bits)};
-}
-
-std::vector<int> quantized_weight_widths(const QuantConfig& quant) {
-  std::set<int> widths(quant.widths.begin(), quant.widths.end());
-  for (const LayerOverride& rule : quant.overrides)
-    if (rule.weight_bits != 0) widths.insert(rule.weight_bits);
-  widths.erase(BitWidth::kFull);
-  return {widths.begin(), widths.end()};
 }
 
 bool PrecisionMap::uses_weight_bits(int bits) const {
