@@ -85,7 +85,7 @@ class Warner {
     if (lora.rank_rule == RankRule::kByWidth) {
       unused("lora.rank", lora.rank, standard.rank, "ranks follow from the widths", "lora.rank_rule");
       unused("lora.alpha", lora.alpha, standard.alpha, "alpha follows from the widths", "lora.rank_rule");
-    } else if (!has_adapters()) {
+    } else if (!has_adapters(c_.lora, quantized_weight_widths(c_.quant))) {
       unused("lora.alpha", lora.alpha, standard.alpha, "there are no adapters", "lora.rank");
     }
   }
@@ -96,12 +96,6 @@ class Warner {
     unused("optim.noise_scale", o.noise_scale, standard_.optim.noise_scale, "there is no noise", "optim.noise");
     unused("optim.noise_max_bits", o.noise_max_bits, standard_.optim.noise_max_bits, "there is no noise",
            "optim.noise");
-  }
-
-  bool has_adapters() const {
-    if (c_.lora.slots == Slots::kShared) return c_.lora.rank > 0;
-    const std::vector<int> widths = quantized_weight_widths(c_.quant);
-    return std::any_of(widths.begin(), widths.end(), [&](int bits) { return has_adapter(c_.lora, bits); });
   }
 
   void unused_of_schedule() {
@@ -140,7 +134,7 @@ class Warner {
   void doubtful() {
     if (c_.model.freeze_base && c_.model.init == ModelInit::kRandom)
       warn("model.freeze_base", "freezes random weights: only adapters and layer norms will learn", {"model.init"});
-    if (c_.model.freeze_base && !has_adapters())
+    if (c_.model.freeze_base && !has_adapters(c_.lora, quantized_weight_widths(c_.quant)))
       warn("model.freeze_base", "leaves only the layer norms to train, since there are no adapters", {"lora.rank"});
     if (c_.lora.rank > c_.model.n_embd && c_.lora.rank_rule == RankRule::kFixed)
       warn("lora.rank", "exceeds model.n_embd: the adapters have more values than what they adapt", {"model.n_embd"});

@@ -20,13 +20,6 @@ namespace {
 constexpr std::int64_t kPlainHeadKey = -1;  // of the unquantized output projection in a WeightCache
 constexpr std::int64_t kCodedHeadKey = -2;  // of the one that takes chunks of tokens
 
-// FNV-1a: a parameter's initial values depend on its name alone, so that adding a layer changes no other.
-std::uint64_t name_slot(const std::string& name) {
-  std::uint64_t hash = 0xcbf29ce484222325ULL;
-  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  return hash;
-}
-
 bool ends_with(const std::string& text, const std::string& suffix) {
   return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
@@ -161,9 +154,10 @@ at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context)
 bool Gpt2::head_on_codes(const PrecisionMap& precision) const {
   if (!quantized_head_) return false;
   const Device device = mode_.is_cuda() ? Device::kCuda : Device::kCpu;
-  const bool adapter = lora_.rank == 0 || lora_.quantize;
-  return choose_gemm_path(*quant_, precision.at(quantized_head_->spec().index), device) == GemmPath::kCodes &&
-         scales_by_row(*quant_) && adapter;
+  const LayerPrecision& layer = precision.at(quantized_head_->spec().index);
+  const AdapterSlot* slot = quantized_head_->adapter(layer.weight.bits());
+  return choose_gemm_path(*quant_, layer, device) == GemmPath::kCodes && scales_by_row(*quant_) &&
+         (slot == nullptr || slot->on_codes());
 }
 
 std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
@@ -176,14 +170,16 @@ std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
     const QuantLinear& linear = *quantized_head_;
     const LayerPrecision& precision = context.precision->at(linear.spec().index);
     head.activation = precision.activation;
+    double alpha = 0.0;
     if (const AdapterSlot* slot = linear.adapter(precision.weight.bits())) {
+      alpha = slot->shape.alpha;
       head.lora_a = {store_.tensor(slot->a), slot->a};
       head.lora_b = {store_.tensor(slot->b), slot->b};
     }
     const bool backward = at::GradMode::is_enabled();
     key = {.linear = kCodedHeadKey, .path = GemmPath::kCodes, .bits = precision.weight.bits(), .backward = backward};
-    prepare = [&head, &precision, backward, this] {
-      return coded_head({head.weight.tensor, head.lora_a.tensor, head.lora_b.tensor, lora_.alpha}, precision.weight,
+    prepare = [&head, &precision, alpha, backward, this] {
+      return coded_head({head.weight.tensor, head.lora_a.tensor, head.lora_b.tensor, alpha}, precision.weight,
                         mode_.dtype, backward);
     };
   }

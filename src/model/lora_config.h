@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/common/bit_width.h"
 #include "src/base/named_enum.h"
 
 namespace qat {
@@ -85,9 +86,12 @@ inline AdapterShape adapter_shape(const LoraConfig& lora, int bits, std::int64_t
   return shape;
 }
 
-// Whether some layer may have an adapter at this width.
-inline bool has_adapter(const LoraConfig& lora, int bits) {
-  return adapter_shape(lora, lora.slots == Slots::kShared ? 0 : bits, /*in_features=*/0).rank > 0;
+// Whether layers have adapters at some of these weight widths.
+inline bool has_adapters(const LoraConfig& lora, const std::vector<int>& widths) {
+  if (lora.slots == Slots::kShared) return lora.rank > 0;
+  return std::any_of(widths.begin(), widths.end(), [&](int bits) {
+    return bits != BitWidth::kFull && adapter_shape(lora, bits, /*in_features=*/0).rank > 0;
+  });
 }
 
 }  // namespace qat
