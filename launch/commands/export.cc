@@ -52,7 +52,7 @@ BitWidth export_width(const ExportArguments& arguments, ExportPart part, const R
   const bool shared = config.lora.slots == Slots::kShared;
   std::vector<int> adapted = quantized_weight_widths(config.quant);
   std::erase_if(adapted, [&](int bits) { return !has_adapters(config.lora, {bits}); });
-  const bool any = !adapted.empty();
+  const bool any = shared ? config.lora.rank > 0 : !adapted.empty();
   if (part == ExportPart::kAdapter && !any)
     refuse(fmt::format("--part adapter: the checkpoint {} has no adapters (lora.rank is 0)", folder));
   if (arguments.bits) {

@@ -74,7 +74,8 @@ const ElementTable<WidthMethod>& element_table() {
                  key("method", at(&M::method), any(), "", "the quantizer at this width",
                      {"quantizer_type", "quantizer"})},
       .required = {"bits", "method"},
-      .example = R"({"bits": 8, "method": "log"})"};
+      .example = R"({"bits": 8, "method": "log"})",
+      .changes = ""};
   return table;
 }
 
@@ -85,7 +86,8 @@ const ElementTable<WidthFactor>& element_table() {
                                                 key("factor", at(&W::factor), between(0, 1000), "",
                                                     "times the scheduled learning rate", {"scale", "lr_scale"})},
                                      .required = {"bits", "factor"},
-                                     .example = R"({"bits": 2, "factor": 0.5})"};
+                                     .example = R"({"bits": 2, "factor": 0.5})",
+                                     .changes = ""};
   return table;
 }
 

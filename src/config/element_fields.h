@@ -13,7 +13,7 @@ struct ElementTable {
   std::vector<Field<T>> fields;       // their paths have no section
   std::vector<std::string> required;  // of these
   std::string example;
-  std::string changes = {};  // the keys of which an element must give one: "rank or alpha"
+  std::string changes;  // the keys of which an element must give one: "rank or alpha"
 };
 
 template <ListedObject T>

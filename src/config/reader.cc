@@ -54,7 +54,10 @@ bool fits(const Value& value, const Rule& rule, double& out) {
 
 template <typename T>
 bool fits(const Value& value, const Rule& rule, std::optional<T>& out) {
-  if (value.is_null()) return true;
+  if (value.is_null()) {
+    out.reset();
+    return true;
+  }
   T given{};
   if (!fits(value, rule, given)) return false;
   out = given;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -58,6 +59,15 @@ std::vector<Finding> width_list_faults(const RunConfig& config) {
   rates.push_back(BitWidth::kFull);
   check_widths("lr.scale_per_width", config.lr.scale_per_width, rates, "a width of quant.widths or quant.overrides",
                {"quant.widths"}, found);
+  for (std::size_t i = 0; i < config.lr.scale_per_width.size(); ++i) {
+    const double factor = config.lr.scale_per_width[i].factor;
+    if (config.lr.peak * factor > std::numeric_limits<float>::max())
+      found.push_back({"lr.scale_per_width",
+                       "times lr.peak must not exceed what fp32 holds",
+                       {"lr.peak"},
+                       fmt::format("[{}].factor", i),
+                       fmt::format("{}", factor)});
+  }
   return found;
 }
 

@@ -146,6 +146,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "8, 32"},
         Refused{{"lr.scale_per_width=[{\"bits\":4,\"factor\":-1}]"},
                 "lr.scale_per_width[0].factor = -1: must be a number from 0 to 1000"},
+        Refused{{"lr.peak=1e38", "lr.scale_per_width=[{\"bits\":4,\"factor\":10}]"},
+                "lr.scale_per_width[0].factor = 10: times lr.peak must not exceed what fp32 holds"},
         Refused{{"optim.noise=-1"}, "optim.noise = -1: must be a number from 0"}));
 
 TEST(CrossRules, AcceptWhatTheyShould) {
