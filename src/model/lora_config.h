@@ -79,7 +79,10 @@ inline AdapterShape adapter_shape(const LoraConfig& lora, int bits, std::int64_t
                  : bits <= 8 ? std::clamp<std::int64_t>(in_features / 64, 2, 8)
                              : std::clamp<std::int64_t>(in_features / 32, 4, 16);
   shape.rank = own.rank.value_or(shape.rank);
-  if (lora.rank_rule == RankRule::kByWidth) shape.alpha = static_cast<double>(shape.rank * bits / 2);
+  if (lora.rank_rule == RankRule::kByWidth) {
+    const std::int64_t alpha = shape.rank * bits / 2;
+    shape.alpha = static_cast<double>(alpha);
+  }
   shape.alpha = own.alpha.value_or(shape.alpha);
   shape.quantize = own.quantize.value_or(shape.quantize);
   shape.input = own.input.value_or(shape.input);

@@ -142,7 +142,7 @@ TEST(MemoryModel, KnowsWhichConfigurationsFuse) {
   EXPECT_FALSE(fuses(8));
   EXPECT_TRUE(fuses(7));
   config = of_preset("gpt2");
-  config.lora.slots = Slots::kPerWidth, config.lora.quantize = false;
+  config.lora.rank = 16, config.lora.slots = Slots::kPerWidth, config.lora.quantize = false;
   config.lora.per_width = {{.bits = 8, .quantize = true}, {.bits = 5, .rank = 0}};
   EXPECT_TRUE(fuses(8));
   EXPECT_FALSE(fuses(7));

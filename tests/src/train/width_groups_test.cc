@@ -1,6 +1,7 @@
 // Training with parameters that each width has for itself: only a step's own widths change, over any number of ranks.
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <map>
 #include <string>
 #include <utility>
@@ -104,7 +105,9 @@ State state_of(TinyRank& rank) {
 
 TEST(WidthGroups, OtherWidthsParametersAndMomentsStayAsTheyAre) {
   const TokenSource tokens = test::tiny_tokens();
-  for (const auto& [ranks, model] : {std::pair{1, switchable}, {2, switchable}, {1, unequal}, {2, unequal}}) {
+  using Model = TinyModel (*)();
+  for (const auto& [ranks, model] :
+       std::initializer_list<std::pair<int, Model>>{{1, switchable}, {2, switchable}, {1, unequal}, {2, unequal}}) {
     dist::run_local_ranks(ranks, [&, model = model](dist::Communicator& comm) {
       TinyModel spec = model();
       StepRunnerOptions options = test::tiny_options();
