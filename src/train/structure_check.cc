@@ -31,7 +31,8 @@ bool is_zero_rank(const ConfigChange& change) { return change.before == "0" || c
 std::map<std::int64_t, std::string> ranks_in(const std::string& json) {
   std::map<std::int64_t, std::string> ranks;
   if (json.empty()) return ranks;
-  for (const Value& one : parse_json(json, "lora.per_width", ErrorKind::kCheckpoint).as_array())
+  const Value list = parse_json(json, "lora.per_width", ErrorKind::kCheckpoint);
+  for (const Value& one : list.as_array())
     if (const Value* rank = one.find("rank"); rank != nullptr && !rank->is_null())
       ranks[one.at("bits").as_int()] = to_json(*rank);
   return ranks;
