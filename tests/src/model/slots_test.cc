@@ -197,7 +197,9 @@ TEST(Slots, AdaptersBeginWithinTheBoundsOfTheirFanInWhateverTheirRank) {
   tiny.build(/*seed=*/9);
   for (const ParameterInfo& info : tiny.model->parameters().infos()) {
     const at::Tensor& values = tiny.model->parameters().tensor(tiny.id_of(info.name));
-    if (info.name.find("lora_B") != std::string::npos) EXPECT_EQ(values.abs().max().item<float>(), 0.0F) << info.name;
+    if (info.name.find("lora_B") != std::string::npos) {
+      EXPECT_EQ(values.abs().max().item<float>(), 0.0F) << info.name;
+    }
     if (info.name.find("lora_A") == std::string::npos) continue;
     const double bound = 1.0 / std::sqrt(static_cast<double>(info.shape[1]));
     EXPECT_LE(values.abs().max().item<double>(), bound) << info.name;
