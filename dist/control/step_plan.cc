@@ -42,6 +42,12 @@ const PlannedWidths& widths_of(const StepPlan& plan, const UpdatePlan& update) {
   return plan.maps.at(first->map);
 }
 
+float rate_of(const UpdatePlan& update, int weight_bits) {
+  const auto found = std::find_if(update.width_rates.begin(), update.width_rates.end(),
+                                  [&](const WidthRate& one) { return one.weight_bits == weight_bits; });
+  return found == update.width_rates.end() ? update.learning_rate : found->learning_rate;
+}
+
 void check(const StepPlan& plan) {
   for (const PlannedWidths& map : plan.maps) {
     for (const std::int32_t bits : {map.weight_bits, map.activation_bits, map.gradient_bits})
@@ -50,8 +56,18 @@ void check(const StepPlan& plan) {
   }
   require(!plan.updates.empty(), "no update");
   for (const UpdatePlan& update : plan.updates) {
-    require(std::isfinite(update.learning_rate) && update.learning_rate >= 0.0F,
-            "learning rate " + std::to_string(update.learning_rate));
+    const auto check_rate = [](float rate) {
+      require(std::isfinite(rate) && rate >= 0.0F, "learning rate " + std::to_string(rate));
+    };
+    check_rate(update.learning_rate);
+    for (std::size_t i = 0; i < update.width_rates.size(); ++i) {
+      const WidthRate& own = update.width_rates[i];
+      check_rate(own.learning_rate);
+      require(BitWidth::is_valid(own.weight_bits), "a rate for " + std::to_string(own.weight_bits) + " bits");
+      for (std::size_t before = 0; before < i; ++before)
+        require(update.width_rates[before].weight_bits != own.weight_bits,
+                "two rates for " + std::to_string(own.weight_bits) + " bits");
+    }
     require(std::any_of(update.passes.begin(), update.passes.end(), [](const auto& one) { return one.trains; }),
             "an update without a pass that trains");
     for (std::size_t i = 0; i < update.passes.size(); ++i) check_pass(plan, update, i);

@@ -47,9 +47,17 @@ struct PassPlan {
   friend bool operator==(const PassPlan&, const PassPlan&) = default;
 };
 
+// The learning rate of parameters that single widths have for themselves.
+struct WidthRate {
+  std::int32_t weight_bits = 32;
+  float learning_rate = 0.0F;
+  friend bool operator==(const WidthRate&, const WidthRate&) = default;
+};
+
 struct UpdatePlan {
-  std::vector<PassPlan> passes;  // at least one that trains
-  float learning_rate = 0.0F;    // after warm-up
+  std::vector<PassPlan> passes;        // at least one that trains
+  float learning_rate = 0.0F;          // after warm-up
+  std::vector<WidthRate> width_rates;  // where a width's own parameters have another; each width once
   friend bool operator==(const UpdatePlan&, const UpdatePlan&) = default;
 };
 
@@ -67,6 +75,9 @@ struct StepPlan {
 
 // The widths of an update's first pass that trains: what the update's loss is compared with others' by.
 const PlannedWidths& widths_of(const StepPlan& plan, const UpdatePlan& update);
+
+// The rate of the parameters that this width has for itself.
+float rate_of(const UpdatePlan& update, int weight_bits);
 
 // Throws Error(kInternal), saying what, for a plan that names a map or a teacher that is not there, an update without a
 // pass that trains, no width, or a number that is not finite.

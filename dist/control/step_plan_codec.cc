@@ -74,8 +74,8 @@ class Reader {
   std::span<const std::uint8_t> rest_;
 };
 
-constexpr std::size_t kWidthsBytes = 16, kNumberBytes = 4;
-constexpr std::size_t kLeastPassBytes = 4 + 1 + 4 * 8 + 2 * 4, kLeastUpdateBytes = 4 + 4;
+constexpr std::size_t kWidthsBytes = 16, kNumberBytes = 4, kRateBytes = 8;
+constexpr std::size_t kLeastPassBytes = 4 + 1 + 4 * 8 + 2 * 4, kLeastUpdateBytes = 4 + 4 + 4;
 
 void put(Writer& out, const PassPlan& pass) {
   out.put(pass.map);
@@ -110,6 +110,10 @@ UpdatePlan get_update(Reader& in) {
   UpdatePlan update;
   update.learning_rate = in.get<float>();
   update.passes = in.get_list<PassPlan>(kLeastPassBytes, [&] { return get_pass(in); });
+  update.width_rates = in.get_list<WidthRate>(kRateBytes, [&] {
+    const auto bits = in.get<std::int32_t>();
+    return WidthRate{.weight_bits = bits, .learning_rate = in.get<float>()};
+  });
   return update;
 }
 
@@ -126,6 +130,10 @@ std::vector<std::uint8_t> encode(const StepPlan& plan) {
   out.put_list(plan.updates, [&](const UpdatePlan& update) {
     out.put(update.learning_rate);
     out.put_list(update.passes, [&](const PassPlan& pass) { put(out, pass); });
+    out.put_list(update.width_rates, [&](const WidthRate& own) {
+      out.put(own.weight_bits);
+      out.put(own.learning_rate);
+    });
   });
   for (const bool flag : {plan.evaluate_after, plan.checkpoint_after, plan.stop_after}) out.put(flag);
   return out.take();

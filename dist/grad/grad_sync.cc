@@ -77,6 +77,17 @@ const BucketShards& GradSync::finish() {
   return own_;
 }
 
+std::vector<std::span<float>> GradSync::own_sums() {
+  QAT_CHECK(own_.size() == buckets_.size(), "sums are there once they are exchanged");
+  std::vector<std::span<float>> sums;
+  for (Bucket& bucket : buckets_) {
+    const ShardRange shard = bucket.reducer.shard();
+    sums.push_back(
+        bucket.sum.result().subspan(static_cast<std::size_t>(shard.begin), static_cast<std::size_t>(shard.size())));
+  }
+  return sums;
+}
+
 void GradSync::gather(std::span<float> values) {
   QAT_CHECK(static_cast<std::int64_t>(values.size()) == layout_->elems(), "values lie as the layout says");
   for (Bucket& bucket : buckets_)

@@ -56,6 +56,9 @@ class GradSync {
   // Collective, after the last pass. Of each bucket, this rank's shard of the sum over the ranks; valid until start().
   const BucketShards& finish();
 
+  // After finish(): the same shards, which may be changed where they lie.
+  std::vector<std::span<float>> own_sums();
+
   // Collective. values: [layout().elems()]; every shard of every bucket, from the rank that owns it.
   void gather(std::span<float> values);
 

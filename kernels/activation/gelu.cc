@@ -28,7 +28,7 @@ void gelu(const Exec& exec, ConstFloatMatrix x, FloatMatrix y) {
 }
 
 void gelu_encode(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, const CodesOut& out,
-                 std::span<float> scales) {
+                 std::span<float> scales, FloatMatrix values) {
   const auto& [codes, transposed] = out;
   check_like(x, x, "x");
   QAT_CHECK(!options.width.is_full() && options.width.bits() <= 8,
@@ -43,9 +43,10 @@ void gelu_encode(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& opti
             "transposed codes are " + shape_text(transposed) + " for x of " + shape_text(x.rows, x.cols));
   QAT_CHECK(length(scales) == x.rows,
             std::to_string(scales.size()) + " scales for " + std::to_string(x.rows) + " rows");
+  if (!values.empty()) check_like(values, x, "values");
   dispatch(
-      exec, "gelu_encode", [&] { gelu_encode_cpu(exec, x, options, out, scales); },
-      [&] { gelu_encode_cuda(exec, x, options, out, scales); });
+      exec, "gelu_encode", [&] { gelu_encode_cpu(exec, x, options, out, scales, values); },
+      [&] { gelu_encode_cuda(exec, x, options, out, scales, values); });
 }
 
 void gelu_backward(const Exec& exec, ConstFloatMatrix dy, ConstFloatMatrix x, FloatMatrix dx) {

@@ -17,9 +17,10 @@ namespace qat::kernels {
 // y may be x.
 void gelu(const Exec& exec, ConstFloatMatrix x, FloatMatrix y);
 
-// Codes of gelu(x), one dynamic scale per row (encode_rows of gelu(x)).   scales: [rows].
+// Codes of gelu(x), one dynamic scale per row (encode_rows of gelu(x)).   scales: [rows]. values: gelu(x) itself;
+// empty: not wanted.
 void gelu_encode(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, const CodesOut& out,
-                 std::span<float> scales);
+                 std::span<float> scales, FloatMatrix values = {});
 
 // dx = dy * gelu'(x).   dx may be dy.
 void gelu_backward(const Exec& exec, ConstFloatMatrix dy, ConstFloatMatrix x, FloatMatrix dx);

@@ -36,10 +36,11 @@ void gelu_cpu(const Exec& exec, ConstFloatMatrix x, FloatMatrix y) {
 }
 
 void gelu_encode_cpu(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, const CodesOut& out,
-                     std::span<float> scales) {
-  const Scratch<float> y(x.size());
-  apply_gelu(exec, require_fp32(x), y.get());
-  encode_rows(exec, Matrix<const float>{y.get(), x.rows, x.cols}, options, out, scales);
+                     std::span<float> scales, FloatMatrix values) {
+  const Scratch<float> unwanted(values.empty() ? x.size() : 0);
+  float* y = values.empty() ? unwanted.get() : require_fp32(values).data;
+  apply_gelu(exec, require_fp32(x), y);
+  encode_rows(exec, Matrix<const float>{y, x.rows, x.cols}, options, out, scales);
 }
 
 void gelu_backward_cpu(const Exec& exec, ConstFloatMatrix dy, ConstFloatMatrix x, FloatMatrix dx) {

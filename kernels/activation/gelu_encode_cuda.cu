@@ -20,8 +20,9 @@ constexpr int kMaxCtaWarps = sizeof(T) == 2 ? 32 : kCtaWarps;
 template <typename T>
 struct GeluEncodeArgs {
   const T* x;
-  std::int8_t* codes;             // null: not wanted
-  std::int8_t* codes_transposed;  // null: not wanted
+  T* values;  // null: not wanted, as the next two
+  std::int8_t* codes;
+  std::int8_t* codes_transposed;
   float* scales;
   std::int64_t rows;
   int cols;
@@ -83,6 +84,7 @@ __global__ __launch_bounds__(kMaxCtaWarps<T> * 32, 1) void gelu_encode_kernel(Ge
         const int c = group.column(v);
         if (c >= cols) continue;
         float y[8];
+        if (args.values != nullptr) store8(args.values + row * args.cols + c, held[v]);
         unpack8(held[v], y);
         const uint2 codes = code.eight(y);
         if (args.codes != nullptr) *reinterpret_cast<uint2*>(args.codes + row * args.cols + c) = codes;
@@ -112,6 +114,7 @@ __global__ __launch_bounds__(kAnyWarps * 32) void gelu_encode_any_kernel(GeluEnc
   if (first == 0) args.scales[row] = code.scale;
   for (int c = first; c < args.cols; c += step) {
     const auto k = static_cast<std::int8_t>(code.one(value(c)));
+    if (args.values != nullptr) args.values[base + c] = from_float<T>(value(c));
     if (args.codes != nullptr) args.codes[base + c] = k;
     if (args.codes_transposed != nullptr) args.codes_transposed[c * args.rows + row] = k;
   }
@@ -141,11 +144,12 @@ void launch(const Exec& exec, const GeluEncodeArgs<T>& args) {
 
 template <typename T>
 void run(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, const CodesOut& out,
-         std::span<float> scales) {
+         std::span<float> scales, FloatMatrix values) {
   const auto given = [](const auto& m) { return m.empty() ? nullptr : m.data; };
   const RowShape shape = row_shape(x.cols, kMaxVectors);
   const bool transposed = !out.codes_transposed.empty();
   const GeluEncodeArgs<T> args{static_cast<const T*>(x.data),
+                               static_cast<T*>(given(values)),
                                given(out.codes),
                                given(out.codes_transposed),
                                scales.data(),
@@ -156,7 +160,8 @@ void run(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, con
                                shape.warps,
                                transposed ? CodeTile::rows_for(x.rows, x.cols) : 32,
                                CodeTile::pitch_of(x.cols)};
-  const bool vectors = fits_vectors(x.data, x.cols) && fits_vectors(args.codes, x.cols) && shape.warps > 0 &&
+  const bool vectors = fits_vectors(args.x, x.cols) && fits_vectors(args.values, x.cols) &&
+                       fits_vectors(args.codes, x.cols) && shape.warps > 0 &&
                        (!transposed || 32 * args.pitch <= CodeTile::kMaxBytes);
   if (!vectors) {
     gelu_encode_any_kernel<T><<<static_cast<unsigned>(x.rows), kAnyWarps * 32, 0, cuda_stream(exec)>>>(args);
@@ -180,12 +185,12 @@ void run(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, con
 }  // namespace
 
 void gelu_encode_cuda(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, const CodesOut& out,
-                      std::span<float> scales) {
+                      std::span<float> scales, FloatMatrix values) {
   if (x.size() == 0) return;
   if (x.dtype == DType::kBFloat16)
-    run<__nv_bfloat16>(exec, x, options, out, scales);
+    run<__nv_bfloat16>(exec, x, options, out, scales, values);
   else
-    run<float>(exec, x, options, out, scales);
+    run<float>(exec, x, options, out, scales, values);
 }
 
 }  // namespace qat::kernels

@@ -49,16 +49,23 @@ struct ExportArguments {
 // The width that is asked for, and that the part can have.
 BitWidth export_width(const ExportArguments& arguments, ExportPart part, const RunConfig& config,
                       const std::string& folder) {
-  if (part == ExportPart::kAdapter && config.lora.rank == 0)
+  const bool shared = config.lora.slots == Slots::kShared;
+  std::vector<int> adapted = quantized_weight_widths(config.quant);
+  std::erase_if(adapted, [&](int bits) { return !has_adapters(config.lora, {bits}); });
+  const bool any = shared ? config.lora.rank > 0 : !adapted.empty();
+  if (part == ExportPart::kAdapter && !any)
     refuse(fmt::format("--part adapter: the checkpoint {} has no adapters (lora.rank is 0)", folder));
   if (arguments.bits) {
     require_slots(config, *arguments.bits, "--bits");
+    if (part == ExportPart::kAdapter && !shared &&
+        std::find(adapted.begin(), adapted.end(), *arguments.bits) == adapted.end())
+      refuse(fmt::format("--bits is {}: the model has no adapters at this width, but at {}", *arguments.bits,
+                         fmt::join(adapted, ", ")));
     return BitWidth(*arguments.bits);
   }
-  if (part == ExportPart::kAdapter && config.lora.slots == Slots::kPerWidth)
-    refuse(fmt::format("--bits is missing: each of the widths ({}) has adapters of its own",
-                       fmt::join(quantized_weight_widths(config.quant), ", ")));
-  if (part == ExportPart::kMerged && config.lora.rank > 0)
+  if (part == ExportPart::kAdapter && !shared)
+    refuse(fmt::format("--bits is missing: each of the widths ({}) has adapters of its own", fmt::join(adapted, ", ")));
+  if (part == ExportPart::kMerged && any)
     refuse(
         fmt::format("--bits is missing: weights and adapters are merged at one of the widths ({}); 32 bits is the "
                     "base, which uses no adapter",
@@ -71,7 +78,7 @@ class ExportedValues {
  public:
   // width: full where everything is exported as it is stored.
   ExportedValues(const StoredModel& stored, ExportPart part, BitWidth width)
-      : reader_(stored.reader), part_(part), rank_(stored.config.lora.rank), norms_(stored.config.model.norm_slots) {
+      : reader_(stored.reader), part_(part), norms_(stored.config.model.norm_slots) {
     if (width.is_full()) return;
     model_ = load_stored_model(stored);
     precision_ = evaluation_precision(*model_, stored.config.quant, width.bits());
@@ -85,7 +92,7 @@ class ExportedValues {
 
   void read(const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) {
     if (tensor.name != kept_name_) {
-      kept_ = quantized(tensor.name);
+      kept_ = quantized(tensor);
       kept_name_ = tensor.name;
     }
     if (!kept_.defined())
@@ -97,18 +104,16 @@ class ExportedValues {
 
  private:
   // Undefined where it is what the checkpoint has.
-  at::Tensor quantized(const std::string& name) const {
+  at::Tensor quantized(const Gpt2Tensor& tensor) const {
     if (!model_) return {};
+    const std::string& name = tensor.name;
     for (const QuantLinear& linear : model_->linears()) {
       const std::string& prefix = linear.spec().parameter_prefix;
       if (!name.starts_with(prefix + ".") || name.ends_with(".bias")) continue;
       const QuantLinear::Values values = linear.values(precision_.at(linear.spec().index));
       // A layer that uses no adapter at this width has one that adds nothing.
-      const LinearSpec& spec = linear.spec();
-      if (name.ends_with(".lora_A.weight"))
-        return values.lora_a.defined() ? values.lora_a : at::zeros({rank_, spec.in_features});
-      if (name.ends_with(".lora_B.weight"))
-        return values.lora_b.defined() ? values.lora_b : at::zeros({spec.out_features, rank_});
+      if (name.ends_with(".lora_A.weight")) return values.lora_a.defined() ? values.lora_a : at::zeros(tensor.shape);
+      if (name.ends_with(".lora_B.weight")) return values.lora_b.defined() ? values.lora_b : at::zeros(tensor.shape);
       return (part_ == ExportPart::kMerged ? QuantLinear::merged(values) : values.weight).contiguous();
     }
     return {};
@@ -133,7 +138,6 @@ class ExportedValues {
 
   const CheckpointReader& reader_;
   ExportPart part_;
-  std::int64_t rank_;
   Slots norms_;
   std::unique_ptr<Gpt2> model_;  // null: nothing is quantized
   PrecisionMap precision_;
@@ -148,6 +152,28 @@ Gpt2Config exported_model(const Gpt2Config& config, BitWidth width) {
   return out;
 }
 
+// Every quantized layer's adapter at this width, where overrides may give it another. A layer that has none gets one
+// like the others', which adds nothing.
+std::vector<ExportedAdapter> adapters_at(const Gpt2Config& model, const RunConfig& config, BitWidth width) {
+  const std::vector<std::string> names = quantized_layer_names(model);
+  const PrecisionMap map =
+      PrecisionMap::make(names, scheduled_precision(config.quant, width.bits()), config.quant.overrides);
+  std::vector<ExportedAdapter> adapters;
+  AdapterShape usual;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::int64_t in = names[i].ends_with(".mlp.c_proj") ? 4 * model.n_embd : model.n_embd;
+    const int bits = map.at(static_cast<std::int64_t>(i)).weight.bits();
+    const bool shared = config.lora.slots == Slots::kShared;
+    AdapterShape shape;
+    if (shared || bits != BitWidth::kFull) shape = adapter_shape(config.lora, shared ? 0 : bits, in);
+    if (usual.rank == 0) usual = shape;
+    adapters.push_back({.layer = names[i], .shape = shape});
+  }
+  for (ExportedAdapter& one : adapters)
+    if (one.shape.rank == 0) one.shape = usual;
+  return adapters;
+}
+
 void export_model(const ExportArguments& arguments) {
   const ExportPart part = *enum_value<ExportPart>(arguments.part);
   const FloatFormat format = *enum_value<FloatFormat>(arguments.format);
@@ -156,13 +182,14 @@ void export_model(const ExportArguments& arguments) {
   const BitWidth width = export_width(arguments, part, config, stored.folder());
   const Gpt2Config model = exported_model(config.model, width);
   ModelExport output(arguments.output, "--output", arguments.overwrite, format,
-                     part == ExportPart::kAdapter ? plan_adapter_export(model, config.lora, arguments.base_model)
-                                                  : plan_model_export(model, format));
+                     part == ExportPart::kAdapter
+                         ? plan_adapter_export(model, adapters_at(model, config, width), arguments.base_model)
+                         : plan_model_export(model, format));
   ExportedValues values(stored, part, width);
   output.write(
       [&](const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) { values.read(tensor, first, out); });
   const char* const what = part == ExportPart::kAdapter ? "adapter"
-                           : part == ExportPart::kBase || config.lora.rank == 0 || width.is_full()
+                           : part == ExportPart::kBase || width.is_full() || !has_adapters(config.lora, {width.bits()})
                                ? "base"
                                : "base with adapter";
   fmt::print("{}, {}, as {}: {} bytes in {}\n  {}\n", what,

@@ -33,6 +33,12 @@ kernels::RngKey rng_key(std::uint64_t seed, RngPurpose purpose, std::uint64_t st
           .stream = hash(0x57AE, {seed, tag, step, micro_batch, slot})};
 }
 
+std::uint64_t name_slot(std::string_view name) {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return hash;
+}
+
 void fill_uniform(kernels::RngKey key, float low, float high, std::span<float> out, std::uint64_t first) {
   kernels::fill_uniform(key, first, out);
   // In double, and rounded once. Rounding may reach `high` itself, which is not in the range.

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "kernels/common/philox.h"
 
@@ -19,6 +20,7 @@ enum class RngPurpose : std::uint32_t {
   kGeneration = 6,        // sampling of text
   kRecipe = 7,            // which widths a step trains, which hidden states are compared; slot: which of both
   kSwitching = 8,         // a random precision schedule; step: the interval
+  kGradientNoise = 9,     // on an update's gradients; slot: the parameter
 };
 
 // What stands for `micro_batch` below when a step has several passes over it (one for each of several widths, say):
@@ -28,6 +30,9 @@ constexpr std::uint64_t pass_of(std::uint64_t micro_batch, std::uint64_t pass) {
 // The stream for one use. Where a part has no meaning (kInit has no step), pass 0.
 kernels::RngKey rng_key(std::uint64_t seed, RngPurpose purpose, std::uint64_t step = 0, std::uint64_t micro_batch = 0,
                         std::uint64_t slot = 0);
+
+// The slot of a parameter: FNV-1a of its name alone, so that adding a layer changes no other's draws.
+std::uint64_t name_slot(std::string_view name);
 
 // out[i] is draw `first + i` of the stream, uniform in [low, high).
 void fill_uniform(kernels::RngKey key, float low, float high, std::span<float> out, std::uint64_t first = 0);

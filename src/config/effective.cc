@@ -5,20 +5,29 @@
 
 #include <algorithm>
 
+#include "src/config/element_fields.h"
 #include "src/config/field_table.h"
 
 namespace qat {
 namespace {
-
-Value to_value(const std::vector<LayerOverride>& overrides);
 
 template <typename T>
 Value to_value(const T& value) {
   return Value(value);
 }
 template <typename T>
+Value to_value(const std::optional<T>& value) {
+  return value ? Value(*value) : Value();
+}
+template <typename T>
 Value to_value(const std::vector<T>& values) {
   return Value::array(values);
+}
+template <ListedObject T>
+Value to_value(const std::vector<T>& elements) {
+  Value list = Value::array();
+  for (const T& element : elements) list.push_back(element_to_json(element));
+  return list;
 }
 
 template <typename Owner>
@@ -30,16 +39,6 @@ Value value_of(const Field<Owner>& field, Owner& owner) {
         return Value();
       },
       field.ref);
-}
-
-Value to_value(const std::vector<LayerOverride>& overrides) {
-  Value list = Value::array();
-  for (LayerOverride rule : overrides) {
-    Value item = Value::object();
-    for (const auto& field : override_fields()) item.set(field.path, value_of(field, rule));
-    list.push_back(std::move(item));
-  }
-  return list;
 }
 
 // The object that a dotted path's last part is a member of; made where it is missing.
@@ -55,6 +54,17 @@ Value& owner_of(Value& root, std::string_view path) {
 }
 
 }  // namespace
+
+template <ListedObject T>
+Value element_to_json(T element) {
+  Value item = Value::object();
+  for (const auto& field : element_table<T>().fields) item.set(field.path, value_of(field, element));
+  return item;
+}
+template Value element_to_json(LayerOverride);
+template Value element_to_json(WidthAdapter);
+template Value element_to_json(WidthMethod);
+template Value element_to_json(WidthFactor);
 
 std::string Origin::text() const {
   switch (kind) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "src/base/json.h"
+#include "src/config/field.h"
 #include "src/config/run_config.h"
 
 namespace qat {
@@ -24,6 +25,9 @@ using Origins = std::map<std::string, Origin>;  // by path; what is missing is a
 Value config_to_json(const RunConfig& config);
 // The value of one key, such as "train.steps".
 Value config_value(const RunConfig& config, const std::string& path);
+// An element of a list of objects, with every key.
+template <ListedObject T>
+Value element_to_json(T element);
 
 // XXH3 over what the run computes: every value but run.dir, run.resume, model.preset (the sizes themselves count) and
 // the watchdog's.

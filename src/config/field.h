@@ -5,12 +5,16 @@
 
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
 #include "src/base/named_enum.h"
+#include "src/model/lora_config.h"
 #include "src/quant/quant_config.h"
+#include "src/schedule/schedule_config.h"
 
 namespace qat {
 
@@ -37,7 +41,13 @@ struct Rule {
 template <typename T, typename Owner>
 using FieldRef = std::function<T&(Owner&)>;
 
-// A value of a named enumeration, which is text in files: one of the field's choices.
+// What a key's list of objects may be made of (element_fields.h).
+template <typename T>
+concept ListedObject = std::is_same_v<T, LayerOverride> || std::is_same_v<T, WidthAdapter> ||
+    std::is_same_v<T, WidthMethod> || std::is_same_v<T, WidthFactor>;
+
+// A value of a named enumeration, which is text in files: one of the field's choices; empty for an optional one that is
+// not given.
 template <typename Owner>
 struct ChoiceRef {
   std::function<std::string(const Owner&)> get;
@@ -50,7 +60,10 @@ struct Field {
   using Ref = std::variant<FieldRef<bool, Owner>, FieldRef<int, Owner>, FieldRef<std::int64_t, Owner>,
                            FieldRef<std::uint64_t, Owner>, FieldRef<double, Owner>, FieldRef<std::string, Owner>,
                            FieldRef<std::vector<int>, Owner>, FieldRef<std::vector<std::string>, Owner>,
-                           FieldRef<std::vector<LayerOverride>, Owner>, ChoiceRef<Owner>>;
+                           FieldRef<std::optional<bool>, Owner>, FieldRef<std::optional<std::int64_t>, Owner>,
+                           FieldRef<std::optional<double>, Owner>, FieldRef<std::vector<LayerOverride>, Owner>,
+                           FieldRef<std::vector<WidthAdapter>, Owner>, FieldRef<std::vector<WidthMethod>, Owner>,
+                           FieldRef<std::vector<WidthFactor>, Owner>, ChoiceRef<Owner>>;
   std::string path;  // "train.steps"
   Ref ref;
   Rule rule;
@@ -63,13 +76,41 @@ struct Field {
     return std::holds_alternative<FieldRef<T, Owner>>(ref);
   }
   bool is_text() const { return holds<std::string>() || std::holds_alternative<ChoiceRef<Owner>>(ref); }
+  // A number or a flag that may be null: not given.
+  bool is_optional() const {
+    return holds<std::optional<bool>>() || holds<std::optional<std::int64_t>>() || holds<std::optional<double>>();
+  }
 };
+
+// Calls visitor(T()) with an empty element if the key is a list of objects; whether it is one.
+template <typename Owner, typename Visitor>
+bool with_element(const Field<Owner>& field, Visitor&& visitor) {
+  const auto visit = [&]<ListedObject T>(const FieldRef<std::vector<T>, Owner>*) { visitor(T()); };
+  return std::visit(
+      [&](const auto& ref) {
+        if constexpr (requires { visit(&ref); }) {
+          visit(&ref);
+          return true;
+        } else {
+          return false;
+        }
+      },
+      field.ref);
+}
 
 template <NamedEnum E, typename Owner>
 ChoiceRef<Owner> choice(const FieldRef<E, Owner>& ref) {
   // A reference needs an owner that may change; reading one changes nothing.
   return {.get = [=](const Owner& owner) -> std::string { return enum_name(ref(const_cast<Owner&>(owner))); },
           .set = [=](Owner& owner, const std::string& name) { ref(owner) = enum_value<E>(name).value(); }};
+}
+template <NamedEnum E, typename Owner>
+ChoiceRef<Owner> choice(const FieldRef<std::optional<E>, Owner>& ref) {
+  return {.get = [=](const Owner& owner) -> std::string {
+            const std::optional<E>& value = ref(const_cast<Owner&>(owner));
+            return value ? enum_name(*value) : "";
+          },
+          .set = [=](Owner& owner, const std::string& name) { ref(owner) = enum_value<E>(name); }};
 }
 
 // at(&RunConfig::train, &TrainConfig::steps): the member of the member.

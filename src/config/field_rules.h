@@ -28,6 +28,11 @@ Field<Owner> key(std::string path, const FieldRef<T, Owner>& ref, Rule rule, std
     return {std::move(path), ref, std::move(rule), std::move(unit), std::move(meaning), std::move(aliases)};
   }
 }
+// Empty: not given.
+template <NamedEnum E, typename Owner>
+Field<Owner> optional_key(std::string path, const FieldRef<std::optional<E>, Owner>& ref, std::string meaning) {
+  return {std::move(path), choice(ref), {.choices = enum_names<E>(), .empty_allowed = true}, "", std::move(meaning)};
+}
 
 constexpr double kMostOfAny = 1e6;  // batches, ranks, threads, files: a bound that says "this is a slip"
 

@@ -94,6 +94,14 @@ void add_lora(Fields& f) {
                   {"adapter_slots", "switchable_lora"}));
   f.push_back(key("lora.quantize", at(&R::lora, &LoraConfig::quantize), any(), "",
                   "quantize the adapters' A and B at the weight width, each with its own scales"));
+  f.push_back(key("lora.input", at(&R::lora, &LoraConfig::input), any(), "",
+                  "what adapters multiply: the layer's quantized input, or the raw one, before quantization"));
+  f.push_back(
+      key("lora.rank_rule", at(&R::lora, &LoraConfig::rank_rule), any(), "",
+          "fixed: rank and alpha as given; by_width: of widths' own adapters, rank min(4, in/128) up to 4 bits, "
+          "min(8, in/64) up to 8, min(16, in/32) above (at least 1, 2, 4), alpha rank * bits / 2"));
+  f.push_back(key("lora.per_width", at(&R::lora, &LoraConfig::per_width), maybe_empty(), "",
+                  "what the adapters of single widths have of their own; needs lora.slots per_width"));
 }
 
 void add_quantizer(Fields& f, const std::string& section, QuantizerConfig Q::*role,
@@ -107,6 +115,8 @@ void add_quantizer(Fields& f, const std::string& section, QuantizerConfig Q::*ro
                   "log only: packed: 2^bits-1 values; seed: 2^(bits+1)-1 values, which take bits+1 bits"));
   f.push_back(key(section + ".granularity", at(&R::quant, role, &C::granularity), one_of(std::move(granularities)), "",
                   granularity_meaning, {"per_channel", "per_channel_quantization"}));
+  f.push_back(key(section + ".by_width", at(&R::quant, role, &C::by_width), maybe_empty(), "",
+                  "methods of single widths, in place of the one above", {"quantizer_per_bit"}));
 }
 
 void add_quant(Fields& f) {
@@ -184,6 +194,13 @@ void add_training(Fields& f) {
   f.push_back(key("optim.clip_norm", at(&R::optim, &O::clip_norm), from(0), "",
                   "gradients are scaled down to this global norm; 0: no clipping",
                   {"grad_clip", "clip", "max_grad_norm", "gradient_clipping"}));
+  f.push_back(key("optim.noise", at(&R::optim, &O::noise), between(0, kMostOfAny), "",
+                  "normal noise on clipped gradients of updates at low widths: its deviation; 0: none",
+                  {"noise_scale_factor", "gradient_noise"}));
+  f.push_back(key("optim.noise_scale", at(&R::optim, &O::noise_scale), any(), "",
+                  "optim.noise counts in root mean squares of each tensor's clipped gradient, or is the deviation"));
+  f.push_back(key("optim.noise_max_bits", at(&R::optim, &O::noise_max_bits), width(), "bits",
+                  "widest weights whose updates get noise"));
   f.push_back(key(
       "train.recipe", at(&R::train, &T::recipe), any(), "",
       "what a step trains: cpt, the width or map that the precision schedule gives it; spnet, all of quant.maps (or of "
@@ -320,54 +337,6 @@ const std::vector<Field<RunConfig>>& run_fields() {
     return f;
   }();
   return fields;
-}
-
-const std::vector<Field<LayerOverride>>& override_fields() {
-  using O = LayerOverride;
-  static const std::vector<Field<O>> fields = {
-      key("layers", at(&O::layers), any(), "",
-          "glob over layer names: h.0.attn.c_attn, h.*.mlp.c_proj, lm_head; * matches any characters, ? one, [0-3] one "
-          "of a set"),
-      key("weight_bits", at(&O::weight_bits), width_or_zero(), "bits", "0: as scheduled", {"bits", "w_bits"}),
-      key("activation_bits", at(&O::activation_bits), width_or_zero(), "bits", "0: as scheduled", {"a_bits"}),
-      key("gradient_bits", at(&O::gradient_bits), code_width(/*zero=*/true), "bits", "0: as scheduled", {"grad_bits"})};
-  return fields;
-}
-
-const std::vector<Section>& config_sections() {
-  static const std::vector<Section> sections = {
-      {"run", "where a run writes, its seed, and what it resumes from"},
-      {"model", "sizes and switches of the network"},
-      {"lora", "adapters W x + (alpha / rank) B A x, off at 32 bits"},
-      {"quant", "what is quantized, how, and with which ranges"},
-      {"quant.weight", "quantizer of the weights"},
-      {"quant.activation", "quantizer of the inputs of linear layers"},
-      {"precision", "which width a step uses"},
-      {"lr", "learning rate over the run"},
-      {"data", "where tokens come from; relative paths are relative to the working folder"},
-      {"optim", "AdamW and gradient clipping"},
-      {"train", "the training loop"},
-      {"distill", "what passes learn from teachers, beside the targets"},
-      {"eval", "held-out perplexity"},
-      {"checkpoint", "checkpoints during a run; there is always one at its end"},
-      {"parallel", "how the ranks are used"},
-      {"compute", "where, and in which arithmetic, the work runs that is not on integer codes"},
-      {"watchdog", "ranks that hang, die or are slow"}};
-  return sections;
-}
-
-const Field<RunConfig>* find_field(std::string_view path) {
-  for (const auto& field : run_fields()) {
-    if (field.path == path) return &field;
-  }
-  return nullptr;
-}
-
-const Section* find_section(std::string_view path) {
-  for (const Section& section : config_sections()) {
-    if (section.path == path) return &section;
-  }
-  return nullptr;
 }
 
 }  // namespace qat

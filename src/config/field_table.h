@@ -18,8 +18,6 @@ struct Section {
 
 // Every key of the configuration, in the order of its sections.
 const std::vector<Field<RunConfig>>& run_fields();
-// The keys of one element of quant.overrides; their paths have no section.
-const std::vector<Field<LayerOverride>>& override_fields();
 const std::vector<Section>& config_sections();
 
 // The key of that path; nullptr if there is none.
@@ -32,11 +30,6 @@ std::string expectation(const Field<Owner>& field);
 // The same of one element, for keys whose value is a list; otherwise as expectation().
 template <typename Owner>
 std::string element_expectation(const Field<Owner>& field);
-
-extern template std::string expectation(const Field<RunConfig>&);
-extern template std::string expectation(const Field<LayerOverride>&);
-extern template std::string element_expectation(const Field<RunConfig>&);
-extern template std::string element_expectation(const Field<LayerOverride>&);
 
 // {0, 2, 3, 4, 32} as "0, 2..4 or 32".
 std::string list_of_ints(const std::vector<int>& ascending);

@@ -52,22 +52,23 @@ std::string list_of_ints(const std::vector<int>& ascending) {
 template <typename Owner>
 std::string element_expectation(const Field<Owner>& field) {
   using F = Field<Owner>;
-  if (field.template holds<bool>()) return "true or false";
-  if (field.template holds<double>()) return "a number" + numeric_range(field.rule);
+  const std::string null = field.is_optional() ? ", or null" : "";
+  if (field.template holds<bool>() || field.template holds<std::optional<bool>>()) return "true or false" + null;
+  if (field.template holds<double>() || field.template holds<std::optional<double>>())
+    return "a number" + numeric_range(field.rule) + null;
   if (field.is_text()) return text_rule(field.rule);
   if (field.template holds<std::vector<std::string>>()) return "text, not empty";
-  if (field.template holds<std::vector<LayerOverride>>()) return "an object";
-  static_assert(std::variant_size_v<typename F::Ref> == 10, "a new type of value needs its words here");
-  return integer_rule(field.rule);
+  if (with_element(field, [](const auto&) {})) return "an object";
+  static_assert(std::variant_size_v<typename F::Ref> == 16, "a new type of value needs its words here");
+  return integer_rule(field.rule) + null;
 }
 
 template <typename Owner>
 std::string expectation(const Field<Owner>& field) {
   const bool ints = field.template holds<std::vector<int>>();
   const bool texts = field.template holds<std::vector<std::string>>();
-  if (!ints && !texts) {
-    return field.template holds<std::vector<LayerOverride>>() ? "a list of objects" : element_expectation(field);
-  }
+  if (with_element(field, [](const auto&) {})) return "a list of objects";
+  if (!ints && !texts) return element_expectation(field);
   const Rule& rule = field.rule;
   return fmt::format("a list of {}{}{}", ints ? "widths, each " + integer_rule(rule) : "texts",
                      rule.unique ? ", no two equal" : "", rule.empty_allowed ? "" : ", not empty");
@@ -75,7 +76,13 @@ std::string expectation(const Field<Owner>& field) {
 
 template std::string expectation(const Field<RunConfig>&);
 template std::string expectation(const Field<LayerOverride>&);
+template std::string expectation(const Field<WidthAdapter>&);
+template std::string expectation(const Field<WidthMethod>&);
+template std::string expectation(const Field<WidthFactor>&);
 template std::string element_expectation(const Field<RunConfig>&);
 template std::string element_expectation(const Field<LayerOverride>&);
+template std::string element_expectation(const Field<WidthAdapter>&);
+template std::string element_expectation(const Field<WidthMethod>&);
+template std::string element_expectation(const Field<WidthFactor>&);
 
 }  // namespace qat

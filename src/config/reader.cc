@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "src/base/nearest.h"
+#include "src/config/element_fields.h"
 #include "src/config/suggest.h"
 
 namespace qat {
@@ -25,7 +26,7 @@ bool fits(const Value& value, const Rule&, bool& out) {
 }
 
 template <std::integral T>
-bool fits(const Value& value, const Rule& rule, T& out) {
+requires(!std::same_as<T, bool>) bool fits(const Value& value, const Rule& rule, T& out) {
   if (!value.is_number()) return false;
   std::int64_t number = 0;
   if (value.is_int()) {
@@ -48,6 +49,18 @@ bool fits(const Value& value, const Rule& rule, T& out) {
 bool fits(const Value& value, const Rule& rule, double& out) {
   if (!value.is_number() || !std::isfinite(value.as_double()) || !in_range(value.as_double(), rule)) return false;
   out = value.as_double();
+  return true;
+}
+
+template <typename T>
+bool fits(const Value& value, const Rule& rule, std::optional<T>& out) {
+  if (value.is_null()) {
+    out.reset();
+    return true;
+  }
+  T given{};
+  if (!fits(value, rule, given)) return false;
+  out = given;
   return true;
 }
 
@@ -244,47 +257,49 @@ bool ConfigReader::parse(const Field<Owner>& field, const std::string& path, con
   return good;
 }
 
-template <typename Owner>
-bool ConfigReader::parse(const Field<Owner>& field, const std::string& path, const Value& value,
-                         std::vector<LayerOverride>& out) {
+template <typename Owner, ListedObject T>
+bool ConfigReader::parse(const Field<Owner>& field, const std::string& path, const Value& value, std::vector<T>& out) {
   if (!value.is_array()) {
     wrong(path, value, "must be " + expectation(field));
     return false;
   }
   out.clear();
-  element_places_.clear();
+  std::erase_if(element_places_, [&](const auto& place) { return place.first.starts_with(path + "["); });
   bool good = true;
   for (std::size_t i = 0; i < value.as_array().size(); ++i) {
-    LayerOverride rule;
-    good = read_override(value.as_array()[i], fmt::format("{}[{}]", path, i), rule) && good;
-    out.push_back(std::move(rule));
+    T element;
+    good = read_element(value.as_array()[i], path, fmt::format("{}[{}]", path, i), element) && good;
+    out.push_back(std::move(element));
   }
   return good;
 }
 
-bool ConfigReader::read_override(const Value& value, const std::string& path, LayerOverride& out) {
+template <ListedObject T>
+bool ConfigReader::read_element(const Value& value, const std::string& list, const std::string& path, T& out) {
+  const ElementTable<T>& table = element_table<T>();
   if (!value.is_object()) {
-    wrong(path, value, "must be an object, such as {\"layers\": \"h.0.*\", \"weight_bits\": 8}");
+    wrong(path, value, "must be an object, such as " + table.example);
     return false;
   }
   bool good = true;
   for (const Value::Member& member : value.as_object()) {
-    const Field<LayerOverride>* known = nullptr;
-    for (const auto& field : override_fields()) known = field.path == member.key ? &field : known;
+    const Field<T>* known = nullptr;
+    for (const auto& field : table.fields) known = field.path == member.key ? &field : known;
     if (known == nullptr) {
-      unknown("quant.overrides[]", path + "." + shown_key(member.key), member);
+      unknown(list + "[]", path + "." + shown_key(member.key), member);
       good = false;
     } else {
       good = assign(*known, out, path + "." + known->path, member.value) && good;
       element_places_[path + "." + known->path] = place(member.value);
     }
   }
-  if (value.find("layers") == nullptr) {
-    wrong(path, value, "must name its \"layers\"");
+  for (const std::string& key : table.required) {
+    if (value.find(key) != nullptr) continue;
+    wrong(path, value, fmt::format("must name its \"{}\"", key));
     return false;
   }
-  if (good && out.weight_bits == 0 && out.activation_bits == 0 && out.gradient_bits == 0) {
-    wrong(path, value, "must change weight_bits, activation_bits or gradient_bits");
+  if (good && !changes_something(out)) {
+    wrong(path, value, "must change " + table.changes);
     return false;
   }
   return good;

@@ -42,9 +42,11 @@ class ConfigReader {
   bool parse(const Field<Owner>& field, const std::string& path, const Value& value, T& out);
   template <typename Owner, typename T>
   bool parse(const Field<Owner>& field, const std::string& path, const Value& value, std::vector<T>& out);
-  template <typename Owner>
-  bool parse(const Field<Owner>& field, const std::string& path, const Value& value, std::vector<LayerOverride>& out);
-  bool read_override(const Value& value, const std::string& path, LayerOverride& out);
+  template <typename Owner, ListedObject T>
+  bool parse(const Field<Owner>& field, const std::string& path, const Value& value, std::vector<T>& out);
+  // `list`: the path of the list that it is an element of.
+  template <ListedObject T>
+  bool read_element(const Value& value, const std::string& list, const std::string& path, T& out);
 
   std::string place(const Value& value) const;
   void unknown(const std::string& section, const std::string& shown_path, const Value::Member& member);

@@ -61,6 +61,12 @@ void add_schedules(std::vector<Field<RunConfig>>& f) {
                   {"warmup", "warmup_iters", "warmup_ratio"}));
   f.push_back(key("lr.decay", at(&R::lr, &L::decay), any(), "", "how the learning rate falls after warm-up",
                   {"scheduler_type", "lr_scheduler"}));
+  f.push_back(
+      key("lr.scale_preset", at(&R::lr, &L::scale_preset), any(), "",
+          "factors on the rate by weight width: 000-up, 4 bits 4, 8 bits 2, 16 bits 1.5; 001-down, 2 bits 0.5, 4 "
+          "bits 0.75; other widths 1"));
+  f.push_back(key("lr.scale_per_width", at(&R::lr, &L::scale_per_width), maybe_empty(), "",
+                  "factors of single widths, in place of the preset's", {"lr_scale_per_bit", "gradient_scales"}));
 }
 
 }  // namespace qat::rules

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "src/base/json.h"
 #include "src/config/effective.h"
+#include "src/config/element_fields.h"
 #include "src/config/field_table.h"
 
 namespace qat {
@@ -33,11 +35,16 @@ Value element_schema(const Field<Owner>& field) {
   const F& f = field;
   const Rule& rule = field.rule;
   const bool list = f.template holds<std::vector<std::string>>() || f.template holds<std::vector<int>>();
-  if (f.template holds<std::vector<LayerOverride>>()) {
-    schema = object_schema(override_fields());
-    schema.set("required", Value::array(std::vector<std::string>{"layers"}));
-  } else if (f.template holds<bool>()) {
-    schema.set("type", "boolean");
+  const auto set_type = [&](const char* type) {
+    schema.set("type", f.is_optional() ? Value::array(std::vector<std::string>{type, "null"}) : Value(type));
+  };
+  const auto of_objects = [&]<ListedObject T>(const T&) {
+    schema = object_schema(element_table<T>().fields);
+    schema.set("required", Value::array(element_table<T>().required));
+  };
+  if (with_element(f, of_objects)) {
+  } else if (f.template holds<bool>() || f.template holds<std::optional<bool>>()) {
+    set_type("boolean");
   } else if (f.is_text() || f.template holds<std::vector<std::string>>()) {
     schema.set("type", "string");
     std::vector<std::string> choices = rule.choices;
@@ -45,8 +52,8 @@ Value element_schema(const Field<Owner>& field) {
     if (!choices.empty()) schema.set("enum", Value::array(choices));
     if (choices.empty() && (list || !rule.empty_allowed)) schema.set("minLength", 1);
   } else {
-    const bool integer = !f.template holds<double>();
-    schema.set("type", integer ? "integer" : "number");
+    const bool integer = !f.template holds<double>() && !f.template holds<std::optional<double>>();
+    set_type(integer ? "integer" : "number");
     add_number_rule<Owner>(rule, integer, schema);
   }
   return schema;
@@ -56,7 +63,7 @@ template <typename Owner>
 Value field_schema(const Field<Owner>& field) {
   const Field<Owner>& f = field;
   const bool list = f.template holds<std::vector<int>>() || f.template holds<std::vector<std::string>>() ||
-                    f.template holds<std::vector<LayerOverride>>();
+                    with_element(f, [](const auto&) {});
   Value schema = element_schema(field);
   if (list) {
     schema = Value::object({{"type", "array"}, {"items", std::move(schema)}});
@@ -105,6 +112,18 @@ std::string row(const Field<Owner>& field, const std::string& key, const std::st
                      cell(field.meaning));
 }
 
+template <ListedObject T>
+std::string element_rows(const T& standard) {
+  const Value values = element_to_json(standard);
+  const ElementTable<T>& table = element_table<T>();
+  std::string text;
+  for (const auto& field : table.fields) {
+    const bool required = std::find(table.required.begin(), table.required.end(), field.path) != table.required.end();
+    text += row(field, field.path, required ? "" : fmt::format("`{}`", to_json(values.at(field.path))));
+  }
+  return text;
+}
+
 constexpr std::string_view kIntroduction = R"(# Configuration
 
 This page is generated: `qat_dist schema --markdown > docs/configuration.md`.
@@ -151,9 +170,12 @@ std::string configuration_markdown() {
       if (parent_of(field.path) != section.path) continue;
       text += row(field, field.path, fmt::format("`{}`", to_json(config_value(defaults, field.path))));
     }
-    if (section.path != "quant") continue;
-    text += "\nAn element of `quant.overrides`:\n" + header;
-    for (const auto& field : override_fields()) text += row(field, field.path, field.path == "layers" ? "" : "`0`");
+    for (const auto& field : run_fields()) {
+      if (parent_of(field.path) != section.path) continue;
+      with_element(field, [&]<ListedObject T>(const T& element) {
+        text += fmt::format("\nAn element of `{}`:\n{}", field.path, header) + element_rows(element);
+      });
+    }
   }
   return text;
 }

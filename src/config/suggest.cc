@@ -5,7 +5,9 @@
 
 #include <algorithm>
 
+#include "kernels/common/error.h"
 #include "src/base/nearest.h"
+#include "src/config/element_fields.h"
 #include "src/config/field_table.h"
 
 namespace qat {
@@ -67,11 +69,14 @@ std::vector<Word> words_of_section(const std::string& section) {
 std::string suggest_key(const std::string& section, const std::string& unknown) {
   if (section.empty() && find_field(unknown) != nullptr)
     return fmt::format("write it as \"{}\": {{\"{}\": ...}}", parent_of(unknown), last_part(unknown));
-  const bool in_override = section == "quant.overrides[]";
   std::vector<Word> here, keys, aliases;
-  if (in_override) {
-    add_words(override_fields(), /*aliases=*/false, here);
-    add_words(override_fields(), /*aliases=*/true, aliases);
+  const auto add_element = [&]<ListedObject T>(const T&) {
+    add_words(element_table<T>().fields, /*aliases=*/false, here);
+    add_words(element_table<T>().fields, /*aliases=*/true, aliases);
+  };
+  if (section.ends_with("[]")) {
+    const Field<RunConfig>* list = find_field(section.substr(0, section.size() - 2));
+    QAT_CHECK(list != nullptr && with_element(*list, add_element), section + " is an element of a list of objects");
   } else {
     here = words_of_section(section);
     add_words(run_fields(), /*aliases=*/false, keys);

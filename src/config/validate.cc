@@ -12,6 +12,7 @@
 #include "src/base/glob_match.h"
 #include "src/base/json.h"
 #include "src/config/warnings.h"
+#include "src/config/width_lists.h"
 #include "src/schedule/schedule_rules.h"
 
 namespace qat {
@@ -37,6 +38,7 @@ class Checker {
     quantizer("quant.activation", c_.quant.activation);
     overrides();
     maps();
+    for (Finding& fault : width_list_faults(c_)) found_.errors.push_back(std::move(fault));
     precision();
     data_and_eval();
     training();

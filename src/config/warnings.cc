@@ -85,12 +85,17 @@ class Warner {
     if (c_.model.init != ModelInit::kCheckpoint)
       unused("model.init_from", c_.model.init_from, standard_.model.init_from, "parameters are drawn at random",
              "model.init");
-    if (c_.lora.rank == 0)
-      unused("lora.alpha", c_.lora.alpha, standard_.lora.alpha, "there are no adapters", "lora.rank");
+    unused_of_adapters();
+    unused_of_noise();
     if (c_.compute.recompute == Recompute::kSelective && c_.compute.device == DeviceChoice::kCpu)
       warn("compute.recompute", "has no effect: only a GPU's blocks are recomputed selectively", {"compute.device"});
     const QuantConfig& q = c_.quant;
-    if (q.weight.method != QuantizerKind::kLog && q.activation.method != QuantizerKind::kLog)
+    const auto uses_log = [](const QuantizerConfig& role) {
+      return role.method == QuantizerKind::kLog ||
+             std::any_of(role.by_width.begin(), role.by_width.end(),
+                         [](const WidthMethod& one) { return one.method == QuantizerKind::kLog; });
+    };
+    if (!uses_log(q.weight) && !uses_log(q.activation))
       unused("quant.log_grad_clip", q.log_grad_clip, standard_.quant.log_grad_clip, "nothing is quantized by log",
              "quant.weight.method");
     if (q.activation.range != RangeSource::kCalibrated)
@@ -99,12 +104,31 @@ class Warner {
     if (q.activation.range != RangeSource::kCalibrated)
       unused("quant.recalibrate_every", q.recalibrate_every, standard_.quant.recalibrate_every,
              "every range is dynamic", "quant.activation.range");
-    if (q.weight.method != QuantizerKind::kLog)
+    if (!uses_log(q.weight))
       unused("quant.weight.log_codebook", q.weight.log_codebook, standard_.quant.weight.log_codebook,
              "the method is not log", "quant.weight.method");
-    if (q.activation.method != QuantizerKind::kLog)
+    if (!uses_log(q.activation))
       unused("quant.activation.log_codebook", q.activation.log_codebook, standard_.quant.activation.log_codebook,
              "the method is not log", "quant.activation.method");
+  }
+
+  void unused_of_adapters() {
+    const LoraConfig& lora = c_.lora;
+    const LoraConfig& standard = standard_.lora;
+    if (lora.rank_rule == RankRule::kByWidth) {
+      unused("lora.rank", lora.rank, standard.rank, "ranks follow from the widths", "lora.rank_rule");
+      unused("lora.alpha", lora.alpha, standard.alpha, "alpha follows from the widths", "lora.rank_rule");
+    } else if (!has_adapters(c_.lora, quantized_weight_widths(c_.quant))) {
+      unused("lora.alpha", lora.alpha, standard.alpha, "there are no adapters", "lora.rank");
+    }
+  }
+
+  void unused_of_noise() {
+    const OptimConfig& o = c_.optim;
+    if (o.noise > 0.0) return;
+    unused("optim.noise_scale", o.noise_scale, standard_.optim.noise_scale, "there is no noise", "optim.noise");
+    unused("optim.noise_max_bits", o.noise_max_bits, standard_.optim.noise_max_bits, "there is no noise",
+           "optim.noise");
   }
 
   void unused_of_schedule() {
@@ -186,9 +210,9 @@ class Warner {
     doubtful_slots();
     if (c_.model.freeze_base && c_.model.init == ModelInit::kRandom)
       warn("model.freeze_base", "freezes random weights: only adapters and layer norms will learn", {"model.init"});
-    if (c_.model.freeze_base && c_.lora.rank == 0)
+    if (c_.model.freeze_base && !has_adapters(c_.lora, quantized_weight_widths(c_.quant)))
       warn("model.freeze_base", "leaves only the layer norms to train, since there are no adapters", {"lora.rank"});
-    if (c_.lora.rank > c_.model.n_embd)
+    if (c_.lora.rank > c_.model.n_embd && c_.lora.rank_rule == RankRule::kFixed)
       warn("lora.rank", "exceeds model.n_embd: the adapters have more values than what they adapt", {"model.n_embd"});
     if (c_.train.recipe == Recipe::kCpt) doubtful_schedule();
     if (c_.lr.peak > 1.0)

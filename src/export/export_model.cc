@@ -28,22 +28,23 @@ ExportPlan plan_model_export(const Gpt2Config& config, FloatFormat format) {
           .config_json = hf_config_json(config, format)};
 }
 
-ExportPlan plan_adapter_export(const Gpt2Config& config, const LoraConfig& lora, const std::string& base_model) {
-  QAT_CHECK(lora.rank > 0, "there is no adapter");
+ExportPlan plan_adapter_export(const Gpt2Config& config, const std::vector<ExportedAdapter>& adapters,
+                               const std::string& base_model) {
   ExportPlan plan{.tensors = {},
                   .prefix = kAdapterPrefix,
                   .weights_name = kAdapterWeightsName,
                   .config_name = kAdapterConfigName,
-                  .config_json = adapter_config_json(config, lora, base_model)};
+                  .config_json = adapter_config_json(config, adapters, base_model)};
   const std::vector<Gpt2Tensor> base = gpt2_tensors(config);
-  for (const std::string& layer : quantized_layer_names(config)) {
+  for (const auto& [layer, shape] : adapters) {
+    QAT_CHECK(shape.rank > 0, "layer " + layer + " has no adapter");
     const std::string prefix = parameter_prefix(layer);
     const std::string weight = layer == "lm_head" && config.tie_lm_head ? kTokenEmbedding : prefix + ".weight";
     const auto found =
         std::find_if(base.begin(), base.end(), [&](const auto& tensor) { return tensor.name == weight; });
     QAT_CHECK(found != base.end(), weight + " is a tensor of the base network");
-    plan.tensors.push_back({prefix + ".lora_A.weight", {lora.rank, found->shape[1]}});
-    plan.tensors.push_back({prefix + ".lora_B.weight", {found->shape[0], lora.rank}});
+    plan.tensors.push_back({prefix + ".lora_A.weight", {shape.rank, found->shape[1]}});
+    plan.tensors.push_back({prefix + ".lora_B.weight", {found->shape[0], shape.rank}});
   }
   return plan;
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/export/gpt2_tensors.h"
+#include "src/export/hf_config.h"
 #include "src/export/safetensors_file.h"
 
 namespace qat {
@@ -24,8 +25,9 @@ struct ExportPlan {
 
 // For transformers: config.json and model.safetensors of the base network; `config` says which tensors those are.
 ExportPlan plan_model_export(const Gpt2Config& config, FloatFormat format);
-// For peft: adapter_config.json and adapter_model.safetensors. There is an adapter: lora.rank > 0.
-ExportPlan plan_adapter_export(const Gpt2Config& config, const LoraConfig& lora, const std::string& base_model);
+// For peft: adapter_config.json and adapter_model.safetensors, of so many quantized layers' adapters.
+ExportPlan plan_adapter_export(const Gpt2Config& config, const std::vector<ExportedAdapter>& adapters,
+                               const std::string& base_model);
 
 // Fills `out` with elements [first, first + out.size()) of a tensor in this program's layout.
 using ReadElements = std::function<void(const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out)>;

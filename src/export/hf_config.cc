@@ -185,7 +185,15 @@ std::string hf_config_json(const Gpt2Config& config, FloatFormat format) {
   return to_json(root, 2) + "\n";
 }
 
-std::string adapter_config_json(const Gpt2Config& config, const LoraConfig& lora, const std::string& base_model) {
+std::string adapter_config_json(const Gpt2Config& config, const std::vector<ExportedAdapter>& adapters,
+                                const std::string& base_model) {
+  const AdapterShape& usual = adapters.front().shape;
+  Value ranks = Value::object(), alphas = Value::object();
+  for (const ExportedAdapter& one : adapters) {
+    // peft takes them for a layer whose name ends so.
+    if (one.shape.rank != usual.rank) ranks.set(one.layer, one.shape.rank);
+    if (one.shape.alpha != usual.alpha) alphas.set(one.layer, number(one.shape.alpha));
+  }
   // peft takes a layer whose name ends so; between them these are all quantized layers of a block, and nothing else.
   std::vector<std::string> targets;
   for (const std::string_view linear : kBlockLinears) targets.emplace_back(linear);
@@ -193,8 +201,10 @@ std::string adapter_config_json(const Gpt2Config& config, const LoraConfig& lora
   const Value root = Value::object({{"peft_type", "LORA"},
                                     {"task_type", "CAUSAL_LM"},
                                     {"base_model_name_or_path", base_model.empty() ? Value() : Value(base_model)},
-                                    {"r", lora.rank},
-                                    {"lora_alpha", number(lora.alpha)},
+                                    {"r", usual.rank},
+                                    {"lora_alpha", number(usual.alpha)},
+                                    {"rank_pattern", std::move(ranks)},
+                                    {"alpha_pattern", std::move(alphas)},
                                     {"lora_dropout", 0.0},
                                     {"fan_in_fan_out", true},  // GPT-2's weights in transformers are [in, out]
                                     {"use_rslora", false},     // the scaling is lora_alpha / r

@@ -31,6 +31,12 @@ std::string hf_config_json(const Gpt2Config& config, FloatFormat format);
 
 // For peft's PeftModel over a GPT-2 of transformers. base_model: its name or path, for whoever loads both; may be
 // empty.
-std::string adapter_config_json(const Gpt2Config& config, const LoraConfig& lora, const std::string& base_model);
+struct ExportedAdapter {
+  std::string layer;  // h.0.attn.c_attn, lm_head
+  AdapterShape shape;
+};
+// adapters: at least one. Layers whose rank or alpha is not the first one's are named one by one.
+std::string adapter_config_json(const Gpt2Config& config, const std::vector<ExportedAdapter>& adapters,
+                                const std::string& base_model);
 
 }  // namespace qat

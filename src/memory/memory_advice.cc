@@ -117,7 +117,7 @@ std::array<Knob, kKnobs> knobs_of(const RunConfig& config, const RankLayout& lay
                        [](Plan& plan, std::int64_t n) { plan.config.train.micro_batch_size = n; });
   knobs[kSequence] = halves("data.sequence_length", config.data.sequence_length, 16,
                             [](Plan& plan, std::int64_t n) { plan.config.data.sequence_length = n; });
-  if (!config.model.freeze_base && config.lora.rank > 0)
+  if (!config.model.freeze_base && has_adapters(config.lora, quantized_weight_widths(config.quant)))
     knobs[kFreeze].push_back({"model.freeze_base=true", [](Plan& plan) { plan.config.model.freeze_base = true; }});
   knobs[kLayers] = halves("model.n_layer", config.model.n_layer, 1,
                           [](Plan& plan, std::int64_t n) { plan.config.model.n_layer = n; });

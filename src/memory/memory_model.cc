@@ -4,11 +4,12 @@
 #include <initializer_list>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "dist/grad/flat_layout.h"
 #include "dist/grad/tree_accumulator.h"
 #include "src/memory/pass_memory.h"
-#include "src/quant/precision_map.h"
+#include "src/model/gpt2_config.h"
 #include "src/train/recipe.h"
 
 namespace qat {
@@ -187,24 +188,38 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   const std::int64_t norms = (4 * model.n_layer + 2) * d;
   const std::int64_t linears = model.n_layer * (12 * d * d + 9 * d);  // weights and biases
   const std::int64_t base = table + model.n_positions * d + linears + (model.tie_lm_head ? 0 : table);
-  const std::int64_t adapters =
-      lora.rank * (model.n_layer * 16 * d + (model.quantize_lm_head ? d + model.vocab_size : 0));
+  const auto adapters = [&](int bits) {
+    std::int64_t of_block = 0;
+    for (const auto& [in, out] : {std::pair{d, 3 * d}, {d, d}, {d, 4 * d}, {4 * d, d}})
+      of_block += adapter_shape(lora, bits, in).rank * (in + out);
+    return model.n_layer * of_block +
+           (model.quantize_lm_head ? adapter_shape(lora, bits, d).rank * (d + model.vocab_size) : 0);
+  };
   const bool own_norms = model.norm_slots == Slots::kPerWidth, own_adapters = lora.slots == Slots::kPerWidth;
-  const auto widths = static_cast<std::int64_t>(quantized_weight_widths(quant).size());
-  ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters)};
+  ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters(0))};
   (model.freeze_base ? count.frozen : count.trained) += base;
-  count.of_widths = (own_norms ? (widths + 1) * norms : 0) + (own_adapters ? widths * adapters : 0);
-  count.trained += count.of_widths;
-  // The pass's own width, and those of overrides.
+  // The pass's own width, which may be the largest, and those of overrides.
   std::set<int> beside;
   for (const LayerOverride& rule : quant.overrides)
     if (rule.weight_bits != 0) beside.insert(rule.weight_bits);
-  std::int64_t of_a_pass = 1 + std::ssize(beside);
+  std::int64_t largest = own_norms ? norms : 0;  // of one width, 32 too
+  count.of_widths = largest;
+  std::map<int, std::int64_t> own;
+  for (const int bits : quantized_weight_widths(quant)) {
+    own[bits] = (own_norms ? norms : 0) + (own_adapters ? adapters(bits) : 0);
+    count.of_widths += own[bits];
+    if (beside.contains(bits)) count.of_pass += own[bits];
+    largest = std::max(largest, own[bits]);
+  }
+  count.trained += count.of_widths;
+  count.of_pass += largest;
   // A map's widths, and unquantized layers', whose norms are their own.
-  for (const std::string& map : quant.maps)
-    of_a_pass = std::max(of_a_pass, 1 + std::ssize(weight_widths(parse_bitmap(map))));
-  const std::int64_t of_width = (own_norms ? norms : 0) + (own_adapters ? adapters : 0);
-  count.of_pass = std::min(count.of_widths, of_a_pass * of_width);
+  for (const std::string& map : quant.maps) {
+    std::int64_t of_map = own_norms ? norms : 0;
+    for (const int bits : weight_widths(parse_bitmap(map))) of_map += bits == BitWidth::kFull ? 0 : own.at(bits);
+    count.of_pass = std::max(count.of_pass, of_map);
+  }
+  count.of_pass = std::min(count.of_widths, count.of_pass);
   return count;
 }
 

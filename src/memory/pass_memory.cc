@@ -33,6 +33,22 @@ GemmPath path_of(const PassShape& pass, std::int64_t index) {
   return choose_gemm_path(pass.config.quant, pass.precision.at(index), pass.cuda ? Device::kCuda : Device::kCpu);
 }
 
+// That this layer has in the pass, if its rank is not 0.
+AdapterShape adapter_of(const PassShape& pass, std::int64_t index) {
+  const int bits = pass.precision.at(index).weight.bits();
+  const bool shared = pass.config.lora.slots == Slots::kShared;
+  if (!shared && bits == BitWidth::kFull) return {.rank = 0};
+  AdapterShape shape = adapter_shape(pass.config.lora, shared ? 0 : bits, linear_of(pass, index).in);
+  if (pass.cuda) shape.rank = (shape.rank + 7) / 8 * 8;  // filled up with zeros
+  return shape;
+}
+
+// As AdapterSlot has it; so has a layer without an adapter.
+bool on_codes(const AdapterShape& adapter) {
+  return adapter.rank == 0 || (adapter.quantize && adapter.input == AdapterInput::kQuantized);
+}
+bool reads_raw(const AdapterShape& adapter) { return adapter.rank > 0 && adapter.input == AdapterInput::kRaw; }
+
 bool backward_on_codes(const PassShape& pass, std::int64_t index) {
   return pass.training && pass.precision.at(index).gradient.bits() <= 8;
 }
@@ -48,8 +64,8 @@ enum class Head : std::uint8_t { kPlain, kCodes, kByOperators };
 Head head_of(const PassShape& pass) {
   const std::int64_t index = kLinearsPerBlock * pass.config.model.n_layer;
   if (!pass.config.model.quantize_lm_head || pass.precision.at(index).is_full()) return Head::kPlain;
-  const bool adapter = pass.config.lora.rank == 0 || pass.config.lora.quantize;
-  const bool codes = path_of(pass, index) == GemmPath::kCodes && scales_by_row(pass.config.quant) && adapter;
+  const bool codes =
+      path_of(pass, index) == GemmPath::kCodes && scales_by_row(pass.config.quant) && on_codes(adapter_of(pass, index));
   return codes ? Head::kCodes : Head::kByOperators;
 }
 
@@ -57,9 +73,12 @@ Head head_of(const PassShape& pass) {
 std::int64_t kept_by_linear(const PassShape& pass, std::int64_t index) {
   const Linear linear = linear_of(pass, index);
   const LayerPrecision& precision = pass.precision.at(index);
-  const std::int64_t tokens = pass.tokens(), f = pass.float_bytes(), rank = pass.config.lora.rank;
+  const AdapterShape adapter = adapter_of(pass, index);
+  const std::int64_t tokens = pass.tokens(), f = pass.float_bytes();
   const std::int64_t input = linear.kept_anyway ? 0 : tokens * linear.in * f;
-  std::int64_t bytes = tokens * rank * f;  // h
+  std::int64_t bytes = tokens * adapter.rank * f;  // h
+  // Beside what the layer keeps of its input; where that is not quantized, the same.
+  if (reads_raw(adapter) && !precision.activation.is_full()) bytes += input;
   switch (path_of(pass, index)) {
     case GemmPath::kPlain:
       return input;
@@ -76,13 +95,15 @@ std::int64_t kept_by_linear(const PassShape& pass, std::int64_t index) {
 // What a linear layer's products read of its weights and its adapter, made of them once a step.
 std::int64_t prepared_by_linear(const PassShape& pass, std::int64_t index) {
   const Linear linear = linear_of(pass, index);
-  const std::int64_t f = pass.float_bytes(), rank = pass.config.lora.rank, weights = linear.in * linear.out;
+  const AdapterShape adapter = adapter_of(pass, index);
+  const std::int64_t f = pass.float_bytes(), rank = adapter.rank, weights = linear.in * linear.out;
   const std::int64_t b = rank * linear.out * f;                        // B's values
   const std::int64_t copies = backward_on_codes(pass, index) ? 2 : 1;  // and transposed
   switch (path_of(pass, index)) {
     case GemmPath::kPlain:
       return f == kFp32 ? 0 : weights * f;
     case GemmPath::kCodes:
+      if (!on_codes(adapter)) return copies * weights + linear.out * kFp32 + rank * linear.in * f + b;
       return copies * (weights + rank * linear.in) + linear.out * kFp32 + b +
              (pass.cuda ? b + rank * linear.in * f : 0);  // on a GPU A's and B's once more, for one product of both
     case GemmPath::kWideCodes:
@@ -96,12 +117,11 @@ std::int64_t prepared_by_linear(const PassShape& pass, std::int64_t index) {
 // As Block::fuses has it.
 bool is_fused(const PassShape& pass, std::int64_t layer) {
   if (!pass.cuda) return false;
-  const LoraConfig& lora = pass.config.lora;
-  const bool adapter = lora.rank == 0 || (lora.quantize && lora.rank % 8 == 0);
   for (std::int64_t i = kLinearsPerBlock * layer; i < kLinearsPerBlock * (layer + 1); ++i) {
     const GemmPath path = path_of(pass, i);
-    const bool codes = path == GemmPath::kCodes && scales_by_row(pass.config.quant) && adapter &&
-                       (!pass.training || backward_on_codes(pass, i));
+    const AdapterShape adapter = adapter_of(pass, i);
+    const bool codes = path == GemmPath::kCodes && scales_by_row(pass.config.quant) &&
+                       (on_codes(adapter) || reads_raw(adapter)) && (!pass.training || backward_on_codes(pass, i));
     if (path != GemmPath::kPlain && !codes) return false;
   }
   return true;
@@ -149,7 +169,8 @@ std::int64_t working_bytes(const PassShape& pass, bool fused) {
   const Gpt2Config& model = pass.config.model;
   const std::int64_t tokens = pass.tokens(), d = model.n_embd, f = pass.float_bytes();
   if (!pass.training) {
-    const bool adapter = pass.config.lora.rank > 0 && !fused;  // its product stands beside the layer's, and their sum
+    // Its product stands beside the layer's, and their sum.
+    const bool adapter = adapter_of(pass, 0).rank > 0 && !fused;
     return tokens * ((adapter ? 14 : 10) * d * f + 4 * d);
   }
   std::int64_t bytes = tokens * (8 * d * f + (fused ? 8 : 12) * d);

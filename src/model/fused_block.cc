@@ -29,6 +29,9 @@ struct NormSaved {
 
 kernels::CodesOut codes_out(const Coded& coded) { return {codes(coded.codes), codes(coded.codes_transposed)}; }
 
+// Whether the layer's adapter reads the input as it is before it is encoded.
+bool wants_raw(const LinearPass& next) { return next.prepared->adapter && next.prepared->adapter->raw_input; }
+
 // Norm of x + delta as the input of `next`, or as values if next is null. sum: x + delta, undefined without a delta.
 LinearOperand norm_forward(const at::Tensor& x, const at::Tensor& delta, const FusedNorm& norm, const LinearPass* next,
                            bool train, at::Tensor& sum, NormSaved& saved) {
@@ -41,6 +44,7 @@ LinearOperand norm_forward(const at::Tensor& x, const at::Tensor& delta, const F
   if (on_codes) {
     out.codes = empty_codes(x, {.transposed = train});
     options.width = next->activation;
+    if (wants_raw(*next)) out.raw = at::empty_like(x);
   } else {
     out.values = at::empty_like(x);
   }
@@ -48,7 +52,7 @@ LinearOperand norm_forward(const at::Tensor& x, const at::Tensor& delta, const F
   kernels::residual_norm(exec_for(x), const_float_matrix(x), const_float_matrix(delta),
                          {.weight = const_span(norm.weight), .bias = const_span(norm.bias)}, options,
                          {.residual = float_matrix(sum),
-                          .normed = float_matrix(out.values),
+                          .normed = float_matrix(on_codes ? out.raw : out.values),
                           .codes = on_codes ? codes_out(out.codes) : kernels::CodesOut{},
                           .code_scales = span_of(out.codes.scales),
                           .mean = span_of(saved.mean),
@@ -78,6 +82,7 @@ NormGradients norm_backward(const NormSaved& saved, const at::Tensor& dy, const 
 LinearOperand encode_input(const at::Tensor& x, const LinearPass& next, bool train) {
   if (!next.prepared->weight.is_coded()) return {.values = x};
   LinearOperand out{.codes = empty_codes(x, {.transposed = train})};
+  if (wants_raw(next)) out.raw = x;
   kernels::encode_rows(exec_for(x), const_float_matrix(x), {.width = next.activation}, codes_out(out.codes),
                        span_of(out.codes.scales));
   return out;
@@ -90,8 +95,9 @@ LinearOperand gelu_input(const at::Tensor& x, const LinearPass& next, CodeCopies
     return out;
   }
   LinearOperand out{.codes = empty_codes(x, copies)};
+  if (wants_raw(next)) out.raw = at::empty_like(x);
   kernels::gelu_encode(exec_for(x), const_float_matrix(x), {.width = next.activation}, codes_out(out.codes),
-                       span_of(out.codes.scales));
+                       span_of(out.codes.scales), float_matrix(out.raw));
   return out;
 }
 

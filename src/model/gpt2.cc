@@ -15,13 +15,6 @@
 namespace qat {
 namespace {
 
-// FNV-1a: a parameter's initial values depend on its name alone, so that adding a layer changes no other.
-std::uint64_t name_slot(const std::string& name) {
-  std::uint64_t hash = 0xcbf29ce484222325ULL;
-  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  return hash;
-}
-
 bool ends_with(const std::string& text, const std::string& suffix) {
   return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
 }

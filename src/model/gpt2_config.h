@@ -1,4 +1,4 @@
-// Sizes and switches of the network. JSON sections "model" and "lora".
+// Sizes and switches of the network. JSON section "model"; "lora" is lora_config.h.
 #pragma once
 
 #include <array>
@@ -9,6 +9,7 @@
 
 #include "src/base/named_enum.h"
 #include "src/bitmap/bitmap.h"
+#include "src/model/lora_config.h"
 
 namespace qat {
 
@@ -16,13 +17,6 @@ enum class ModelInit : unsigned char { kRandom, kCheckpoint };
 template <>
 struct EnumNames<ModelInit> {
   static constexpr std::array names{"random", "checkpoint"};
-};
-
-// Whether all widths use the same adapters (layer norms), or each has its own.
-enum class Slots : unsigned char { kShared, kPerWidth };
-template <>
-struct EnumNames<Slots> {
-  static constexpr std::array names{"shared", "per_width"};
 };
 
 // The quantized linear layers of a block, in order of use.
@@ -73,12 +67,5 @@ std::optional<std::string> name_without_width(const std::string& name);
 bool apply_gpt2_preset(const std::string& name, Gpt2Config& config);
 // The known names, comma-separated, for messages.
 std::string gpt2_preset_names();
-
-struct LoraConfig {              // W x + (alpha / rank) B A x; B starts at zero. Off at 32 bits
-  std::int64_t rank = 16;        // 0: no adapters
-  double alpha = 32.0;           // scaling is alpha / rank
-  bool quantize = true;          // A and B are quantized at the weight width, each with its own scales
-  Slots slots = Slots::kShared;  // one adapter a layer, or one for each width
-};
 
 }  // namespace qat

@@ -44,9 +44,10 @@ at::Tensor feature_loss(const StagePass& pass, const Lesson& lesson, const at::T
 bool Gpt2::head_on_codes(const PrecisionMap& precision) const {
   if (!quantized_head_) return false;
   const Device device = mode_.is_cuda() ? Device::kCuda : Device::kCpu;
-  const bool adapter = lora_.rank == 0 || lora_.quantize;
-  return choose_gemm_path(*quant_, precision.at(quantized_head_->spec().index), device) == GemmPath::kCodes &&
-         scales_by_row(*quant_) && adapter;
+  const LayerPrecision& layer = precision.at(quantized_head_->spec().index);
+  const AdapterSlot* slot = quantized_head_->adapter(layer.weight.bits());
+  return choose_gemm_path(*quant_, layer, device) == GemmPath::kCodes && scales_by_row(*quant_) &&
+         (slot == nullptr || slot->on_codes());
 }
 
 std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
@@ -59,14 +60,16 @@ std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
     const QuantLinear& linear = *quantized_head_;
     const LayerPrecision& precision = context.precision->at(linear.spec().index);
     head.activation = precision.activation;
+    double alpha = 0.0;
     if (const AdapterSlot* slot = linear.adapter(precision.weight.bits())) {
+      alpha = slot->shape.alpha;
       head.lora_a = {store_.tensor(slot->a), slot->a};
       head.lora_b = {store_.tensor(slot->b), slot->b};
     }
     const bool backward = at::GradMode::is_enabled();
     key = {.linear = kCodedHeadKey, .path = GemmPath::kCodes, .bits = precision.weight.bits(), .backward = backward};
-    prepare = [&head, &precision, backward, this] {
-      return coded_head({head.weight.tensor, head.lora_a.tensor, head.lora_b.tensor, lora_.alpha}, precision.weight,
+    prepare = [&head, &precision, alpha, backward, this] {
+      return coded_head({head.weight.tensor, head.lora_a.tensor, head.lora_b.tensor, alpha}, precision.weight,
                         mode_.dtype, backward);
     };
   }

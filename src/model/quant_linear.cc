@@ -19,6 +19,14 @@ void do_work(const PreparationWork& work, const kernels::Exec& exec) {
 // Products of one layer whose gradients are rounded: each draws from a stream of its own.
 enum RoundedProduct : int { kBase = 0, kLoraA = 1, kLoraB = 2, kLoraAWeight = 3, kLoraBWeight = 4, kProducts = 5 };
 
+// t with zeros up to `size` of that dimension; itself if it has them.
+at::Tensor padded(const at::Tensor& t, int dim, std::int64_t size) {
+  if (t.size(dim) == size) return t;
+  std::vector<std::int64_t> missing = t.sizes().vec();
+  missing[static_cast<std::size_t>(dim)] = size - t.size(dim);
+  return at::cat({t, at::zeros(missing, t.options())}, dim);
+}
+
 // Whether this pass will go backward on codes, for which codes come with transposed copies.
 bool wants_transposed(const LayerPrecision& precision) {
   return at::GradMode::is_enabled() && precision.gradient.bits() <= 8;
@@ -34,18 +42,15 @@ QuantLinear::QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraCo
       lora_a_quantizer_(spec_.name, "lora_a", quant.weight),
       lora_b_quantizer_(spec_.name, "lora_b", quant.weight),
       activation_(spec_.name, "activation", quant.activation) {
-  if (lora.rank == 0) return;
   const auto add = [&](int bits, GroupKey group, const std::string& suffix) {
+    const AdapterShape shape = adapter_shape(lora, bits, spec_.in_features);
+    if (shape.rank == 0) return;
     const std::string prefix = spec_.parameter_prefix + ".lora_";
-    adapters_.push_back(
-        {.bits = bits,
-         .a = store.add(prefix + "A" + suffix, {lora.rank, spec_.in_features}, group, /*trainable=*/true,
-                        /*decay=*/true),
-         .b = store.add(prefix + "B" + suffix, {spec_.out_features, lora.rank}, group, /*trainable=*/true,
-                        /*decay=*/true),
-         .rank = lora.rank,
-         .scaling = lora.alpha / static_cast<double>(lora.rank),
-         .quantize = lora.quantize});
+    const int a = store.add(prefix + "A" + suffix, {shape.rank, spec_.in_features}, group, /*trainable=*/true,
+                            /*decay=*/true);
+    const int b = store.add(prefix + "B" + suffix, {spec_.out_features, shape.rank}, group, /*trainable=*/true,
+                            /*decay=*/true);
+    adapters_.push_back({.bits = bits, .a = a, .b = b, .shape = shape});
   };
   if (lora.slots == Slots::kShared) {
     add(0, GroupKind::kShared, ".weight");
@@ -86,17 +91,23 @@ LinearOperand QuantLinear::input(const at::Tensor& x_in, const ForwardContext& c
   const bool transposed = wants_transposed(precision);
   const at::NoGradGuard no_grad;
   const at::Tensor x = x_in.detach().reshape({-1, spec_.in_features});
+  LinearOperand out;
   switch (path(precision)) {
     case GemmPath::kPlain:
       return {.values = x};
     case GemmPath::kCodes:
-      return {.codes = activation_.encode(x, precision.activation, transposed, range(context))};
+      out.codes = activation_.encode(x, precision.activation, transposed, range(context));
+      break;
     case GemmPath::kWideCodes:
-      return {.wide = activation_.encode_wide(x, precision.activation, range(context))};
+      out.wide = activation_.encode_wide(x, precision.activation, range(context));
+      break;
     case GemmPath::kFakeQuant:
-      return {.values = activation_.fake_quant(x, precision.activation, range(context))};
+      out.values = activation_.fake_quant(x, precision.activation, range(context));
+      break;
   }
-  return {};
+  const AdapterSlot* slot = adapter(precision.weight.bits());
+  if (slot != nullptr && slot->reads_raw()) out.raw = x;
+  return out;
 }
 
 at::Tensor QuantLinear::forward(const at::Tensor& x_in, const ForwardContext& context) const {
@@ -130,7 +141,7 @@ bool QuantLinear::can_fuse(const ForwardContext& context) const {
   if (taken == GemmPath::kPlain) return true;
   const bool gradients = !at::GradMode::is_enabled() || precision.gradient.bits() <= 8;
   const AdapterSlot* slot = adapter(precision.weight.bits());
-  const bool adapts = slot == nullptr || (slot->quantize && slot->rank % 8 == 0);
+  const bool adapts = slot == nullptr || slot->on_codes() || slot->reads_raw();
   return taken == GemmPath::kCodes && scales_by_row(*quant_) && gradients && adapts;
 }
 
@@ -140,10 +151,10 @@ QuantLinear::Values QuantLinear::values(const LayerPrecision& precision) const {
       .weight = weight_.fake_quant(parameter(spec_.weight).detach(), precision.weight), .lora_a = {}, .lora_b = {}};
   const AdapterSlot* slot = adapter(precision.weight.bits());
   if (slot == nullptr || path(precision) == GemmPath::kPlain) return out;
-  const BitWidth width = slot->quantize ? precision.weight : BitWidth::full();
+  const BitWidth width = slot->shape.quantize ? precision.weight : BitWidth::full();
   out.lora_a = lora_a_quantizer_.fake_quant(parameter(slot->a).detach(), width);
   out.lora_b = lora_b_quantizer_.fake_quant(parameter(slot->b).detach(), width);
-  out.scaling = slot->scaling;
+  out.scaling = slot->shape.scaling();
   return out;
 }
 
@@ -228,11 +239,11 @@ PreparedLinear QuantLinear::prepare(const LayerPrecision& precision, bool transp
   const AdapterSlot* slot = adapter(precision.weight.bits());
   if (slot != nullptr) out.adapter = prepare_adapter(*slot, precision, transposed, dtype);
   const auto clip = [&](const Quantizer& quantizer, BitWidth width) {
-    return quantizer.method().clamps_gradient() && !width.is_full() ? quant_->log_grad_clip : 0.0;
+    return quantizer.method(width).clamps_gradient() && !width.is_full() ? quant_->log_grad_clip : 0.0;
   };
   out.clips = {.input = clip(activation_, precision.activation),
                .weight = clip(weight_, precision.weight),
-               .adapter = slot != nullptr && slot->quantize ? clip(weight_, precision.weight) : 0.0};
+               .adapter = slot != nullptr && slot->shape.quantize ? clip(weight_, precision.weight) : 0.0};
   return out;
 }
 
@@ -248,20 +259,24 @@ void QuantLinear::prepare_rows(const LayerPrecision& precision, bool transposed,
                           .scales = span_of(coded.scales)});
   const AdapterSlot* slot = adapter(precision.weight.bits());
   if (slot == nullptr) return;
-  if (!slot->quantize || !in_product(*slot, dtype)) {
+  const std::int64_t rank = product_rank(*slot);
+  if (!slot->on_codes() || !in_product(rank, dtype)) {
     out.adapter = prepare_adapter(*slot, precision, transposed, dtype);
     return;
   }
   // Another width's adapter may have had another rank, or none.
-  const bool reused = fits && spare->adapter && spare->adapter->in_product() && spare->adapter->b.size(1) == slot->rank;
-  out.adapter = reused ? spare->adapter : adapter_memory(*slot, dtype);
-  out.adapter->scaling = slot->scaling;
+  const bool reused = fits && spare->adapter && spare->adapter->in_product() && spare->adapter->b.size(1) == rank;
+  out.adapter = reused ? spare->adapter : adapter_memory(rank, dtype);
+  out.adapter->scaling = slot->shape.scaling();
+  out.adapter->rank = slot->shape.rank;
+  out.adapter->padded_a = padded(parameter(slot->a).detach(), /*dim=*/0, rank);
+  out.adapter->padded_b = padded(parameter(slot->b).detach(), /*dim=*/1, rank);
   const PreparedAdapter& adapter = *out.adapter;
-  work.adapters.push_back({.a = const_matrix(store_->tensor(slot->a)),
-                           .b = const_matrix(store_->tensor(slot->b)),
+  work.adapters.push_back({.a = const_matrix(adapter.padded_a),
+                           .b = const_matrix(adapter.padded_b),
                            .options = {.width = precision.weight},
                            .weight_scales = const_span(coded.scales),
-                           .scaling = static_cast<float>(slot->scaling),
+                           .scaling = static_cast<float>(adapter.scaling),
                            .a_codes = codes(adapter.a.codes.codes),
                            .a_scales = span_of(adapter.a.codes.scales),
                            .a_values = float_matrix(adapter.a_codes),
@@ -269,20 +284,26 @@ void QuantLinear::prepare_rows(const LayerPrecision& precision, bool transposed,
                            .b_over_scales = float_matrix(adapter.b_over_scales)});
 }
 
-bool QuantLinear::in_product(const AdapterSlot& slot, at::ScalarType dtype) const {
+bool QuantLinear::in_product(std::int64_t rank, at::ScalarType dtype) const {
   const kernels::Exec exec = exec_for(store_->tensor(spec_.weight));
   const DType kind = dtype == at::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
   return exec.device == Device::kCuda &&
-         kernels::takes_adapter(exec, spec_.out_features, spec_.in_features, slot.rank, kind) &&
-         kernels::takes_adapter(exec, spec_.in_features, spec_.out_features, slot.rank, kind);
+         kernels::takes_adapter(exec, spec_.out_features, spec_.in_features, rank, kind) &&
+         kernels::takes_adapter(exec, spec_.in_features, spec_.out_features, rank, kind);
 }
 
-PreparedAdapter QuantLinear::adapter_memory(const AdapterSlot& slot, at::ScalarType dtype) const {
-  const at::Tensor a = parameter(slot.a).detach(), b = parameter(slot.b).detach();
+std::int64_t QuantLinear::product_rank(const AdapterSlot& slot) const {
+  constexpr std::int64_t kMultiple = 8;
+  const std::int64_t rank = slot.shape.rank;
+  return store_->device().is_cuda() ? (rank + kMultiple - 1) / kMultiple * kMultiple : rank;
+}
+
+PreparedAdapter QuantLinear::adapter_memory(std::int64_t rank, at::ScalarType dtype) const {
+  const auto floats = parameter(spec_.weight).options().requires_grad(false);
   PreparedAdapter out;
-  out.a.codes = empty_codes(a, {});
-  out.a_codes = at::empty({a.size(1), a.size(0)}, a.options().dtype(dtype));
-  out.b = at::empty(b.sizes(), b.options().dtype(dtype));
+  out.a.codes = empty_codes(at::empty({rank, spec_.in_features}, floats), {});
+  out.a_codes = at::empty({spec_.in_features, rank}, floats.dtype(dtype));
+  out.b = at::empty({spec_.out_features, rank}, floats.dtype(dtype));
   out.b_over_scales = at::empty_like(out.b);
   return out;
 }
@@ -291,14 +312,18 @@ PreparedAdapter QuantLinear::prepare_adapter(const AdapterSlot& slot, const Laye
                                              at::ScalarType dtype) const {
   const at::Tensor a = parameter(slot.a).detach(), b = parameter(slot.b).detach();
   PreparedAdapter out;
-  out.scaling = slot.scaling;
-  if (slot.quantize) {
-    out.a = operand(lora_a_quantizer_, a, precision.weight, path(precision), transposed, dtype);
-    out.b = (lora_b_quantizer_.fake_quant(b, precision.weight) * slot.scaling).to(dtype);
-  } else {
-    out.a.values = a.to(dtype);
-    out.b = (b * slot.scaling).to(dtype);
-  }
+  out.rank = slot.shape.rank;
+  out.scaling = slot.shape.scaling();
+  out.raw_input = slot.reads_raw();
+  const BitWidth width = slot.shape.quantize ? precision.weight : BitWidth::full();
+  out.b = (lora_b_quantizer_.fake_quant(b, width) * out.scaling).to(dtype);
+  const bool codes = slot.on_codes() && path(precision) == GemmPath::kCodes;
+  const std::int64_t rank = codes || out.raw_input ? product_rank(slot) : slot.shape.rank;
+  if (slot.on_codes())  // zeros change no symmetric codes; of other quantizers they would be values among others
+    out.a = operand(lora_a_quantizer_, padded(a, /*dim=*/0, rank), width, path(precision), transposed, dtype);
+  else
+    out.a.values = padded(lora_a_quantizer_.fake_quant(a, width).to(dtype), /*dim=*/0, rank);
+  out.b = padded(out.b, /*dim=*/1, rank);
   return out;
 }
 

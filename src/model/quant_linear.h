@@ -3,6 +3,8 @@
 //   32 bits:  y = x W^T + b                                              no adapter
 //   else:     y = x^ W^^T + b + (alpha / r) (x^ A^^T) B^^T               ^: quantized at this pass's widths
 //
+// An adapter may read the raw input, x A^^T, and may not be quantized itself (lora_config.h).
+//
 // Differs from the system it follows: A and B have scales of their own, refreshed whenever they are used, and A starts
 // from U(-1/sqrt(in), 1/sqrt(in)); B starts at zero.
 #pragma once
@@ -50,9 +52,11 @@ struct PreparationWork {
 struct AdapterSlot {
   int bits = 0;        // of the weight; 0: any
   int a = -1, b = -1;  // parameter ids: A [rank, in], B [out, rank]
-  std::int64_t rank = 0;
-  double scaling = 0.0;  // alpha / rank
-  bool quantize = true;  // at the weight width
+  AdapterShape shape;  // its rank is above 0
+
+  bool reads_raw() const { return shape.input == AdapterInput::kRaw; }
+  // A is multiplied with the codes of the layer's input, where that has codes.
+  bool on_codes() const { return shape.quantize && !reads_raw(); }
 };
 
 class QuantLinear {
@@ -61,7 +65,7 @@ class QuantLinear {
   QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraConfig& lora, ParameterStore& store);
 
   // Whether a fused block can run this layer in this pass: unquantized, or codes with dynamic scales per channel and
-  // token, gradients on codes, and an adapter whose rank the integer product takes.
+  // token, gradients on codes, and an adapter that reads the codes, or the raw input.
   bool can_fuse(const ForwardContext& context) const;
   // The layer in a pass; weights are prepared once for as long as context's cache lives.
   LinearPass pass(const ForwardContext& context, at::ScalarType dtype) const;
@@ -115,10 +119,12 @@ class QuantLinear {
                     PreparedLinear& out, PreparationWork& work) const;
   PreparedAdapter prepare_adapter(const AdapterSlot& slot, const LayerPrecision& precision, bool transposed,
                                   at::ScalarType dtype) const;
-  PreparedAdapter adapter_memory(const AdapterSlot& slot, at::ScalarType dtype) const;
+  // On a GPU ranks are filled up with zeros to what its products take.
+  std::int64_t product_rank(const AdapterSlot& slot) const;
+  PreparedAdapter adapter_memory(std::int64_t rank, at::ScalarType dtype) const;
   LinearOperand operand(const Quantizer& quantizer, const at::Tensor& values, BitWidth width, GemmPath path,
                         bool transposed, at::ScalarType dtype) const;
-  bool in_product(const AdapterSlot& slot, at::ScalarType dtype) const;
+  bool in_product(std::int64_t rank, at::ScalarType dtype) const;
   at::Tensor parameter(int id) const { return id >= 0 ? store_->tensor(id) : at::Tensor(); }
 
   LinearSpec spec_;

@@ -44,7 +44,18 @@ double GlobalNorm::operator()(dist::Communicator& comm, const kernels::Exec& exe
   std::vector<double> all(mine.size() * static_cast<std::size_t>(comm.size()));
   comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
   double sum = 0.0;
-  for (const std::int32_t block : order->second) sum += all[static_cast<std::size_t>(block)];
+  tensor_squares_.assign(layout_.tensors.size(), 0.0);
+  std::size_t at = 0;  // in the order, which goes through the tensors of groups that take part
+  for (std::size_t t = 0; t < layout_.tensors.size(); ++t) {
+    const OptimTensor& tensor = layout_.tensors[t];
+    if (!used[static_cast<std::size_t>(tensor.group)]) continue;
+    const std::int64_t blocks = (layout_.place(tensor).elems + kNormBlock - 1) / kNormBlock;
+    for (const std::size_t end = at + static_cast<std::size_t>(blocks); at < end; ++at) {
+      const double squares = all[static_cast<std::size_t>(order->second[at])];
+      sum += squares, tensor_squares_[t] += squares;
+    }
+  }
+  QAT_CHECK(at == order->second.size(), "a block's sum belongs to a tensor");
   return std::sqrt(sum);
 }
 

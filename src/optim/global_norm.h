@@ -24,11 +24,14 @@ class GlobalNorm {
   // Collective, the same on every rank; waits for the device. grads: by group and bucket, this rank's shards, with
   // zeros between the tensors. A group without any takes no part, on no rank.
   double operator()(dist::Communicator& comm, const kernels::Exec& exec, std::span<const dist::BucketShards> grads);
+  // Of the last call: the sum of squares of each of the layout's tensors, 0 where its group took no part.
+  const std::vector<double>& tensor_squares() const { return tensor_squares_; }
 
  private:
   OptimLayout layout_;
   std::map<std::vector<bool>, std::vector<std::int32_t>> orders_;  // by groups that take part
-  std::shared_ptr<float> scratch_;                                 // a double for each block that this rank owns
+  std::vector<double> tensor_squares_;
+  std::shared_ptr<float> scratch_;  // a double for each block that this rank owns
 };
 
 }  // namespace qat

@@ -1,7 +1,18 @@
 // AdamW and clipping. JSON section "optim".
 #pragma once
 
+#include <array>
+
+#include "src/base/named_enum.h"
+
 namespace qat {
+
+// What the deviation of gradient noise is a multiple of: the root mean square of the tensor's gradient, or 1.
+enum class NoiseScale : unsigned char { kRelative, kAbsolute };
+template <>
+struct EnumNames<NoiseScale> {
+  static constexpr std::array names{"relative", "absolute"};
+};
 
 struct OptimConfig {
   double beta1 = 0.9;
@@ -9,6 +20,10 @@ struct OptimConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;  // decoupled; not on layer norms and biases
   double clip_norm = 1.0;     // gradients are scaled down to this global norm; 0: no clipping
+  // Normal noise on the gradients of updates at low widths (src/train/gradient_noise.h).
+  double noise = 0.0;  // its deviation, in units of noise_scale; 0: none
+  NoiseScale noise_scale = NoiseScale::kRelative;
+  int noise_max_bits = 4;  // widest weights whose updates get it
 };
 
 }  // namespace qat

@@ -11,8 +11,7 @@
 namespace qat {
 
 struct OptimGroup {
-  dist::FlatLayout layout;            // for this number of ranks, tensors at multiples of kNormBlock
-  double learning_rate_factor = 1.0;  // times the step's learning rate
+  dist::FlatLayout layout;  // for this number of ranks, tensors at multiples of kNormBlock
 };
 
 // One parameter tensor: tensor `index` of its group's layout.

@@ -21,10 +21,11 @@ ShardedAdamW::ShardedAdamW(OptimLayout layout, int rank, const OptimConfig& conf
 
 void ShardedAdamW::step(const kernels::Exec& exec, std::span<const ShardValues> params,
                         std::span<const dist::BucketShards> grads, const std::vector<bool>& produced,
-                        double learning_rate, double gradient_scale) {
+                        std::span<const float> learning_rates, double gradient_scale) {
   QAT_CHECK(produced.size() == layout_.tensors.size(), "one flag per tensor");
-  QAT_CHECK(params.size() == layout_.groups.size() && grads.size() == layout_.groups.size(),
-            "values and gradients of every group");
+  QAT_CHECK(params.size() == layout_.groups.size() && grads.size() == layout_.groups.size() &&
+                learning_rates.size() == layout_.groups.size(),
+            "values, gradients and learning rates of every group");
   for (std::size_t i = 0; i < produced.size(); ++i)
     if (produced[i]) ++steps_[i];  // on every rank, whoever owns the elements
   // By group and bucket; offsets count from the shard's beginning.
@@ -41,7 +42,7 @@ void ShardedAdamW::step(const kernels::Exec& exec, std::span<const ShardValues> 
     segments[static_cast<std::size_t>(tensor.group)][static_cast<std::size_t>(where.bucket)].push_back(
         {.offset = where.offset + part.first - shard.begin,
          .elems = part.elems,
-         .step = {.learning_rate = learning_rate * group.learning_rate_factor,
+         .step = {.learning_rate = learning_rates[static_cast<std::size_t>(tensor.group)],
                   .beta1 = config_.beta1,
                   .beta2 = config_.beta2,
                   .eps = config_.eps,

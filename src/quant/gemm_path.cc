@@ -9,7 +9,8 @@ constexpr int kMaxCodeBits = 8;       // what int8 holds
 constexpr int kMaxWideCodeBits = 11;  // what fp16's significand holds
 
 bool factors_out(const QuantizerConfig& config, BitWidth width, int most_bits) {
-  return quant_method(config).factors_out() && config.granularity != Granularity::kFeature && width.bits() <= most_bits;
+  return quant_method(config, width).factors_out() && config.granularity != Granularity::kFeature &&
+         width.bits() <= most_bits;
 }
 
 }  // namespace

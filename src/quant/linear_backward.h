@@ -23,6 +23,10 @@ LinearGradients linear_backward_on_floats(LinearBackward& work);
 // The adapter's part of the latter, whatever the layer's own products took: adds to gradients.input.
 void adapter_backward_on_floats(const LinearBackward& work, LinearGradients& gradients);
 
+// What the adapter multiplied, in `dtype`: [M, K].
+at::Tensor adapter_input(const LinearBackward& work, at::ScalarType dtype);
+// g (s B^), summed over the parts of g, each of which meets its own rows of B.
+at::Tensor times_lora_b(const std::vector<at::Tensor>& parts, const at::Tensor& lora_b);
 // h with x's scales.
 at::Tensor scaled_low(const LinearBackward& work);
 // What the straight-through estimator leaves of the gradients that A and B receive, rounded.

@@ -92,18 +92,6 @@ GradientCodesOfOutput encode_output_gradient(OutputGradient& gradient, const at:
   return out;
 }
 
-// g (s B^), summed over the parts of g, each of which meets its own rows of B.
-at::Tensor times_lora_b(const std::vector<at::Tensor>& parts, const at::Tensor& lora_b) {
-  at::Tensor dh;
-  std::int64_t row = 0;
-  for (const at::Tensor& part : parts) {
-    const at::Tensor b = lora_b.narrow(0, row, part.size(-1));
-    dh = dh.defined() ? at::addmm(dh, part, b) : at::mm(part, b);
-    row += part.size(-1);
-  }
-  return dh;
-}
-
 // scaling * g^T h into fp32 [N, r].
 void lora_b_gradient(const std::vector<at::Tensor>& parts, const at::Tensor& h, double scaling, const at::Tensor& out) {
   std::int64_t row = 0;

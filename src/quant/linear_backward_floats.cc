@@ -2,7 +2,10 @@
 // codes, and the output projection.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "kernels/activation/gelu.h"
+#include "kernels/common/error.h"
 #include "kernels/quant/encode_gradient.h"
 #include "src/quant/linear_backward.h"
 #include "src/quant/torch_view.h"
@@ -40,25 +43,33 @@ at::Tensor whole(const OutputGradient& gradient) {
   return g;
 }
 
-void add_adapter(const LinearBackward& work, const at::Tensor& g, LinearGradients& out) {
+void add_adapter(const LinearBackward& work, const std::vector<at::Tensor>& parts, LinearGradients& out) {
   const PreparedAdapter& adapter = *work.linear.adapter;
-  const at::Tensor dh = at::mm(g, adapter.b);  // [M, r]
+  const at::ScalarType dtype = parts.front().scalar_type();
+  const at::Tensor dh = times_lora_b(parts, adapter.b);  // [M, r]
   if (out.input.defined())
-    out.input.addmm_(rounded_gradient(dh, work.rounding.lora_a, Draw::kInput), values_of(adapter.a, g.scalar_type()));
+    out.input.addmm_(rounded_gradient(dh, work.rounding.lora_a, Draw::kInput), values_of(adapter.a, dtype));
   if (!work.needs.adapter) return;
   const LinearGradients& at = work.places.at;
-  out.lora_a = fp32_at(at.lora_a, {adapter.a.rows(), adapter.a.cols()}, g);
-  multiply_columns(out.lora_a, rounded_gradient(dh, work.rounding.lora_a, Draw::kWeight),
-                   values_of(work.saved.input, g.scalar_type()), work.places.add);
-  out.lora_b = fp32_at(at.lora_b, adapter.b.sizes(), g);
-  multiply_columns(out.lora_b, g, scaled_low(work), work.places.add, adapter.scaling);
+  out.lora_a = fp32_at(at.lora_a, {adapter.a.rows(), adapter.a.cols()}, dh);
+  multiply_columns(out.lora_a, rounded_gradient(dh, work.rounding.lora_a, Draw::kWeight), adapter_input(work, dtype),
+                   work.places.add);
+  out.lora_b = fp32_at(at.lora_b, adapter.b.sizes(), dh);
+  const at::Tensor h = scaled_low(work);
+  std::int64_t row = 0;
+  for (const at::Tensor& part : parts) {  // the last one may have columns of padding
+    const std::int64_t rows = std::min(part.size(-1), out.lora_b.size(0) - row);
+    multiply_columns(out.lora_b.narrow(0, row, rows), part, h, work.places.add, adapter.scaling);
+    row += rows;
+  }
   finish_adapter(work, out);
 }
 
 }  // namespace
 
 void adapter_backward_on_floats(const LinearBackward& work, LinearGradients& gradients) {
-  add_adapter(work, whole(work.gradient), gradients);
+  QAT_CHECK(!work.gradient.gelu_input.defined(), "GELU's gradient is that of its input by now");
+  add_adapter(work, work.gradient.parts, gradients);
 }
 
 LinearGradients linear_backward_on_floats(LinearBackward& work) {
@@ -81,8 +92,11 @@ LinearGradients linear_backward_on_floats(LinearBackward& work) {
     out.bias = fp32_at(at.bias, {linear.out_features()}, g);
     bias_gradient({g}, out.bias);
   }
-  if (linear.adapter) add_adapter(work, g, out);
-  clip_(out.input, linear.clips.input);
+  // What an adapter adds that reads the raw input passed no quantizer.
+  const bool raw = linear.adapter && linear.adapter->raw_input;
+  if (raw) clip_(out.input, linear.clips.input);
+  if (linear.adapter) add_adapter(work, {g}, out);
+  if (!raw) clip_(out.input, linear.clips.input);
   return out;
 }
 

@@ -8,11 +8,13 @@
 
 namespace qat {
 
-// One of the three; values also beside codes, where someone wants what they stand for more than once.
+// One of the first three; values also beside codes, where someone wants what they stand for more than once.
 struct LinearOperand {
   Coded codes{};        // up to 8 bits
   WideCoded wide{};     // up to 11 bits, on a GPU
   at::Tensor values{};  // [rows, cols] in the activations' dtype
+  // What it was before it was quantized, [rows, cols] in the activations' dtype, where an adapter reads that.
+  at::Tensor raw{};
 
   bool is_coded() const { return codes.scales.defined(); }
   bool is_wide() const { return wide.codes.defined(); }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
 
 #include "kernels/common/error.h"
 #include "src/base/glob_match.h"
@@ -14,16 +13,6 @@ LayerPrecision scheduled_precision(const QuantConfig& quant, int weight_bits, in
   const int activation_bits = quant.activation_bits == 0 ? weight_bits : quant.activation_bits;
   return {
       .weight = BitWidth(weight_bits), .activation = BitWidth(activation_bits), .gradient = BitWidth(gradient_bits)};
-}
-
-std::vector<int> quantized_weight_widths(const QuantConfig& quant) {
-  std::set<int> widths(quant.widths.begin(), quant.widths.end());
-  for (const LayerOverride& rule : quant.overrides)
-    if (rule.weight_bits != 0) widths.insert(rule.weight_bits);
-  for (const std::string& map : quant.maps)
-    for (const int bits : weight_widths(parse_bitmap(map))) widths.insert(bits);
-  widths.erase(BitWidth::kFull);
-  return {widths.begin(), widths.end()};
 }
 
 bool PrecisionMap::uses_weight_bits(int bits) const {

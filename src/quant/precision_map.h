@@ -25,9 +25,6 @@ struct LayerPrecision {
 // everything unquantized.
 LayerPrecision scheduled_precision(const QuantConfig& quant, int weight_bits, int gradient_bits = BitWidth::kFull);
 
-// Every width below 32 that a layer's weights can have: the configured ones and those of overrides and maps, rising.
-std::vector<int> quantized_weight_widths(const QuantConfig& quant);
-
 class PrecisionMap {
  public:
   PrecisionMap() = default;

@@ -29,6 +29,7 @@ void multiply_codes(const PreparedLinear& linear, const Coded& x, bool accumulat
 // h = x^ A^^T: [M, r]; without x's scales if the adapter is in the layer's product.
 at::Tensor low(const PreparedLinear& linear, const LinearOperand& x, at::ScalarType dtype) {
   const PreparedAdapter& adapter = *linear.adapter;
+  if (adapter.raw_input) return at::mm(x.raw, adapter.a.values.t());
   if (adapter.a.is_wide()) return wide_code_matmul(x.wide, adapter.a.wide, {}, dtype);
   if (!adapter.a.is_coded()) return at::mm(values_of(x, dtype), adapter.a.values.t());
   at::Tensor h = empty_like_rows(x, adapter.a.rows(), dtype);
@@ -69,9 +70,16 @@ at::Tensor forward_on_floats(const PreparedLinear& linear, const LinearOperand& 
 
 // Of codes one copy will do: backward on codes reads the transposed ones, any other way those by rows.
 LinearOperand kept(const PreparedLinear& linear, LinearOperand x) {
-  const bool float_adapter = linear.adapter && !linear.adapter->a.is_coded();
-  if (x.codes.codes_transposed.defined() && !float_adapter) x.codes.codes.reset();
+  const bool reads_values = linear.adapter && !linear.adapter->a.is_coded() && !linear.adapter->raw_input;
+  if (x.codes.codes_transposed.defined() && !reads_values) x.codes.codes.reset();
   return x;
+}
+
+// Of a padded adapter's gradient what belongs to the adapter, in its place if it has one.
+void cut(at::Tensor& gradient, int dim, std::int64_t rank, const at::Tensor& place) {
+  if (!gradient.defined()) return;
+  const at::Tensor own = gradient.narrow(dim, 0, rank);
+  gradient = place.defined() ? place.copy_(own) : own.contiguous();
 }
 
 }  // namespace
@@ -87,9 +95,34 @@ at::Tensor linear_forward(const PreparedLinear& linear, const LinearOperand& x, 
 
 LinearGradients linear_backward(const PreparedLinear& linear, const LinearSaved& saved, OutputGradient gradient,
                                 const LinearRounding& rounding, const LinearNeeds& needs, const LinearPlaces& places) {
-  LinearBackward work{linear, saved, std::move(gradient), rounding, needs, places};
-  return linear.weight.is_coded() && backward_on_codes(rounding.base) ? linear_backward_on_codes(work)
-                                                                      : linear_backward_on_floats(work);
+  const bool padded = linear.adapter && linear.adapter->rank > 0 && linear.adapter->rank < linear.adapter->b.size(1);
+  QAT_CHECK(!padded || !places.add, "a padded adapter's gradients replace what stands in their places");
+  LinearPlaces whole = places;
+  if (padded) whole.at.lora_a.reset(), whole.at.lora_b.reset();
+  LinearBackward work{linear, saved, std::move(gradient), rounding, needs, whole};
+  LinearGradients out = linear.weight.is_coded() && backward_on_codes(rounding.base) ? linear_backward_on_codes(work)
+                                                                                     : linear_backward_on_floats(work);
+  if (padded) {
+    cut(out.lora_a, 0, linear.adapter->rank, places.at.lora_a);
+    cut(out.lora_b, 1, linear.adapter->rank, places.at.lora_b);
+  }
+  return out;
+}
+
+at::Tensor adapter_input(const LinearBackward& work, at::ScalarType dtype) {
+  const LinearOperand& input = work.saved.input;
+  return work.linear.adapter->raw_input ? input.raw.to(dtype) : values_of(input, dtype);
+}
+
+at::Tensor times_lora_b(const std::vector<at::Tensor>& parts, const at::Tensor& lora_b) {
+  at::Tensor dh;
+  std::int64_t row = 0;
+  for (const at::Tensor& part : parts) {
+    const at::Tensor b = lora_b.narrow(0, row, part.size(-1));
+    dh = dh.defined() ? at::addmm(dh, part, b) : at::mm(part, b);
+    row += part.size(-1);
+  }
+  return dh;
 }
 
 at::Tensor scaled_low(const LinearBackward& work) {

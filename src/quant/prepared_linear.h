@@ -4,6 +4,7 @@
 //
 //   codes:  y = (sx sw) (qx qw^T) + b + h (s B^)^T,   h = x^ A^^T      s = alpha / r
 //   floats: y = x^ W^^T + b + h (s B^)^T                               ^: quantized, or as it is
+//   an adapter that reads the raw input: h = x A^^T in floats, whatever the layer's own product takes
 //
 // Backward, from the output gradient g at `gradient` bits (docs/training-numerics.md):
 //   dx[m,k] = s1[m] * sum_n G1[m,n] qw[n,k]     G1, s1 = codes per row of      g[m,n] * sw[n]
@@ -24,8 +25,11 @@
 namespace qat {
 
 struct PreparedAdapter {
-  LinearOperand a;  // A^: [r, K]; codes only if the layer's input is codes, too
+  LinearOperand a;  // A^: [r, K]; codes only if the layer's input is codes, too, and it reads them
   at::Tensor b;     // s B^: [N, r] in the activations' dtype
+  bool raw_input = false;
+  std::int64_t rank = 0;          // rows of A and columns of B that are the adapter's, before zeros; 0: all of them
+  at::Tensor padded_a, padded_b;  // of a product with the layer: A and B with the zeros, from which it is prepared
   // Where one product serves layer and adapter (kernels/gemm/code_matmul_adapter.h), its operands in the activations'
   // dtype: s B^ over the weight's scales, [N, r], and A's codes, [K, r].
   at::Tensor b_over_scales, a_codes;

@@ -3,11 +3,14 @@
 
 #include <array>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "kernels/common/bit_width.h"
 #include "kernels/quant/log_codebook.h"
 #include "src/base/named_enum.h"
+#include "src/bitmap/bitmap_text.h"
 
 namespace qat {
 
@@ -36,13 +39,27 @@ struct EnumNames<RangeSource> {
   static constexpr std::array names{"dynamic", "calibrated"};
 };
 
+// The kind of quantizer of one width.
+struct WidthMethod {
+  int bits = 0;
+  QuantizerKind method = QuantizerKind::kMinMax;
+};
+
 // One role's quantizer (weights or activations).
 struct QuantizerConfig {
-  QuantizerKind method = QuantizerKind::kMinMax;
+  QuantizerKind method = QuantizerKind::kMinMax;    // at every width that by_width does not name
   bool symmetric = true;                            // minmax only: false is affine (codes 0..2^b-1)
   LogCodebook log_codebook = LogCodebook::kPacked;  // log only: packed (2^b-1 values) | seed (2^(b+1)-1 values)
   Granularity granularity = Granularity::kTensor;   // weights: tensor | channel; activations: tensor | token | feature
   RangeSource range = RangeSource::kDynamic;        // from the data at hand, or from the calibration batches
+  std::vector<WidthMethod> by_width;                // other kinds at single widths, each named once at most
+
+  // The kind at a width of this role's own.
+  QuantizerKind method_at(int bits) const {
+    for (const WidthMethod& one : by_width)
+      if (one.bits == bits) return one.method;
+    return method;
+  }
 };
 
 // Widths of the linear layers whose name matches: they replace what the schedule says.
@@ -66,5 +83,26 @@ struct QuantConfig {
   std::int64_t recalibrate_every = 0;    // steps after which calibrated ranges are taken anew; 0: never
   std::vector<LayerOverride> overrides;  // applied in order, later ones win
 };
+
+// Every width below 32 that a layer's weights can have: the configured ones and those of overrides and maps, rising.
+inline std::vector<int> quantized_weight_widths(const QuantConfig& quant) {
+  std::set<int> widths(quant.widths.begin(), quant.widths.end());
+  for (const LayerOverride& rule : quant.overrides)
+    if (rule.weight_bits != 0) widths.insert(rule.weight_bits);
+  for (const std::string& map : quant.maps)
+    for (const int bits : weight_widths(parse_bitmap(map))) widths.insert(bits);
+  widths.erase(BitWidth::kFull);
+  return {widths.begin(), widths.end()};
+}
+
+// The same of a layer's inputs.
+inline std::vector<int> quantized_activation_widths(const QuantConfig& quant) {
+  std::set<int> widths(quant.widths.begin(), quant.widths.end());
+  if (quant.activation_bits != 0) widths = {quant.activation_bits};
+  for (const LayerOverride& rule : quant.overrides)
+    if (rule.activation_bits != 0) widths.insert(rule.activation_bits);
+  widths.erase(BitWidth::kFull);
+  return {widths.begin(), widths.end()};
+}
 
 }  // namespace qat

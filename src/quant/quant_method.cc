@@ -9,8 +9,8 @@
 
 namespace qat {
 
-const QuantMethod& quant_method(const QuantizerConfig& config) {
-  switch (config.method) {
+const QuantMethod& quant_method(const QuantizerConfig& config, BitWidth width) {
+  switch (config.method_at(width.bits())) {
     case QuantizerKind::kMinMax:
       return config.symmetric ? symmetric_method() : affine_method();
     case QuantizerKind::kLog:

@@ -52,8 +52,8 @@ class QuantMethod {
   virtual at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range) const = 0;
 };
 
-// The one of method, symmetric and log_codebook. Lives as long as the program.
-const QuantMethod& quant_method(const QuantizerConfig& config);
+// The one of the method at this width, symmetric and log_codebook. Lives as long as the program.
+const QuantMethod& quant_method(const QuantizerConfig& config, BitWidth width);
 
 // fp32 memory for a number of each group of x.
 at::Tensor empty_groups(const at::Tensor& x, kernels::Axis axis);

@@ -47,12 +47,12 @@ at::Tensor decode(const at::Tensor& codes, const at::Tensor& scales, at::ScalarT
 Quantizer::Quantizer(std::string layer, std::string role, const QuantizerConfig& config)
     : layer_(std::move(layer)),
       role_(std::move(role)),
-      method_(&quant_method(config)),
+      config_(config),
       calibrated_mode_(config.range == RangeSource::kCalibrated),
       axis_(axis_of(config.granularity)) {}
 
 CalibratedRange Quantizer::measure(const at::Tensor& values, BitWidth width) const {
-  return method_->measure(values.to(at::kFloat), axis_, width);  // the same tensor if it is fp32
+  return method(width).measure(values.to(at::kFloat), axis_, width);  // the same tensor if it is fp32
 }
 
 CalibratedRange Quantizer::range_for(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const {
@@ -80,7 +80,7 @@ const CalibratedRange& Quantizer::required(const RangeWidths& widths) const {
 }
 
 Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transposed, const CalibratedRange* range) const {
-  QAT_CHECK(method_->factors_out() && axis_ != Axis::kCol && width.bits() <= 8, "these scales do not factor out");
+  QAT_CHECK(method(width).factors_out() && axis_ != Axis::kCol && width.bits() <= 8, "these scales do not factor out");
   const kernels::Exec exec = exec_for(x);
   const ConstFloatMatrix view = const_float_matrix(x);
   Coded out;
@@ -93,25 +93,25 @@ Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transpose
     kernels::encode_rows(exec, view, options, target, span_of(out.scales));
     return out;
   }
-  out.scales = method_->scales(range_for(x, width, range), width);
+  out.scales = method(width).scales(range_for(x, width, range), width);
   kernels::encode_with_scales(exec, view, const_span(out.scales), options, target);
   return out;
 }
 
 WideCoded Quantizer::encode_wide(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const {
-  QAT_CHECK(method_->factors_out() && axis_ != Axis::kCol && width.bits() <= 11, "these scales do not factor out");
+  QAT_CHECK(method(width).factors_out() && axis_ != Axis::kCol && width.bits() <= 11, "these scales do not factor out");
   const at::Tensor rows = x.detach().to(at::kFloat).reshape({-1, x.size(-1)});
   const CalibratedRange used = range_for(rows, width, range);
-  const at::Tensor scales = method_->scales(used, width);
+  const at::Tensor scales = method(width).scales(used, width);
   // A value divided by its scale is its code to within a rounding, far from half a step.
-  const at::Tensor codes = at::round(method_->fake_quant(rows, axis_, width, used).div_(scales.unsqueeze(1)));
+  const at::Tensor codes = at::round(method(width).fake_quant(rows, axis_, width, used).div_(scales.unsqueeze(1)));
   return {codes.to(at::kHalf), scales};
 }
 
 at::Tensor Quantizer::fake_quant(const at::Tensor& values, BitWidth width, const CalibratedRange* range) const {
   if (width.is_full()) return values;
   const at::Tensor x = values.to(at::kFloat);
-  return method_->fake_quant(x, axis_, width, range_for(x, width, range)).to(values.scalar_type());
+  return method(width).fake_quant(x, axis_, width, range_for(x, width, range)).to(values.scalar_type());
 }
 
 std::int64_t Quantizer::calibrated_groups(std::int64_t cols) const {
@@ -119,8 +119,8 @@ std::int64_t Quantizer::calibrated_groups(std::int64_t cols) const {
   return axis_ == Axis::kTensor ? 1 : cols;
 }
 
-at::Tensor Quantizer::count_beyond(const at::Tensor& values, const CalibratedRange& range) const {
-  return method_->count_beyond(values.to(at::kFloat), range);
+at::Tensor Quantizer::count_beyond(const at::Tensor& values, BitWidth width, const CalibratedRange& range) const {
+  return method(width).count_beyond(values.to(at::kFloat), range);
 }
 
 }  // namespace qat

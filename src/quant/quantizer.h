@@ -54,7 +54,7 @@ class Quantizer {
   bool needs_calibration() const { return calibrated_mode_; }
   const std::string& layer() const { return layer_; }
   const std::string& role() const { return role_; }
-  const QuantMethod& method() const { return *method_; }
+  const QuantMethod& method(BitWidth width) const { return quant_method(config_, width); }
 
   // x: [..., cols] of fp32 or bf16, contiguous. `range`: for quantizers that need calibration, else null.
   // Only for min-max symmetric quantizers of at most 8 bits without per-feature scales (choose_gemm_path).
@@ -74,9 +74,9 @@ class Quantizer {
   // The range of x itself.
   CalibratedRange measure(const at::Tensor& x, BitWidth width) const;
   // Whether ranges of `width` have a mean.
-  bool wants_mean(BitWidth width) const { return method_->wants_mean(width); }
-  // How many values of x lie where no code of `range` reaches: int64 [], on x's device.
-  at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range) const;
+  bool wants_mean(BitWidth width) const { return method(width).wants_mean(width); }
+  // How many values of x lie where no code of `range`, of that width, reaches: int64 [], on x's device.
+  at::Tensor count_beyond(const at::Tensor& x, BitWidth width, const CalibratedRange& range) const;
   // Numbers that a calibrated range consists of.   cols: last dimension of x.
   std::int64_t calibrated_groups(std::int64_t cols) const;
 
@@ -85,7 +85,7 @@ class Quantizer {
   CalibratedRange range_for(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const;
 
   std::string layer_, role_;
-  const QuantMethod* method_;
+  QuantizerConfig config_;
   bool calibrated_mode_ = false;
   kernels::Axis axis_ = kernels::Axis::kRow;
   std::map<RangeWidths, CalibratedRange> ranges_;

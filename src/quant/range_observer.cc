@@ -30,7 +30,7 @@ void RangeObserver::observe(const at::Tensor& x) {
   hi_ = at::maximum(hi_, batch.hi);
   if (batch.mean.defined()) means_.push_back(batch.mean);
   values_ += x.numel();
-  if (replaced_ != nullptr) beyond_ += quantizer_->count_beyond(x, *replaced_);
+  if (replaced_ != nullptr) beyond_ += quantizer_->count_beyond(x, width_, *replaced_);
 }
 
 std::int64_t RangeObserver::beyond() const { return beyond_.defined() ? beyond_.item<std::int64_t>() : 0; }

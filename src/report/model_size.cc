@@ -8,16 +8,14 @@
 namespace qat {
 namespace {
 
-std::int64_t code_bits(const TensorSize& tensor, const StorageFormat& format) {
-  return tensor.bits + format.extra_code_bits;
-}
+std::int64_t code_bits(const TensorSize& tensor) { return tensor.bits + tensor.storage.extra_bits; }
 
 std::int64_t stored_bytes(const TensorSize& tensor, const StorageFormat& format) {
   if (tensor.bits >= 32) return tensor.rows * tensor.cols * format.unquantized_bytes;
   // Each row begins at a byte, so that rows can be read one by one.
-  const std::int64_t codes = tensor.rows * ((tensor.cols * code_bits(tensor, format) + 7) / 8);
+  const std::int64_t codes = tensor.rows * ((tensor.cols * code_bits(tensor) + 7) / 8);
   const std::int64_t groups = format.scale_per_row ? tensor.rows : 1;
-  return codes + groups * format.numbers_per_scale * 4;
+  return codes + groups * tensor.storage.numbers_per_scale * 4;
 }
 
 }  // namespace
@@ -47,7 +45,7 @@ SizeReport size_report(std::span<const TensorSize> tensors, const StorageFormat&
       report.other_bytes += bytes;
       continue;
     }
-    const double width = tensor.bits >= 32 ? 32.0 : static_cast<double>(code_bits(tensor, format));
+    const double width = tensor.bits >= 32 ? 32.0 : static_cast<double>(code_bits(tensor));
     report.linear_bytes += bytes;
     weighted += count * width;
     elements += count;

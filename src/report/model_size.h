@@ -7,6 +7,12 @@
 
 namespace qat {
 
+// How a tensor's codes are stored: its quantizer's.
+struct StoredCodes {
+  int numbers_per_scale = 1;  // fp32 numbers a group: 1 scale; 2 with a zero point, or log minimum and range
+  int extra_bits = 0;         // 1: the log quantizer's "seed" codebook, whose b-bit codes have 2^(b+1) - 1 values
+};
+
 // A parameter tensor. Shared ones (a tied head) are listed once.
 struct TensorSize {
   enum class Role {
@@ -19,12 +25,11 @@ struct TensorSize {
   std::int64_t cols = 1;
   Role role = Role::kOther;
   int bits = 32;  // 32: stored unquantized
+  StoredCodes storage{};
 };
 
 struct StorageFormat {
   bool scale_per_row = true;  // else one per tensor
-  int numbers_per_scale = 1;  // fp32 numbers a group: 1 scale; 2 with a zero point, or log minimum and range
-  int extra_code_bits = 0;    // 1: the log quantizer's "seed" codebook, whose b-bit codes have 2^(b+1) - 1 values
   int unquantized_bytes = 4;  // of one value at 32 bits: 4 fp32, 2 bf16
 };
 

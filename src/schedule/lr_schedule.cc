@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
+#include <span>
 
 #include "kernels/common/error.h"
 
@@ -40,6 +42,20 @@ double LrSchedule::at(std::int64_t step) const {
   if (x == 1.0) return lowest;  // not 1 + cos(pi), which is not exactly 0 everywhere
   if (config_.decay == LrDecay::kLinear) return config_.peak + (lowest - config_.peak) * x;
   return lowest + (config_.peak - lowest) * 0.5 * (1.0 + std::cos(std::numbers::pi * x));
+}
+
+double width_factor(const LrScheduleConfig& config, int bits) {
+  const auto find = [bits](std::span<const WidthFactor> list) {
+    const auto found = std::find_if(list.begin(), list.end(), [&](const WidthFactor& one) { return one.bits == bits; });
+    return found == list.end() ? nullptr : &*found;
+  };
+  static constexpr std::array<WidthFactor, 4> kUp{{{4, 4.0}, {8, 2.0}, {16, 1.5}, {32, 1.0}}};
+  static constexpr std::array<WidthFactor, 4> kDown{{{2, 0.5}, {4, 0.75}, {8, 1.0}, {16, 1.0}}};
+  if (const WidthFactor* own = find(config.scale_per_width)) return own->factor;
+  const WidthFactor* preset = nullptr;
+  if (config.scale_preset == LrScale::kUp) preset = find(kUp);
+  if (config.scale_preset == LrScale::kDown) preset = find(kDown);
+  return preset == nullptr ? 1.0 : preset->factor;
 }
 
 }  // namespace qat

@@ -1,4 +1,4 @@
-// The learning rate of each step. Pure: a function of the configuration and the step.
+// The learning rate of each step, and what widths make of it. Pure: a function of the configuration and the step.
 #pragma once
 
 #include <cstdint>
@@ -25,5 +25,9 @@ class LrSchedule {
   LrScheduleConfig config_;
   std::int64_t total_steps_ = 0;
 };
+
+// What multiplies the rate for weights of this width: its entry in scale_per_width, else the preset's; 1 where neither
+// names it.
+double width_factor(const LrScheduleConfig& config, int bits);
 
 }  // namespace qat

@@ -59,6 +59,19 @@ struct EnumNames<LrDecay> {
   static constexpr std::array names{"cosine", "linear", "constant"};
 };
 
+// Learning-rate factors by width: the first two are those of earlier systems (width_factor).
+enum class LrScale : unsigned char { kNone, kUp, kDown };
+template <>
+struct EnumNames<LrScale> {
+  static constexpr std::array names{"none", "000-up", "001-down"};
+};
+
+// What multiplies the scheduled learning rate at one weight width.
+struct WidthFactor {
+  int bits = 0;
+  double factor = 1.0;
+};
+
 struct PrecisionScheduleConfig {
   ScheduleKind kind = ScheduleKind::kCosine;
   CosinePhase phase = CosinePhase::kRise;  // cosine only
@@ -86,6 +99,8 @@ struct LrScheduleConfig {
   double min_ratio = 0.1;         // the last step's rate is peak * min_ratio
   std::int64_t warmup_steps = 0;  // linear from peak / warmup_steps to peak
   LrDecay decay = LrDecay::kCosine;
+  LrScale scale_preset = LrScale::kNone;     // factors by weight width
+  std::vector<WidthFactor> scale_per_width;  // go over the preset's; each width once at most
 };
 
 }  // namespace qat

@@ -23,6 +23,24 @@ PrecisionScheduleConfig schedule_of(const TrainerOptions& options) {
   return schedule;
 }
 
+// Of an update the parameters that all widths use have the scheduled rate times the mean of its training passes'
+// factors, and those that a width has for itself the rate times its own.
+void apply_width_factors(const LrScheduleConfig& lr, double rate, const std::vector<int>& widths, StepWork& work) {
+  const auto factor = [&](int bits) { return width_factor(lr, bits); };
+  if (std::all_of(widths.begin(), widths.end(), [&](int bits) { return factor(bits) == 1.0; })) return;
+  for (dist::UpdatePlan& update : work.updates) {
+    double sum = 0.0;
+    std::int64_t passes = 0;
+    for (const dist::PassPlan& pass : update.passes)
+      if (pass.trains) sum += factor(work.maps.at(pass.map).weight_bits), ++passes;
+    update.learning_rate = static_cast<float>(rate * (sum / static_cast<double>(passes)));
+    for (const int bits : widths) {
+      const auto own = static_cast<float>(rate * factor(bits));
+      if (own != update.learning_rate) update.width_rates.push_back({.weight_bits = bits, .learning_rate = own});
+    }
+  }
+}
+
 }  // namespace
 
 Coordinator::Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start,
@@ -41,17 +59,21 @@ std::int64_t Coordinator::unit_of(RunPosition position) const {
 
 dist::StepPlan Coordinator::plan(RunPosition position) const {
   const Gpt2Config& model = options_.model;
+  const double rate = lr_.at(position.step);
   StepWork work = plan_work(options_.train.recipe, {.quant = options_.quant,
                                                     .distill = options_.distill,
                                                     .maps = maps_,
                                                     .scheduled = precision_.at(unit_of(position)),
-                                                    .learning_rate = static_cast<float>(lr_.at(position.step)),
+                                                    .learning_rate = static_cast<float>(rate),
                                                     .students = options_.train.students,
                                                     .dropout = model.embd_dropout > 0.0 || model.attn_dropout > 0.0 ||
                                                                model.resid_dropout > 0.0,
                                                     .layers = static_cast<int>(model.n_layer),
                                                     .seed = options_.run.seed,
                                                     .step = position.step});
+  std::vector<int> widths = quantized_weight_widths(options_.quant);
+  widths.push_back(BitWidth::kFull);
+  apply_width_factors(options_.lr, rate, widths, work);
   const std::int64_t done = position.step + 1;
   const auto due = [done](std::int64_t every) { return every > 0 && done % every == 0; };
   const bool last = done == options_.train.steps;

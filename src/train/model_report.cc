@@ -39,6 +39,11 @@ MapBits map_bits(std::string name, const PrecisionMap& precision) {
   return bits;
 }
 
+StoredCodes storage_of(const QuantConfig& quant, int bits) {
+  const CodeStorage storage = quant_method(quant.weight, BitWidth(bits)).storage();
+  return {.numbers_per_scale = storage.numbers_per_group, .extra_bits = storage.extra_bits};
+}
+
 std::string product_path(const Gpt2& model, const QuantConfig& quant, const LayerPrecision& precision) {
   const Device device = model.mode().is_cuda() ? Device::kCuda : Device::kCpu;
   return describe(choose_gemm_path(quant, precision, device), floats_of(model.mode()));
@@ -123,12 +128,13 @@ void add_linear(const Gpt2& model, const QuantLinear& linear, const PrecisionMap
                   .weight_gradient = !model.config().freeze_base});
   const AdapterSlot* slot = linear.adapter(bits.weight);
   if (slot == nullptr || layer.is_full()) return;
-  const int lora_bits = slot->quantize ? bits.weight : BitWidth::kFull;
-  work.push_back({.macs = tokens * static_cast<double>(slot->rank * spec.in_features),
-                  .bits = {lora_bits, bits.activation, bits.gradient},
+  const int lora_bits = slot->shape.quantize ? bits.weight : BitWidth::kFull;
+  const int input_bits = slot->reads_raw() ? BitWidth::kFull : bits.activation;
+  work.push_back({.macs = tokens * static_cast<double>(slot->shape.rank * spec.in_features),
+                  .bits = {lora_bits, input_bits, bits.gradient},
                   .at_full = false});
   // The second factor multiplies an unquantized intermediate, forward and backward.
-  work.push_back({.macs = tokens * static_cast<double>(slot->rank * spec.out_features),
+  work.push_back({.macs = tokens * static_cast<double>(slot->shape.rank * spec.out_features),
                   .bits = {lora_bits, BitWidth::kFull, BitWidth::kFull},
                   .at_full = false});
 }
@@ -205,12 +211,14 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
     if (!(model.config().tie_lm_head && spec.name == "lm_head")) {
       weight.role = TensorSize::Role::kLinear;
       weight.bits = bits;
+      weight.storage = storage_of(quant, bits);
     }
     const AdapterSlot* slot = linear.adapter(bits);
     if (slot == nullptr) continue;
     for (const int id : {slot->a, slot->b}) {
       tensors[static_cast<std::size_t>(id)].role = TensorSize::Role::kAdapter;
-      tensors[static_cast<std::size_t>(id)].bits = slot->quantize ? bits : BitWidth::kFull;
+      tensors[static_cast<std::size_t>(id)].bits = slot->shape.quantize ? bits : BitWidth::kFull;
+      tensors[static_cast<std::size_t>(id)].storage = storage_of(quant, bits);
     }
   }
   // What other widths have for themselves is no part of the model at this one.
@@ -220,10 +228,7 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
     const int group = model.parameters().info(static_cast<int>(id)).group_index;
     if (group < 0 || used[static_cast<std::size_t>(group)]) deployed.push_back(std::move(tensors[id]));
   }
-  const CodeStorage storage = quant_method(quant.weight).storage();
-  return size_report(deployed, {.scale_per_row = quant.weight.granularity == Granularity::kChannel,
-                                .numbers_per_scale = storage.numbers_per_group,
-                                .extra_code_bits = storage.extra_bits});
+  return size_report(deployed, {.scale_per_row = quant.weight.granularity == Granularity::kChannel});
 }
 
 std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,

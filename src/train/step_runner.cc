@@ -13,6 +13,7 @@
 #include "kernels/common/error.h"
 #include "kernels/common/trace_range.h"
 #include "src/quant/torch_view.h"
+#include "src/train/gradient_noise.h"
 
 namespace qat {
 namespace {
@@ -243,6 +244,31 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
   return true;
 }
 
+void StepRunner::add_noise(const Step& step, double scale) {
+  const ParameterStore& store = model_.parameters();
+  std::vector<bool> noisy = groups_with_noise(options_.optim, step.plan, update_of(step), store.groups());
+  if (std::none_of(noisy.begin(), noisy.end(), [](bool one) { return one; })) return;
+  std::vector<ShardValues> gradient;
+  for (dist::GradSync& sync : syncs_) gradient.push_back(sync.rests() ? ShardValues() : sync.own_sums());
+  std::vector<int> ids;  // by tensor of the optimizer
+  for (int id = 0; id < store.count(); ++id)
+    if (store.info(id).trainable) ids.push_back(id);
+  const GradientNoise noise{
+      .config = options_.optim,
+      .layout = optimizer_.layout(),
+      .parts = optimizer_.parts(),
+      .rank = comm_.rank(),
+      .groups = std::move(noisy),
+      .produced = step.produced,
+      .squares = global_norm_.tensor_squares(),
+      .scale = scale,
+      .seed = options_.seed,
+      .step = step.plan.step,
+      .update = step.update,
+      .name = [&](int tensor) -> const std::string& { return store.info(ids[static_cast<std::size_t>(tensor)]).name; }};
+  add_gradient_noise(exec_of(model_), noise, gradient);
+}
+
 void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update) {
   if (before_update_) before_update_();
   const TraceRange range("update");
@@ -252,7 +278,12 @@ void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradie
   ParameterStore& store = model_.parameters();
   std::vector<ShardValues> own;
   for (std::size_t g = 0; g < syncs_.size(); ++g) own.push_back(store.own_shards(static_cast<int>(g)));
-  optimizer_.step(exec_of(model_), own, gradient, step.produced, update_of(step).learning_rate, scale);
+  add_noise(step, scale);
+  std::vector<float> rates;
+  for (const FlatGroup& group : store.groups())
+    rates.push_back(group.key.kind == GroupKind::kWidth ? dist::rate_of(update_of(step), group.key.bits)
+                                                        : update_of(step).learning_rate);
+  optimizer_.step(exec_of(model_), own, gradient, step.produced, rates, scale);
   for (std::size_t g = 0; g < syncs_.size(); ++g) {
     if (gradient[g].empty()) continue;
     if (!store.groups()[g].is_sharded()) syncs_[g].gather(span_of(store.groups()[g].values));

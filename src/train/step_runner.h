@@ -190,6 +190,8 @@ class StepRunner {
   void run_passes(Step& step);
   // An update from its passes to the parameters, added to the outcome; false: the step is abandoned.
   bool run_update(Step& step, const SpikeTest& is_spike, StepOutcome& outcome);
+  // optim.noise, on this rank's shards of the gradients. scale: what the optimizer multiplies them by.
+  void add_noise(const Step& step, double scale);
   void apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update);
   // After most_threads_ more micro-batches, with more to come: whether to give the step up.
   bool stops(Step& step);

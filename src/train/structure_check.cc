@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <set>
 #include <string_view>
 
 #include "kernels/common/error.h"
+#include "src/base/json.h"
 #include "src/checkpoint/train_state.h"
 #include "src/model/gpt2_config.h"
 #include "src/train/resume_check.h"
@@ -25,8 +27,28 @@ constexpr std::array<std::string_view, 6> kBaseKeys = {"model.n_layer",     "mod
 
 bool is_zero_rank(const ConfigChange& change) { return change.before == "0" || change.after == "0"; }
 
+// The ranks that lora.per_width gives to widths; an older checkpoint has no such list.
+std::map<std::int64_t, std::string> ranks_in(const std::string& json) {
+  std::map<std::int64_t, std::string> ranks;
+  if (json.empty()) return ranks;
+  const Value list = parse_json(json, "lora.per_width", ErrorKind::kCheckpoint);
+  for (const Value& one : list.as_array())
+    if (const Value* rank = one.find("rank"); rank != nullptr && !rank->is_null())
+      ranks[one.at("bits").as_int()] = to_json(*rank);
+  return ranks;
+}
+
+// Whether the keys give other adapters their ranks, which then have other shapes.
+bool gives_other_ranks(const ConfigChange& change) {
+  if (change.key == "lora.per_width") return ranks_in(change.before) != ranks_in(change.after);
+  const auto rule = [](const std::string& json) { return json.empty() ? "\"fixed\"" : json; };
+  return change.key == "lora.rank_rule" && rule(change.before) != rule(change.after);
+}
+
 // Whether a checkpoint with this difference is of another model.
 bool is_structural(const ConfigChange& change, LoadFor purpose) {
+  // A new run's adapters of other shapes start as in a new model, unless the checkpoint has them by the same names.
+  if (gives_other_ranks(change)) return purpose != LoadFor::kInitialValues;
   if (std::find(kBaseKeys.begin(), kBaseKeys.end(), change.key) != kBaseKeys.end()) return true;
   const bool initial = purpose == LoadFor::kInitialValues;
   if (change.key == "lora.rank") return !initial || !is_zero_rank(change);
@@ -40,6 +62,8 @@ bool is_structural(const ConfigChange& change, LoadFor purpose) {
 // anyway.
 bool is_worth_saying(const ConfigChange& change, LoadFor purpose) {
   if (purpose == LoadFor::kResume) return false;
+  if (change.key == "lora.per_width" || change.key == "lora.rank_rule" || change.key == "lora.input")
+    return !change.before.empty();
   return change.key == "lora.alpha" || change.key == "lora.rank" || change.key == "model.quantize_lm_head";
 }
 
@@ -115,6 +139,9 @@ std::vector<ConfigChange> changes_since(const CheckpointReader& checkpoint, cons
   return config_changes(load_train_state(checkpoint).config_json, current_json);
 }
 
+// A list that the checkpoint's program did not have, and that is empty now.
+bool is_new_and_empty(const ConfigChange& change) { return change.before.empty() && change.after == "[]"; }
+
 // Settings of quantization that no calibrated range depends on.
 bool leaves_ranges_alone(std::string_view key) {
   constexpr std::array<std::string_view, 6> kKeys = {
@@ -177,7 +204,8 @@ std::vector<std::string> check_structure(const CheckpointReader& checkpoint, con
 bool ranges_fit(const CheckpointReader& checkpoint, const std::string& current_json, std::vector<std::string>& notes) {
   bool fit = true;
   for (const ConfigChange& change : changes_since(checkpoint, current_json)) {
-    if (change.key != "quant.activation.method" && change.key != "quant.activation.log_codebook" &&
+    const bool methods = change.key == "quant.activation.by_width" && !is_new_and_empty(change);
+    if (!methods && change.key != "quant.activation.method" && change.key != "quant.activation.log_codebook" &&
         change.key != "quant.activation.granularity")
       continue;
     fit = false;
@@ -188,8 +216,9 @@ bool ranges_fit(const CheckpointReader& checkpoint, const std::string& current_j
 
 bool evaluation_ranges_fit(const CheckpointReader& checkpoint, const std::string& current_json) {
   const auto changes = changes_since(checkpoint, current_json);
-  return std::all_of(changes.begin(), changes.end(),
-                     [](const ConfigChange& change) { return leaves_ranges_alone(change.key); });
+  return std::all_of(changes.begin(), changes.end(), [](const ConfigChange& change) {
+    return leaves_ranges_alone(change.key) || is_new_and_empty(change);
+  });
 }
 
 }  // namespace qat

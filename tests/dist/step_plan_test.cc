@@ -25,7 +25,8 @@ StepPlan example() {
       {.passes = {{.map = 1, .trains = false},
                   {.map = 0, .loss = {0.25, 0.75, 4.0}, .teachers = {0}},
                   {.map = 2, .loss = {0.0, 1.0, 1.0, 1e-7}, .teachers = {0, 1}, .feature_layers = {3, 0}}},
-       .learning_rate = 0.0F});
+       .learning_rate = 0.0F,
+       .width_rates = {{2, 0.5F}, {32, 0.25F}}});
   plan.checkpoint_after = true;
   return plan;
 }
@@ -113,8 +114,14 @@ TEST(StepPlan, RefusesWhatIsNotThere) {
   EXPECT_THAT(with([](StepPlan& p) { p.maps[0].activation_bits = 1; }), HasSubstr("a width of 1 bits"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[0].gradient_bits = 20; }), HasSubstr("a width of 20 bits"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[1].bitmap = -2; }), HasSubstr("configured map -2"));
-  for (const float rate : {NAN, INFINITY, -1.0F})
+  for (const float rate : {NAN, INFINITY, -1.0F}) {
     EXPECT_THAT(with([&](StepPlan& p) { p.updates[0].learning_rate = rate; }), HasSubstr("learning rate"));
+    EXPECT_THAT(with([&](StepPlan& p) { p.updates[1].width_rates[1].learning_rate = rate; }),
+                HasSubstr("learning rate"));
+  }
+  EXPECT_THAT(with([](StepPlan& p) { p.updates[1].width_rates[1].weight_bits = 2; }),
+              HasSubstr("two rates for 2 bits"));
+  EXPECT_THAT(with([](StepPlan& p) { p.updates[1].width_rates[1].weight_bits = 1; }), HasSubstr("a rate for 1 bits"));
   for (const double weight : {static_cast<double>(NAN), -1.0}) {
     EXPECT_THAT(with([&](StepPlan& p) { p.updates[0].passes[0].loss.cross_entropy = weight; }), HasSubstr("weights"));
     EXPECT_THAT(with([&](StepPlan& p) { p.updates[0].passes[0].loss.distillation = weight; }), HasSubstr("weights"));
@@ -127,6 +134,13 @@ TEST(StepPlan, AnUpdateIsKnownByItsFirstPassThatTrains) {
   const StepPlan plan = example();
   EXPECT_EQ(widths_of(plan, plan.updates[0]), plan.maps[2]);
   EXPECT_EQ(widths_of(plan, plan.updates[1]), plan.maps[0]);
+}
+
+TEST(StepPlan, AWidthsOwnParametersHaveTheirRateOrTheUpdates) {
+  const StepPlan plan = example();
+  EXPECT_EQ(rate_of(plan.updates[0], 2), 1e-3F);
+  EXPECT_EQ(rate_of(plan.updates[1], 2), 0.5F);
+  EXPECT_EQ(rate_of(plan.updates[1], 18), 0.0F);
 }
 
 }  // namespace

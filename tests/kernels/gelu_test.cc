@@ -63,6 +63,12 @@ TEST(Gelu, EncodeIsTheEncodingOfGelu) {
   EXPECT_EQ(codes.values, want_codes.values);
   EXPECT_EQ(transposed.values, want_transposed.values);
   EXPECT_TRUE(test::same_bits(scales, want_scales));
+  // With the values themselves.
+  Grid<float> values(21, 53);
+  Grid<std::int8_t> again(21, 53);
+  gelu_encode({.parallel = &threads}, x.view(), {.width = BitWidth(5)}, {again.view(), {}}, scales, values.view());
+  EXPECT_TRUE(test::same_bits(values.values, y.values));
+  EXPECT_EQ(again.values, want_codes.values);
 }
 
 TEST(Gelu, RefusesWhatDoesNotFit) {

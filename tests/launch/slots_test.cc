@@ -89,5 +89,55 @@ TEST_F(Slots, ARunWithSharedOnesIsNotResumedButMayBegin) {
   EXPECT_THAT(begun.text, HasSubstr("start as what its widths share"));
 }
 
+// Ranks, inputs, quantizers and rates of each width's own, from a configuration's text to files for peft.
+TEST_F(Slots, AWidthsOwnRanksQuantizersAndRatesTrainExportAndAreItsCheckpoints) {
+  const std::string own =
+      "--set quant.weight.by_width='[{\"bits\":8,\"method\":\"log\"}]' --set optim.noise=0.01 "
+      "--set lr.scale_preset=001-down --set train.recipe=per_map ";
+  const std::string ranks = "--set lora.input=raw --set lora.per_width=";
+  const std::string list =
+      ranks + "'[{\"bits\":4,\"rank\":9,\"alpha\":18,\"quantize\":false},{\"bits\":6,\"rank\":0}]' ";
+  const Outcome one = shell(program() + train("one", own + list)), two = shell(on_ranks(2) + train("two", own + list));
+  ASSERT_EQ(one.exit_code, 0) << one.text;
+  ASSERT_EQ(two.exit_code, 0) << two.text;
+  EXPECT_EQ(losses("two"), losses("one"));
+  EXPECT_EQ(table(two.text), table(one.text));
+  EXPECT_THAT(one.text, AllOf(HasSubstr("linear layers at 4, 6 bits: int8 codes"),
+                              HasSubstr("linear layers at 8 bits: quantized values")));
+  const Outcome scored = shell(program() + " eval --checkpoint " + folder("two"));
+  EXPECT_EQ(scored.exit_code, 0) << scored.text;
+  EXPECT_EQ(table(scored.text), table(one.text));
+  const auto exported = [&](int bits) {
+    return shell(program() + " export --checkpoint " + folder("one") + " -o " + folder("out") +
+                 " --overwrite --part adapter --bits " + std::to_string(bits));
+  };
+  ASSERT_EQ(exported(4).exit_code, 0);
+  std::ifstream file(root_ / "out/adapter_config.json");
+  const std::string json((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_THAT(json, AllOf(HasSubstr("\"r\": 9"), HasSubstr("\"lora_alpha\": 18")));
+  const Outcome none = exported(6);
+  EXPECT_EQ(none.exit_code, 2);
+  EXPECT_THAT(none.text, HasSubstr("--bits is 6: the model has no adapters at this width, but at 4, 8"));
+  const Outcome other =
+      shell(program() + train("one", own + ranks + "'[{\"bits\":4,\"rank\":8}]' --set train.steps=9"));
+  EXPECT_EQ(other.exit_code, 4) << other.text;
+  EXPECT_THAT(other.text, HasSubstr("lora.per_width: [{\"bits\":4,\"rank\":9"));
+  const Outcome missing = shell(on_ranks(2) + train("bad", ranks + "'[{\"bits\":5,\"rank\":8}]'"));
+  EXPECT_EQ(missing.exit_code, 2) << missing.text;
+  EXPECT_THAT(missing.text, HasSubstr("lora.per_width[0].bits = 5: must be a width of quantized weights"));
+}
+
+TEST_F(Slots, RanksByWidthAreExportedLayerByLayer) {
+  // nano has 64 channels: c_proj of the MLP has 256 inputs, and with them other ranks.
+  ASSERT_EQ(shell(program() + train("run", "--set lora.rank_rule=by_width")).exit_code, 0);
+  const Outcome got =
+      shell(program() + " export --checkpoint " + folder("run") + " -o " + folder("out") + " --part adapter --bits 4");
+  ASSERT_EQ(got.exit_code, 0) << got.text;
+  std::ifstream file(root_ / "out/adapter_config.json");
+  const std::string json((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_THAT(json, AllOf(HasSubstr("\"r\": 1"), HasSubstr("\"h.0.mlp.c_proj\": 2"), HasSubstr("\"lora_alpha\": 2"),
+                          HasSubstr("\"h.1.mlp.c_proj\": 4")));
+}
+
 }  // namespace
 }  // namespace qat::cli

@@ -91,7 +91,10 @@ TEST_P(GeluCuda, CodesAreThoseOfItsOwnGelu) {
     CodesOut out;
     if ((wanted & 1) != 0) out.codes = codes.matrix(rows, cols);
     if ((wanted & 2) != 0) out.codes_transposed = transposed.matrix(cols, rows);
-    gelu_encode(test::cuda_exec(), device_x.view(), options, out, scales.span());
+    const DeviceFloats values(rows, cols, dtype);
+    gelu_encode(test::cuda_exec(), device_x.view(), options, out, scales.span(),
+                wanted == 3 ? values.view() : FloatMatrix{});
+    EXPECT_TRUE(wanted != 3 || test::same_bits(values.download(), got_y.values)) << "values";
     EXPECT_TRUE(test::same_bits(scales.download(), want_scales));
     EXPECT_TRUE((wanted & 1) == 0 || codes.download() == want_codes.values) << "codes";
     EXPECT_TRUE((wanted & 2) == 0 || transposed.download() == want_transposed.values) << "transposed codes";

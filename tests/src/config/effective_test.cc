@@ -24,18 +24,22 @@ constexpr const char* kAllChanged = R"({
             "init": "checkpoint", "init_from": "x", "freeze_base": true, "tie_lm_head": false, "quantize_lm_head": true,
             "norm_slots": "per_width",
             "embd_dropout": 0.1, "attn_dropout": 0.2, "resid_dropout": 0.3},
-  "lora": {"rank": 3, "alpha": 0.1, "quantize": false, "slots": "per_width"},
+  "lora": {"rank": 3, "alpha": 0.1, "quantize": false, "slots": "per_width", "input": "raw", "rank_rule": "by_width",
+           "per_width": [{"bits": 3, "rank": 5, "quantize": true, "input": "quantized"}, {"bits": 8, "alpha": 0.5}]},
   "quant": {"widths": [8, 3, 17], "activation_bits": 9, "kv_bits": 4,
-            "weight": {"method": "log", "log_codebook": "seed", "granularity": "tensor"},
-            "activation": {"symmetric": false, "granularity": "feature", "range": "calibrated"},
+            "weight": {"method": "log", "log_codebook": "seed", "granularity": "tensor",
+                       "by_width": [{"bits": 3, "method": "minmax"}]},
+            "activation": {"by_width": [{"bits": 9, "method": "log"}], "symmetric": false, "granularity": "feature", "range": "calibrated"},
             "stochastic_gradients": false, "log_grad_clip": 3.5, "calibration_batches": 2, "recalibrate_every": 9,
             "overrides": [{"layers": "lm_head", "weight_bits": 8, "activation_bits": 8, "gradient_bits": 4}]},
   "precision": {"kind": "list", "unit": "epoch", "cycles": 3, "list": [3, 8, 17], "grad_kind": "scheduled",
                 "static_after": 2, "static_at": "8",
                 "grad_min_bits": 4, "grad_max_bits": 6},
-  "lr": {"peak": 0.1, "min_ratio": 0, "warmup_steps": 4, "decay": "linear"},
+  "lr": {"peak": 0.1, "min_ratio": 0, "warmup_steps": 4, "decay": "linear", "scale_preset": "001-down",
+         "scale_per_width": [{"bits": 32, "factor": 0.25}]},
   "data": {"train": ["a", "b"], "val": ["c"], "sequence_length": 64, "allow_change": true},
-  "optim": {"beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0},
+  "optim": {"beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0, "noise": 0.5, "noise_scale": "absolute",
+            "noise_max_bits": 3},
   "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5,
             "spike_deviations": 4.5, "spike_window": 20, "replica_check_every": 6, "accumulate": "running", "on_out_of_memory": "smaller_micro_batch",
             "students": 3},
@@ -58,6 +62,14 @@ TEST(ConfigToJson, LoadsBackToTheSameConfigurationAndHash) {
   EXPECT_EQ(again.quant.overrides.at(0).gradient_bits, 4);
   EXPECT_EQ(again.model.n_embd, 50);
   EXPECT_EQ(again.lora.alpha, 0.1);
+  ASSERT_EQ(again.lora.per_width.size(), 2U);
+  const WidthAdapter& narrow = again.lora.per_width[0];
+  const WidthAdapter& wide = again.lora.per_width[1];
+  EXPECT_TRUE(narrow.rank == 5 && narrow.quantize == true && narrow.input == AdapterInput::kQuantized && !narrow.alpha);
+  EXPECT_TRUE(wide.alpha == 0.5 && !wide.rank && !wide.quantize && !wide.input);
+  EXPECT_EQ(again.quant.weight.method_at(3), QuantizerKind::kMinMax);
+  EXPECT_EQ(again.quant.weight.method_at(8), QuantizerKind::kLog);
+  EXPECT_EQ(again.quant.activation.method_at(9), QuantizerKind::kLog);
 }
 
 TEST(ConfigToJson, EveryKeyOfTheTableIsReadIntoItsOwnMember) {
@@ -108,8 +120,9 @@ TEST(ConfigHash, DoesNotDependOnTheLocale) {
   const LoadResult r = load_sets(sets);
   EXPECT_EQ(r.config.lr.peak, 0.00125);
   EXPECT_EQ(config_hash(r.config), plain);
-  EXPECT_EQ(to_json(config_to_json(r.config).at("lr")),
-            R"({"peak":0.00125,"min_ratio":0.1,"warmup_steps":0,"decay":"cosine"})");
+  EXPECT_EQ(
+      to_json(config_to_json(r.config).at("lr")),
+      R"({"peak":0.00125,"min_ratio":0.1,"warmup_steps":0,"decay":"cosine","scale_preset":"none","scale_per_width":[]})");
   EXPECT_THAT(print_config(r.config, r.origins), HasSubstr(" = 12000 "));
 }
 

@@ -122,7 +122,41 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"quant.overrides=[{\"weight_bits\":8}]"}, "must name its \"layers\""},
         Refused{{"quant.overrides=[3]"}, "quant.overrides[0] = 3: must be an object"},
         Refused{{"quant.overrides=[{\"layers\":\"*\",\"weight_bits\":1}]"},
-                "quant.overrides[0].weight_bits = 1: must be 0, 2..18 or 32"}));
+                "quant.overrides[0].weight_bits = 1: must be 0, 2..18 or 32"},
+        Refused{{"lora.per_width=[{\"bits\":2,\"rank\":8}]"},
+                "needs lora.slots = \"per_width\": all widths share one adapter (lora.slots = \"shared\", default)"},
+        Refused{{"lora.rank_rule=by_width"}, "lora.rank_rule = \"by_width\": \"by_width\" needs lora.slots"},
+        Refused{{"lora.slots=per_width", "lora.per_width=[{\"bits\":9,\"rank\":8}]"},
+                "--set: lora.per_width[0].bits = 9: must be a width of quantized weights, of quant.widths or "
+                "quant.overrides: 2, 3, 4, 5, 6, 7, 8 (quant.widths"},
+        Refused{{"lora.slots=per_width", "lora.per_width=[{\"bits\":32,\"rank\":8}]"},
+                "lora.per_width[0].bits = 32: must be 2..18"},
+        Refused{{"lora.slots=per_width", "lora.per_width=[{\"bits\":4,\"rank\":8},{\"bits\":4,\"rank\":1}]"},
+                "lora.per_width[1].bits = 4: must not be there twice"},
+        Refused{{"lora.slots=per_width", "lora.per_width=[{\"bits\":4}]"},
+                "lora.per_width[0] = {\"bits\":4}: must change rank, alpha, quantize or input"},
+        Refused{{"lora.slots=per_width", "lora.per_width=[{\"rank\":4}]"}, "must name its \"bits\""},
+        Refused{{"lora.slots=per_width", "lora.per_width=[{\"bits\":4,\"rank\":\"8\"}]"},
+                "lora.per_width[0].rank = \"8\": must be an integer from 0 to 65536, or null, without quotes"},
+        Refused{{"lora.slots=per_width", "lora.per_width=[{\"bits\":4,\"input\":\"row\"}]"},
+                "must be one of quantized, raw, or empty; did you mean \"raw\"?"},
+        Refused{{"lora.slots=per_width", "lora.per_width=[{\"bits\":4,\"ranks\":8}]"},
+                "lora.per_width[0].ranks: unknown key; did you mean \"rank\"?"},
+        Refused{{"lora.per_width=8"}, "lora.per_width = 8: must be a list of objects"},
+        Refused{{"quant.weight.by_width=[{\"bits\":9,\"method\":\"log\"}]"},
+                "quant.weight.by_width[0].bits = 9: must be a width of quantized weights"},
+        Refused{{"quant.activation_bits=8", "quant.activation.by_width=[{\"bits\":4,\"method\":\"log\"}]"},
+                "quant.activation.by_width[0].bits = 4: must be a width of quantized inputs, of quant.activation_bits, "
+                "quant.widths or quant.overrides: 8 ("},
+        Refused{{"quant.weight.by_width=[{\"bits\":4}]"}, "must name its \"method\""},
+        Refused{{"lr.scale_per_width=[{\"bits\":9,\"factor\":2}]"},
+                "lr.scale_per_width[0].bits = 9: must be a width of quant.widths or quant.overrides: 2, 3, 4, 5, 6, 7, "
+                "8, 32"},
+        Refused{{"lr.scale_per_width=[{\"bits\":4,\"factor\":-1}]"},
+                "lr.scale_per_width[0].factor = -1: must be a number from 0 to 1000"},
+        Refused{{"lr.peak=1e38", "lr.scale_per_width=[{\"bits\":4,\"factor\":10}]"},
+                "lr.scale_per_width[0].factor = 10: times lr.peak must not exceed what fp32 holds"},
+        Refused{{"optim.noise=-1"}, "optim.noise = -1: must be a number from 0"}));
 
 TEST(CrossRules, AcceptWhatTheyShould) {
   for (const Sets& sets : std::vector<Sets>{
@@ -138,6 +172,10 @@ TEST(CrossRules, AcceptWhatTheyShould) {
            {"quant.activation.granularity=feature", "quant.activation.range=calibrated"},
            {"precision.grad_kind=scheduled", "precision.grad_min_bits=4"},
            {"train.recipe=per_map", "quant.widths=[2,4,8]"},  // no schedule, and no bounds to be among them
+           {"lora.slots=per_width", "lora.rank_rule=by_width", "lora.per_width=[{\"bits\":4,\"quantize\":false}]"},
+           {"quant.widths=[4]", "quant.overrides=[{\"layers\":\"h.0.*\",\"weight_bits\":9}]", "precision.kind=constant",
+            "precision.max_bits=4", "quant.weight.by_width=[{\"bits\":9,\"method\":\"log\"}]"},
+           {"lr.scale_per_width=[{\"bits\":32,\"factor\":0}]"},
            {"precision.grad_min_bits=32"}}) {
     EXPECT_EQ(error_of("{}", sets), "") << sets[0];
   }
@@ -167,6 +205,11 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
   EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));
   EXPECT_THAT(warning({"quant.weight.log_codebook=seed"}),
               HasSubstr("quant.weight.log_codebook = \"seed\": has no effect"));
+  EXPECT_THAT(warning({"quant.weight.log_codebook=seed", "quant.weight.by_width=[{\"bits\":8,\"method\":\"log\"}]"}),
+              IsEmpty());
+  EXPECT_THAT(warning({"lora.slots=per_width", "lora.rank_rule=by_width", "lora.rank=8"}),
+              HasSubstr("lora.rank = 8: has no effect: ranks follow from the widths"));
+  EXPECT_THAT(warning({"optim.noise_scale=absolute"}), HasSubstr("has no effect: there is no noise"));
   EXPECT_THAT(warning({"compute.recompute=selective", "compute.device=cpu"}),
               HasSubstr("compute.recompute = \"selective\": has no effect"));
   EXPECT_THAT(warning({"compute.recompute=selective"}), IsEmpty());

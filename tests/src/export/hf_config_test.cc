@@ -121,9 +121,12 @@ TEST(HfConfig, WhatIsWrittenReadsBack) {
 }
 
 TEST(HfConfig, AnAdaptersScalingIsAlphaOverRankOnEveryQuantizedLayer) {
+  const auto same = [](const AdapterShape& shape) {
+    return std::vector<ExportedAdapter>{{"h.0.attn.c_attn", shape}, {"lm_head", shape}};
+  };
   Gpt2Config model;
   model.quantize_lm_head = true;
-  const json adapter = json::parse(adapter_config_json(model, {.rank = 6, .alpha = 24.0}, "base folder"));
+  const json adapter = json::parse(adapter_config_json(model, same({.rank = 6, .alpha = 24.0}), "base folder"));
   EXPECT_EQ(adapter["peft_type"], "LORA");
   EXPECT_EQ(adapter["r"], 6);
   EXPECT_EQ(adapter["lora_alpha"], 24);
@@ -132,7 +135,15 @@ TEST(HfConfig, AnAdaptersScalingIsAlphaOverRankOnEveryQuantizedLayer) {
   EXPECT_EQ(adapter["use_rslora"], false);
   EXPECT_EQ(adapter["base_model_name_or_path"], "base folder");
   EXPECT_EQ(adapter["target_modules"], json({"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj", "lm_head"}));
-  EXPECT_EQ(json::parse(adapter_config_json(model, {.rank = 8, .alpha = 2.5}, ""))["lora_alpha"], 2.5);
+  EXPECT_EQ(json::parse(adapter_config_json(model, same({.rank = 8, .alpha = 2.5}), ""))["lora_alpha"], 2.5);
+  EXPECT_EQ(adapter["rank_pattern"], json::object());
+  const std::vector<ExportedAdapter> several = {{"h.0.attn.c_attn", {.rank = 6, .alpha = 24.0}},
+                                                {"h.0.mlp.c_proj", {.rank = 12, .alpha = 36.0}},
+                                                {"lm_head", {.rank = 6, .alpha = 1.5}}};
+  const json unequal = json::parse(adapter_config_json(model, several, ""));
+  EXPECT_EQ(unequal["r"], 6);
+  EXPECT_EQ(unequal["rank_pattern"], json({{"h.0.mlp.c_proj", 12}}));
+  EXPECT_EQ(unequal["alpha_pattern"], json({{"h.0.mlp.c_proj", 36}, {"lm_head", 1.5}}));
 }
 
 }  // namespace

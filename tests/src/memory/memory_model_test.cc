@@ -47,6 +47,10 @@ TEST(MemoryModel, CountsWhatTheModelDeclares) {
       config.lora.rank = 4;
       config.model.freeze_base = freeze, config.model.tie_lm_head = tied, config.model.quantize_lm_head = true;
       config.lora.slots = freeze ? Slots::kShared : Slots::kPerWidth;
+      if (!freeze) {  // 8 bits have the most
+        config.lora.rank_rule = tied ? RankRule::kByWidth : RankRule::kFixed;
+        config.lora.per_width = {{.bits = 8, .rank = 9}, {.bits = 3, .rank = 0}, {.bits = 11, .rank = 6}};
+      }
       config.model.norm_slots = tied ? Slots::kShared : Slots::kPerWidth;
       config.quant.overrides = {{.layers = "h.0.*", .weight_bits = 11}};
       const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1);
@@ -160,8 +164,22 @@ TEST(MemoryModel, KnowsWhichConfigurationsFuse) {
   config.quant.overrides = {{.layers = "h.3.mlp.c_fc", .weight_bits = 12}};
   EXPECT_FALSE(fuses(8));
   config = of_preset("gpt2");
-  config.lora.rank = 12;  // not a multiple of 8
+  config.lora.rank = 12;  // zeros fill it up
+  EXPECT_TRUE(fuses(8));
+  config.lora.quantize = false;
   EXPECT_FALSE(fuses(8));
+  config.lora.input = AdapterInput::kRaw;
+  EXPECT_TRUE(fuses(8));
+  config = of_preset("gpt2");
+  config.quant.weight.by_width = {{8, QuantizerKind::kLog}};
+  EXPECT_FALSE(fuses(8));
+  EXPECT_TRUE(fuses(7));
+  config = of_preset("gpt2");
+  config.lora.rank = 16, config.lora.slots = Slots::kPerWidth, config.lora.quantize = false;
+  config.lora.per_width = {{.bits = 8, .quantize = true}, {.bits = 5, .rank = 0}};
+  EXPECT_TRUE(fuses(8));
+  EXPECT_FALSE(fuses(7));
+  EXPECT_TRUE(fuses(5));
   config = of_preset("gpt2");
   config.precision.grad_min_bits = 32;
   EXPECT_FALSE(fuses(8));

@@ -110,6 +110,16 @@ TEST(PassMemory, IsWhatLibTorchAllocatesOnEveryPathOfAPass) {
   config.quant.activation.symmetric = false;
   compare("values and adapters", config);
   config = small_config();
+  config.lora.input = AdapterInput::kRaw;
+  compare("raw adapters on codes", config);
+  config.lora.quantize = false;
+  config.quant.activation.symmetric = false;
+  compare("raw adapters on values", config);
+  config = small_config();
+  config.lora.slots = Slots::kPerWidth, config.lora.rank = 0;
+  config.lora.per_width = {{.bits = 8, .rank = 24}};
+  compare("adapters of one width", config);
+  config = small_config();
   config.quant.widths = {12};
   config.precision.max_bits = 12;
   config.lora.rank = 0;

@@ -122,6 +122,14 @@ TEST(Gpt2, TheHeadRunsInChunksOnlyWhereAChunkKnowsItsScales) {
   EXPECT_TRUE(on_codes([](TinyModel& t) { t.lora.rank = 0, t.lora.quantize = false; }));
   EXPECT_FALSE(on_codes([](TinyModel& t) { t.config.quantize_lm_head = false; }));
   EXPECT_FALSE(on_codes([](TinyModel& t) { t.lora.quantize = false; }));
+  EXPECT_FALSE(on_codes([](TinyModel& t) { t.lora.input = AdapterInput::kRaw; }));
+  EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.weight.by_width = {{6, QuantizerKind::kLog}}; }));
+  EXPECT_TRUE(on_codes([](TinyModel& t) { t.quant.weight.by_width = {{7, QuantizerKind::kLog}}; }));
+  EXPECT_TRUE(on_codes([](TinyModel& t) {
+    t.lora.slots = Slots::kPerWidth;
+    t.lora.quantize = false;
+    t.lora.per_width = {{.bits = 6, .quantize = true}};
+  }));
   EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.weight.granularity = Granularity::kTensor; }));
   EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.activation.granularity = Granularity::kTensor; }));
   EXPECT_FALSE(on_codes([](TinyModel& t) { t.quant.activation.range = RangeSource::kCalibrated; }));

@@ -75,7 +75,7 @@ class Layer {
     };
     const at::Tensor a = quantize_gradient_rows(parameter(linear().adapter(8)->a), rounding(3));
     const at::Tensor b = quantize_gradient_rows(parameter(linear().adapter(8)->b), rounding(4));
-    const bool quantized = tiny_.lora.quantize;
+    const bool quantized = tiny_.lora.quantize, raw = tiny_.lora.input == AdapterInput::kRaw;
     const at::Tensor xq = q(x_, quant.activation, precision.activation);
     const at::Tensor& w = parameter(linear().spec().weight);
     const at::Tensor& bias = parameter(linear().spec().bias);
@@ -83,11 +83,12 @@ class Layer {
     if (codes) {
       const Coded coded = encoded(x_, quant.activation, precision.activation);
       y = code_linear(x_, w, bias, coded, encoded(w, quant.weight, precision.weight), rounding(0));
-      h = quantized ? code_linear(x_, a, {}, coded, encoded(a, quant.weight, precision.weight), rounding(1))
-                    : float_linear(xq, a, {}, rounding(1));
+      h = quantized && !raw
+              ? code_linear(x_, a, {}, coded, encoded(a, quant.weight, precision.weight), rounding(1))
+              : float_linear(raw ? x_ : xq, quantized ? q(a, quant.weight, precision.weight) : a, {}, rounding(1));
     } else {
       y = float_linear(xq, q(w, quant.weight, precision.weight), bias, rounding(0));
-      h = float_linear(xq, quantized ? q(a, quant.weight, precision.weight) : a, {}, rounding(1));
+      h = float_linear(raw ? x_ : xq, quantized ? q(a, quant.weight, precision.weight) : a, {}, rounding(1));
     }
     const double scaling = tiny_.lora.alpha / static_cast<double>(tiny_.lora.rank);
     return gradients(y + at::linear(h, (quantized ? q(b, quant.weight, precision.weight) : b) * scaling));
@@ -118,13 +119,20 @@ const std::vector<Variant> kVariants = {
     {"codes and wide floats", [](TinyModel&) {}},
     {"float adapters", [](TinyModel& t) { t.lora.quantize = false; }},
     {"alpha", [](TinyModel& t) { t.lora.alpha = 20.0; }},
+    {"raw input", [](TinyModel& t) { t.lora.input = AdapterInput::kRaw; }},
+    {"raw input, float adapters", [](TinyModel& t) { t.lora.input = AdapterInput::kRaw, t.lora.quantize = false; }},
+    {"raw input, log",
+     [](TinyModel& t) {
+       t.lora.input = AdapterInput::kRaw;
+       t.quant.weight.method = t.quant.activation.method = QuantizerKind::kLog;
+     }},
     {"affine activations", [](TinyModel& t) { t.quant.activation.symmetric = false; }},
     {"log", [](TinyModel& t) { t.quant.weight.method = t.quant.activation.method = QuantizerKind::kLog; }}};
 
 TEST(QuantLinear, IsTheQuantizedProductPlusTheScaledAdapter) {
   for (const Variant& variant : kVariants) {
     for (const int bits : {3, 8, 12}) {
-      if (bits > 8 && std::string(variant.name) == "log") continue;
+      if (bits > 8 && std::string(variant.name).ends_with("log")) continue;
       SCOPED_TRACE(variant.name + std::to_string(bits));
       Layer layer(variant.set);
       expect_equal(layer.got(widths(bits, 32)), layer.by_hand(widths(bits, 32)));
@@ -154,6 +162,21 @@ TEST(QuantLinear, LogQuantizersClampEveryGradientThatPassesThem) {
   for (const at::Tensor& g : {got.x, got.weight, got.lora_a, got.lora_b})
     EXPECT_FLOAT_EQ(g.abs().max().item<float>(), 0.01F);
   EXPECT_GT(got.bias.abs().max().item<double>(), 0.01);
+}
+
+// What reaches x through a raw adapter passed no quantizer: nothing clamps it.
+TEST(QuantLinear, LogQuantizersDoNotClampWhatARawAdapterAdds) {
+  const auto gradients = [](bool raw) {
+    Layer layer([&](TinyModel& t) {
+      t.quant.weight.method = t.quant.activation.method = QuantizerKind::kLog;
+      t.quant.log_grad_clip = 0.01;
+      t.lora.input = raw ? AdapterInput::kRaw : AdapterInput::kQuantized;
+      t.lora.quantize = false;
+    });
+    return layer.got(widths(4, 32));
+  };
+  EXPECT_FLOAT_EQ(gradients(false).x.abs().max().item<float>(), 0.01F);
+  EXPECT_GT(gradients(true).x.abs().max().item<float>(), 1.0F);
 }
 
 TEST(QuantLinear, CalibrationShowsUnquantizedInputsToWhoeverObservesTheLayer) {

@@ -127,6 +127,86 @@ TEST(Slots, WidthsOfOverridesHaveSlotsToo) {
       PrecisionMap::make(tiny.model->linear_names(), {BitWidth(8), BitWidth(8), BitWidth(8)}, tiny.quant.overrides)))));
 }
 
+// Ranks, alphas, quantized or not and inputs of each width's own.
+TinyModel unequal(bool quantized_head = false) {
+  TinyModel tiny;
+  tiny.quant.widths = {3, 5, 8, 32};
+  tiny.lora.slots = tiny.config.norm_slots = Slots::kPerWidth;
+  tiny.lora.per_width = {{.bits = 3, .rank = 6, .alpha = 3.0, .quantize = false},
+                         {.bits = 5, .input = AdapterInput::kRaw},
+                         {.bits = 8, .rank = 0}};
+  tiny.config.quantize_lm_head = quantized_head;
+  tiny.build();
+  tiny.randomize();
+  return tiny;
+}
+
+TEST(Slots, EachWidthHasAdaptersOfItsOwnShape) {
+  for (const bool quantized_head : {false, true}) {
+    const TinyModel tiny = unequal(quantized_head);
+    const auto shape = [&](const std::string& name) { return tiny.model->parameters().info(tiny.id_of(name)).shape; };
+    EXPECT_EQ(shape("transformer.h.0.mlp.c_fc.lora_A.w3.weight"), (std::vector<std::int64_t>{6, 16}));
+    EXPECT_EQ(shape("transformer.h.0.mlp.c_fc.lora_B.w3.weight"), (std::vector<std::int64_t>{64, 6}));
+    EXPECT_EQ(shape("transformer.h.0.mlp.c_fc.lora_A.w5.weight"), (std::vector<std::int64_t>{4, 16}));
+    for (const ParameterInfo& info : tiny.model->parameters().infos())
+      EXPECT_EQ(info.name.find("lora_A.w8"), std::string::npos) << info.name;
+    for (const int bits : {3, 5, 8}) {
+      TinyModel alone;
+      alone.quant = tiny.quant;
+      alone.config.quantize_lm_head = quantized_head;
+      const AdapterShape own = adapter_shape(tiny.lora, bits, 16);
+      alone.lora = {.rank = own.rank, .alpha = own.alpha, .quantize = own.quantize, .input = own.input};
+      alone.build();
+      for (int id = 0; id < alone.model->parameters().count(); ++id) {
+        const std::string name = alone.model->parameters().info(id).name;
+        std::string theirs = name;
+        const bool of_width = name.find("lora_") != std::string::npos || name.find(".ln_") != std::string::npos;
+        if (of_width) theirs.insert(name.rfind('.'), "." + width_slot(bits));
+        alone.model->parameters().set_values(id, tiny.model->parameters().host_values(tiny.id_of(theirs)));
+      }
+      const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), bits, bits, 8);
+      EXPECT_EQ(tiny.backward(tiny.context(map)), alone.backward(alone.context(map))) << bits;
+      const std::string a = "transformer.h.1.attn.c_proj.lora_A.";
+      if (own.rank > 0) {
+        EXPECT_TRUE(at::equal(tiny.grad(a + width_slot(bits) + ".weight"), alone.grad(a + "weight"))) << bits;
+      }
+    }
+  }
+}
+
+TEST(Slots, AWidthsQuantizerIsThatOfAModelThatHasNoOther) {
+  TinyModel mixed, minmax, log;
+  mixed.quant.weight.by_width = mixed.quant.activation.by_width = {{5, QuantizerKind::kLog}, {8, QuantizerKind::kLog}};
+  log.quant.weight.method = log.quant.activation.method = QuantizerKind::kLog;
+  for (TinyModel* one : {&mixed, &minmax, &log}) one->build(), one->randomize();
+  for (const int bits : {3, 4, 5, 8}) {
+    const PrecisionMap map = PrecisionMap::uniform(mixed.config.linears(), bits, bits, 8);
+    const auto loss = [&](const TinyModel& model) { return model.loss(model.context(map)); };
+    EXPECT_EQ(loss(mixed), loss(bits < 5 ? minmax : log)) << bits;
+    EXPECT_NE(loss(mixed), loss(bits < 5 ? log : minmax)) << bits;
+  }
+  // A layer whose weights and inputs have different widths takes the method of each.
+  const PrecisionMap map = PrecisionMap::uniform(mixed.config.linears(), 4, 8, 8);
+  log.quant.weight.method = QuantizerKind::kMinMax;
+  log.build(), log.randomize();
+  EXPECT_EQ(mixed.loss(mixed.context(map)), log.loss(log.context(map)));
+}
+
+TEST(Slots, AdaptersBeginWithinTheBoundsOfTheirFanInWhateverTheirRank) {
+  TinyModel tiny = unequal();
+  tiny.build(/*seed=*/9);
+  for (const ParameterInfo& info : tiny.model->parameters().infos()) {
+    const at::Tensor& values = tiny.model->parameters().tensor(tiny.id_of(info.name));
+    if (info.name.find("lora_B") != std::string::npos) {
+      EXPECT_EQ(values.abs().max().item<float>(), 0.0F) << info.name;
+    }
+    if (info.name.find("lora_A") == std::string::npos) continue;
+    const double bound = 1.0 / std::sqrt(static_cast<double>(info.shape[1]));
+    EXPECT_LE(values.abs().max().item<double>(), bound) << info.name;
+    EXPECT_GT(values.abs().max().item<double>(), 0.8 * bound) << info.name;
+  }
+}
+
 // --- shared out over ranks -------------------------------------------------------------------------------------------
 
 std::int64_t held_bytes(const Gpt2& model) {

@@ -42,6 +42,12 @@ TEST(GlobalNorm, HasTheSameBitsOverAnyRanksBucketsAndGroups) {
         const auto shards = test::shards_of(layout, comm.rank(), flat);
         for (int turn = 0; turn < 2; ++turn)
           EXPECT_EQ(norm(comm, {}, shards), expected) << ranks << " ranks, buckets of " << bucket_elems;
+        for (std::size_t t = 0; t < test::kTensorElems.size(); ++t) {
+          double squares = 0.0;
+          for (std::int64_t i = 0; i < test::kTensorElems[t]; ++i)
+            squares += static_cast<double>(gradient(t, i)) * gradient(t, i);
+          EXPECT_NEAR(norm.tensor_squares()[t], squares, 1e-6 * squares) << t;
+        }
       });
     }
   }

@@ -35,22 +35,25 @@ double by_hand(std::size_t tensor, std::int64_t i, int steps, double learning_ra
 
 using Flat = std::vector<std::vector<float>>;
 
-void step(ShardedAdamW& optimizer, int rank, Flat& params, const Flat& grads, double gradient_scale) {
+const std::vector<float> kRates = {0.05F, 0.05F};
+
+void step(ShardedAdamW& optimizer, int rank, Flat& params, const Flat& grads, double gradient_scale,
+          const std::vector<float>& rates = kRates) {
   optimizer.step({}, test::shards_to_update(optimizer.layout(), rank, params),
-                 test::shards_of(optimizer.layout(), rank, grads), kProduced, /*learning_rate=*/0.05, gradient_scale);
+                 test::shards_of(optimizer.layout(), rank, grads), kProduced, rates, gradient_scale);
 }
 
 TEST(ShardedAdamW, UpdatesItsShardsOfEveryTensorWithAGradient) {
   for (const int ranks : {1, 3, 4}) {
     for (const std::int64_t bucket_elems : test::kBucketSizes) {
-      OptimLayout layout = test::two_groups(ranks, bucket_elems);
-      layout.groups[1].learning_rate_factor = 0.5;
+      const OptimLayout layout = test::two_groups(ranks, bucket_elems);
       for (int rank = 0; rank < ranks; ++rank) {
         ShardedAdamW optimizer(layout, rank, kConfig);
         Flat params = test::flat_values(layout, value);
         for (int t = 1; t <= 3; ++t)
           step(optimizer, rank, params,
-               test::flat_values(layout, [&](std::size_t k, std::int64_t i) { return gradient(k, i, t); }), 0.5);
+               test::flat_values(layout, [&](std::size_t k, std::int64_t i) { return gradient(k, i, t); }), 0.5,
+               {0.05F, 0.025F});
         std::vector<std::vector<bool>> mine;
         for (const std::int64_t elems : test::kTensorElems) mine.emplace_back(static_cast<std::size_t>(elems), false);
         for (const OwnedPart& part : optimizer.parts())
@@ -145,9 +148,9 @@ TEST_F(ShardedAdamWAlone, NeedsEveryGroupAndEveryBucket) {
   const auto values = test::shards_to_update(layout_, 0, params_);
   auto shards = test::shards_of(layout_, 0, grads_);
   shards[1].pop_back();
-  EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, 0.05, 1.0), Error);
+  EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, kRates, 1.0), Error);
   shards.pop_back();
-  EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, 0.05, 1.0), Error);
+  EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, kRates, 1.0), Error);
 }
 
 TEST_F(ShardedAdamWAlone, LeavesAGroupWithoutGradientsAlone) {
@@ -157,14 +160,14 @@ TEST_F(ShardedAdamWAlone, LeavesAGroupWithoutGradientsAlone) {
   auto shards = test::shards_of(layout_, 0, grads_);
   shards[0].clear();
   std::vector<bool> produced = kProduced;
-  EXPECT_THROW(optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, 0.05, 1.0), Error);
+  EXPECT_THROW(optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, kRates, 1.0), Error);
   for (std::size_t i = 0; i < produced.size(); ++i) produced[i] = produced[i] && layout_.tensors[i].group == 1;
   optimizer_ = ShardedAdamW(layout_, 0, config_);
   params_ = before;
   step();
   const Flat after_one = params_;
   const std::vector<std::int64_t> steps = optimizer_.steps();
-  optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, 0.05, 1.0);
+  optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, kRates, 1.0);
   EXPECT_EQ(params_[0], after_one[0]);
   EXPECT_NE(params_[1], after_one[1]);
   for (const OwnedPart& part : optimizer_.parts()) {

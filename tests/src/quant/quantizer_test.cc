@@ -253,6 +253,40 @@ TEST(GemmPath, CodesNeedScalesThatFactorOut) {
   QuantConfig affine = config;
   affine.activation.symmetric = false;
   EXPECT_EQ(path(affine, 4, 4), GemmPath::kFakeQuant);
+  QuantConfig mixed = config;  // each side by its own width
+  mixed.weight.by_width = {{5, QuantizerKind::kLog}};
+  mixed.activation.by_width = {{6, QuantizerKind::kLog}};
+  EXPECT_EQ(path(mixed, 4, 4), GemmPath::kCodes);
+  EXPECT_EQ(path(mixed, 6, 5), GemmPath::kCodes);
+  EXPECT_EQ(path(mixed, 5, 4), GemmPath::kFakeQuant);
+  EXPECT_EQ(path(mixed, 4, 6), GemmPath::kFakeQuant);
+}
+
+TEST(Quantizer, AWidthMayHaveAMethodOfItsOwn) {
+  for (const Granularity granularity : {Granularity::kTensor, Granularity::kChannel}) {
+    const QuantizerConfig minmax{.granularity = granularity};
+    QuantizerConfig log = minmax, mixed = minmax;
+    log.method = QuantizerKind::kLog;
+    mixed.by_width = {{2, QuantizerKind::kLog}, {8, QuantizerKind::kLog}};
+    const Quantizer q("layer", "any", mixed), as_minmax("layer", "any", minmax), as_log("layer", "any", log);
+    torch::manual_seed(4);
+    const at::Tensor x = at::randn({6, 40});
+    for (const int bits : {2, 3, 4, 8}) {
+      const BitWidth width(bits);
+      const Quantizer& same = bits == 2 || bits == 8 ? as_log : as_minmax;
+      EXPECT_TRUE(at::equal(q.fake_quant(x, width), same.fake_quant(x, width))) << bits;
+      EXPECT_EQ(q.method(width).factors_out(), bits == 3 || bits == 4) << bits;
+      EXPECT_EQ(q.wants_mean(width), bits == 2) << bits;
+      const CalibratedRange range = q.measure(x * 0.5, width), theirs = same.measure(x * 0.5, width);
+      EXPECT_TRUE(at::equal(range.lo, theirs.lo) && at::equal(range.hi, theirs.hi)) << bits;
+      if (granularity == Granularity::kTensor) {
+        EXPECT_EQ(q.count_beyond(x, width, range).item<std::int64_t>(),
+                  same.count_beyond(x, width, range).item<std::int64_t>());
+      }
+    }
+    EXPECT_TRUE(at::equal(q.encode(x, BitWidth(4), false).codes, as_minmax.encode(x, BitWidth(4), false).codes));
+    EXPECT_THROW((void)q.encode(x, BitWidth(8), false), Error);
+  }
 }
 
 TEST(PrecisionMap, OverridesReplaceTheScheduledWidthsOfMatchingLayers) {

@@ -75,15 +75,20 @@ TEST(SizeReport, CountsPackedCodesScalesAndTheRestApart) {
 TEST(SizeReport, RowsOfOddWidthsBeginAtAByte) {
   const std::vector<TensorSize> tensors = {{"w", 5, 7, Role::kLinear, 3}};  // 21 bits a row: 3 bytes
   EXPECT_EQ(size_report(tensors, {.scale_per_row = false}).total_bytes(), 5 * 3 + 4);
-  EXPECT_EQ(size_report(tensors, {.numbers_per_scale = 2}).total_bytes(), 5 * 3 + 5 * 8);
+  const std::vector<TensorSize> affine = {{"w", 5, 7, Role::kLinear, 3, {.numbers_per_scale = 2}}};
+  EXPECT_EQ(size_report(affine).total_bytes(), 5 * 3 + 5 * 8);
   EXPECT_EQ(size_report(tensors, {.unquantized_bytes = 2}).full_bytes, 5 * 7 * 2);
 }
 
 TEST(SizeReport, TheSeedLogCodebookCountsItsExtraBit) {
-  const std::vector<TensorSize> tensors = {{"w", 1, 8, Role::kLinear, 3}};
-  const SizeReport size = size_report(tensors, {.numbers_per_scale = 2, .extra_code_bits = 1});
+  std::vector<TensorSize> tensors = {{"w", 1, 8, Role::kLinear, 3, {.numbers_per_scale = 2, .extra_bits = 1}}};
+  const SizeReport size = size_report(tensors);
   EXPECT_EQ(size.total_bytes(), 4 + 8);
   EXPECT_EQ(size.effective_bits, 4.0);
+  // Each tensor as its own quantizer has it.
+  tensors.push_back({"v", 1, 8, Role::kLinear, 3});
+  EXPECT_EQ(size_report(tensors).total_bytes(), 4 + 8 + 3 + 4);
+  EXPECT_EQ(size_report(tensors).effective_bits, 3.5);
 }
 
 TEST(SizeReport, LoraOfRank64HasItsPublishedSize) {

@@ -65,5 +65,20 @@ TEST(LrSchedule, RefusesNonsense) {
   EXPECT_THROW(LrSchedule(config(1.0, 0.1, 11, LrDecay::kCosine), 10), Error);
 }
 
+TEST(WidthFactor, IsThePresetsUnlessAWidthHasItsOwn) {
+  LrScheduleConfig config;
+  for (const int bits : {2, 4, 8, 16, 32}) EXPECT_EQ(width_factor(config, bits), 1.0) << bits;
+  config.scale_preset = LrScale::kUp;
+  const std::vector<double> up = {1.0, 4.0, 1.0, 2.0, 1.5, 1.0}, down = {0.5, 0.75, 1.0, 1.0, 1.0, 1.0};
+  const std::vector<int> widths = {2, 4, 5, 8, 16, 32};
+  for (std::size_t i = 0; i < widths.size(); ++i) EXPECT_EQ(width_factor(config, widths[i]), up[i]) << widths[i];
+  config.scale_preset = LrScale::kDown;
+  for (std::size_t i = 0; i < widths.size(); ++i) EXPECT_EQ(width_factor(config, widths[i]), down[i]) << widths[i];
+  config.scale_per_width = {{.bits = 4, .factor = 0.0}, {.bits = 32, .factor = 3.0}};
+  EXPECT_EQ(width_factor(config, 2), 0.5);
+  EXPECT_EQ(width_factor(config, 4), 0.0);
+  EXPECT_EQ(width_factor(config, 32), 3.0);
+}
+
 }  // namespace
 }  // namespace qat

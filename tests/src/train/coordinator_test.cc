@@ -266,5 +266,34 @@ TEST(Coordinator, AResumedRunPlansAsTheUninterruptedOne) {
   }
 }
 
+TEST(Coordinator, AWidthsFactorMultipliesTheScheduledRate) {
+  TrainerOptions o = options();
+  o.lr.scale_preset = LrScale::kUp;
+  o.lr.scale_per_width = {{.bits = 32, .factor = 0.5}};
+  const LrSchedule rates(o.lr, 10);
+  const auto rate = [&](std::int64_t step, double factor) { return static_cast<float>(rates.at(step) * factor); };
+  const Coordinator scheduled(o, 100);
+  for (const auto& [step, factor] : {std::pair<std::int64_t, double>{1, 2.0}, {5, 4.0}, {8, 0.5}})
+    EXPECT_EQ(scheduled.plan(at(step)).updates[0].learning_rate, rate(step, factor)) << step;
+  // Of several passes: what all widths use by their mean, what a width has for itself by its own.
+  o.train.recipe = Recipe::kSpnet;
+  const dist::StepPlan plan = Coordinator(o, 100).plan(at(6));
+  ASSERT_EQ(plan.updates.size(), 1U);
+  EXPECT_EQ(plan.updates[0].learning_rate, rate(6, 6.5 / 3.0));
+  EXPECT_EQ(dist::rate_of(plan.updates[0], 4), rate(6, 4.0));
+  EXPECT_EQ(dist::rate_of(plan.updates[0], 8), rate(6, 2.0));
+  EXPECT_EQ(dist::rate_of(plan.updates[0], 32), rate(6, 0.5));
+  EXPECT_NO_THROW(dist::check(plan));
+  o.train.recipe = Recipe::kPerMap;
+  const dist::StepPlan each = Coordinator(o, 100).plan(at(6));
+  ASSERT_EQ(each.updates.size(), 3U);
+  const std::vector<double> factors = {4.0, 2.0, 0.5};
+  for (std::size_t i = 0; i < factors.size(); ++i) EXPECT_EQ(each.updates[i].learning_rate, rate(6, factors[i])) << i;
+  // Without factors nothing is said of single widths.
+  o.lr.scale_preset = LrScale::kNone;
+  o.lr.scale_per_width = {};
+  EXPECT_TRUE(Coordinator(o, 100).plan(at(6)).updates[0].width_rates.empty());
+}
+
 }  // namespace
 }  // namespace qat

@@ -142,6 +142,46 @@ TEST_F(StructureCheck, AdaptersMayBeginOrEndWithANewRunButNotChangeTheirRank) {
     EXPECT_THAT(check_structure(reader, scaled, nullptr, door), ElementsAre(HasSubstr("lora.alpha: 8.0")));
 }
 
+TEST_F(StructureCheck, RanksOfSingleWidthsAreTheirs) {
+  const auto lora = [](const std::string& own) { return config(kModel, R"("rank": 4, "alpha": 8.0)" + own); };
+  const std::string own =
+      R"(, "rank_rule": "fixed", "input": "quantized", "per_width": [{"bits": 2, "rank": 8, "alpha": null}]})";
+  const std::string with = lora(own.substr(0, own.size() - 1));
+  const CheckpointReader reader = saved({}, with), older = saved({}, lora(""));
+  const std::string other =
+                        lora(R"(, "rank_rule": "fixed", "input": "quantized", "per_width": [{"bits": 2, "rank": 9}])"),
+                    none = lora(R"(, "rank_rule": "fixed", "input": "quantized", "per_width": [])"),
+                    by_width = lora(R"(, "rank_rule": "by_width", "input": "quantized", "per_width": [])"),
+                    scaled = lora(R"(, "rank_rule": "fixed", "input": "raw", "per_width": [{"bits": 2, "rank": 8,
+                                  "alpha": 3.0, "quantize": false}])");
+  for (const LoadFor door : kDoors) {
+    EXPECT_EQ(error_of(reader, with, door), "");
+    if (door == LoadFor::kInitialValues) {
+      for (const std::string& one : {other, none, by_width}) EXPECT_EQ(error_of(reader, one, door), "");
+    } else {
+      EXPECT_THAT(error_of(reader, other, door), HasSubstr("lora.per_width: ["));
+      EXPECT_THAT(error_of(reader, none, door), HasSubstr("lora.per_width"));
+      EXPECT_THAT(error_of(older, with, door), HasSubstr("lora.per_width: (not there) in the checkpoint"));
+      EXPECT_THAT(error_of(older, by_width, door), HasSubstr("lora.rank_rule"));
+    }
+    // Keys that its program did not have, at their defaults.
+    EXPECT_EQ(error_of(older, none, door), "");
+    EXPECT_EQ(error_of(reader, scaled, door), "");
+  }
+  EXPECT_THAT(check_structure(reader, scaled, nullptr, LoadFor::kEvaluation),
+              ElementsAre(HasSubstr("lora.input"), HasSubstr("lora.per_width")));
+  EXPECT_THAT(check_structure(older, none, nullptr, LoadFor::kEvaluation), IsEmpty());
+  // Where the checkpoint has an adapter of that name, its shape must fit.
+  Sizes narrow, wide, elsewhere;
+  for (Sizes* one : {&narrow, &wide, &elsewhere}) one->lora.slots = Slots::kPerWidth;
+  wide.lora.per_width = {{.bits = 2, .rank = 8}};
+  elsewhere.lora.rank = 0, elsewhere.lora.per_width = {{.bits = 5, .rank = 9}};
+  for (const LoadFor door : kDoors)
+    EXPECT_THAT(tensors_error(narrow, wide, door),
+                HasSubstr("lora_A.w2.weight: [4, 16] in the checkpoint, [8, 16] now"));
+  EXPECT_EQ(tensors_error({}, elsewhere, LoadFor::kInitialValues), "");
+}
+
 TEST_F(StructureCheck, TensorsThatTheConfigurationsDoNotExplainAreNamed) {
   Sizes deeper, longer, untied;
   deeper.config.n_layer = 3;
@@ -222,6 +262,12 @@ TEST_F(StructureCheck, RangesFitTheQuantizerThatTheyWereTakenFor) {
   EXPECT_EQ(fit(R"("widths": [2], "calibration_batches": 11, "activation": {"granularity": "tensor", "range": "x"})"),
             Fit(true, false));
   EXPECT_EQ(fit(R"("widths": [2], "calibration_batches": 10, "activation": {"granularity": "feature", "range": "x"})"),
+            Fit(false, false));
+  EXPECT_EQ(fit(R"("widths": [2], "calibration_batches": 10,
+                "activation": {"by_width": [], "granularity": "tensor", "range": "x"})"),
+            Fit(true, true));
+  EXPECT_EQ(fit(R"("widths": [2], "calibration_batches": 10, "activation": {"by_width": [{"bits": 2, "method": "log"}],
+                "granularity": "tensor", "range": "x"})"),
             Fit(false, false));
 }
 

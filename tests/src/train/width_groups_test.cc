@@ -1,8 +1,10 @@
 // Training with parameters that each width has for itself: only a step's own widths change, over any number of ranks.
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "src/train/owned_state.h"
 #include "tests/support/tiny_training.h"
@@ -20,6 +22,16 @@ TinyModel switchable() {
   return spec;
 }
 
+// Ranks, scalings, quantization and inputs of each width's own, and none at 4 bits; other quantizers at 8 bits.
+TinyModel unequal() {
+  TinyModel spec = switchable();
+  spec.lora.per_width = {{.bits = 2, .rank = 7, .alpha = 3.0, .quantize = false, .input = AdapterInput::kRaw},
+                         {.bits = 8, .rank = 2},
+                         {.bits = 4, .rank = 0}};
+  spec.quant.weight.by_width = spec.quant.activation.by_width = {{8, QuantizerKind::kLog}};
+  return spec;
+}
+
 constexpr int kWidths[] = {8, 2, 32, 4, 8, 2, 4};
 
 struct Trained {
@@ -27,13 +39,13 @@ struct Trained {
   std::vector<float> parameters;
 };
 
-Trained train(int ranks, Accumulate accumulate = Accumulate::kTree) {
+Trained train(int ranks, TinyModel (*model)() = switchable, const OptimConfig& optim = {}) {
   const TokenSource tokens = test::tiny_tokens();
   Trained out;
   dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
-    TinyModel spec = switchable();
+    TinyModel spec = model();
     StepRunnerOptions options = test::tiny_options();
-    options.train.accumulate = accumulate;
+    options.optim = optim;
     TinyRank rank(spec, tokens, comm, options);
     Trained mine;
     std::uint64_t step = 0;
@@ -49,12 +61,29 @@ Trained train(int ranks, Accumulate accumulate = Accumulate::kTree) {
 }
 
 TEST(WidthGroups, TrainToTheSameBitsOnAnyPowerOfTwoOfRanks) {
-  const Trained one = train(1);
-  for (const int ranks : {2, 4, 8}) {
-    const Trained many = train(ranks);
-    EXPECT_EQ(many.losses, one.losses) << ranks;
-    EXPECT_EQ(many.norms, one.norms) << ranks;
-    EXPECT_EQ(many.parameters, one.parameters) << ranks;
+  for (const auto model : {switchable, unequal}) {
+    const Trained one = train(1, model);
+    for (const int ranks : {2, 4, 8}) {
+      const Trained many = train(ranks, model);
+      EXPECT_EQ(many.losses, one.losses) << ranks;
+      EXPECT_EQ(many.norms, one.norms) << ranks;
+      EXPECT_EQ(many.parameters, one.parameters) << ranks;
+    }
+  }
+}
+
+TEST(WidthGroups, NoiseIsTheSameOnAnyPowerOfTwoOfRanks) {
+  const Trained still = train(1);
+  for (const NoiseScale scale : {NoiseScale::kRelative, NoiseScale::kAbsolute}) {
+    const OptimConfig noisy{.clip_norm = 0.5, .noise = 0.01, .noise_scale = scale};
+    const Trained one = train(1, switchable, noisy);
+    EXPECT_NE(one.parameters, still.parameters);
+    for (const int ranks : {2, 4}) {
+      const Trained many = train(ranks, switchable, noisy);
+      EXPECT_EQ(many.losses, one.losses) << ranks;
+      EXPECT_EQ(many.norms, one.norms) << ranks;
+      EXPECT_EQ(many.parameters, one.parameters) << ranks;
+    }
   }
 }
 
@@ -76,10 +105,14 @@ State state_of(TinyRank& rank) {
 
 TEST(WidthGroups, OtherWidthsParametersAndMomentsStayAsTheyAre) {
   const TokenSource tokens = test::tiny_tokens();
-  for (const int ranks : {1, 2}) {
-    dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
-      TinyModel spec = switchable();
-      TinyRank rank(spec, tokens, comm, test::tiny_options());
+  using Model = TinyModel (*)();
+  for (const auto& [ranks, model] :
+       std::initializer_list<std::pair<int, Model>>{{1, switchable}, {2, switchable}, {1, unequal}, {2, unequal}}) {
+    dist::run_local_ranks(ranks, [&, model = model](dist::Communicator& comm) {
+      TinyModel spec = model();
+      StepRunnerOptions options = test::tiny_options();
+      options.optim.noise = 0.1;  // it touches nothing either
+      TinyRank rank(spec, tokens, comm, options);
       for (std::uint64_t step = 0; step < 4; ++step) rank.step(step, kWidths[step], 8);
       const State before = state_of(rank);
       for (std::uint64_t step = 4; step < 54; ++step) rank.step(step, step % 2 == 0 ? 8 : 2, 8);

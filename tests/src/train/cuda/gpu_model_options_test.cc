@@ -21,6 +21,7 @@ struct Shape {
 
 struct Result {
   double loss = 0.0, token_loss = 0.0;
+  std::int64_t fused = 0;       // blocks
   std::int64_t peak_bytes = 0;  // of forward and backward, above what the model itself takes
   std::vector<std::string> names;
   std::vector<at::Tensor> gradients;  // on the CPU; undefined: none
@@ -61,6 +62,7 @@ Result run(const TinyModel& spec, const ComputeMode& mode, int bits, int gradien
   const ForwardContext context{
       .precision = &map, .training = true, .stochastic_gradients = false, .weight_cache = &cache, .seed = 1};
   Result out;
+  out.fused = model.fused_blocks(context);
   out.token_loss = model.token_nll(inputs, targets, context).mean().item<double>();
   std::int64_t before = 0;
   if (mode.is_cuda()) {
@@ -133,6 +135,47 @@ TEST(GpuRecompute, LeavesTheBaseFrozen) {
   spec.config.freeze_base = true;
   expect_same_bits(run(spec, repeatable(FloatChoice::kBf16), 8, 8, {}, Recompute::kBlock),
                    run(spec, repeatable(FloatChoice::kBf16), 8, 8));
+}
+
+// Codes and values come out of the same fused kernels, and ranks that no product takes are filled up with zeros.
+TEST(GpuAdapters, OfRawInputsAndOfAnyRankFuseAndAreTheCpus) {
+  struct Variant {
+    std::int64_t rank;
+    AdapterInput input;
+    bool quantize;
+  };
+  for (const auto& [rank, input, quantize] :
+       {Variant{16, AdapterInput::kRaw, true}, Variant{16, AdapterInput::kRaw, false},
+        Variant{12, AdapterInput::kRaw, false}, Variant{12, AdapterInput::kQuantized, true},
+        Variant{3, AdapterInput::kQuantized, true}, Variant{3, AdapterInput::kRaw, true}}) {
+    SCOPED_TRACE("rank " + std::to_string(rank) + " " + enum_name(input) + (quantize ? " quantized" : " floats"));
+    TinyModel spec = model_of(/*layers=*/2, /*width=*/64);
+    spec.lora = {.rank = rank, .alpha = 32.0, .quantize = quantize, .input = input};
+    for (const int bits : {8, 4}) {
+      SCOPED_TRACE(bits);
+      const Result cpu = run(spec, {}, bits, 8), gpu = run(spec, repeatable(FloatChoice::kFp32), bits, 8);
+      EXPECT_EQ(gpu.fused, 2);
+      expect_close(gpu, cpu, 1e-3, bits == 8 ? 2e-2 : 1e-1);
+      const Result bf16 = run(spec, repeatable(FloatChoice::kBf16), bits, 8);
+      EXPECT_EQ(bf16.fused, 2);
+      expect_close(bf16, cpu, 1e-2, bits == 8 ? 1e-1 : 4e-1);
+      expect_same_bits(run(spec, repeatable(FloatChoice::kBf16), bits, 8, {}, Recompute::kBlock), bf16);
+      expect_same_bits(run(spec, repeatable(FloatChoice::kBf16), bits, 8, {}, Recompute::kSelective), bf16);
+    }
+    spec.config.freeze_base = true;
+    expect_close(run(spec, repeatable(FloatChoice::kFp32), 8, 8), run(spec, {}, 8, 8), 1e-3, 2e-2);
+  }
+}
+
+// Operator by operator: quantizers without codes, gradients that are not rounded.
+TEST(GpuAdapters, OfRawInputsAreTheCpusWithoutFusion) {
+  TinyModel spec = model_of(/*layers=*/2, /*width=*/64);
+  spec.lora = {.rank = 12, .alpha = 32.0, .quantize = true, .input = AdapterInput::kRaw};
+  expect_close(run(spec, repeatable(FloatChoice::kFp32), 8, 32), run(spec, {}, 8, 32), 1e-3, 2e-2);
+  spec.quant.activation.symmetric = false;
+  expect_close(run(spec, repeatable(FloatChoice::kFp32), 8, 8), run(spec, {}, 8, 8), 1e-3, 2e-2);
+  spec.config.quantize_lm_head = true;
+  expect_close(run(spec, repeatable(FloatChoice::kFp32), 8, 8), run(spec, {}, 8, 8), 1e-3, 2e-2);
 }
 
 TEST(GpuKvBits, GradientsAreTheCpus) {
