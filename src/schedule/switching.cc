@@ -47,7 +47,7 @@ Switching::Switching(const PrecisionScheduleConfig& config, const std::vector<Pr
                    [&](std::size_t a, std::size_t b) { return choices[a].bits > choices[b].bits; });
   if (config_.kind != ScheduleKind::kScheduled) return;
   for (const std::string& text : config_.pattern) {
-    const PatternEntry entry = parse_pattern_entry(text).value();
+    const PatternEntry entry = parse_pattern_entry(text).value_or(PatternEntry{});
     const auto found = std::find_if(choices.begin(), choices.end(),
                                     [&](const PrecisionChoice& choice) { return choice.name == entry.choice; });
     QAT_CHECK(found != choices.end(), "an entry of a pattern is one of the choices");

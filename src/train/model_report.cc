@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <set>
+#include <string_view>
 
 #include "src/quant/gemm_path.h"
 #include "src/report/numbers.h"
@@ -71,6 +72,24 @@ std::string map_line(const Gpt2& model, const QuantConfig& quant, const Configur
     text += fmt::format("{}{}{} at W{} A{}", text.empty() ? "" : ", ", count, text.empty() ? " linear layers" : "",
                         widths.weight, widths.activation);
   return fmt::format("map {}: {}: {}{}", map.name, text, fmt::join(paths, ", "), fusion(model, map.precision));
+}
+
+// The width of the linear layer that a norm, "transformer.h.3.ln_2.w4.bias", stands before.
+int width_behind(const std::string& norm, const PrecisionMap& precision) {
+  constexpr std::string_view kBlocks = "transformer.h.";
+  if (!norm.starts_with(kBlocks)) return precision.nominal().weight.bits();  // ln_f
+  const std::int64_t block = std::stoll(norm.substr(kBlocks.size()));
+  const bool second = norm.find(".ln_2.") != std::string::npos;
+  return precision.at(kLinearsPerBlock * block + (second ? 2 : 0)).weight.bits();
+}
+
+// Whether the model at `precision` has the tensor, whose adapters have that role already if a layer uses them.
+bool is_deployed(const Gpt2& model, const TensorSize& tensor, int id, const PrecisionMap& precision) {
+  const int group = model.parameters().info(id).group_index;
+  if (group < 0) return true;
+  const GroupKey& key = model.parameters().groups()[static_cast<std::size_t>(group)].key;
+  if (key.kind != GroupKind::kWidth || tensor.role == TensorSize::Role::kAdapter) return true;
+  return tensor.name.find(".lora_") == std::string::npos && width_behind(tensor.name, precision) == key.bits;
 }
 
 }  // namespace
@@ -221,13 +240,10 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
       tensors[static_cast<std::size_t>(id)].storage = storage_of(quant, bits);
     }
   }
-  // What other widths have for themselves is no part of the model at this one.
-  const std::vector<bool> used = model.groups_used(precision);
+  // What single widths have for themselves is part of the model where a layer has that width.
   std::vector<TensorSize> deployed;
-  for (std::size_t id = 0; id < tensors.size(); ++id) {
-    const int group = model.parameters().info(static_cast<int>(id)).group_index;
-    if (group < 0 || used[static_cast<std::size_t>(group)]) deployed.push_back(std::move(tensors[id]));
-  }
+  for (std::size_t id = 0; id < tensors.size(); ++id)
+    if (is_deployed(model, tensors[id], static_cast<int>(id), precision)) deployed.push_back(std::move(tensors[id]));
   return size_report(deployed, {.scale_per_row = quant.weight.granularity == Granularity::kChannel});
 }
 

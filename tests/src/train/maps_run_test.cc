@@ -112,9 +112,10 @@ TEST_F(MapsRun, AResumedRunSwitchesAndCountsAsTheUninterruptedOne) {
     EXPECT_EQ(train(rest, 2).parameters, end.parameters) << name;
     EXPECT_EQ(report(name + " rest").at("precisions"), report(name + " whole").at("precisions"));
     const auto names = maps(name + " whole"), later = maps(name + " rest");
-    if (kind == ScheduleKind::kCyclic)
+    if (kind == ScheduleKind::kCyclic) {
       EXPECT_THAT(names, ElementsAre("8", "8", "stripe8&4", "stripe8&4", "mixed", "mixed", "8", "8", "stripe8&4",
                                      "stripe8&4", "mixed", "mixed"));
+    }
     EXPECT_EQ(names[11], "mixed");
     EXPECT_EQ(std::vector<std::string>(names.begin() + 5, names.end()), later) << name;
   }

@@ -83,5 +83,24 @@ TEST(LayerWork, TheReferenceIsAStepAt32BitsWithoutAdapters) {
   EXPECT_DOUBLE_EQ(results[0].forward_bitops_ratio, forward / forward_full);
 }
 
+// Each layer's own adapter and each norm's own slot, not those of every width in the map.
+TEST(ModelSize, AMapsModelHasWhatItsLayersUse) {
+  test::TinyModel spec;
+  spec.quant.widths = {4, 8, 32};
+  spec.lora.slots = spec.config.norm_slots = Slots::kPerWidth;
+  spec.build();
+  const auto size = [&](const EvaluatedAt& at) {
+    return model_size(*spec.model, spec.lora, spec.quant, evaluation_precision(*spec.model, spec.quant, at));
+  };
+  const SizeReport four = size(4), eight = size(8), stripes = size(EvaluatedAt(std::string("stripe8&4"))),
+                   same = size(EvaluatedAt(std::string("8")));
+  EXPECT_EQ(same.total_bytes(), eight.total_bytes());
+  EXPECT_EQ(stripes.other_bytes, eight.other_bytes);
+  EXPECT_EQ(size(32).other_bytes, eight.other_bytes);
+  EXPECT_GT(stripes.adapter_bytes, four.adapter_bytes);
+  EXPECT_LT(stripes.adapter_bytes, eight.adapter_bytes);
+  EXPECT_LT(stripes.linear_bytes, eight.linear_bytes);
+}
+
 }  // namespace
 }  // namespace qat
