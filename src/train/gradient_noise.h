@@ -8,37 +8,31 @@
 // are the same on any number of ranks, and a resumed run draws what the uninterrupted one does.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <string>
 #include <vector>
 
 #include "dist/control/step_plan.h"
 #include "kernels/common/exec.h"
 #include "src/model/parameter_store.h"
 #include "src/optim/optim_config.h"
-#include "src/optim/optim_layout.h"
 #include "src/optim/sharded_adamw.h"
 
 namespace qat {
 
-// By group, whether its gradients get noise: those that a width has for itself by that width, all others by the
-// narrowest width that the update trains.
-std::vector<bool> groups_with_noise(const OptimConfig& config, const dist::StepPlan& plan,
-                                    const dist::UpdatePlan& update, const std::vector<FlatGroup>& groups);
-
-// One update's noise on this rank's part of the gradient.
+// One update's noise on this rank's part of the gradient. Which groups get it: those that a width has for itself by
+// that width, all others by the narrowest width that the update trains.
 struct GradientNoise {
   const OptimConfig& config;
-  const OptimLayout& layout;
-  std::vector<OwnedPart> parts;  // this rank's
+  const ParameterStore& store;
+  const ShardedAdamW& optimizer;  // how the parameters lie, and this rank's parts of them
   int rank = 0;
-  std::vector<bool> groups;            // groups_with_noise
+  const dist::StepPlan& plan;
+  std::size_t update = 0;              // of the plan
   const std::vector<bool>& produced;   // by tensor: it has a gradient
   const std::vector<double>& squares;  // by tensor: the sum over all elements, on all ranks, of the squared gradient
   double scale = 1.0;                  // what the optimizer will multiply the gradient by
-  std::uint64_t seed = 0, step = 0, update = 0;
-  std::function<const std::string&(int tensor)> name;
+  std::uint64_t seed = 0;
 };
 
 // gradient: by group and bucket, this rank's shards.

@@ -245,28 +245,21 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
 }
 
 void StepRunner::add_noise(const Step& step, double scale) {
-  const ParameterStore& store = model_.parameters();
-  std::vector<bool> noisy = groups_with_noise(options_.optim, step.plan, update_of(step), store.groups());
-  if (std::none_of(noisy.begin(), noisy.end(), [](bool one) { return one; })) return;
+  if (options_.optim.noise == 0.0) return;
   std::vector<ShardValues> gradient;
   for (dist::GradSync& sync : syncs_) gradient.push_back(sync.rests() ? ShardValues() : sync.own_sums());
-  std::vector<int> ids;  // by tensor of the optimizer
-  for (int id = 0; id < store.count(); ++id)
-    if (store.info(id).trainable) ids.push_back(id);
-  const GradientNoise noise{
-      .config = options_.optim,
-      .layout = optimizer_.layout(),
-      .parts = optimizer_.parts(),
-      .rank = comm_.rank(),
-      .groups = std::move(noisy),
-      .produced = step.produced,
-      .squares = global_norm_.tensor_squares(),
-      .scale = scale,
-      .seed = options_.seed,
-      .step = step.plan.step,
-      .update = step.update,
-      .name = [&](int tensor) -> const std::string& { return store.info(ids[static_cast<std::size_t>(tensor)]).name; }};
-  add_gradient_noise(exec_of(model_), noise, gradient);
+  add_gradient_noise(exec_of(model_),
+                     {.config = options_.optim,
+                      .store = model_.parameters(),
+                      .optimizer = optimizer_,
+                      .rank = comm_.rank(),
+                      .plan = step.plan,
+                      .update = step.update,
+                      .produced = step.produced,
+                      .squares = global_norm_.tensor_squares(),
+                      .scale = scale,
+                      .seed = options_.seed},
+                     gradient);
 }
 
 void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update) {
