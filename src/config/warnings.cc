@@ -59,18 +59,36 @@ class Warner {
     if (q.weight.method != QuantizerKind::kLog && q.activation.method != QuantizerKind::kLog)
       unused("quant.log_grad_clip", q.log_grad_clip, standard_.quant.log_grad_clip, "nothing is quantized by log",
              "quant.weight.method");
-    if (q.activation.range != RangeSource::kCalibrated)
+    if (q.activation.range == RangeSource::kDynamic)
       unused("quant.calibration_batches", q.calibration_batches, standard_.quant.calibration_batches,
              "every range is dynamic", "quant.activation.range");
     if (q.activation.range != RangeSource::kCalibrated)
       unused("quant.recalibrate_every", q.recalibrate_every, standard_.quant.recalibrate_every,
-             "every range is dynamic", "quant.activation.range");
+             "no range is calibrated", "quant.activation.range");
+    unused_of_quantizers();
     if (q.weight.method != QuantizerKind::kLog)
       unused("quant.weight.log_codebook", q.weight.log_codebook, standard_.quant.weight.log_codebook,
              "the method is not log", "quant.weight.method");
     if (q.activation.method != QuantizerKind::kLog)
       unused("quant.activation.log_codebook", q.activation.log_codebook, standard_.quant.activation.log_codebook,
              "the method is not log", "quant.activation.method");
+  }
+
+  void unused_of_quantizers() {
+    const QuantConfig& q = c_.quant;
+    const QuantConfig& q0 = standard_.quant;
+    if (q.activation.range != RangeSource::kCalibrated)
+      unused("quant.calibration_method", q.calibration_method, q0.calibration_method, "no range is calibrated",
+             "quant.activation.range");
+    if (q.calibration_method != CalibrationMethod::kPercentile)
+      unused("quant.calibration_percentile", q.calibration_percentile, q0.calibration_percentile,
+             "the method is not percentile", "quant.calibration_method");
+    if (q.activation.range != RangeSource::kRunning && q.weight.method != QuantizerKind::kEma)
+      unused("quant.running_momentum", q.running_momentum, q0.running_momentum, "no range is a running mean",
+             "quant.activation.range");
+    if (q.weight.method != QuantizerKind::kGroupwise)
+      unused("quant.weight.group_size", q.weight.group_size, q0.weight.group_size, "the method is not groupwise",
+             "quant.weight.method");
   }
 
   void unused_of_schedule() {

@@ -1,13 +1,18 @@
 #include "src/memory/memory_model.h"
 
 #include <algorithm>
+#include <functional>
 #include <initializer_list>
+#include <map>
+#include <numeric>
 #include <set>
+#include <utility>
 
 #include "dist/grad/flat_layout.h"
 #include "dist/grad/tree_accumulator.h"
 #include "src/memory/pass_memory.h"
 #include "src/quant/precision_map.h"
+#include "src/quant/quant_method.h"
 #include "src/train/recipe.h"
 
 namespace qat {
@@ -18,6 +23,35 @@ constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
 ParameterCount count_parameters(const RunConfig& config) {
   return qat::count_parameters(config.model, config.lora, config.quant);
+}
+
+std::int64_t elems_of(const std::vector<TrainedMember>& members) {
+  std::int64_t sum = 0;
+  for (const TrainedMember& member : members)
+    sum += std::accumulate(member.shape.begin(), member.shape.end(), std::int64_t{1}, std::multiplies<>());
+  return sum;
+}
+
+// Of ranges that quantizers train, for each weight width.
+std::map<int, std::int64_t> trained_range_elems(const Gpt2Config& model, const QuantConfig& quant) {
+  const std::int64_t d = model.n_embd;
+  const std::pair<std::int64_t, std::int64_t> shapes[kLinearsPerBlock] = {{3 * d, d}, {d, d}, {4 * d, d}, {d, 4 * d}};
+  const QuantMethod& weight = quant_method(weight_quantizer(quant));
+  const QuantMethod& activation = quant_method(quant.activation);
+  const std::vector<std::string> names = quantized_layer_names(model);
+  std::map<int, std::int64_t> elems;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const bool head = static_cast<std::int64_t>(i) == kLinearsPerBlock * model.n_layer;
+    const auto [rows, cols] = head ? std::pair{model.vocab_size, d} : shapes[i % kLinearsPerBlock];
+    std::set<int> weights;
+    for (const LayerPrecision& precision : layer_precisions(quant, names[i])) {
+      const int bits = precision.weight.bits();
+      if (!precision.weight.is_full() && weights.insert(bits).second)
+        elems[bits] += elems_of(weight.trained_members(rows, cols));
+      if (!precision.activation.is_full()) elems[bits] += elems_of(activation.trained_members(rows, cols));
+    }
+  }
+  return elems;
 }
 
 std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layout) {
@@ -151,13 +185,16 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   const auto widths = static_cast<std::int64_t>(quantized_weight_widths(quant).size());
   ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters)};
   (model.freeze_base ? count.frozen : count.trained) += base;
-  count.of_widths = (own_norms ? (widths + 1) * norms : 0) + (own_adapters ? widths * adapters : 0);
+  std::int64_t ranges = 0, ranges_of_width = 0;
+  for (const auto& [bits, elems] : trained_range_elems(model, quant))
+    ranges += elems, ranges_of_width = std::max(ranges_of_width, elems);
+  count.of_widths = (own_norms ? (widths + 1) * norms : 0) + (own_adapters ? widths * adapters : 0) + ranges;
   count.trained += count.of_widths;
   // The pass's own width, and those of overrides.
   std::set<int> beside;
   for (const LayerOverride& rule : quant.overrides)
     if (rule.weight_bits != 0) beside.insert(rule.weight_bits);
-  const std::int64_t of_width = (own_norms ? norms : 0) + (own_adapters ? adapters : 0);
+  const std::int64_t of_width = (own_norms ? norms : 0) + (own_adapters ? adapters : 0) + ranges_of_width;
   count.of_pass = std::min(count.of_widths, (1 + std::ssize(beside)) * of_width);
   return count;
 }

@@ -88,6 +88,7 @@ void Gpt2::init_random(std::uint64_t seed) {
     std::vector<float> values(static_cast<std::size_t>(info.elems));
     const kernels::RngKey key = rng_key(seed, RngPurpose::kInit, 0, 0, name_slot(info.name));
     const bool is_norm = info.name.find(".ln_") != std::string::npos;
+    if (is_trained_range(info.name)) continue;  // begins with the first step of its width
     if (ends_with(info.name, ".bias") || info.name.find(".lora_B.") != std::string::npos) {
       std::fill(values.begin(), values.end(), 0.0F);
     } else if (is_norm) {
@@ -220,10 +221,8 @@ Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tenso
   const at::Tensor loss = cross_entropy(logits(x, context).to(at::kFloat), targets, scale);
   std::vector<at::Tensor> wanted = {x};
   std::vector<int> ids;
-  const int bits = context.precision->at(quantized_head_->spec().index).weight.bits();
-  const AdapterSlot* slot = quantized_head_->adapter(bits);
-  for (const int id : {head_, slot != nullptr ? slot->a : -1, slot != nullptr ? slot->b : -1})
-    if (id >= 0 && store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
+  for (const int id : quantized_head_->parameter_ids(context.precision->at(quantized_head_->spec().index)))
+    if (store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
   const auto found = torch::autograd::grad({loss}, wanted, {at::full_like(loss, scale.weight)}, /*retain_graph=*/false,
                                            /*create_graph=*/false,
                                            /*allow_unused=*/true);

@@ -19,6 +19,8 @@ void do_work(const PreparationWork& work, const kernels::Exec& exec) {
 // Products of one layer whose gradients are rounded: each draws from a stream of its own.
 enum RoundedProduct : int { kBase = 0, kLoraA = 1, kLoraB = 2, kLoraAWeight = 3, kLoraBWeight = 4, kProducts = 5 };
 
+void append(const std::vector<int>& ids, std::vector<int>& all) { all.insert(all.end(), ids.begin(), ids.end()); }
+
 // Whether this pass will go backward on codes, for which codes come with transposed copies.
 bool wants_transposed(const LayerPrecision& precision) {
   return at::GradMode::is_enabled() && precision.gradient.bits() <= 8;
@@ -30,10 +32,14 @@ QuantLinear::QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraCo
     : spec_(std::move(spec)),
       quant_(&quant),
       store_(&store),
-      weight_(spec_.name, "weight", quant.weight),
-      lora_a_quantizer_(spec_.name, "lora_a", quant.weight),
-      lora_b_quantizer_(spec_.name, "lora_b", quant.weight),
+      weight_(spec_.name, "weight", qat::weight_quantizer(quant)),
+      lora_a_quantizer_(spec_.name, "lora_a", adapter_quantizer(quant)),
+      lora_b_quantizer_(spec_.name, "lora_b", adapter_quantizer(quant)),
       activation_(spec_.name, "activation", quant.activation) {
+  for (const LayerPrecision& precision : layer_precisions(quant, spec_.name)) {
+    if (!precision.weight.is_full()) declare_trained(weight_, weight_widths(precision), trained_weights_);
+    if (!precision.activation.is_full()) declare_trained(activation_, range_widths(precision), trained_activations_);
+  }
   if (lora.rank == 0) return;
   const auto add = [&](int bits, GroupKey group, const std::string& suffix) {
     const std::string prefix = spec_.parameter_prefix + ".lora_";
@@ -65,12 +71,19 @@ GemmPath QuantLinear::path(const LayerPrecision& precision) const {
   return choose_gemm_path(*quant_, precision, store_->device().is_cuda() ? Device::kCuda : Device::kCpu);
 }
 
-const CalibratedRange* QuantLinear::range(const ForwardContext& context) const {
+std::optional<CalibratedRange> QuantLinear::range(const at::Tensor& x, const ForwardContext& context) const {
   const LayerPrecision& precision = context.precision->at(spec_.index);
-  if (!activation_.needs_calibration() || precision.activation.is_full()) return nullptr;
+  if (!activation_.needs_ranges() || precision.activation.is_full()) return std::nullopt;
   if (context.ranges != nullptr)
-    if (const auto own = context.ranges->find(spec_.index); own != context.ranges->end()) return &own->second;
-  return &activation_.required(range_widths(precision));
+    if (const auto own = context.ranges->find(spec_.index); own != context.ranges->end()) return own->second;
+  const RangeWidths widths = range_widths(precision);
+  if (activation_.source() == RangeSource::kRunning && context.range_sink != nullptr) {
+    const CalibratedRange own = activation_.measure(x, precision.activation);
+    context.range_sink->observe(spec_.index, widths, own);
+    if (activation_.trains_on_own_range()) return own;
+  }
+  const CalibratedRange& in_force = activation_.required(widths);
+  return activation_.source() == RangeSource::kLearned ? trained_range(activation_, widths) : in_force;
 }
 
 GradientRounding QuantLinear::rounding(const LayerPrecision& precision, const ForwardContext& context,
@@ -81,20 +94,20 @@ GradientRounding QuantLinear::rounding(const LayerPrecision& precision, const Fo
           .key = context.rng(RngPurpose::kGradientRounding, slot)};
 }
 
-LinearOperand QuantLinear::input(const at::Tensor& x_in, const ForwardContext& context) const {
-  const LayerPrecision& precision = context.precision->at(spec_.index);
-  const bool transposed = wants_transposed(precision);
+LinearOperand QuantLinear::input(const at::Tensor& x_in, const std::optional<CalibratedRange>& range,
+                                 const LayerPrecision& precision) const {
   const at::NoGradGuard no_grad;
   const at::Tensor x = x_in.detach().reshape({-1, spec_.in_features});
+  const CalibratedRange* held = range ? &*range : nullptr;
   switch (path(precision)) {
     case GemmPath::kPlain:
       return {.values = x};
     case GemmPath::kCodes:
-      return {.codes = activation_.encode(x, precision.activation, transposed, range(context))};
+      return {.codes = activation_.encode(x, precision.activation, wants_transposed(precision), held)};
     case GemmPath::kWideCodes:
-      return {.wide = activation_.encode_wide(x, precision.activation, range(context))};
+      return {.wide = activation_.encode_wide(x, precision.activation, held)};
     case GemmPath::kFakeQuant:
-      return {.values = activation_.fake_quant(x, precision.activation, range(context))};
+      return {.values = activation_.fake_quant(x, precision.activation, held)};
   }
   return {};
 }
@@ -104,14 +117,16 @@ at::Tensor QuantLinear::forward(const at::Tensor& x_in, const ForwardContext& co
   const at::Tensor x = x_in.contiguous();
   if (context.calibrating() && path(precision) != GemmPath::kPlain)
     return forward_calibrating(x, precision, *context.observers);
-  return quantized_linear(x, input(x, context), pass(context, x.scalar_type()));
+  if (path(precision) == GemmPath::kFakeQuant && (activation_.has_gradient_rule() || weight_.has_gradient_rule()))
+    return forward_by_rule(x, context);
+  return quantized_linear(x, input(x, range(x.detach(), context), precision), pass(context, x.scalar_type()));
 }
 
 // Quantized weights, unquantized inputs whose range is observed, no adapter.
 at::Tensor QuantLinear::forward_calibrating(const at::Tensor& x, const LayerPrecision& precision,
                                             RangeObservers& observers) const {
   if (const auto wanted = observers.find(spec_.index); wanted != observers.end()) wanted->second.observe(x);
-  const at::Tensor weight = weight_.fake_quant(parameter(spec_.weight).detach(), precision.weight);
+  const at::Tensor weight = quantized_weight(precision);
   const at::Tensor bias = parameter(spec_.bias);
   return at::linear(x, weight.to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias);
 }
@@ -129,8 +144,7 @@ bool QuantLinear::can_fuse(const ForwardContext& context) const {
 
 QuantLinear::Values QuantLinear::values(const LayerPrecision& precision) const {
   const at::NoGradGuard no_grad;
-  Values out{
-      .weight = weight_.fake_quant(parameter(spec_.weight).detach(), precision.weight), .lora_a = {}, .lora_b = {}};
+  Values out{.weight = quantized_weight(precision), .lora_a = {}, .lora_b = {}};
   const AdapterSlot* slot = adapter(precision.weight.bits());
   if (slot == nullptr || path(precision) == GemmPath::kPlain) return out;
   const BitWidth width = slot->quantize ? precision.weight : BitWidth::full();
@@ -145,11 +159,20 @@ at::Tensor QuantLinear::merged(const Values& values) {
   return at::addmm(values.weight, values.lora_b, values.lora_a, /*beta=*/1, /*alpha=*/values.scaling);
 }
 
+std::vector<int> QuantLinear::parameter_ids(const LayerPrecision& precision) const {
+  std::vector<int> ids = {spec_.weight};
+  if (spec_.bias >= 0) ids.push_back(spec_.bias);
+  if (const AdapterSlot* slot = adapter(precision.weight.bits())) ids.insert(ids.end(), {slot->a, slot->b});
+  if (weight_.source() == RangeSource::kLearned && !precision.weight.is_full())
+    append(trained_ids(weight_, weight_widths(precision)), ids);
+  if (activation_.source() == RangeSource::kLearned && !precision.activation.is_full())
+    append(trained_ids(activation_, range_widths(precision)), ids);
+  return ids;
+}
+
 std::vector<at::Tensor> QuantLinear::parameters(const LayerPrecision& precision) const {
   std::vector<at::Tensor> all;
-  const AdapterSlot* slot = adapter(precision.weight.bits());
-  for (const int id : {spec_.weight, spec_.bias, slot != nullptr ? slot->a : -1, slot != nullptr ? slot->b : -1})
-    if (id >= 0) all.push_back(store_->tensor(id));
+  for (const int id : parameter_ids(precision)) all.push_back(store_->tensor(id));
   return all;
 }
 
@@ -217,7 +240,8 @@ PreparedLinear QuantLinear::prepare(const LayerPrecision& precision, bool transp
     prepare_rows(precision, transposed, dtype, spare, out, work);
     return out;
   }
-  out.weight = operand(weight_, weight, precision.weight, taken, transposed, dtype);
+  const std::optional<CalibratedRange> held = held_weight_range(precision);
+  out.weight = operand(weight_, weight, precision.weight, taken, transposed, dtype, held ? &*held : nullptr);
   const AdapterSlot* slot = adapter(precision.weight.bits());
   if (slot != nullptr) out.adapter = prepare_adapter(*slot, precision, transposed, dtype);
   const auto clip = [&](const Quantizer& quantizer, BitWidth width) {
@@ -296,17 +320,17 @@ PreparedAdapter QuantLinear::prepare_adapter(const AdapterSlot& slot, const Laye
 }
 
 LinearOperand QuantLinear::operand(const Quantizer& quantizer, const at::Tensor& values, BitWidth width, GemmPath path,
-                                   bool transposed, at::ScalarType dtype) const {
+                                   bool transposed, at::ScalarType dtype, const CalibratedRange* range) const {
   switch (path) {
     case GemmPath::kCodes:
-      return {.codes = quantizer.encode(values, width, transposed)};
+      return {.codes = quantizer.encode(values, width, transposed, range)};
     case GemmPath::kWideCodes:
-      return {.wide = quantizer.encode_wide(values, width)};
+      return {.wide = quantizer.encode_wide(values, width, range)};
     case GemmPath::kPlain:
     case GemmPath::kFakeQuant:
       break;
   }
-  return {.values = quantizer.fake_quant(values, width).to(dtype)};
+  return {.values = quantizer.fake_quant(values, width, range).to(dtype)};
 }
 
 }  // namespace qat

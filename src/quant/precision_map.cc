@@ -22,6 +22,15 @@ std::vector<int> quantized_weight_widths(const QuantConfig& quant) {
   return {widths.begin(), widths.end()};
 }
 
+std::vector<LayerPrecision> layer_precisions(const QuantConfig& quant, const std::string& name) {
+  std::vector<LayerPrecision> found;
+  for (const int bits : quant.widths) {
+    const LayerPrecision one = PrecisionMap::make({name}, scheduled_precision(quant, bits), quant.overrides).at(0);
+    if (!one.is_full() && std::find(found.begin(), found.end(), one) == found.end()) found.push_back(one);
+  }
+  return found;
+}
+
 bool PrecisionMap::uses_weight_bits(int bits) const {
   return nominal_.weight.bits() == bits || std::any_of(layers_.begin(), layers_.end(), [&](const LayerPrecision& one) {
            return one.weight.bits() == bits;

@@ -27,6 +27,9 @@ LayerPrecision scheduled_precision(const QuantConfig& quant, int weight_bits, in
 // Every width below 32 that a layer's weights can have: the configured ones and those of overrides, rising.
 std::vector<int> quantized_weight_widths(const QuantConfig& quant);
 
+// The precisions, apart from the unquantized one, that the layer of this name can have at the configured widths.
+std::vector<LayerPrecision> layer_precisions(const QuantConfig& quant, const std::string& name);
+
 class PrecisionMap {
  public:
   PrecisionMap() = default;

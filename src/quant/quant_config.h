@@ -11,10 +11,11 @@
 
 namespace qat {
 
-enum class QuantizerKind : unsigned char { kMinMax, kLog };
+// Formulas and gradients: docs/numerics.md. ema takes running ranges, lsq and groupwise train theirs.
+enum class QuantizerKind : unsigned char { kMinMax, kLog, kLlmQat, kCpt, kEma, kLsq, kGroupwise };
 template <>
 struct EnumNames<QuantizerKind> {
-  static constexpr std::array names{"minmax", "log"};
+  static constexpr std::array names{"minmax", "log", "llm_qat", "cpt", "ema", "lsq", "groupwise"};
 };
 
 using kernels::LogCodebook;
@@ -30,19 +31,29 @@ struct EnumNames<Granularity> {
   static constexpr std::array names{"tensor", "channel", "token", "feature"};
 };
 
-enum class RangeSource : unsigned char { kDynamic, kCalibrated };
+// Where ranges come from: the data at hand, the calibration batches, a running mean over training's steps, or training
+// itself.
+enum class RangeSource : unsigned char { kDynamic, kCalibrated, kRunning, kLearned };
 template <>
 struct EnumNames<RangeSource> {
-  static constexpr std::array names{"dynamic", "calibrated"};
+  static constexpr std::array names{"dynamic", "calibrated", "running", "learned"};
+};
+
+// What calibration makes of its batches: all that it saw, or less, so that what is common is told apart better.
+enum class CalibrationMethod : unsigned char { kMinMax, kPercentile, kEntropy };
+template <>
+struct EnumNames<CalibrationMethod> {
+  static constexpr std::array names{"minmax", "percentile", "entropy"};
 };
 
 // One role's quantizer (weights or activations).
 struct QuantizerConfig {
   QuantizerKind method = QuantizerKind::kMinMax;
-  bool symmetric = true;                            // minmax only: false is affine (codes 0..2^b-1)
+  bool symmetric = true;                            // minmax, llm_qat and ema: false is affine (codes 0..2^b-1)
   LogCodebook log_codebook = LogCodebook::kPacked;  // log only: packed (2^b-1 values) | seed (2^(b+1)-1 values)
   Granularity granularity = Granularity::kTensor;   // weights: tensor | channel; activations: tensor | token | feature
-  RangeSource range = RangeSource::kDynamic;        // from the data at hand, or from the calibration batches
+  RangeSource range = RangeSource::kDynamic;
+  std::int64_t group_size = 64;  // groupwise only: inputs that share a scale and a zero point; 0: a whole row
 };
 
 // Widths of the linear layers whose name matches: they replace what the schedule says.
@@ -59,9 +70,12 @@ struct QuantConfig {
   int kv_bits = 32;                                     // of attention's keys and values: 2..8, or 32: not quantized
   QuantizerConfig weight{.granularity = Granularity::kChannel};
   QuantizerConfig activation{.granularity = Granularity::kToken};
-  bool stochastic_gradients = true;      // gradients are rounded stochastically, else to nearest
-  double log_grad_clip = 10.0;           // log quantizer: |gradient| is clamped to this (scale-aware)
-  int calibration_batches = 10;          // micro-batches that calibrated ranges are taken from
+  bool stochastic_gradients = true;  // gradients are rounded stochastically, else to nearest
+  double log_grad_clip = 10.0;       // log quantizer: |gradient| is clamped to this (scale-aware)
+  int calibration_batches = 10;      // micro-batches that calibrated ranges are taken from
+  CalibrationMethod calibration_method = CalibrationMethod::kMinMax;
+  double calibration_percentile = 99.9;  // percentile only: of |x|, what calibrated ranges reach
+  double running_momentum = 0.9;         // what a step leaves of a running range; the rest is the step's own
   std::int64_t recalibrate_every = 0;    // steps after which calibrated ranges are taken anew; 0: never
   std::vector<LayerOverride> overrides;  // applied in order, later ones win
 };

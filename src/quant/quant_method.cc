@@ -3,11 +3,34 @@
 #include <ATen/ATen.h>
 
 #include "kernels/common/error.h"
+#include "src/quant/cpt_method.h"
+#include "src/quant/ema_method.h"
+#include "src/quant/groupwise_method.h"
+#include "src/quant/llm_qat_method.h"
 #include "src/quant/log_method.h"
+#include "src/quant/lsq_method.h"
 #include "src/quant/minmax_method.h"
 #include "src/quant/torch_view.h"
 
 namespace qat {
+
+using kernels::Axis;
+
+at::Tensor QuantMethod::scales(const CalibratedRange& /*range*/, BitWidth /*width*/) const {
+  QAT_CHECK(false, "codes that are not multiples of a scale");
+  return {};
+}
+
+at::Tensor QuantMethod::step_sizes(const CalibratedRange& range, BitWidth width) const {
+  return (range.hi - range.lo) / width.level_max();
+}
+
+QuantGradients QuantMethod::backward(const at::Tensor& /*dy*/, const at::Tensor& /*x*/, Axis /*axis*/,
+                                     BitWidth /*width*/, const CalibratedRange& /*range*/,
+                                     std::int64_t /*sharing*/) const {
+  QAT_CHECK(false, "a quantizer whose gradient passes straight through has no rule of its own");
+  return {};
+}
 
 const QuantMethod& quant_method(const QuantizerConfig& config) {
   switch (config.method) {
@@ -15,13 +38,51 @@ const QuantMethod& quant_method(const QuantizerConfig& config) {
       return config.symmetric ? symmetric_method() : affine_method();
     case QuantizerKind::kLog:
       return log_method(config.log_codebook);
+    case QuantizerKind::kLlmQat:
+      return llm_qat_method(config.symmetric);
+    case QuantizerKind::kCpt:
+      return cpt_method();
+    case QuantizerKind::kEma:
+      return config.symmetric ? ema_method() : affine_method();
+    case QuantizerKind::kLsq:
+      return lsq_method();
+    case QuantizerKind::kGroupwise:
+      return groupwise_method(config.group_size);
   }
   QAT_CHECK(false, "a kind of quantizer without its method");
   return symmetric_method();
 }
 
-at::Tensor empty_groups(const at::Tensor& x, kernels::Axis axis) {
+bool has_gradient_rule(const QuantizerConfig& config) {
+  const GradientRule rule = quant_method(config).gradient_rule();
+  return rule == GradientRule::kTrained || (rule == GradientRule::kMasked && config.range != RangeSource::kDynamic);
+}
+
+QuantizerConfig weight_quantizer(const QuantConfig& config) {
+  QuantizerConfig weight = config.weight;
+  weight.range = RangeSource::kDynamic;
+  if (weight.method == QuantizerKind::kEma) weight.range = RangeSource::kRunning;
+  if (weight.method == QuantizerKind::kLsq || weight.method == QuantizerKind::kGroupwise)
+    weight.range = RangeSource::kLearned;
+  return weight;
+}
+
+QuantizerConfig adapter_quantizer(const QuantConfig& config) {
+  if (weight_quantizer(config).range == RangeSource::kLearned) return {.granularity = Granularity::kChannel};
+  QuantizerConfig adapter = config.weight;
+  adapter.range = RangeSource::kDynamic;
+  return adapter;
+}
+
+at::Tensor empty_groups(const at::Tensor& x, Axis axis) {
   return at::empty({kernels::groups_of(const_matrix(x), axis)}, x.options().dtype(at::kFloat));
+}
+
+at::Tensor over_groups(const at::Tensor& numbers, const at::Tensor& x, Axis axis) {
+  if (axis != Axis::kRow) return numbers;
+  auto shape = x.sizes().vec();
+  shape.back() = 1;
+  return numbers.view(shape);
 }
 
 }  // namespace qat

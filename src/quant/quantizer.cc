@@ -48,7 +48,9 @@ Quantizer::Quantizer(std::string layer, std::string role, const QuantizerConfig&
     : layer_(std::move(layer)),
       role_(std::move(role)),
       method_(&quant_method(config)),
-      calibrated_mode_(config.range == RangeSource::kCalibrated),
+      source_(config.range),
+      trains_on_running_(config.method == QuantizerKind::kEma),
+      has_gradient_rule_(qat::has_gradient_rule(config)),
       axis_(axis_of(config.granularity)) {}
 
 CalibratedRange Quantizer::measure(const at::Tensor& values, BitWidth width) const {
@@ -56,9 +58,9 @@ CalibratedRange Quantizer::measure(const at::Tensor& values, BitWidth width) con
 }
 
 CalibratedRange Quantizer::range_for(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const {
-  if (!calibrated_mode_) return measure(x, width);
-  QAT_CHECK(range != nullptr, "a quantizer of calibrated ranges is given one");
-  return *range;
+  if (range != nullptr) return *range;
+  QAT_CHECK(!needs_ranges(), "a quantizer whose ranges are not the data's own is given one");
+  return measure(x, width);
 }
 
 const CalibratedRange* Quantizer::in_force(const RangeWidths& widths) const {
@@ -88,7 +90,7 @@ Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transpose
   if (with_transposed) out.codes_transposed = at::empty({view.cols, view.rows}, x.options().dtype(at::kChar));
   const kernels::CodesOut target{codes(out.codes), codes(out.codes_transposed)};
   const kernels::EncodeOptions options{.width = width};
-  if (!calibrated_mode_ && axis_ == Axis::kRow) {
+  if (range == nullptr && !needs_ranges() && axis_ == Axis::kRow) {
     out.scales = at::empty({view.rows}, x.options().dtype(at::kFloat));
     kernels::encode_rows(exec, view, options, target, span_of(out.scales));
     return out;
@@ -119,8 +121,16 @@ std::int64_t Quantizer::calibrated_groups(std::int64_t cols) const {
   return axis_ == Axis::kTensor ? 1 : cols;
 }
 
-at::Tensor Quantizer::count_beyond(const at::Tensor& values, const CalibratedRange& range) const {
-  return method_->count_beyond(values.to(at::kFloat), range);
+at::Tensor Quantizer::count_beyond(const at::Tensor& values, const CalibratedRange& range, BitWidth width) const {
+  return method_->count_beyond(values.to(at::kFloat), range, width);
+}
+
+QuantGradients Quantizer::backward(const at::Tensor& dy, const at::Tensor& values, BitWidth width,
+                                   const CalibratedRange* range, std::int64_t sharing) const {
+  const at::Tensor x = values.to(at::kFloat);
+  QuantGradients found = method_->backward(dy, x, axis_, width, range_for(x, width, range), sharing);
+  found.x = found.x.to(dy.scalar_type());
+  return found;
 }
 
 }  // namespace qat

@@ -51,18 +51,28 @@ class Quantizer {
   // `layer` and `role` ("weight", "activation", "lora_a", "lora_b") name it in errors.
   Quantizer(std::string layer, std::string role, const QuantizerConfig& config);
 
-  bool needs_calibration() const { return calibrated_mode_; }
+  RangeSource source() const { return source_; }
+  // Whether it needs ranges in force: they are not those of the data at hand.
+  bool needs_ranges() const { return source_ != RangeSource::kDynamic; }
+  // Whether training quantizes with each pass's own range, and only others with the running one.
+  bool trains_on_own_range() const { return source_ == RangeSource::kRunning && !trains_on_running_; }
   const std::string& layer() const { return layer_; }
   const std::string& role() const { return role_; }
   const QuantMethod& method() const { return *method_; }
 
-  // x: [..., cols] of fp32 or bf16, contiguous. `range`: for quantizers that need calibration, else null.
+  // x: [..., cols] of fp32 or bf16, contiguous. `range`: for quantizers that need ranges, else null: x's own.
   // Only for min-max symmetric quantizers of at most 8 bits without per-feature scales (choose_gemm_path).
   Coded encode(const at::Tensor& x, BitWidth width, bool with_transposed, const CalibratedRange* range = nullptr) const;
   // The same for widths up to 11, as fp16 integers.
   WideCoded encode_wide(const at::Tensor& x, BitWidth width, const CalibratedRange* range = nullptr) const;
   // The values that quantization at `width` leaves, same shape as x. Widths of 32 return x.
   at::Tensor fake_quant(const at::Tensor& x, BitWidth width, const CalibratedRange* range = nullptr) const;
+
+  // Whether gradients through it follow a rule of its own, as quantized_by_rule() applies it.
+  bool has_gradient_rule() const { return has_gradient_rule_; }
+  // That rule: x and dy as fake_quant's x, `range` as there; x may be of another dtype than dy, which the result's has.
+  QuantGradients backward(const at::Tensor& dy, const at::Tensor& x, BitWidth width, const CalibratedRange* range,
+                          std::int64_t sharing) const;
 
   // The ranges in force: training's.
   const std::map<RangeWidths, CalibratedRange>& ranges() const { return ranges_; }
@@ -76,7 +86,7 @@ class Quantizer {
   // Whether ranges of `width` have a mean.
   bool wants_mean(BitWidth width) const { return method_->wants_mean(width); }
   // How many values of x lie where no code of `range` reaches: int64 [], on x's device.
-  at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range) const;
+  at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range, BitWidth width) const;
   // Numbers that a calibrated range consists of.   cols: last dimension of x.
   std::int64_t calibrated_groups(std::int64_t cols) const;
 
@@ -86,7 +96,8 @@ class Quantizer {
 
   std::string layer_, role_;
   const QuantMethod* method_;
-  bool calibrated_mode_ = false;
+  RangeSource source_ = RangeSource::kDynamic;
+  bool trains_on_running_ = false, has_gradient_rule_ = false;
   kernels::Axis axis_ = kernels::Axis::kRow;
   std::map<RangeWidths, CalibratedRange> ranges_;
 };

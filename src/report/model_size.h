@@ -22,10 +22,11 @@ struct TensorSize {
 };
 
 struct StorageFormat {
-  bool scale_per_row = true;  // else one per tensor
-  int numbers_per_scale = 1;  // fp32 numbers a group: 1 scale; 2 with a zero point, or log minimum and range
-  int extra_code_bits = 0;    // 1: the log quantizer's "seed" codebook, whose b-bit codes have 2^(b+1) - 1 values
-  int unquantized_bytes = 4;  // of one value at 32 bits: 4 fp32, 2 bf16
+  bool scale_per_row = true;    // else one per tensor
+  int numbers_per_scale = 1;    // fp32 numbers a group: 1 scale; 2 with a zero point, or log minimum and range
+  std::int64_t group_size = 0;  // of linear weights: values of a row that share these numbers; 0: as above
+  int extra_code_bits = 0;      // 1: the log quantizer's "seed" codebook, whose b-bit codes have 2^(b+1) - 1 values
+  int unquantized_bytes = 4;    // of one value at 32 bits: 4 fp32, 2 bf16
 };
 
 struct SizeReport {

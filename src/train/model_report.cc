@@ -134,11 +134,13 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
   std::vector<TensorSize> deployed;
   for (std::size_t id = 0; id < tensors.size(); ++id) {
     const int group = model.parameters().info(static_cast<int>(id)).group_index;
+    if (is_trained_range(tensors[id].name)) continue;  // counted as the scales that they are
     if (group < 0 || used[static_cast<std::size_t>(group)]) deployed.push_back(std::move(tensors[id]));
   }
   const CodeStorage storage = quant_method(quant.weight).storage();
   return size_report(deployed, {.scale_per_row = quant.weight.granularity == Granularity::kChannel,
                                 .numbers_per_scale = storage.numbers_per_group,
+                                .group_size = storage.group_size,
                                 .extra_code_bits = storage.extra_bits});
 }
 

@@ -16,9 +16,9 @@ namespace {
 
 // Where the parts of one range lie.
 std::string training_group(const Quantizer& quantizer, const RangeWidths& widths) {
-  const std::string name = widths.weight == RangeWidths::kAnyWeights
-                               ? std::to_string(widths.activation)
-                               : fmt::format("w{}a{}", widths.weight, widths.activation);
+  std::string name = fmt::format("w{}a{}", widths.weight, widths.activation);
+  if (quantizer.role() == "weight") name = fmt::format("w{}", widths.weight);
+  if (widths.weight == RangeWidths::kAnyWeights) name = std::to_string(widths.activation);
   return fmt::format("/quant/{}/{}/{}", quantizer.layer(), quantizer.role(), name);
 }
 std::string evaluation_group(const Quantizer& quantizer, std::int64_t bits) {
@@ -28,14 +28,15 @@ std::string evaluation_group(const Quantizer& quantizer, std::int64_t bits) {
 // The widths in the name of a group that training_group made.
 std::optional<RangeWidths> widths_of(const std::string& group) {
   const std::string name = group.substr(group.rfind('/') + 1);
-  RangeWidths widths{.weight = RangeWidths::kAnyWeights};
-  int end = 0;
-  const bool both = std::sscanf(name.c_str(), "w%da%d%n", &widths.weight, &widths.activation, &end) == 2;
-  if (!both) {
-    widths.weight = RangeWidths::kAnyWeights;
-    if (std::sscanf(name.c_str(), "%d%n", &widths.activation, &end) != 1) return std::nullopt;
-  }
-  return end == static_cast<int>(name.size()) ? std::optional(widths) : std::nullopt;
+  const auto size = static_cast<int>(name.size());
+  int weight = 0, activation = 0, end = 0;
+  if (std::sscanf(name.c_str(), "w%da%d%n", &weight, &activation, &end) == 2 && end == size)
+    return RangeWidths{.weight = weight, .activation = activation};
+  if (std::sscanf(name.c_str(), "w%d%n", &weight, &end) == 1 && end == size)
+    return RangeWidths{.weight = weight, .activation = BitWidth::kFull};
+  if (std::sscanf(name.c_str(), "%d%n", &activation, &end) == 1 && end == size)
+    return RangeWidths{.weight = RangeWidths::kAnyWeights, .activation = activation};
+  return std::nullopt;
 }
 
 void write_range(CheckpointWriter& writer, const std::string& group, const CalibratedRange& range) {
@@ -50,6 +51,7 @@ void write_range(CheckpointWriter& writer, const std::string& group, const Calib
 // What the other ranks must know to receive a range.
 struct Header {
   std::int64_t layer = 0;      // index in PrecisionMap
+  std::int64_t of_weight = 0;  // else of the inputs
   std::int64_t evaluated = 0;  // the width whose evaluation it belongs to; 0: it is training's
   RangeWidths widths;          // training's
   std::int64_t groups = 0;
@@ -57,6 +59,11 @@ struct Header {
   std::int64_t step = 0;
   std::int64_t has_mean = 0;
 };
+
+template <typename Linear>
+auto& quantizer_of(Linear& linear, bool of_weight) {
+  return of_weight ? linear.weight_quantizer() : linear.activation_quantizer();
+}
 
 std::string group_of(const Quantizer& quantizer, const Header& header) {
   return header.evaluated != 0 ? evaluation_group(quantizer, header.evaluated)
@@ -78,26 +85,30 @@ void find_range(const CheckpointReader& reader, const Quantizer& quantizer, Head
 
 enum class RangesOf : std::uint8_t { kTraining, kEvaluation };
 
+void find_training_ranges(const CheckpointReader& reader, const Quantizer& quantizer, Header header,
+                          std::vector<Header>& headers) {
+  for (const std::string& name :
+       reader.tensor_names(fmt::format("/quant/{}/{}", quantizer.layer(), quantizer.role()))) {
+    if (!name.ends_with("/lo")) continue;
+    const auto widths = widths_of(name.substr(0, name.size() - 3));
+    if (!widths) continue;
+    header.widths = *widths;
+    find_range(reader, quantizer, header, headers);
+  }
+}
+
 std::vector<Header> find_ranges(const CheckpointReader& reader, const Gpt2& model, RangesOf which) {
   std::vector<Header> headers;
   for (const QuantLinear& linear : model.linears()) {
-    const Quantizer& quantizer = linear.activation_quantizer();
-    if (!quantizer.needs_calibration()) continue;
-    Header header{.layer = linear.spec().index, .widths = {}};
-    if (which == RangesOf::kEvaluation) {
-      for (int bits = BitWidth::kMin; bits <= BitWidth::kMax; ++bits) {
+    for (const bool of_weight : {false, true}) {
+      const Quantizer& quantizer = quantizer_of(linear, of_weight);
+      if (!quantizer.needs_ranges()) continue;
+      Header header{.layer = linear.spec().index, .of_weight = of_weight ? 1 : 0, .widths = {}};
+      for (int bits = BitWidth::kMin; which == RangesOf::kEvaluation && !of_weight && bits <= BitWidth::kMax; ++bits) {
         header.evaluated = bits;
         find_range(reader, quantizer, header, headers);
       }
-      continue;
-    }
-    for (const std::string& name :
-         reader.tensor_names(fmt::format("/quant/{}/{}", quantizer.layer(), quantizer.role()))) {
-      if (!name.ends_with("/lo")) continue;
-      const auto widths = widths_of(name.substr(0, name.size() - 3));
-      if (!widths) continue;
-      header.widths = *widths;
-      find_range(reader, quantizer, header, headers);
+      if (which == RangesOf::kTraining) find_training_ranges(reader, quantizer, header, headers);
     }
   }
   return headers;
@@ -122,7 +133,7 @@ void read_ranges(const CheckpointReader* reader, const Gpt2& model, RangesOf whi
   share(headers, comm);
   const at::Device device = model.parameters().device();
   for (const Header& header : headers) {
-    const Quantizer& quantizer = model.linear(header.layer).activation_quantizer();
+    const Quantizer& quantizer = quantizer_of(model.linear(header.layer), header.of_weight != 0);
     const auto get = [&](const char* part) {
       at::Tensor t = at::empty({header.groups}, at::kFloat);
       on_root(comm, "loading calibrated ranges",
@@ -141,9 +152,11 @@ void read_ranges(const CheckpointReader* reader, const Gpt2& model, RangesOf whi
 
 void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationRanges& evaluation) {
   for (const QuantLinear& linear : model.linears()) {
-    const Quantizer& quantizer = linear.activation_quantizer();
-    for (const auto& [widths, range] : quantizer.ranges())
-      write_range(writer, training_group(quantizer, widths), range);
+    for (const bool of_weight : {false, true}) {
+      const Quantizer& quantizer = quantizer_of(linear, of_weight);
+      for (const auto& [widths, range] : quantizer.ranges())
+        write_range(writer, training_group(quantizer, widths), range);
+    }
   }
   for (const auto& [bits, table] : evaluation) {
     for (const auto& [layer, range] : table) {
@@ -155,7 +168,7 @@ void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationR
 
 void load_ranges(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm) {
   read_ranges(reader, model, RangesOf::kTraining, comm, [&](const Header& header, CalibratedRange range) {
-    model.linear(header.layer).activation_quantizer().put_in_force(header.widths, std::move(range));
+    quantizer_of(model.linear(header.layer), header.of_weight != 0).put_in_force(header.widths, std::move(range));
   });
 }
 

@@ -172,7 +172,7 @@ TEST_F(StructureCheck, NewAndLeftOutAdaptersAreSaid) {
   TinyModel adapted = with.model(), plain = without.model();
   adapted.build(), plain.build();
   EXPECT_THAT(check_structure(bare, "{}", &adapted.model->parameters(), LoadFor::kInitialValues),
-              ElementsAre(HasSubstr("16 adapter tensors are not in the checkpoint")));
+              ElementsAre(HasSubstr("16 tensors of adapters or learned ranges are not in the checkpoint")));
   const CheckpointReader full = saved(with, "{}");
   EXPECT_THAT(check_structure(full, "{}", &plain.model->parameters(), LoadFor::kInitialValues),
               ElementsAre(HasSubstr("16 tensors of the checkpoint are left out")));
@@ -201,7 +201,8 @@ TEST_F(StructureCheck, WidthsOwnParametersStartFromWhatTheCheckpointsWidthsShare
   // And back: the unquantized pass's norms; adapters are new.
   const CheckpointReader apart = saved(switchable, "{}");
   EXPECT_THAT(load_model(&apart, *from.model, *comm_, LoadFor::kInitialValues, "{}"),
-              ElementsAre(HasSubstr("16 adapter tensors are not in the checkpoint"), HasSubstr("are left out")));
+              ElementsAre(HasSubstr("16 tensors of adapters or learned ranges are not in the checkpoint"),
+                          HasSubstr("are left out")));
 }
 
 TEST_F(StructureCheck, RangesFitTheQuantizerThatTheyWereTakenFor) {
