@@ -37,7 +37,8 @@ void add_quantizers(Fields& f) {
       {"group_size", "q_group_size"}));
   add_quantizer(f, "quant.activation", &Q::activation, {"minmax", "log", "llm_qat", "cpt", "ema", "lsq"},
                 {"tensor", "token", "feature"},
-                "one scale per tensor, per token (dynamic ranges only) or per input feature (calibrated ranges only)");
+                "one scale per tensor, per token (dynamic ranges only) or per input feature (calibrated and running "
+                "ranges only)");
   // Weights are there to be looked at, so that theirs follow from the method.
   f.push_back(key("quant.activation.range", at(&R::quant, &Q::activation, &QuantizerConfig::range), any(), "",
                   "dynamic: ranges from the values at hand; calibrated: from the calibration batches; running: means "

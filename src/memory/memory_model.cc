@@ -185,17 +185,20 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   const auto widths = static_cast<std::int64_t>(quantized_weight_widths(quant).size());
   ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters)};
   (model.freeze_base ? count.frozen : count.trained) += base;
-  std::int64_t ranges = 0, ranges_of_width = 0;
-  for (const auto& [bits, elems] : trained_range_elems(model, quant))
-    ranges += elems, ranges_of_width = std::max(ranges_of_width, elems);
+  const std::map<int, std::int64_t> ranges_of = trained_range_elems(model, quant);
+  std::int64_t ranges = 0;
+  for (const auto& [bits, elems] : ranges_of) ranges += elems;
   count.of_widths = (own_norms ? (widths + 1) * norms : 0) + (own_adapters ? widths * adapters : 0) + ranges;
   count.trained += count.of_widths;
   // The pass's own width, and those of overrides.
   std::set<int> beside;
   for (const LayerOverride& rule : quant.overrides)
     if (rule.weight_bits != 0) beside.insert(rule.weight_bits);
-  const std::int64_t of_width = (own_norms ? norms : 0) + (own_adapters ? adapters : 0) + ranges_of_width;
-  count.of_pass = std::min(count.of_widths, (1 + std::ssize(beside)) * of_width);
+  const std::int64_t of_width = (own_norms ? norms : 0) + (own_adapters ? adapters : 0);
+  std::int64_t of_nominal = 0, of_beside = 0;  // ranges
+  for (const auto& [bits, elems] : ranges_of)
+    beside.contains(bits) ? of_beside += elems : of_nominal = std::max(of_nominal, elems);
+  count.of_pass = std::min(count.of_widths, (1 + std::ssize(beside)) * of_width + of_nominal + of_beside);
   return count;
 }
 

@@ -1,6 +1,7 @@
 // Ranges of a layer that are not those of the data at hand: held, running and trained ones, and the gradients that go
 // through them.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -15,8 +16,7 @@ namespace {
 // w4: weights, or inputs of the same width; w4a8: inputs of another.
 std::string widths_name(const RangeWidths& widths) {
   const bool alone = widths.activation == BitWidth::kFull || widths.activation == widths.weight;
-  const std::string weight = width_slot(widths.weight);
-  return alone ? weight : weight + "a" + std::to_string(widths.activation);
+  return alone ? width_slot(widths.weight) : fmt::format("w{}a{}", widths.weight, widths.activation);
 }
 
 }  // namespace

@@ -61,9 +61,11 @@ TEST(ConfigToJson, EveryKeyOfTheTableIsReadIntoItsOwnMember) {
   const RunConfig defaults;
   // These keep their default because another value would be refused or unused beside the rest.
   const std::set<std::string> kept = {
-      "quant.weight.symmetric", "quant.activation.method", "quant.activation.log_codebook",
-      "precision.phase",        "precision.min_bits",      "precision.max_bits",
-      "precision.warmup_steps", "parallel.pipeline",       "train.recipe"};
+      "quant.weight.symmetric",  "quant.activation.method",  "quant.activation.log_codebook",
+      "precision.phase",         "precision.min_bits",       "precision.max_bits",
+      "precision.warmup_steps",  "parallel.pipeline",        "train.recipe",
+      "quant.weight.group_size", "quant.calibration_method", "quant.calibration_percentile",
+      "quant.running_momentum"};
   for (const auto& field : run_fields()) {
     const bool same = config_value(changed, field.path) == config_value(defaults, field.path);
     EXPECT_EQ(same, kept.contains(field.path)) << field.path;

@@ -119,7 +119,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"quant.widths=[1,3,4,8,32]", "quant.weight.method=llm_qat"},
                 "quant.widths[0] = 1: 1 bit is for weights alone: activations need quant.activation_bits"},
         Refused{{"quant.activation.method=llm_qat"},
-                "quant.widths[0] = 2: activations need at least 3 bits for quant.activation.method = \"llm_qat\""},
+                "quant.widths[0] = 2 (default): activations need at least 3 bits for quant.activation.method = "
+                "\"llm_qat\""},
         Refused{{"quant.activation.method=llm_qat", "quant.activation_bits=2"},
                 "quant.activation_bits = 2: activations need at least 3 bits"},
         Refused{{"quant.weight.method=llm_qat", "quant.weight.symmetric=false"},

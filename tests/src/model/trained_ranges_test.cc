@@ -117,7 +117,9 @@ TEST_P(TrainedRanges, BlocksComputedAgainGiveTheSameGradients) {
   }
   for (std::size_t i = 0; i < found[0].size(); ++i) {
     ASSERT_EQ(found[0][i].defined(), found[1][i].defined()) << i;
-    if (found[0][i].defined()) EXPECT_TRUE(at::equal(found[0][i], found[1][i])) << i;
+    if (found[0][i].defined()) {
+      EXPECT_TRUE(at::equal(found[0][i], found[1][i])) << i;
+    }
   }
 }
 

@@ -126,7 +126,9 @@ TEST_P(AddedMethod, HasTheLevelsOfItsCodesAndLeavesThemAlone) {
   const std::set<float> distinct(once.data_ptr<float>(), once.data_ptr<float>() + once.numel());
   const bool odd = config.method == QuantizerKind::kLlmQat && config.symmetric && bits >= 3;
   EXPECT_LE(distinct.size(), static_cast<std::size_t>((1 << bits) - (odd ? 1 : 0)));
-  if (bits < 8) EXPECT_GE(distinct.size(), static_cast<std::size_t>((1 << bits) / 2));
+  if (bits < 8) {
+    EXPECT_GE(distinct.size(), static_cast<std::size_t>((1 << bits) / 2));
+  }
   const at::Tensor sorted = std::get<0>(at::sort(once.view(-1))), order = std::get<0>(at::sort(x.view(-1)));
   EXPECT_TRUE(at::equal(quantizer.fake_quant(order.unsqueeze(0), BitWidth(bits), &range).view(-1), sorted));
 }

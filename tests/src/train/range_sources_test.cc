@@ -322,7 +322,7 @@ TEST_F(test::TrainerTest, ARunWritesWhatItsCalibrationsFound) {
   EXPECT_EQ(lines[0].at("quantizers").as_int(), 8);
   EXPECT_THAT(lines[0].at("layers").as_array(), SizeIs(8));
   EXPECT_EQ(lines[0].at("layers").as_array()[0].at("layer").as_string(), "h.0.attn.c_attn");
-  EXPECT_THAT(read("run", "logs/rank0.log"), HasSubstr("calibrated at step 0, W3 A3: 8 of 8 activation ranges"));
+  EXPECT_THAT(read("run", "logs/rank_000.log"), HasSubstr("calibrated at step 0, W3 A3: 8 of 8 activation ranges"));
 }
 
 }  // namespace
