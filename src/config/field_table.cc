@@ -192,6 +192,10 @@ void add_training(Fields& f) {
                   "AdamW: added to the root of the second moment", {"adam_epsilon", "epsilon"}));
   f.push_back(key("optim.weight_decay", at(&R::optim, &O::weight_decay), between(0, kMostOfAny), "",
                   "AdamW: decoupled decay; not on layer norms and biases"));
+  f.push_back(key("optim.range_lr_factor", at(&R::optim, &O::range_lr_factor), between(0, kMostOfAny), "",
+                  "times the learning rate: that of what quantizers train (quant.weight.method lsq and groupwise, "
+                  "quant.activation.range learned), whose numbers are small beside weights",
+                  {"lsq_lr", "quant_lr"}));
   f.push_back(key("optim.clip_norm", at(&R::optim, &O::clip_norm), from(0), "",
                   "gradients are scaled down to this global norm; 0: no clipping",
                   {"grad_clip", "clip", "max_grad_norm", "gradient_clipping"}));

@@ -86,6 +86,10 @@ class Warner {
     if (q.activation.range != RangeSource::kRunning && q.weight.method != QuantizerKind::kEma)
       unused("quant.running_momentum", q.running_momentum, q0.running_momentum, "no range is a running mean",
              "quant.activation.range");
+    if (q.activation.range != RangeSource::kLearned && q.weight.method != QuantizerKind::kLsq &&
+        q.weight.method != QuantizerKind::kGroupwise)
+      unused("optim.range_lr_factor", c_.optim.range_lr_factor, standard_.optim.range_lr_factor,
+             "no quantizer trains its ranges", "quant.weight.method");
     if (q.weight.method != QuantizerKind::kGroupwise)
       unused("quant.weight.group_size", q.weight.group_size, q0.weight.group_size, "the method is not groupwise",
              "quant.weight.method");

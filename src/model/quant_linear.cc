@@ -96,6 +96,7 @@ GradientRounding QuantLinear::rounding(const LayerPrecision& precision, const Fo
 
 LinearOperand QuantLinear::input(const at::Tensor& x_in, const std::optional<CalibratedRange>& range,
                                  const LayerPrecision& precision) const {
+  const bool transposed = wants_transposed(precision);
   const at::NoGradGuard no_grad;
   const at::Tensor x = x_in.detach().reshape({-1, spec_.in_features});
   const CalibratedRange* held = range ? &*range : nullptr;
@@ -103,7 +104,7 @@ LinearOperand QuantLinear::input(const at::Tensor& x_in, const std::optional<Cal
     case GemmPath::kPlain:
       return {.values = x};
     case GemmPath::kCodes:
-      return {.codes = activation_.encode(x, precision.activation, wants_transposed(precision), held)};
+      return {.codes = activation_.encode(x, precision.activation, transposed, held)};
     case GemmPath::kWideCodes:
       return {.wide = activation_.encode_wide(x, precision.activation, held)};
     case GemmPath::kFakeQuant:

@@ -41,7 +41,7 @@ void ShardedAdamW::step(const kernels::Exec& exec, std::span<const ShardValues> 
     segments[static_cast<std::size_t>(tensor.group)][static_cast<std::size_t>(where.bucket)].push_back(
         {.offset = where.offset + part.first - shard.begin,
          .elems = part.elems,
-         .step = {.learning_rate = learning_rate * group.learning_rate_factor,
+         .step = {.learning_rate = learning_rate * group.learning_rate_factor * tensor.learning_rate_factor,
                   .beta1 = config_.beta1,
                   .beta2 = config_.beta2,
                   .eps = config_.eps,

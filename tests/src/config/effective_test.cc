@@ -34,7 +34,7 @@ constexpr const char* kAllChanged = R"({
                 "grad_min_bits": 4, "grad_max_bits": 6},
   "lr": {"peak": 0.1, "min_ratio": 0, "warmup_steps": 4, "decay": "linear"},
   "data": {"train": ["a", "b"], "val": ["c"], "sequence_length": 64, "allow_change": true},
-  "optim": {"beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0},
+  "optim": {"range_lr_factor": 0.5, "beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0},
   "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5,
             "spike_deviations": 4.5, "spike_window": 20, "replica_check_every": 6, "accumulate": "running", "on_out_of_memory": "smaller_micro_batch"},
   "eval": {"every": 3, "at_start": true, "bits": [32, 3], "max_tokens": 100, "stride": 32, "batch_size": 2,
