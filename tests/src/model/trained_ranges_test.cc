@@ -23,8 +23,9 @@ at::Tensor lsq(const at::Tensor& v, const at::Tensor& step, int bits, double sha
 }
 
 at::Tensor groupwise(const at::Tensor& v, const at::Tensor& scale, const at::Tensor& zero, int bits) {
-  const at::Tensor s = scale.view({-1, 1}), z = round_through(zero).view({-1, 1});
   const double most = (1 << bits) - 1;
+  const at::Tensor whole = round_through(zero), bounded = whole + (whole.clamp(0, most) - whole).detach();
+  const at::Tensor s = scale.view({-1, 1}), z = bounded.view({-1, 1});
   return (((round_through(v.reshape({s.size(0), -1}) / s) + z).clamp(0, most) - z) * s).view(v.sizes());
 }
 

@@ -11,6 +11,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::TinyModel;
 using test::TinyRank;
+using test::TrainerTest;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
@@ -66,7 +67,7 @@ std::vector<Kind> kinds() {
   };
 }
 
-class RangeSources : public test::TrainerTest, public ::testing::WithParamInterface<Kind> {
+class RangeSources : public TrainerTest, public ::testing::WithParamInterface<Kind> {
  protected:
   End run(const std::string& dir, int ranks, std::int64_t eval_every = 0, const Prepare& prepare = {},
           const std::atomic<int>* signal = nullptr) {
@@ -309,7 +310,7 @@ TEST_F(OneRank, LearnedStepsBeginWithTheCalibrationBatchesAndTheWeights) {
   EXPECT_EQ(value("transformer.h.0.mlp.c_fc.activation_step.w4"), trained);
 }
 
-TEST_F(test::TrainerTest, ARunWritesWhatItsCalibrationsFound) {
+TEST_F(TrainerTest, ARunWritesWhatItsCalibrationsFound) {
   TrainerOptions o = options("run", 6);
   train(o, 2, kCalibratedTensor);
   std::ifstream in(root_ / "run" / "calibration.jsonl");
