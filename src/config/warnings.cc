@@ -125,148 +125,146 @@ class Warner {
     unused("optim.noise_scale", o.noise_scale, standard_.optim.noise_scale, "there is no noise", "optim.noise");
     unused("optim.noise_max_bits", o.noise_max_bits, standard_.optim.noise_max_bits, "there is no noise",
            "optim.noise");
-    void unused_of_quantizers() {
-      const QuantConfig& q = c_.quant;
-      const QuantConfig& q0 = standard_.quant;
-      if (q.activation.range != RangeSource::kCalibrated)
-        unused("quant.calibration_method", q.calibration_method, q0.calibration_method, "no range is calibrated",
-               "quant.activation.range");
-      if (q.calibration_method != CalibrationMethod::kPercentile)
-        unused("quant.calibration_percentile", q.calibration_percentile, q0.calibration_percentile,
-               "the method is not percentile", "quant.calibration_method");
-      if (q.activation.range != RangeSource::kRunning && !q.weight.uses(QuantizerKind::kEma))
-        unused("quant.running_momentum", q.running_momentum, q0.running_momentum, "no range is a running mean",
-               "quant.activation.range");
-      if (q.activation.range != RangeSource::kLearned && !q.weight.uses(QuantizerKind::kLsq) &&
-          !q.weight.uses(QuantizerKind::kGroupwise))
-        unused("optim.range_lr_factor", c_.optim.range_lr_factor, standard_.optim.range_lr_factor,
-               "no quantizer trains its ranges", "quant.weight.method");
-      if (!q.weight.uses(QuantizerKind::kGroupwise))
-        unused("quant.weight.group_size", q.weight.group_size, q0.weight.group_size, "the method is not groupwise",
-               "quant.weight.method");
-    }
+  }
 
-    void unused_of_schedule() {
-      const PrecisionScheduleConfig& p = c_.precision;
-      const PrecisionScheduleConfig& p0 = standard_.precision;
-      if (p.kind != ScheduleKind::kCosine)
-        unused("precision.phase", p.phase, p0.phase, "only the cosine schedule has phases", "precision.kind");
-      if (p.kind != ScheduleKind::kList)
-        unused("precision.list", p.list, p0.list, "only the list schedule reads it", "precision.kind");
-      if (p.kind == ScheduleKind::kList) {
-        unused("precision.min_bits", p.min_bits, p0.min_bits, "a list names its widths itself", "precision.kind");
-        unused("precision.max_bits", p.max_bits, p0.max_bits, "a list names its widths itself", "precision.kind");
+  void unused_of_quantizers() {
+    const QuantConfig& q = c_.quant;
+    const QuantConfig& q0 = standard_.quant;
+    if (q.activation.range != RangeSource::kCalibrated)
+      unused("quant.calibration_method", q.calibration_method, q0.calibration_method, "no range is calibrated",
+             "quant.activation.range");
+    if (q.calibration_method != CalibrationMethod::kPercentile)
+      unused("quant.calibration_percentile", q.calibration_percentile, q0.calibration_percentile,
+             "the method is not percentile", "quant.calibration_method");
+    if (q.activation.range != RangeSource::kRunning && !q.weight.uses(QuantizerKind::kEma))
+      unused("quant.running_momentum", q.running_momentum, q0.running_momentum, "no range is a running mean",
+             "quant.activation.range");
+    if (q.activation.range != RangeSource::kLearned && !q.weight.uses(QuantizerKind::kLsq) &&
+        !q.weight.uses(QuantizerKind::kGroupwise))
+      unused("optim.range_lr_factor", c_.optim.range_lr_factor, standard_.optim.range_lr_factor,
+             "no quantizer trains its ranges", "quant.weight.method");
+    if (!q.weight.uses(QuantizerKind::kGroupwise))
+      unused("quant.weight.group_size", q.weight.group_size, q0.weight.group_size, "the method is not groupwise",
+             "quant.weight.method");
+  }
+
+  void unused_of_schedule() {
+    const PrecisionScheduleConfig& p = c_.precision;
+    const PrecisionScheduleConfig& p0 = standard_.precision;
+    if (p.kind != ScheduleKind::kCosine)
+      unused("precision.phase", p.phase, p0.phase, "only the cosine schedule has phases", "precision.kind");
+    if (p.kind != ScheduleKind::kList)
+      unused("precision.list", p.list, p0.list, "only the list schedule reads it", "precision.kind");
+    if (p.kind == ScheduleKind::kList) {
+      unused("precision.min_bits", p.min_bits, p0.min_bits, "a list names its widths itself", "precision.kind");
+      unused("precision.max_bits", p.max_bits, p0.max_bits, "a list names its widths itself", "precision.kind");
+    }
+    if (p.kind == ScheduleKind::kConstant) {
+      unused("precision.min_bits", p.min_bits, p0.min_bits, "a constant schedule stays at max_bits", "precision.kind");
+      unused("precision.cycles", p.cycles, p0.cycles, "a constant schedule has no cycles", "precision.kind");
+    }
+    if (is_switching(p.kind)) {
+      for (const auto& [path, differs] : {std::pair{"precision.min_bits", p.min_bits != p0.min_bits},
+                                          {"precision.max_bits", p.max_bits != p0.max_bits},
+                                          {"precision.cycles", p.cycles != p0.cycles}})
+        unused(path, differs, false, "a schedule that switches visits all of its widths or maps", "precision.kind");
+    }
+    if (!is_switching(p.kind) || p.kind == ScheduleKind::kProgressive)
+      unused("precision.switch_interval", p.switch_interval, p0.switch_interval,
+             "only cyclic, random and scheduled ones hold their choices so long", "precision.kind");
+    if (p.kind != ScheduleKind::kRandom)
+      unused("precision.switch_probability", p.switch_probability, p0.switch_probability,
+             "only the random schedule draws", "precision.kind");
+    if (p.kind != ScheduleKind::kScheduled)
+      unused("precision.pattern", p.pattern, p0.pattern, "only the scheduled one reads it", "precision.kind");
+    if (p.static_after == 0)
+      unused("precision.static_at", p.static_at, p0.static_at, "the schedule goes on to the end of the run",
+             "precision.static_after");
+    if (p.kind != ScheduleKind::kCosine || p.phase != CosinePhase::kFall)
+      unused("precision.warmup_steps", p.warmup_steps, p0.warmup_steps, "only the falling cosine warms up",
+             "precision.phase");
+  }
+
+  void doubtful_schedule() {
+    const PrecisionScheduleConfig& p = c_.precision;
+    constexpr int kWideRange = 12;  // bits
+    if (p.kind != ScheduleKind::kList && p.kind != ScheduleKind::kConstant && !is_switching(p.kind) &&
+        p.max_bits - p.min_bits > kWideRange)
+      warn("precision.max_bits", fmt::format("is more than {} bits above precision.min_bits", kWideRange),
+           {"precision.min_bits"});
+    // Cycles of the rising and the falling cosine are whole numbers of steps; the others stretch to the run's end.
+    const std::int64_t phase = p.static_after > 0 ? std::min(p.static_after, c_.train.steps) : c_.train.steps;
+    const std::int64_t cycled = phase - (p.phase == CosinePhase::kFall ? p.warmup_steps : 0);
+    if (p.kind == ScheduleKind::kCosine && p.phase != CosinePhase::kFull && p.unit == ScheduleUnit::kStep &&
+        cycled > 0 && cycled % p.cycles != 0)
+      warn("precision.cycles", "does not divide the steps: the run ends inside a cycle",
+           p.static_after > 0 ? std::vector<std::string>{"precision.static_after"}
+                              : std::vector<std::string>{"train.steps"});
+  }
+
+  // Of widths that no map has, but for those that are evaluated.
+  void doubtful_slots() {
+    if (c_.quant.maps.empty() || (c_.lora.slots == Slots::kShared && c_.model.norm_slots == Slots::kShared)) return;
+    std::set<int> used = {BitWidth::kFull};
+    for (const std::string& map : c_.quant.maps) {
+      try {
+        for (const int bits : weight_widths(parse_bitmap(map))) used.insert(bits);
+      } catch (const Error&) {
+        return;  // an error of its own
       }
-      if (p.kind == ScheduleKind::kConstant) {
-        unused("precision.min_bits", p.min_bits, p0.min_bits, "a constant schedule stays at max_bits",
-               "precision.kind");
-        unused("precision.cycles", p.cycles, p0.cycles, "a constant schedule has no cycles", "precision.kind");
-      }
-      if (is_switching(p.kind)) {
-        for (const auto& [path, differs] : {std::pair{"precision.min_bits", p.min_bits != p0.min_bits},
-                                            {"precision.max_bits", p.max_bits != p0.max_bits},
-                                            {"precision.cycles", p.cycles != p0.cycles}})
-          unused(path, differs, false, "a schedule that switches visits all of its widths or maps", "precision.kind");
-      }
-      if (!is_switching(p.kind) || p.kind == ScheduleKind::kProgressive)
-        unused("precision.switch_interval", p.switch_interval, p0.switch_interval,
-               "only cyclic, random and scheduled ones hold their choices so long", "precision.kind");
-      if (p.kind != ScheduleKind::kRandom)
-        unused("precision.switch_probability", p.switch_probability, p0.switch_probability,
-               "only the random schedule draws", "precision.kind");
-      if (p.kind != ScheduleKind::kScheduled)
-        unused("precision.pattern", p.pattern, p0.pattern, "only the scheduled one reads it", "precision.kind");
-      if (p.static_after == 0)
-        unused("precision.static_at", p.static_at, p0.static_at, "the schedule goes on to the end of the run",
-               "precision.static_after");
-      if (p.kind != ScheduleKind::kCosine || p.phase != CosinePhase::kFall)
-        unused("precision.warmup_steps", p.warmup_steps, p0.warmup_steps, "only the falling cosine warms up",
-               "precision.phase");
     }
+    std::vector<int> idle;
+    for (const int bits : c_.quant.widths)
+      if (!used.contains(bits)) idle.push_back(bits);
+    if (!idle.empty())
+      warn("quant.widths",
+           fmt::format("have adapters or layer norms of their own at {} bits, which no map trains",
+                       fmt::join(idle, ", ")),
+           {"quant.maps"});
+  }
 
-    void doubtful_schedule() {
-      const PrecisionScheduleConfig& p = c_.precision;
-      constexpr int kWideRange = 12;  // bits
-      if (p.kind != ScheduleKind::kList && p.kind != ScheduleKind::kConstant && !is_switching(p.kind) &&
-          p.max_bits - p.min_bits > kWideRange)
-        warn("precision.max_bits", fmt::format("is more than {} bits above precision.min_bits", kWideRange),
-             {"precision.min_bits"});
-      // Cycles of the rising and the falling cosine are whole numbers of steps; the others stretch to the run's end.
-      const std::int64_t phase = p.static_after > 0 ? std::min(p.static_after, c_.train.steps) : c_.train.steps;
-      const std::int64_t cycled = phase - (p.phase == CosinePhase::kFall ? p.warmup_steps : 0);
-      if (p.kind == ScheduleKind::kCosine && p.phase != CosinePhase::kFull && p.unit == ScheduleUnit::kStep &&
-          cycled > 0 && cycled % p.cycles != 0)
-        warn("precision.cycles", "does not divide the steps: the run ends inside a cycle",
-             p.static_after > 0 ? std::vector<std::string>{"precision.static_after"}
-                                : std::vector<std::string>{"train.steps"});
-    }
+  void doubtful() {
+    doubtful_slots();
+    if (c_.model.freeze_base && c_.model.init == ModelInit::kRandom)
+      warn("model.freeze_base", "freezes random weights: only adapters and layer norms will learn", {"model.init"});
+    if (c_.model.freeze_base && !has_adapters(c_.lora, quantized_weight_widths(c_.quant)))
+      warn("model.freeze_base", "leaves only the layer norms to train, since there are no adapters", {"lora.rank"});
+    if (c_.lora.rank > c_.model.n_embd && c_.lora.rank_rule == RankRule::kFixed)
+      warn("lora.rank", "exceeds model.n_embd: the adapters have more values than what they adapt", {"model.n_embd"});
+    if (c_.train.recipe == Recipe::kCpt) doubtful_schedule();
+    if (c_.lr.peak > 1.0)
+      warn("lr.peak", "moves every parameter by more than 1 in one step: training will hardly survive it");
+    if (c_.lr.peak * c_.optim.weight_decay >= 1.0)
+      warn("optim.weight_decay", "times lr.peak is 1 or more: a step's decay takes away more than there is",
+           {"lr.peak"});
+    if (c_.optim.clip_norm > 0.0 && c_.optim.clip_norm <= c_.optim.eps)
+      warn("optim.clip_norm", "is not above optim.eps: clipped gradients vanish beside it, and so do the steps",
+           {"optim.eps"});
+    constexpr double kShortLimit = 30.0;  // seconds
+    if (c_.watchdog.limit_seconds > 0.0 && c_.watchdog.limit_seconds < kShortLimit)
+      warn("watchdog.limit_seconds",
+           fmt::format("is below {} s: a long step, a slow save or a busy machine ends the run", kShortLimit));
+    if (c_.lr.warmup_steps > c_.train.steps / 2)
+      warn("lr.warmup_steps",
+           c_.lr.warmup_steps == c_.train.steps
+               ? "is the whole run: the learning rate rises to its peak and never falls"
+               : "is more than half of the run",
+           {"train.steps"});
+    const QuantizerConfig& activation = c_.quant.activation;
+    if (activation.granularity == Granularity::kTensor && activation.range == RangeSource::kDynamic)
+      warn("quant.activation.granularity",
+           "takes one scale from all tokens of a pass: what a token becomes depends on later tokens and on the other "
+           "sequences (eval.batch_size, train.micro_batch_size); \"token\" or calibrated ranges do not",
+           {"quant.activation.range"});
+  }
 
-    // Of widths that no map has, but for those that are evaluated.
-    void doubtful_slots() {
-      if (c_.quant.maps.empty() || (c_.lora.slots == Slots::kShared && c_.model.norm_slots == Slots::kShared)) return;
-      std::set<int> used = {BitWidth::kFull};
-      for (const std::string& map : c_.quant.maps) {
-        try {
-          for (const int bits : weight_widths(parse_bitmap(map))) used.insert(bits);
-        } catch (const Error&) {
-          return;  // an error of its own
-        }
-      }
-      std::vector<int> idle;
-      for (const int bits : c_.quant.widths)
-        if (!used.contains(bits)) idle.push_back(bits);
-      if (!idle.empty())
-        warn("quant.widths",
-             fmt::format("have adapters or layer norms of their own at {} bits, which no map trains",
-                         fmt::join(idle, ", ")),
-             {"quant.maps"});
-    }
-
-    void doubtful() {
-      doubtful_slots();
-      if (c_.model.freeze_base && c_.model.init == ModelInit::kRandom)
-        warn("model.freeze_base", "freezes random weights: only adapters and layer norms will learn", {"model.init"});
-      if (c_.model.freeze_base && !has_adapters(c_.lora, quantized_weight_widths(c_.quant)))
-        warn("model.freeze_base", "leaves only the layer norms to train, since there are no adapters", {"lora.rank"});
-      if (c_.lora.rank > c_.model.n_embd && c_.lora.rank_rule == RankRule::kFixed)
-        warn("lora.rank", "exceeds model.n_embd: the adapters have more values than what they adapt", {"model.n_embd"});
-      if (c_.train.recipe == Recipe::kCpt) doubtful_schedule();
-      if (c_.lr.peak > 1.0)
-        warn("lr.peak", "moves every parameter by more than 1 in one step: training will hardly survive it");
-      if (c_.lr.peak * c_.optim.weight_decay >= 1.0)
-        warn("optim.weight_decay", "times lr.peak is 1 or more: a step's decay takes away more than there is",
-             {"lr.peak"});
-      if (c_.optim.clip_norm > 0.0 && c_.optim.clip_norm <= c_.optim.eps)
-        warn("optim.clip_norm", "is not above optim.eps: clipped gradients vanish beside it, and so do the steps",
-             {"optim.eps"});
-      constexpr double kShortLimit = 30.0;  // seconds
-      if (c_.watchdog.limit_seconds > 0.0 && c_.watchdog.limit_seconds < kShortLimit)
-        warn("watchdog.limit_seconds",
-             fmt::format("is below {} s: a long step, a slow save or a busy machine ends the run", kShortLimit));
-      if (c_.lr.warmup_steps > c_.train.steps / 2)
-        warn("lr.warmup_steps",
-             c_.lr.warmup_steps == c_.train.steps
-                 ? "is the whole run: the learning rate rises to its peak and never falls"
-                 : "is more than half of the run",
-             {"train.steps"});
-      const QuantizerConfig& activation = c_.quant.activation;
-      if (activation.granularity == Granularity::kTensor && activation.range == RangeSource::kDynamic)
-        warn("quant.activation.granularity",
-             "takes one scale from all tokens of a pass: what a token becomes depends on later tokens and on the other "
-             "sequences (eval.batch_size, train.micro_batch_size); \"token\" or calibrated ranges do not",
-             {"quant.activation.range"});
-    }
-
-    const RunConfig& c_;
-    const RunConfig standard_;
-    std::vector<Finding> found_;
-  };
+  const RunConfig& c_;
+  const RunConfig standard_;
+  std::vector<Finding> found_;
+};
 
 }  // namespace
 
-std::vector<Finding>
-find_warnings(const RunConfig& config) {
-  return Warner(config).run();
-}
+std::vector<Finding> find_warnings(const RunConfig& config) { return Warner(config).run(); }
 
 }  // namespace qat

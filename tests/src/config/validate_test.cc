@@ -201,6 +201,22 @@ INSTANTIATE_TEST_SUITE_P(
                 "must be \"minmax\" for method \"log\""},
         Refused{{"quant.calibration_percentile=0.5"},
                 "quant.calibration_percentile = 0.5: must be a number from 1 to 100"},
+        Refused{{"quant.widths=[1,3,4,8,32]", "quant.activation_bits=8",
+                 "quant.weight.by_width=[{\"bits\":3,\"method\":\"llm_qat\"}]"},
+                "quant.widths[0] = 1: 1 bit needs quant.weight.method = \"llm_qat\""},
+        Refused{
+            {"quant.weight.by_width=[{\"bits\":4,\"method\":\"lsq\"}]"},
+            "quant.weight.granularity = \"channel\" (default): must be \"tensor\" for method \"lsq\": it learns one "
+            "step a layer and width (quant.weight.by_width"},
+        Refused{{"quant.activation.by_width=[{\"bits\":4,\"method\":\"groupwise\"}]"},
+                "quant.activation.by_width[0].method = \"groupwise\": must not be \"groupwise\", which is for weights"},
+        Refused{{"quant.activation.by_width=[{\"bits\":4,\"method\":\"ema\"}]"},
+                "quant.activation.range = \"dynamic\" (default): must be \"running\" for method \"ema\""},
+        Refused{{"quant.maps=[\"16\"]", "quant.weight.method=groupwise"},
+                "quant.maps[0] = 16: must be at most 15, or 32"},
+        Refused{{"quant.maps=[\"4-2-8\"]", "quant.widths=[4,8]",
+                 "quant.activation.by_width=[{\"bits\":4,\"method\":\"llm_qat\"}]", "quant.activation.method=llm_qat"},
+                "quant.maps[0] = 2: activations need at least 3 bits"},
         Refused{{"quant.running_momentum=1"}, "quant.running_momentum = 1: must be a number"}));
 
 TEST(CrossRules, AcceptWhatTheyShould) {

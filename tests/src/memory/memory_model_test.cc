@@ -88,6 +88,11 @@ TEST(MemoryModel, CountsTheRangesThatQuantizersTrain) {
     for (const ParameterInfo& info : model.parameters().infos())
       if (info.trainable && used[static_cast<std::size_t>(info.group_index)]) in_a_step += info.elems;
     EXPECT_EQ(count.in_a_step(), in_a_step);
+    config.quant.overrides.clear();
+    config.quant.maps = {"attn=8,mlp=11,act=6,head=4", "stripe8&4"};
+    config.quant.weight.by_width = {{8, QuantizerKind::kMinMax}};
+    const Gpt2 mapped(config.model, config.lora, config.quant, /*pad_to=*/1);
+    EXPECT_EQ(count_parameters(config.model, config.lora, config.quant).trained, mapped.parameters().trainable_elems());
   }
 }
 

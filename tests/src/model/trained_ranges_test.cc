@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <set>
 
 #include "src/quant/straight_through.h"
 #include "tests/support/tiny_model.h"
@@ -63,9 +64,10 @@ class TrainedRanges : public ::testing::TestWithParam<QuantizerKind> {};
 
 TEST_P(TrainedRanges, GradientsAreThoseOfTheFormula) {
   for (const bool activations : {false, true}) {
-    for (const bool frozen : {false, true}) {
+    for (const auto& [frozen, raw] : {std::pair{false, false}, {true, false}, {false, true}}) {
       TinyModel tiny = trained_model(GetParam(), activations ? QuantizerKind::kLsq : QuantizerKind::kMinMax);
       tiny.config.freeze_base = frozen;
+      if (raw) tiny.lora.input = AdapterInput::kRaw;
       tiny.build();
       tiny.randomize();
       const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), 3, 3);
@@ -91,13 +93,13 @@ TEST_P(TrainedRanges, GradientsAreThoseOfTheFormula) {
       xq = activations ? lsq(x, parameter("activation_step.w3"), 3, 16.0) : rows(x, 3);
       if (activations) wanted.push_back(parameter("activation_step.w3"));
       const at::Tensor by_hand =
-          at::linear(xq, wq, parameter("bias")) + 2.0 * at::mm(at::mm(xq, rows(a, 3).t()), rows(b, 3).t());
+          at::linear(xq, wq, parameter("bias")) + 2.0 * at::mm(at::mm(raw ? x : xq, rows(a, 3).t()), rows(b, 3).t());
       const at::Tensor got = linear.forward(x, context);
       EXPECT_TRUE(at::allclose(got, by_hand, 1e-4, 1e-4));
       const auto found = gradients_of(got, dy, wanted), expected = gradients_of(by_hand, dy, wanted);
       for (std::size_t i = 0; i < wanted.size(); ++i)
         EXPECT_TRUE(at::allclose(found[i], expected[i], 1e-3, 1e-4))
-            << i << " frozen " << frozen << found[i] << expected[i];
+            << i << " frozen " << frozen << " raw " << raw << found[i] << expected[i];
     }
   }
 }
@@ -143,6 +145,20 @@ TEST_P(TrainedRanges, BelongToTheirWidthAndDoNotDecay) {
   }
   for (const ParameterInfo& info : tiny.model->parameters().infos())
     EXPECT_EQ(info.name.find("h.0.mlp.c_fc." + member + "w3"), std::string::npos);  // the override's width alone
+}
+
+TEST(TrainedRange, MapsHaveThoseOfTheirWidthsAndOfTheirInputs) {
+  TinyModel tiny = trained_model(QuantizerKind::kMinMax, QuantizerKind::kLsq);
+  tiny.quant.widths = {8, 32};
+  tiny.quant.weight = {.granularity = Granularity::kTensor, .by_width = {{3, QuantizerKind::kLsq}}};
+  tiny.quant.maps = {"stripe8&3", "attn=6,mlp=3,act=8"};
+  tiny.build();
+  std::set<std::string> found;
+  const std::string layer = "transformer.h.0.mlp.c_fc.";
+  for (const ParameterInfo& info : tiny.model->parameters().infos())
+    if (is_trained_range(info.name) && info.name.starts_with(layer)) found.insert(info.name.substr(layer.size()));
+  EXPECT_EQ(found, (std::set<std::string>{"weight_step.w3", "activation_step.w8", "activation_step.w3",
+                                          "activation_step.w3a8", "activation_step.w6a8"}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, TrainedRanges, ::testing::Values(QuantizerKind::kLsq, QuantizerKind::kGroupwise),

@@ -20,7 +20,7 @@ struct Kind {
   std::function<void(QuantConfig&)> set;
 };
 
-constexpr QuantizerConfig kCalibratedTensor{.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
+const QuantizerConfig kCalibratedTensor{.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
 
 std::vector<Kind> kinds() {
   return {
@@ -63,6 +63,15 @@ std::vector<Kind> kinds() {
       {"groupwise",
        [](QuantConfig& q) {
          q.weight = {.method = QuantizerKind::kGroupwise, .granularity = Granularity::kChannel, .group_size = 8};
+       }},
+      {"by_width",
+       [](QuantConfig& q) {
+         q.weight = {.method = QuantizerKind::kLlmQat,
+                     .granularity = Granularity::kTensor,
+                     .by_width = {{3, QuantizerKind::kLsq}, {8, QuantizerKind::kEma}}};
+         q.activation = {.granularity = Granularity::kTensor,
+                         .range = RangeSource::kRunning,
+                         .by_width = {{3, QuantizerKind::kCpt}, {8, QuantizerKind::kEma}}};
        }},
   };
 }
@@ -109,6 +118,36 @@ TEST_P(RangeSources, AreTheSameRunOnAnyRanksAfterAResumeAndWithEvaluations) {
 
 INSTANTIATE_TEST_SUITE_P(All, RangeSources, ::testing::ValuesIn(kinds()),
                          [](const auto& c) { return std::string(c.param.name); });
+
+// Maps give layers other widths, and teachers look at samples without a trace.
+TEST_F(TrainerTest, RangesOfMapsAndOfTaughtPassesAreTheSameRunOnAnyRanksAndAfterAResume) {
+  for (const Kind& kind : kinds()) {
+    if (kind.name != std::string("lsq") && kind.name != std::string("ema") && kind.name != std::string("by_width"))
+      continue;
+    const auto run = [&](const std::string& dir, int ranks, std::int64_t every = 0) {
+      TrainerOptions o = options(std::string(kind.name) + " " + dir, 6);
+      o.quant.widths = {8, 32};
+      o.quant.maps = {"8", "stripe8&3", "attn=3,mlp=8,act=8"};
+      o.train.recipe = Recipe::kPerMap;
+      o.distill.teacher = TeacherChoice::kFull;
+      o.eval.bits.clear();
+      o.checkpoint.every = every, o.checkpoint.keep = 0;
+      kind.set(o.quant);
+      return train(o, ranks, o.quant.activation);
+    };
+    const End one = run("one", 1, 3), two = run("two", 2);
+    ASSERT_TRUE(one.result.finished);
+    EXPECT_EQ(two.parameters, one.parameters) << kind.name;
+    EXPECT_EQ(two.result.table, one.result.table) << kind.name;
+    const fs::path rest = root_ / (std::string(kind.name) + " rest") / "checkpoints";
+    fs::create_directories(rest);
+    fs::copy(root_ / (std::string(kind.name) + " one") / "checkpoints/step_00000003", rest / "step_00000003",
+             fs::copy_options::recursive);
+    const End resumed = run("rest", 2);
+    EXPECT_EQ(resumed.parameters, one.parameters) << kind.name;
+    EXPECT_EQ(resumed.result.table, one.result.table) << kind.name;
+  }
+}
 
 // One rank of a run with a Calibrator and running ranges, without the Trainer.
 class OneRank : public ::testing::Test {
@@ -196,7 +235,8 @@ TEST_F(OneRank, EvaluationQuantizesWithTheRunningRangeAndCptsTrainingWithThePass
     const PrecisionMap four = map(4);
     const at::Tensor x = at::randn({5, 16}) * 40.0;
     const auto output = [&](RangeSink* sink) { return layer(0).forward(x, {.precision = &four, .range_sink = sink}); };
-    const Quantizer dynamic("layer", "activation", {.method = method, .granularity = Granularity::kTensor});
+    const Quantizer dynamic("layer", "activation", {.method = method, .granularity = Granularity::kTensor},
+                            RangesOf::kData);
     const auto expected = [&](const at::Tensor& xq) {
       return at::linear(xq, layer(0).values(four.at(0)).weight,
                         rank_->model().parameters().tensor(layer(0).spec().bias));
