@@ -98,11 +98,8 @@ void calibrate_widths(World& world, const RunConfig& config, const Gpt2& model, 
     const PrecisionMap precision = evaluation_precision(model, config.quant, at);
     const auto layers = layers_to_calibrate(model, precision, steps, config.quant.recalibrate_every);
     ranges[at] = calibrate(model, precision, layers, *sampler, world.comm(), never,
-                           {.seed = config.run.seed,
-                            .batches = config.quant.calibration_batches,
-                            .micro_batch_size = config.train.micro_batch_size,
-                            .sequence_length = config.data.sequence_length,
-                            .board = &world.board()})
+                           calibrator_options(config.quant, config.run.seed, config.train.micro_batch_size,
+                                              config.data.sequence_length, &world.board()))
                      ->ranges;
   }
 }

@@ -115,6 +115,18 @@ std::int64_t BitmapShape::macs(std::int64_t linear) const {
 
 Bitmap expand(const BitmapText& bitmap, const BitmapShape& shape) { return Expansion(bitmap, shape).run(); }
 
+std::vector<LinearBits> linear_bits(const BitmapText& bitmap) {
+  std::vector<LinearBits> found;
+  const auto add = [&](const LinearBits& bits) {
+    if (std::find(found.begin(), found.end(), bits) == found.end()) found.push_back(bits);
+  };
+  for (const int bits : bitmap.numbers) add({.weight = bits});
+  for (const BlockBits& block : bitmap.blocks)
+    for (const int bits : {block.attn, block.mlp}) add({.weight = bits, .activation = block.act});
+  if (bitmap.head) add({.weight = *bitmap.head, .activation = bitmap.blocks.back().act});
+  return found;
+}
+
 int nominal_width(const Bitmap& bitmap, const BitmapShape& shape) {
   std::map<int, std::int64_t> macs;
   for (std::size_t i = 0; i < bitmap.linears.size(); ++i)

@@ -39,6 +39,9 @@ struct Bitmap {
 // model is too small to have all.
 Bitmap expand(const BitmapText& bitmap, const BitmapShape& shape);
 
+// What the map gives linear layers, whatever the model: each pair of widths once.
+std::vector<LinearBits> linear_bits(const BitmapText& bitmap);
+
 // The weights' width that most multiply-accumulates have, ties to the larger: what the map as a whole counts as.
 int nominal_width(const Bitmap& bitmap, const BitmapShape& shape);
 // The mean over multiply-accumulates: what maps are ordered by.

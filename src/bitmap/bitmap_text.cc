@@ -53,7 +53,7 @@ std::vector<std::string_view> split(std::string_view text, char at) {
 // A width, 32 for 0. `of`: what it is of, for the message.
 int checked_width(std::int64_t bits, std::string_view of) {
   if (bits == 0) return BitWidth::kFull;
-  if (bits > BitWidth::kFull || !BitWidth::is_valid(static_cast<int>(bits)))
+  if (bits > BitWidth::kFull || !BitWidth::is_usual(static_cast<int>(bits)))
     refuse(fmt::format("{} must be 2..18, or 0 or 32 for unquantized, not {}", of, bits));
   return static_cast<int>(bits);
 }

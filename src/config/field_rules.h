@@ -46,15 +46,16 @@ inline Rule dropout() { return between(0, 0.999); }  // fp32 rounds what is near
 inline Rule one_of(std::vector<std::string> choices) { return {.choices = std::move(choices)}; }
 inline Rule maybe_empty() { return {.empty_allowed = true}; }
 
-// 2..last and 32, and 0 where it stands for "as scheduled".
-inline Rule bits(int last, bool zero) {
+// first..last and 32, and 0 where it stands for "as scheduled".
+inline Rule bits(int last, bool zero, int first = BitWidth::kMinUsual) {
   Rule rule;
   if (zero) rule.widths.push_back(0);
-  for (int width = BitWidth::kMin; width <= last; ++width) rule.widths.push_back(width);
+  for (int width = first; width <= last; ++width) rule.widths.push_back(width);
   rule.widths.push_back(BitWidth::kFull);
   return rule;
 }
-inline Rule width() { return bits(BitWidth::kMax, /*zero=*/false); }
+// Of weights, which may have 1 bit where their quantizer has (quantizer_rules.cc).
+inline Rule width() { return bits(BitWidth::kMax, /*zero=*/false, BitWidth::kMin); }
 inline Rule width_or_zero() { return bits(BitWidth::kMax, /*zero=*/true); }
 // What is int8 codes or not quantized: backward's gradients, attention's keys and values.
 inline Rule code_width(bool zero = false) { return bits(8, zero); }
@@ -80,5 +81,10 @@ inline Rule preset_name() {
   }
   return rule;
 }
+
+using Fields = std::vector<Field<RunConfig>>;
+
+// Keys of quantizers and of where their ranges come from (quantizer_fields.cc).
+void add_quantizers(Fields& fields);
 
 }  // namespace qat::rules

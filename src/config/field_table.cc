@@ -27,7 +27,8 @@ using rules::width_or_zero;
 using R = RunConfig;
 using Q = QuantConfig;
 
-using Fields = std::vector<Field<R>>;
+using rules::add_quantizers;
+using rules::Fields;
 
 void add_run(Fields& f) {
   f.push_back(
@@ -104,21 +105,6 @@ void add_lora(Fields& f) {
                   "what the adapters of single widths have of their own; needs lora.slots per_width"));
 }
 
-void add_quantizer(Fields& f, const std::string& section, QuantizerConfig Q::*role,
-                   std::vector<std::string> granularities, const std::string& granularity_meaning) {
-  using C = QuantizerConfig;
-  f.push_back(key(section + ".method", at(&R::quant, role, &C::method), any(), "",
-                  "minmax: even steps; log: even steps of the magnitude's logarithm", {"quantizer_type", "quantizer"}));
-  f.push_back(key(section + ".symmetric", at(&R::quant, role, &C::symmetric), any(), "",
-                  "minmax only: true: codes -q..q, q = 2^(bits-1)-1; false: affine codes 0..2^bits-1"));
-  f.push_back(key(section + ".log_codebook", at(&R::quant, role, &C::log_codebook), one_of({"packed", "seed"}), "",
-                  "log only: packed: 2^bits-1 values; seed: 2^(bits+1)-1 values, which take bits+1 bits"));
-  f.push_back(key(section + ".granularity", at(&R::quant, role, &C::granularity), one_of(std::move(granularities)), "",
-                  granularity_meaning, {"per_channel", "per_channel_quantization"}));
-  f.push_back(key(section + ".by_width", at(&R::quant, role, &C::by_width), maybe_empty(), "",
-                  "methods of single widths, in place of the one above", {"quantizer_per_bit"}));
-}
-
 void add_quant(Fields& f) {
   f.push_back(key("quant.widths", at(&R::quant, &Q::widths), list(width(), /*empty_allowed=*/false, /*unique=*/true),
                   "bits", "widths that training may visit and evaluation reports; 32: not quantized",
@@ -129,29 +115,15 @@ void add_quant(Fields& f) {
                   {"bitmaps", "layer_precision", "bitmap"}));
   f.push_back(key("quant.activation_bits", at(&R::quant, &Q::activation_bits), width_or_zero(), "bits",
                   "width of activations; 0: the weight width of the step", {"a_bits", "activation_bits_per_bit"}));
-  f.push_back(key("quant.kv_bits", at(&R::quant, &Q::kv_bits), width(), "bits",
+  f.push_back(key("quant.kv_bits", at(&R::quant, &Q::kv_bits), bits(BitWidth::kMax, /*zero=*/false), "bits",
                   "width of attention's keys and values where a map does not say another, one dynamic symmetric scale "
                   "a token over all heads; 32: not quantized, as in unquantized steps",
                   {"kv", "kv_cache_bits", "kv_bit_width"}));
-  add_quantizer(f, "quant.weight", &Q::weight, {"tensor", "channel"}, "one scale per tensor or per output channel");
-  add_quantizer(f, "quant.activation", &Q::activation, {"tensor", "token", "feature"},
-                "one scale per tensor, per token (dynamic ranges only) or per input feature (calibrated ranges only)");
-  // Weights change with every step, so theirs are always dynamic.
-  f.push_back(key("quant.activation.range", at(&R::quant, &Q::activation, &QuantizerConfig::range), any(), "",
-                  "dynamic: ranges from the values at hand; calibrated: from the calibration batches",
-                  {"calibration_method"}));
+  add_quantizers(f);
   f.push_back(key("quant.stochastic_gradients", at(&R::quant, &Q::stochastic_gradients), any(), "",
                   "round gradients stochastically, else to the nearest code"));
   f.push_back(key("quant.log_grad_clip", at(&R::quant, &Q::log_grad_clip), normal_float(), "",
                   "log quantizer: gradients through it are clamped to this magnitude"));
-  f.push_back(key("quant.calibration_batches", at(&R::quant, &Q::calibration_batches), between(1, kMostOfAny),
-                  "micro-batches", "batches that calibrated ranges are taken from",
-                  {"warm_up_batches", "calibration_steps"}));
-  constexpr double kMostSteps = 1e9;
-  f.push_back(
-      key("quant.recalibrate_every", at(&R::quant, &Q::recalibrate_every), between(0, kMostSteps), "steps",
-          "calibrated ranges grow old at every multiple of so many steps: training takes a width's anew when it "
-          "next uses it; 0: never"));
   f.push_back(key("quant.overrides", at(&R::quant, &Q::overrides), maybe_empty(), "",
                   "widths of single layers, in place of the schedule's; applied in order, later ones win",
                   {"layer_specific_bits", "layer_bits"}));
@@ -191,6 +163,10 @@ void add_training(Fields& f) {
                   "AdamW: added to the root of the second moment", {"adam_epsilon", "epsilon"}));
   f.push_back(key("optim.weight_decay", at(&R::optim, &O::weight_decay), between(0, kMostOfAny), "",
                   "AdamW: decoupled decay; not on layer norms and biases"));
+  f.push_back(key("optim.range_lr_factor", at(&R::optim, &O::range_lr_factor), between(0, kMostOfAny), "",
+                  "times the learning rate: that of what quantizers train (quant.weight.method lsq and groupwise, "
+                  "quant.activation.range learned), whose numbers are small beside weights",
+                  {"lsq_lr", "quant_lr"}));
   f.push_back(key("optim.clip_norm", at(&R::optim, &O::clip_norm), from(0), "",
                   "gradients are scaled down to this global norm; 0: no clipping",
                   {"grad_clip", "clip", "max_grad_norm", "gradient_clipping"}));

@@ -11,6 +11,7 @@
 #include "kernels/common/bit_width.h"
 #include "src/base/glob_match.h"
 #include "src/base/json.h"
+#include "src/config/quantizer_rules.h"
 #include "src/config/warnings.h"
 #include "src/config/width_lists.h"
 #include "src/schedule/schedule_rules.h"
@@ -34,8 +35,7 @@ class Checker {
 
   Findings run() {
     model();
-    quantizer("quant.weight", c_.quant.weight);
-    quantizer("quant.activation", c_.quant.activation);
+    check_quantizers(c_, found_);
     overrides();
     maps();
     for (Finding& fault : width_list_faults(c_)) found_.errors.push_back(std::move(fault));
@@ -63,21 +63,6 @@ class Checker {
     if (m.init == ModelInit::kCheckpoint && m.init_from.empty())
       error("model.init_from", "must name a checkpoint or run folder when model.init is \"checkpoint\"",
             {"model.init"});
-  }
-
-  void quantizer(const std::string& section, const QuantizerConfig& q) {
-    if (q.method == QuantizerKind::kLog && !q.symmetric)
-      error(section + ".symmetric", "must be true: the log quantizer has no affine form", {section + ".method"});
-    if (q.granularity == Granularity::kFeature && q.range != RangeSource::kCalibrated)
-      error(section + ".granularity",
-            fmt::format("\"feature\" needs {}.range = \"calibrated\": scales along the summed dimension must be known "
-                        "before the product",
-                        section),
-            {section + ".range"});
-    if (q.granularity == Granularity::kToken && q.range == RangeSource::kCalibrated)
-      error(section + ".granularity",
-            fmt::format("\"token\" needs {}.range = \"dynamic\": no two batches have the same tokens", section),
-            {section + ".range"});
   }
 
   void overrides() {

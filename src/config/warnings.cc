@@ -90,24 +90,20 @@ class Warner {
     if (c_.compute.recompute == Recompute::kSelective && c_.compute.device == DeviceChoice::kCpu)
       warn("compute.recompute", "has no effect: only a GPU's blocks are recomputed selectively", {"compute.device"});
     const QuantConfig& q = c_.quant;
-    const auto uses_log = [](const QuantizerConfig& role) {
-      return role.method == QuantizerKind::kLog ||
-             std::any_of(role.by_width.begin(), role.by_width.end(),
-                         [](const WidthMethod& one) { return one.method == QuantizerKind::kLog; });
-    };
-    if (!uses_log(q.weight) && !uses_log(q.activation))
+    if (!q.weight.uses(QuantizerKind::kLog) && !q.activation.uses(QuantizerKind::kLog))
       unused("quant.log_grad_clip", q.log_grad_clip, standard_.quant.log_grad_clip, "nothing is quantized by log",
              "quant.weight.method");
-    if (q.activation.range != RangeSource::kCalibrated)
+    if (q.activation.range == RangeSource::kDynamic)
       unused("quant.calibration_batches", q.calibration_batches, standard_.quant.calibration_batches,
              "every range is dynamic", "quant.activation.range");
     if (q.activation.range != RangeSource::kCalibrated)
       unused("quant.recalibrate_every", q.recalibrate_every, standard_.quant.recalibrate_every,
-             "every range is dynamic", "quant.activation.range");
-    if (!uses_log(q.weight))
+             "no range is calibrated", "quant.activation.range");
+    unused_of_quantizers();
+    if (!q.weight.uses(QuantizerKind::kLog))
       unused("quant.weight.log_codebook", q.weight.log_codebook, standard_.quant.weight.log_codebook,
              "the method is not log", "quant.weight.method");
-    if (!uses_log(q.activation))
+    if (!q.activation.uses(QuantizerKind::kLog))
       unused("quant.activation.log_codebook", q.activation.log_codebook, standard_.quant.activation.log_codebook,
              "the method is not log", "quant.activation.method");
   }
@@ -129,6 +125,27 @@ class Warner {
     unused("optim.noise_scale", o.noise_scale, standard_.optim.noise_scale, "there is no noise", "optim.noise");
     unused("optim.noise_max_bits", o.noise_max_bits, standard_.optim.noise_max_bits, "there is no noise",
            "optim.noise");
+  }
+
+  void unused_of_quantizers() {
+    const QuantConfig& q = c_.quant;
+    const QuantConfig& q0 = standard_.quant;
+    if (q.activation.range != RangeSource::kCalibrated)
+      unused("quant.calibration_method", q.calibration_method, q0.calibration_method, "no range is calibrated",
+             "quant.activation.range");
+    if (q.calibration_method != CalibrationMethod::kPercentile)
+      unused("quant.calibration_percentile", q.calibration_percentile, q0.calibration_percentile,
+             "the method is not percentile", "quant.calibration_method");
+    if (q.activation.range != RangeSource::kRunning && !q.weight.uses(QuantizerKind::kEma))
+      unused("quant.running_momentum", q.running_momentum, q0.running_momentum, "no range is a running mean",
+             "quant.activation.range");
+    if (q.activation.range != RangeSource::kLearned && !q.weight.uses(QuantizerKind::kLsq) &&
+        !q.weight.uses(QuantizerKind::kGroupwise))
+      unused("optim.range_lr_factor", c_.optim.range_lr_factor, standard_.optim.range_lr_factor,
+             "no quantizer trains its ranges", "quant.weight.method");
+    if (!q.weight.uses(QuantizerKind::kGroupwise))
+      unused("quant.weight.group_size", q.weight.group_size, q0.weight.group_size, "the method is not groupwise",
+             "quant.weight.method");
   }
 
   void unused_of_schedule() {

@@ -1,8 +1,10 @@
 #include "src/memory/memory_model.h"
 
 #include <algorithm>
+#include <functional>
 #include <initializer_list>
 #include <map>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -10,6 +12,8 @@
 #include "dist/grad/tree_accumulator.h"
 #include "src/memory/pass_memory.h"
 #include "src/model/gpt2_config.h"
+#include "src/quant/precision_map.h"
+#include "src/quant/quant_method.h"
 #include "src/train/recipe.h"
 
 namespace qat {
@@ -20,6 +24,34 @@ constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
 ParameterCount count_parameters(const RunConfig& config) {
   return qat::count_parameters(config.model, config.lora, config.quant);
+}
+
+std::int64_t elems_of(const std::vector<TrainedMember>& members) {
+  std::int64_t sum = 0;
+  for (const TrainedMember& member : members)
+    sum += std::accumulate(member.shape.begin(), member.shape.end(), std::int64_t{1}, std::multiplies<>());
+  return sum;
+}
+
+// Of ranges that quantizers train, for each weight width.
+std::map<int, std::int64_t> trained_range_elems(const Gpt2Config& model, const QuantConfig& quant) {
+  const std::int64_t d = model.n_embd;
+  const std::pair<std::int64_t, std::int64_t> shapes[kLinearsPerBlock] = {{3 * d, d}, {d, d}, {4 * d, d}, {d, 4 * d}};
+  const std::vector<std::string> names = quantized_layer_names(model);
+  std::map<int, std::int64_t> elems;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const bool head = static_cast<std::int64_t>(i) == kLinearsPerBlock * model.n_layer;
+    const auto [rows, cols] = head ? std::pair{model.vocab_size, d} : shapes[i % kLinearsPerBlock];
+    std::set<int> weights;
+    for (const LayerPrecision& precision : layer_precisions(quant, names[i])) {
+      const int bits = precision.weight.bits();
+      if (!precision.weight.is_full() && weights.insert(bits).second)
+        elems[bits] += elems_of(quant_method(quant.weight, precision.weight).trained_members(rows, cols));
+      if (!precision.activation.is_full())
+        elems[bits] += elems_of(quant_method(quant.activation, precision.activation).trained_members(rows, cols));
+    }
+  }
+  return elems;
 }
 
 std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layout) {
@@ -198,6 +230,7 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   const bool own_norms = model.norm_slots == Slots::kPerWidth, own_adapters = lora.slots == Slots::kPerWidth;
   ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters(0))};
   (model.freeze_base ? count.frozen : count.trained) += base;
+  const std::map<int, std::int64_t> ranges = trained_range_elems(model, quant);
   // The pass's own width, which may be the largest, and those of overrides.
   std::set<int> beside;
   for (const LayerOverride& rule : quant.overrides)
@@ -206,17 +239,25 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   count.of_widths = largest;
   std::map<int, std::int64_t> own;
   for (const int bits : quantized_weight_widths(quant)) {
-    own[bits] = (own_norms ? norms : 0) + (own_adapters ? adapters(bits) : 0);
+    const auto range = ranges.find(bits);
+    own[bits] =
+        (own_norms ? norms : 0) + (own_adapters ? adapters(bits) : 0) + (range == ranges.end() ? 0 : range->second);
     count.of_widths += own[bits];
     if (beside.contains(bits)) count.of_pass += own[bits];
     largest = std::max(largest, own[bits]);
+  }
+  // Trained ranges of inputs beside unquantized weights.
+  if (const auto range = ranges.find(BitWidth::kFull); range != ranges.end()) {
+    count.of_widths += range->second;
+    count.of_pass += range->second;
   }
   count.trained += count.of_widths;
   count.of_pass += largest;
   // A map's widths, and unquantized layers', whose norms are their own.
   for (const std::string& map : quant.maps) {
     std::int64_t of_map = own_norms ? norms : 0;
-    for (const int bits : weight_widths(parse_bitmap(map))) of_map += bits == BitWidth::kFull ? 0 : own.at(bits);
+    for (const int bits : weight_widths(parse_bitmap(map))) of_map += own.at(bits);
+    if (const auto range = ranges.find(BitWidth::kFull); range != ranges.end()) of_map += range->second;
     count.of_pass = std::max(count.of_pass, of_map);
   }
   count.of_pass = std::min(count.of_widths, count.of_pass);

@@ -6,6 +6,7 @@
 #include "src/loss/head_chunk.h"
 #include "src/memory/memory_model.h"
 #include "src/quant/gemm_path.h"
+#include "src/quant/quant_method.h"
 #include "src/train/recipe.h"
 
 // Shape letters: M tokens of the pass, T of a sequence, d width, H heads, V vocabulary, r rank of the adapters; f bytes
@@ -87,7 +88,10 @@ std::int64_t kept_by_linear(const PassShape& pass, std::int64_t index) {
     case GemmPath::kWideCodes:  // fp16
       return bytes + 2 * tokens * linear.in;
     case GemmPath::kFakeQuant:
-      return bytes + (precision.activation.is_full() ? input : tokens * linear.in * f);
+      if (precision.activation.is_full()) return bytes + input;
+      // A gradient rule reads the input itself once more.
+      return bytes + tokens * linear.in * f +
+             (has_gradient_rule(pass.config.quant.activation, precision.activation) ? input : 0);
   }
   return bytes;
 }

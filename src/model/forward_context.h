@@ -8,6 +8,7 @@
 #include "src/quant/gradient_sink.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/range_observer.h"
+#include "src/quant/range_sink.h"
 
 namespace qat {
 
@@ -18,6 +19,7 @@ struct ForwardContext {
   WeightCache* weight_cache = nullptr;    // optional
   GradientSink* gradient_sink = nullptr;  // optional; of this pass alone, until its backward has ended
   const RangeTable* ranges = nullptr;     // optional: calibrated ranges in place of those in force
+  RangeSink* range_sink = nullptr;        // of a pass that trains: where running ranges are taken from
   // A calibration: activations pass unquantized, these observe the layers whose range is wanted, adapters are off.
   RangeObservers* observers = nullptr;
   // Random draws are a function of these four (and of the layer), never of the rank.

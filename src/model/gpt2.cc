@@ -76,6 +76,7 @@ void Gpt2::init_random(std::uint64_t seed) {
     std::vector<float> values(static_cast<std::size_t>(info.elems));
     const kernels::RngKey key = rng_key(seed, RngPurpose::kInit, 0, 0, name_slot(info.name));
     const bool is_norm = info.name.find(".ln_") != std::string::npos;
+    if (is_trained_range(info.name)) continue;  // begins with the first step of its width
     if (ends_with(info.name, ".bias") || info.name.find(".lora_B.") != std::string::npos) {
       std::fill(values.begin(), values.end(), 0.0F);
     } else if (is_norm) {

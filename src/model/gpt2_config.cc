@@ -17,4 +17,12 @@ std::optional<std::string> name_without_width(const std::string& name) {
   return name.substr(0, before) + name.substr(last);
 }
 
+bool is_trained_range(const std::string& name) {
+  const std::size_t last = name.rfind('.');
+  if (last == std::string::npos || last + 1 >= name.size() || name[last + 1] != 'w') return false;
+  const std::string before = name.substr(0, last);
+  const auto ends = [&](const char* member) { return before.ends_with(member); };
+  return ends(".weight_step") || ends(".activation_step") || ends(".weight_scale") || ends(".weight_zero");
+}
+
 }  // namespace qat

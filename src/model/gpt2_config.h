@@ -62,6 +62,13 @@ inline std::string width_slot(int bits) { return "w" + std::to_string(bits); }
 // The name of the same parameter where widths share it: ...lora_A.weight, h.0.ln_1.bias. Nothing for other names.
 std::optional<std::string> name_without_width(const std::string& name);
 
+// The beginning of the name of a trained range's member, before its widths: <layer>.weight_step.
+inline std::string trained_range_name(const std::string& layer, const std::string& role, const std::string& member) {
+  return layer + "." + role + "_" + member + ".";
+}
+// Whether a parameter is a member of a trained range.
+bool is_trained_range(const std::string& name);
+
 // GPT-2's published sizes (gpt2, gpt2-medium, gpt2-large, gpt2-xl) and small ones for CPUs (nano, micro, mini).
 // Fills the sizes of `config`; returns false if the name is unknown.
 bool apply_gpt2_preset(const std::string& name, Gpt2Config& config);

@@ -107,10 +107,8 @@ Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tenso
   }
   std::vector<at::Tensor> wanted = {x};
   std::vector<int> ids;
-  const int bits = context.precision->at(quantized_head_->spec().index).weight.bits();
-  const AdapterSlot* slot = quantized_head_->adapter(bits);
-  for (const int id : {head_, slot != nullptr ? slot->a : -1, slot != nullptr ? slot->b : -1})
-    if (id >= 0 && store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
+  for (const int id : quantized_head_->parameter_ids(context.precision->at(quantized_head_->spec().index)))
+    if (store_.info(id).trainable) wanted.push_back(store_.tensor(id)), ids.push_back(id);
   const auto found = torch::autograd::grad({result}, wanted, {gradient}, /*retain_graph=*/false,
                                            /*create_graph=*/false, /*allow_unused=*/true);
   out.d_output = found[0];

@@ -27,6 +27,8 @@ at::Tensor padded(const at::Tensor& t, int dim, std::int64_t size) {
   return at::cat({t, at::zeros(missing, t.options())}, dim);
 }
 
+void append(const std::vector<int>& ids, std::vector<int>& all) { all.insert(all.end(), ids.begin(), ids.end()); }
+
 // Whether this pass will go backward on codes, for which codes come with transposed copies.
 bool wants_transposed(const LayerPrecision& precision) {
   return at::GradMode::is_enabled() && precision.gradient.bits() <= 8;
@@ -39,9 +41,13 @@ QuantLinear::QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraCo
       quant_(&quant),
       store_(&store),
       weight_(spec_.name, "weight", quant.weight),
-      lora_a_quantizer_(spec_.name, "lora_a", quant.weight),
-      lora_b_quantizer_(spec_.name, "lora_b", quant.weight),
+      lora_a_quantizer_(spec_.name, "lora_a", adapter_quantizer(quant), RangesOf::kData),
+      lora_b_quantizer_(spec_.name, "lora_b", adapter_quantizer(quant), RangesOf::kData),
       activation_(spec_.name, "activation", quant.activation) {
+  for (const LayerPrecision& precision : layer_precisions(quant, spec_.name)) {
+    if (!precision.weight.is_full()) declare_trained(weight_, weight_widths(precision), trained_weights_);
+    if (!precision.activation.is_full()) declare_trained(activation_, range_widths(precision), trained_activations_);
+  }
   const auto add = [&](int bits, GroupKey group, const std::string& suffix) {
     const AdapterShape shape = adapter_shape(lora, bits, spec_.in_features);
     if (shape.rank == 0) return;
@@ -70,12 +76,20 @@ GemmPath QuantLinear::path(const LayerPrecision& precision) const {
   return choose_gemm_path(*quant_, precision, store_->device().is_cuda() ? Device::kCuda : Device::kCpu);
 }
 
-const CalibratedRange* QuantLinear::range(const ForwardContext& context) const {
+std::optional<CalibratedRange> QuantLinear::range(const at::Tensor& x, const ForwardContext& context) const {
   const LayerPrecision& precision = context.precision->at(spec_.index);
-  if (!activation_.needs_calibration() || precision.activation.is_full()) return nullptr;
+  if (precision.activation.is_full() || !activation_.needs_ranges(precision.activation)) return std::nullopt;
   if (context.ranges != nullptr)
-    if (const auto own = context.ranges->find(spec_.index); own != context.ranges->end()) return &own->second;
-  return &activation_.required(range_widths(precision));
+    if (const auto own = context.ranges->find(spec_.index); own != context.ranges->end()) return own->second;
+  const RangeWidths widths = range_widths(precision);
+  const RangeSource source = activation_.source(precision.activation);
+  if (source == RangeSource::kRunning && context.range_sink != nullptr) {
+    const CalibratedRange own = activation_.measure(x, precision.activation);
+    context.range_sink->observe(spec_.index, widths, own);
+    if (activation_.trains_on_own_range(precision.activation)) return own;
+  }
+  const CalibratedRange& in_force = activation_.required(widths);
+  return source == RangeSource::kLearned ? trained_range(activation_, widths) : in_force;
 }
 
 GradientRounding QuantLinear::rounding(const LayerPrecision& precision, const ForwardContext& context,
@@ -86,23 +100,24 @@ GradientRounding QuantLinear::rounding(const LayerPrecision& precision, const Fo
           .key = context.rng(RngPurpose::kGradientRounding, slot)};
 }
 
-LinearOperand QuantLinear::input(const at::Tensor& x_in, const ForwardContext& context) const {
-  const LayerPrecision& precision = context.precision->at(spec_.index);
+LinearOperand QuantLinear::input(const at::Tensor& x_in, const std::optional<CalibratedRange>& range,
+                                 const LayerPrecision& precision) const {
   const bool transposed = wants_transposed(precision);
   const at::NoGradGuard no_grad;
   const at::Tensor x = x_in.detach().reshape({-1, spec_.in_features});
+  const CalibratedRange* held = range ? &*range : nullptr;
   LinearOperand out;
   switch (path(precision)) {
     case GemmPath::kPlain:
       return {.values = x};
     case GemmPath::kCodes:
-      out.codes = activation_.encode(x, precision.activation, transposed, range(context));
+      out.codes = activation_.encode(x, precision.activation, transposed, held);
       break;
     case GemmPath::kWideCodes:
-      out.wide = activation_.encode_wide(x, precision.activation, range(context));
+      out.wide = activation_.encode_wide(x, precision.activation, held);
       break;
     case GemmPath::kFakeQuant:
-      out.values = activation_.fake_quant(x, precision.activation, range(context));
+      out.values = activation_.fake_quant(x, precision.activation, held);
       break;
   }
   const AdapterSlot* slot = adapter(precision.weight.bits());
@@ -115,13 +130,16 @@ at::Tensor QuantLinear::forward(const at::Tensor& x_in, const ForwardContext& co
   const at::Tensor x = x_in.contiguous();
   if (context.calibrating() && path(precision) != GemmPath::kPlain)
     return forward_calibrating(x, precision, *context.observers);
-  return quantized_linear(x, input(x, context), pass(context, x.scalar_type()));
+  if (path(precision) == GemmPath::kFakeQuant && (input_has_rule(precision) || weight_has_rule(precision)))
+    return forward_by_rule(x, context);
+  return quantized_linear(x, input(x, range(x.detach(), context), precision), pass(context, x.scalar_type()));
 }
 
 QuantLinear::Product QuantLinear::product(const ForwardContext& context, at::ScalarType dtype) const {
   const at::NoGradGuard no_grad;
   return [this, context, prepared = pass(context, dtype).prepared](const at::Tensor& x) {
-    return linear_forward(*prepared, input(x, context), x.scalar_type(), /*saved=*/nullptr);
+    const LayerPrecision& precision = context.precision->at(spec_.index);
+    return linear_forward(*prepared, input(x, range(x, context), precision), x.scalar_type(), /*saved=*/nullptr);
   };
 }
 
@@ -129,7 +147,7 @@ QuantLinear::Product QuantLinear::product(const ForwardContext& context, at::Sca
 at::Tensor QuantLinear::forward_calibrating(const at::Tensor& x, const LayerPrecision& precision,
                                             RangeObservers& observers) const {
   if (const auto wanted = observers.find(spec_.index); wanted != observers.end()) wanted->second.observe(x);
-  const at::Tensor weight = weight_.fake_quant(parameter(spec_.weight).detach(), precision.weight);
+  const at::Tensor weight = quantized_weight(precision);
   const at::Tensor bias = parameter(spec_.bias);
   return at::linear(x, weight.to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias);
 }
@@ -147,8 +165,7 @@ bool QuantLinear::can_fuse(const ForwardContext& context) const {
 
 QuantLinear::Values QuantLinear::values(const LayerPrecision& precision) const {
   const at::NoGradGuard no_grad;
-  Values out{
-      .weight = weight_.fake_quant(parameter(spec_.weight).detach(), precision.weight), .lora_a = {}, .lora_b = {}};
+  Values out{.weight = quantized_weight(precision), .lora_a = {}, .lora_b = {}};
   const AdapterSlot* slot = adapter(precision.weight.bits());
   if (slot == nullptr || path(precision) == GemmPath::kPlain) return out;
   const BitWidth width = slot->shape.quantize ? precision.weight : BitWidth::full();
@@ -163,11 +180,20 @@ at::Tensor QuantLinear::merged(const Values& values) {
   return at::addmm(values.weight, values.lora_b, values.lora_a, /*beta=*/1, /*alpha=*/values.scaling);
 }
 
+std::vector<int> QuantLinear::parameter_ids(const LayerPrecision& precision) const {
+  std::vector<int> ids = {spec_.weight};
+  if (spec_.bias >= 0) ids.push_back(spec_.bias);
+  if (const AdapterSlot* slot = adapter(precision.weight.bits())) ids.insert(ids.end(), {slot->a, slot->b});
+  if (!precision.weight.is_full() && weight_.source(precision.weight) == RangeSource::kLearned)
+    append(trained_ids(weight_, weight_widths(precision)), ids);
+  if (!precision.activation.is_full() && activation_.source(precision.activation) == RangeSource::kLearned)
+    append(trained_ids(activation_, range_widths(precision)), ids);
+  return ids;
+}
+
 std::vector<at::Tensor> QuantLinear::parameters(const LayerPrecision& precision) const {
   std::vector<at::Tensor> all;
-  const AdapterSlot* slot = adapter(precision.weight.bits());
-  for (const int id : {spec_.weight, spec_.bias, slot != nullptr ? slot->a : -1, slot != nullptr ? slot->b : -1})
-    if (id >= 0) all.push_back(store_->tensor(id));
+  for (const int id : parameter_ids(precision)) all.push_back(store_->tensor(id));
   return all;
 }
 
@@ -235,7 +261,8 @@ PreparedLinear QuantLinear::prepare(const LayerPrecision& precision, bool transp
     prepare_rows(precision, transposed, dtype, spare, out, work);
     return out;
   }
-  out.weight = operand(weight_, weight, precision.weight, taken, transposed, dtype);
+  const std::optional<CalibratedRange> held = held_weight_range(precision);
+  out.weight = operand(weight_, weight, precision.weight, taken, transposed, dtype, held ? &*held : nullptr);
   const AdapterSlot* slot = adapter(precision.weight.bits());
   if (slot != nullptr) out.adapter = prepare_adapter(*slot, precision, transposed, dtype);
   const auto clip = [&](const Quantizer& quantizer, BitWidth width) {
@@ -328,17 +355,17 @@ PreparedAdapter QuantLinear::prepare_adapter(const AdapterSlot& slot, const Laye
 }
 
 LinearOperand QuantLinear::operand(const Quantizer& quantizer, const at::Tensor& values, BitWidth width, GemmPath path,
-                                   bool transposed, at::ScalarType dtype) const {
+                                   bool transposed, at::ScalarType dtype, const CalibratedRange* range) const {
   switch (path) {
     case GemmPath::kCodes:
-      return {.codes = quantizer.encode(values, width, transposed)};
+      return {.codes = quantizer.encode(values, width, transposed, range)};
     case GemmPath::kWideCodes:
-      return {.wide = quantizer.encode_wide(values, width)};
+      return {.wide = quantizer.encode_wide(values, width, range)};
     case GemmPath::kPlain:
     case GemmPath::kFakeQuant:
       break;
   }
-  return {.values = quantizer.fake_quant(values, width).to(dtype)};
+  return {.values = quantizer.fake_quant(values, width, range).to(dtype)};
 }
 
 }  // namespace qat

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -38,8 +39,13 @@ struct LinearSpec {
   bool shares_weight = false;
 };
 
+// Of a layer's inputs.
 inline RangeWidths range_widths(const LayerPrecision& precision) {
   return {.weight = precision.weight.bits(), .activation = precision.activation.bits()};
+}
+// Of its weights.
+inline RangeWidths weight_widths(const LayerPrecision& precision) {
+  return {.weight = precision.weight.bits(), .activation = BitWidth::kFull};
 }
 
 // Work of QuantLinear's preparation, collected over layers.
@@ -59,9 +65,15 @@ struct AdapterSlot {
   bool on_codes() const { return shape.quantize && !reads_raw(); }
 };
 
+// A range that is trained: the parameters that are its members, for weights or inputs of one width.
+struct TrainedRange {
+  RangeWidths widths;
+  std::vector<int> ids;  // of QuantMethod::trained_members
+};
+
 class QuantLinear {
  public:
-  // Declares the adapters in `store`; weight and bias are declared by the caller.
+  // Declares the adapters and what quantizers train in `store`; weight and bias are declared by the caller.
   QuantLinear(LinearSpec spec, const QuantConfig& quant, const LoraConfig& lora, ParameterStore& store);
 
   // Whether a fused block can run this layer in this pass: unquantized, or codes with dynamic scales per channel and
@@ -93,20 +105,49 @@ class QuantLinear {
   static at::Tensor merged(const Values& values);
 
   const LinearSpec& spec() const { return spec_; }
+  Quantizer& weight_quantizer() { return weight_; }
+  const Quantizer& weight_quantizer() const { return weight_; }
   Quantizer& activation_quantizer() { return activation_; }
   const Quantizer& activation_quantizer() const { return activation_; }
+  // Puts a range of the inputs in force; where it is trained, training begins with it.
+  void begin_activation(const LayerPrecision& precision, CalibratedRange range);
+  // Whether weights of this precision have no range in force although they need one.
+  bool weight_lacks_range(const LayerPrecision& precision) const;
+  // The same for weights: their own range now, before step `step`.
+  void begin_weight(const LayerPrecision& precision, std::int64_t step);
+  // What weights are quantized with: fp32, of as many groups as the quantizer has.
+  CalibratedRange weight_range(const LayerPrecision& precision) const;
+  // fp32 [groups]: what neighbouring codes of weights lie apart by.
+  at::Tensor weight_steps(const LayerPrecision& precision) const;
   // The adapter that belongs to weights of this width; null: none. An unquantized layer does not use it.
   const AdapterSlot* adapter(int weight_bits) const;
-  // Weight, bias, A and B of a pass, as far as there are any.
+  // Weight, bias, A, B and trained ranges of a pass, as far as there are any.
+  std::vector<int> parameter_ids(const LayerPrecision& precision) const;
   std::vector<at::Tensor> parameters(const LayerPrecision& precision) const;
 
  private:
   GemmPath path(const LayerPrecision& precision) const;
   // What the product reads of x, [..., in].
-  LinearOperand input(const at::Tensor& x, const ForwardContext& context) const;
+  LinearOperand input(const at::Tensor& x, const std::optional<CalibratedRange>& range,
+                      const LayerPrecision& precision) const;
   at::Tensor forward_calibrating(const at::Tensor& x, const LayerPrecision& precision, RangeObservers& observers) const;
-  // What this pass quantizes x with: context's range of this layer, or that in force; null where ranges are dynamic.
-  const CalibratedRange* range(const ForwardContext& context) const;
+  // Where a quantizer's gradients follow a rule of its own.
+  bool input_has_rule(const LayerPrecision& precision) const;
+  bool weight_has_rule(const LayerPrecision& precision) const;
+  at::Tensor forward_by_rule(const at::Tensor& x, const ForwardContext& context) const;
+  // What this pass quantizes x with: context's range of this layer, x's own in training at running ranges, what is
+  // trained, or that in force; none where ranges are dynamic.
+  std::optional<CalibratedRange> range(const at::Tensor& x, const ForwardContext& context) const;
+  at::Tensor quantized_weight(const LayerPrecision& precision) const;
+  // None: the weights' own.
+  std::optional<CalibratedRange> held_weight_range(const LayerPrecision& precision) const;
+  std::vector<TrainedMember> trained_members(const Quantizer& quantizer, const RangeWidths& widths) const;
+  void declare_trained(const Quantizer& quantizer, const RangeWidths& widths, std::vector<TrainedRange>& ranges);
+  // Of those widths, as they are now; for others an error.
+  CalibratedRange trained_range(const Quantizer& quantizer, const RangeWidths& widths) const;
+  void set_trained(const Quantizer& quantizer, const RangeWidths& widths, const CalibratedRange& range);
+  const std::vector<int>& trained_ids(const Quantizer& quantizer, const RangeWidths& widths) const;
+  std::vector<at::Tensor> trained_tensors(const Quantizer& quantizer, const RangeWidths& widths) const;
   GradientRounding rounding(const LayerPrecision& precision, const ForwardContext& context, int product) const;
 
   // From context's cache if it has it. later: where to leave work undone that many layers can share, or null.
@@ -123,7 +164,7 @@ class QuantLinear {
   std::int64_t product_rank(const AdapterSlot& slot) const;
   PreparedAdapter adapter_memory(std::int64_t rank, at::ScalarType dtype) const;
   LinearOperand operand(const Quantizer& quantizer, const at::Tensor& values, BitWidth width, GemmPath path,
-                        bool transposed, at::ScalarType dtype) const;
+                        bool transposed, at::ScalarType dtype, const CalibratedRange* range = nullptr) const;
   bool in_product(std::int64_t rank, at::ScalarType dtype) const;
   at::Tensor parameter(int id) const { return id >= 0 ? store_->tensor(id) : at::Tensor(); }
 
@@ -131,8 +172,9 @@ class QuantLinear {
   const QuantConfig* quant_;
   ParameterStore* store_;
   Quantizer weight_, lora_a_quantizer_, lora_b_quantizer_;
-  Quantizer activation_;  // calibrated ranges are put in force outside of passes
+  Quantizer activation_;  // ranges are put in force outside of passes
   std::vector<AdapterSlot> adapters_;
+  std::vector<TrainedRange> trained_weights_, trained_activations_;
 };
 
 }  // namespace qat

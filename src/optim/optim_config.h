@@ -18,8 +18,9 @@ struct OptimConfig {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
-  double weight_decay = 0.1;  // decoupled; not on layer norms and biases
-  double clip_norm = 1.0;     // gradients are scaled down to this global norm; 0: no clipping
+  double weight_decay = 0.1;      // decoupled; not on layer norms and biases
+  double range_lr_factor = 0.01;  // times the learning rate: what quantizers train of their ranges
+  double clip_norm = 1.0;         // gradients are scaled down to this global norm; 0: no clipping
   // Normal noise on the gradients of updates at low widths (src/train/gradient_noise.h).
   double noise = 0.0;  // its deviation, in units of noise_scale; 0: none
   NoiseScale noise_scale = NoiseScale::kRelative;

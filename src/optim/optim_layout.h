@@ -19,6 +19,7 @@ struct OptimTensor {
   int group = 0;
   int index = 0;
   bool decay = true;
+  double learning_rate_factor = 1.0;  // beside its group's
 };
 
 // What one rank owns of a tensor: elements [first, first + elems) of it. A tensor lies in one bucket, of which a rank

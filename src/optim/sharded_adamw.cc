@@ -42,7 +42,7 @@ void ShardedAdamW::step(const kernels::Exec& exec, std::span<const ShardValues> 
     segments[static_cast<std::size_t>(tensor.group)][static_cast<std::size_t>(where.bucket)].push_back(
         {.offset = where.offset + part.first - shard.begin,
          .elems = part.elems,
-         .step = {.learning_rate = learning_rates[static_cast<std::size_t>(tensor.group)],
+         .step = {.learning_rate = learning_rates[static_cast<std::size_t>(tensor.group)] * tensor.learning_rate_factor,
                   .beta1 = config_.beta1,
                   .beta2 = config_.beta2,
                   .eps = config_.eps,

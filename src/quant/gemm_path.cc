@@ -39,7 +39,10 @@ std::string describe(GemmPath path, const std::string& floats) {
     case GemmPath::kWideCodes:
       return "fp16 codes, fp32 sums (wider than 8 bits)";
     case GemmPath::kFakeQuant:
-      return "quantized values in " + floats + " (no codes: scales do not factor out, or more bits than a code holds)";
+      return "quantized values in " + floats +
+             " (no codes: a quantizer without integer products, scales that do not factor out, or more bits than a "
+             "code "
+             "holds)";
   }
   return "";
 }

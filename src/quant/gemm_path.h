@@ -13,7 +13,8 @@ enum class GemmPath : unsigned char {
   kPlain,      // nothing is quantized
   kCodes,      // int8 codes, int32 sums, scales applied once: exact
   kWideCodes,  // 9..11 bits on a GPU: fp16 codes, which bf16 and tf32 values would not hold, fp32 sums
-  kFakeQuant,  // quantized values as floats: wider, affine, log, per-feature scales, one side unquantized
+  kFakeQuant,  // quantized values as floats: wider, other than min-max symmetric, per-feature scales, one side
+               // unquantized
 };
 
 // Codes need scales that factor out of the sum: both sides min-max symmetric with at most 8 (11) bits, and no scale

@@ -47,8 +47,13 @@ void add_adapter(const LinearBackward& work, const std::vector<at::Tensor>& part
   const PreparedAdapter& adapter = *work.linear.adapter;
   const at::ScalarType dtype = parts.front().scalar_type();
   const at::Tensor dh = times_lora_b(parts, adapter.b);  // [M, r]
-  if (out.input.defined())
-    out.input.addmm_(rounded_gradient(dh, work.rounding.lora_a, Draw::kInput), values_of(adapter.a, dtype));
+  if (out.input.defined()) {
+    const at::Tensor rounded = rounded_gradient(dh, work.rounding.lora_a, Draw::kInput);
+    if (work.needs.raw_apart)
+      out.raw = at::mm(rounded, values_of(adapter.a, dtype));
+    else
+      out.input.addmm_(rounded, values_of(adapter.a, dtype));
+  }
   if (!work.needs.adapter) return;
   const LinearGradients& at = work.places.at;
   out.lora_a = fp32_at(at.lora_a, {adapter.a.rows(), adapter.a.cols()}, dh);

@@ -14,13 +14,15 @@ using torch::autograd::Variable;
 struct Kept {
   LinearPass pass;
   LinearSaved saved;
+  bool raw_apart = false;
 };
 
 class QuantizedLinear : public torch::autograd::Function<QuantizedLinear> {
  public:
-  static Variable forward(AutogradContext* ctx, const Variable& x, at::TensorList /*parameters*/,
-                          const LinearOperand& input, const LinearPass& pass, bool train) {
-    Kept kept{.pass = pass};
+  // others: the pass's parameters, and behind them the raw input if it is apart.
+  static Variable forward(AutogradContext* ctx, const Variable& x, at::TensorList /*others*/,
+                          const LinearOperand& input, const LinearPass& pass, bool raw_apart, bool train) {
+    Kept kept{.pass = pass, .saved = {}, .raw_apart = raw_apart};
     const at::Tensor y = linear_forward(*pass.prepared, input, x.scalar_type(), train ? &kept.saved : nullptr);
     auto shape = x.sizes().vec();
     ctx->saved_data["x_shape"] = shape;
@@ -36,11 +38,15 @@ class QuantizedLinear : public torch::autograd::Function<QuantizedLinear> {
     const LinearGradients gradients = linear_backward(pass, kept.saved, {.parts = {g}},
                                                       {.input = ctx->needs_input_grad(0),
                                                        .weight = ctx->needs_input_grad(1),
-                                                       .bias = pass.bias.tensor.defined() && ctx->needs_input_grad(2)});
-    tensor_list out = {gradients.input.defined() ? gradients.input.view(ctx->saved_data["x_shape"].toIntVector())
-                                                 : at::Tensor()};
+                                                       .bias = pass.bias.tensor.defined() && ctx->needs_input_grad(2),
+                                                       .raw_apart = kept.raw_apart});
+    const auto as_x = [&](const at::Tensor& gradient) {
+      return gradient.defined() ? gradient.view(ctx->saved_data["x_shape"].toIntVector()) : gradient;
+    };
+    tensor_list out = {as_x(gradients.input)};
     append_gradients(pass, gradients, out);
-    out.insert(out.end(), 3, at::Tensor());
+    if (kept.raw_apart) out.push_back(as_x(gradients.raw));
+    out.insert(out.end(), 4, at::Tensor());
     return out;
   }
 };
@@ -81,9 +87,11 @@ void append_gradients(const LinearPass& pass, const LinearGradients& gradients, 
   append(pass.lora_a, gradients.lora_a), append(pass.lora_b, gradients.lora_b);
 }
 
-at::Tensor quantized_linear(const at::Tensor& x, const LinearOperand& input, const LinearPass& pass) {
-  const std::vector<at::Tensor> parameters = pass.parameters();
-  return QuantizedLinear::apply(x, at::TensorList(parameters), input, pass, at::GradMode::is_enabled());
+at::Tensor quantized_linear(const at::Tensor& x, const LinearOperand& input, const LinearPass& pass,
+                            const at::Tensor& raw) {
+  std::vector<at::Tensor> others = pass.parameters();
+  if (raw.defined()) others.push_back(raw);
+  return QuantizedLinear::apply(x, at::TensorList(others), input, pass, raw.defined(), at::GradMode::is_enabled());
 }
 
 }  // namespace qat

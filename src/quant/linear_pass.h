@@ -36,6 +36,8 @@ LinearGradients linear_backward(const LinearPass& pass, const LinearSaved& saved
 void append_gradients(const LinearPass& pass, const LinearGradients& gradients, std::vector<at::Tensor>& out);
 
 // y: [..., N] of x: [..., K], contiguous, whose operand form `input` is: [M, K]. Gradients reach x and the parameters.
-at::Tensor quantized_linear(const at::Tensor& x, const LinearOperand& input, const LinearPass& pass);
+// raw: where those of an adapter go that reads the raw input; undefined: to x.
+at::Tensor quantized_linear(const at::Tensor& x, const LinearOperand& input, const LinearPass& pass,
+                            const at::Tensor& raw = {});
 
 }  // namespace qat

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include "kernels/common/error.h"
 #include "kernels/quant/fake_quant.h"
 #include "src/quant/torch_view.h"
 
@@ -36,11 +35,6 @@ class LogMethod final : public QuantMethod {
     return range;
   }
 
-  at::Tensor scales(const CalibratedRange& /*range*/, BitWidth /*width*/) const override {
-    QAT_CHECK(false, "logarithmic codes are not multiples of a scale");
-    return {};
-  }
-
   at::Tensor fake_quant(const at::Tensor& x, Axis axis, BitWidth width, const CalibratedRange& range) const override {
     const bool one_magnitude = wants_mean(width);
     const at::Tensor log_min = one_magnitude ? range.mean : range.lo;
@@ -51,7 +45,7 @@ class LogMethod final : public QuantMethod {
     return y;
   }
 
-  at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range) const override {
+  at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range, BitWidth /*width*/) const override {
     const at::Tensor magnitude = x.abs(), exponent = at::log2(magnitude);
     return ((magnitude > kernels::kLogEps) & ((exponent < range.lo) | (exponent > range.hi))).sum();
   }

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include "kernels/common/error.h"
 #include "kernels/quant/fake_quant.h"
 #include "src/quant/torch_view.h"
 
@@ -13,12 +12,8 @@ using kernels::Axis;
 
 class MinMaxMethod : public QuantMethod {
  public:
-  bool clamps_gradient() const override { return false; }
-
   CalibratedRange measure(const at::Tensor& x, Axis axis, BitWidth /*width*/) const override {
-    CalibratedRange range{.lo = empty_groups(x, axis), .hi = empty_groups(x, axis), .mean = {}, .batches = 1};
-    kernels::min_max(exec_for(x), const_matrix(x), axis, span_of(range.lo), span_of(range.hi));
-    return range;
+    return min_max_range(x, axis);
   }
 };
 
@@ -41,7 +36,9 @@ class SymmetricMethod final : public MinMaxMethod {
     return y;
   }
 
-  at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range) const override {
+  at::Tensor step_sizes(const CalibratedRange& range, BitWidth width) const override { return scales(range, width); }
+
+  at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range, BitWidth /*width*/) const override {
     return (x.abs() > at::maximum(range.lo.abs(), range.hi.abs())).sum();
   }
 };
@@ -51,11 +48,6 @@ class AffineMethod final : public MinMaxMethod {
   bool factors_out() const override { return false; }
   CodeStorage storage() const override { return {.numbers_per_group = 2}; }
 
-  at::Tensor scales(const CalibratedRange& /*range*/, BitWidth /*width*/) const override {
-    QAT_CHECK(false, "affine codes are not multiples of a scale");
-    return {};
-  }
-
   at::Tensor fake_quant(const at::Tensor& x, Axis axis, BitWidth width, const CalibratedRange& range) const override {
     at::Tensor scales = at::empty_like(range.lo), zeros = at::empty_like(range.lo), y = at::empty_like(x);
     const kernels::Exec exec = exec_for(x);
@@ -64,12 +56,18 @@ class AffineMethod final : public MinMaxMethod {
     return y;
   }
 
-  at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range) const override {
+  at::Tensor count_beyond(const at::Tensor& x, const CalibratedRange& range, BitWidth /*width*/) const override {
     return ((x < range.lo.clamp_max(0.0)) | (x > range.hi.clamp_min(0.0))).sum();
   }
 };
 
 }  // namespace
+
+CalibratedRange min_max_range(const at::Tensor& x, Axis axis) {
+  CalibratedRange range{.lo = empty_groups(x, axis), .hi = empty_groups(x, axis), .mean = {}, .batches = 1};
+  kernels::min_max(exec_for(x), const_matrix(x), axis, span_of(range.lo), span_of(range.hi));
+  return range;
+}
 
 const QuantMethod& symmetric_method() {
   static const SymmetricMethod method;

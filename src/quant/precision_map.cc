@@ -15,6 +15,23 @@ LayerPrecision scheduled_precision(const QuantConfig& quant, int weight_bits, in
       .weight = BitWidth(weight_bits), .activation = BitWidth(activation_bits), .gradient = BitWidth(gradient_bits)};
 }
 
+std::vector<LayerPrecision> layer_precisions(const QuantConfig& quant, const std::string& name) {
+  std::vector<LayerPrecision> found;
+  const auto add = [&](const LayerPrecision& one) {
+    if (!one.is_full() && std::find(found.begin(), found.end(), one) == found.end()) found.push_back(one);
+  };
+  for (const int bits : quant.widths)
+    add(PrecisionMap::make({name}, scheduled_precision(quant, bits), quant.overrides).at(0));
+  for (const std::string& map : quant.maps) {
+    for (const LinearBits& bits : linear_bits(parse_bitmap(map))) {
+      LayerPrecision one = scheduled_precision(quant, bits.weight);
+      if (bits.activation != kBitsAsConfigured) one.activation = BitWidth(bits.activation);
+      add(one);
+    }
+  }
+  return found;
+}
+
 bool PrecisionMap::uses_weight_bits(int bits) const {
   return nominal_.weight.bits() == bits || std::any_of(layers_.begin(), layers_.end(), [&](const LayerPrecision& one) {
            return one.weight.bits() == bits;

@@ -25,6 +25,10 @@ struct LayerPrecision {
 // everything unquantized.
 LayerPrecision scheduled_precision(const QuantConfig& quant, int weight_bits, int gradient_bits = BitWidth::kFull);
 
+// The precisions, apart from the unquantized one, that the layer of this name can have at the configured widths, and
+// those that a layer has in one of the maps.
+std::vector<LayerPrecision> layer_precisions(const QuantConfig& quant, const std::string& name);
+
 class PrecisionMap {
  public:
   PrecisionMap() = default;

@@ -73,11 +73,12 @@ struct OutputGradient {
 
 struct LinearNeeds {
   bool input = true, weight = true, bias = true, adapter = true;
+  bool raw_apart = false;  // what an adapter adds to the gradient that reads the raw input is LinearGradients::raw
 };
 
 // Of parameters: fp32; of the input: [M, K] in the activations' dtype. Undefined: not wanted.
 struct LinearGradients {
-  at::Tensor input{}, weight{}, bias{}, lora_a{}, lora_b{};
+  at::Tensor input{}, weight{}, bias{}, lora_a{}, lora_b{}, raw{};
 };
 
 // Where gradients are to be written; what is undefined goes into new memory.

@@ -1,6 +1,7 @@
 // What is quantized, how, and with which ranges. JSON section "quant".
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <set>
@@ -14,10 +15,11 @@
 
 namespace qat {
 
-enum class QuantizerKind : unsigned char { kMinMax, kLog };
+// Formulas and gradients: docs/numerics.md. ema takes running ranges, lsq and groupwise train theirs.
+enum class QuantizerKind : unsigned char { kMinMax, kLog, kLlmQat, kCpt, kEma, kLsq, kGroupwise };
 template <>
 struct EnumNames<QuantizerKind> {
-  static constexpr std::array names{"minmax", "log"};
+  static constexpr std::array names{"minmax", "log", "llm_qat", "cpt", "ema", "lsq", "groupwise"};
 };
 
 using kernels::LogCodebook;
@@ -33,10 +35,19 @@ struct EnumNames<Granularity> {
   static constexpr std::array names{"tensor", "channel", "token", "feature"};
 };
 
-enum class RangeSource : unsigned char { kDynamic, kCalibrated };
+// Where ranges come from: the data at hand, the calibration batches, a running mean over training's steps, or training
+// itself.
+enum class RangeSource : unsigned char { kDynamic, kCalibrated, kRunning, kLearned };
 template <>
 struct EnumNames<RangeSource> {
-  static constexpr std::array names{"dynamic", "calibrated"};
+  static constexpr std::array names{"dynamic", "calibrated", "running", "learned"};
+};
+
+// What calibration makes of its batches: all that it saw, or less, so that what is common is told apart better.
+enum class CalibrationMethod : unsigned char { kMinMax, kPercentile, kEntropy };
+template <>
+struct EnumNames<CalibrationMethod> {
+  static constexpr std::array names{"minmax", "percentile", "entropy"};
 };
 
 // The kind of quantizer of one width.
@@ -48,17 +59,23 @@ struct WidthMethod {
 // One role's quantizer (weights or activations).
 struct QuantizerConfig {
   QuantizerKind method = QuantizerKind::kMinMax;    // at every width that by_width does not name
-  bool symmetric = true;                            // minmax only: false is affine (codes 0..2^b-1)
+  bool symmetric = true;                            // minmax, llm_qat and ema: false is affine (codes 0..2^b-1)
   LogCodebook log_codebook = LogCodebook::kPacked;  // log only: packed (2^b-1 values) | seed (2^(b+1)-1 values)
   Granularity granularity = Granularity::kTensor;   // weights: tensor | channel; activations: tensor | token | feature
-  RangeSource range = RangeSource::kDynamic;        // from the data at hand, or from the calibration batches
-  std::vector<WidthMethod> by_width;                // other kinds at single widths, each named once at most
+  RangeSource range = RangeSource::kDynamic;        // of kinds that do not say it themselves (range_source)
+  std::int64_t group_size = 64;       // groupwise only: inputs that share a scale and a zero point; 0: a whole row
+  std::vector<WidthMethod> by_width;  // other kinds at single widths, each named once at most
 
   // The kind at a width of this role's own.
   QuantizerKind method_at(int bits) const {
     for (const WidthMethod& one : by_width)
       if (one.bits == bits) return one.method;
     return method;
+  }
+  // Whether some width has it.
+  bool uses(QuantizerKind kind) const {
+    return method == kind ||
+           std::any_of(by_width.begin(), by_width.end(), [kind](const WidthMethod& one) { return one.method == kind; });
   }
 };
 
@@ -77,9 +94,12 @@ struct QuantConfig {
   std::vector<std::string> maps;  // widths layer by layer (src/bitmap/bitmap_text.h), in place of `widths`
   QuantizerConfig weight{.granularity = Granularity::kChannel};
   QuantizerConfig activation{.granularity = Granularity::kToken};
-  bool stochastic_gradients = true;      // gradients are rounded stochastically, else to nearest
-  double log_grad_clip = 10.0;           // log quantizer: |gradient| is clamped to this (scale-aware)
-  int calibration_batches = 10;          // micro-batches that calibrated ranges are taken from
+  bool stochastic_gradients = true;  // gradients are rounded stochastically, else to nearest
+  double log_grad_clip = 10.0;       // log quantizer: |gradient| is clamped to this (scale-aware)
+  int calibration_batches = 10;      // micro-batches that calibrated ranges are taken from
+  CalibrationMethod calibration_method = CalibrationMethod::kMinMax;
+  double calibration_percentile = 99.9;  // percentile only: of |x|, what calibrated ranges reach
+  double running_momentum = 0.9;         // what a step leaves of a running range; the rest is the step's own
   std::int64_t recalibrate_every = 0;    // steps after which calibrated ranges are taken anew; 0: never
   std::vector<LayerOverride> overrides;  // applied in order, later ones win
 };

@@ -44,21 +44,39 @@ at::Tensor decode(const at::Tensor& codes, const at::Tensor& scales, at::ScalarT
   return values;
 }
 
-Quantizer::Quantizer(std::string layer, std::string role, const QuantizerConfig& config)
+Quantizer::Quantizer(std::string layer, std::string role, const QuantizerConfig& config, RangesOf ranges)
     : layer_(std::move(layer)),
       role_(std::move(role)),
       config_(config),
-      calibrated_mode_(config.range == RangeSource::kCalibrated),
+      ranges_of_(ranges),
       axis_(axis_of(config.granularity)) {}
+
+RangeSource Quantizer::source(BitWidth width) const {
+  return ranges_of_ == RangesOf::kData ? RangeSource::kDynamic : range_source(config_, width);
+}
+
+bool Quantizer::ever_needs_ranges() const {
+  for (int bits = BitWidth::kMin; bits <= BitWidth::kMax; ++bits)
+    if (needs_ranges(BitWidth(bits))) return true;
+  return false;
+}
+
+bool Quantizer::trains_on_own_range(BitWidth width) const {
+  return source(width) == RangeSource::kRunning && config_.method_at(width.bits()) != QuantizerKind::kEma;
+}
+
+bool Quantizer::has_gradient_rule(BitWidth width) const {
+  return ranges_of_ == RangesOf::kConfigured && qat::has_gradient_rule(config_, width);
+}
 
 CalibratedRange Quantizer::measure(const at::Tensor& values, BitWidth width) const {
   return method(width).measure(values.to(at::kFloat), axis_, width);  // the same tensor if it is fp32
 }
 
 CalibratedRange Quantizer::range_for(const at::Tensor& x, BitWidth width, const CalibratedRange* range) const {
-  if (!calibrated_mode_) return measure(x, width);
-  QAT_CHECK(range != nullptr, "a quantizer of calibrated ranges is given one");
-  return *range;
+  if (range != nullptr) return *range;
+  QAT_CHECK(!needs_ranges(width), "a quantizer whose ranges are not the data's own is given one");
+  return measure(x, width);
 }
 
 const CalibratedRange* Quantizer::in_force(const RangeWidths& widths) const {
@@ -88,7 +106,7 @@ Coded Quantizer::encode(const at::Tensor& x, BitWidth width, bool with_transpose
   if (with_transposed) out.codes_transposed = at::empty({view.cols, view.rows}, x.options().dtype(at::kChar));
   const kernels::CodesOut target{codes(out.codes), codes(out.codes_transposed)};
   const kernels::EncodeOptions options{.width = width};
-  if (!calibrated_mode_ && axis_ == Axis::kRow) {
+  if (range == nullptr && !needs_ranges(width) && axis_ == Axis::kRow) {
     out.scales = at::empty({view.rows}, x.options().dtype(at::kFloat));
     kernels::encode_rows(exec, view, options, target, span_of(out.scales));
     return out;
@@ -120,7 +138,15 @@ std::int64_t Quantizer::calibrated_groups(std::int64_t cols) const {
 }
 
 at::Tensor Quantizer::count_beyond(const at::Tensor& values, BitWidth width, const CalibratedRange& range) const {
-  return method(width).count_beyond(values.to(at::kFloat), range);
+  return method(width).count_beyond(values.to(at::kFloat), range, width);
+}
+
+QuantGradients Quantizer::backward(const at::Tensor& dy, const at::Tensor& values, BitWidth width,
+                                   const CalibratedRange* range, std::int64_t sharing) const {
+  const at::Tensor x = values.to(at::kFloat);
+  QuantGradients found = method(width).backward(dy, x, axis_, width, range_for(x, width, range), sharing);
+  found.x = found.x.to(dy.scalar_type());
+  return found;
 }
 
 }  // namespace qat

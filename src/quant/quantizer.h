@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <compare>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -46,23 +47,38 @@ struct RangeWidths {
 // Ranges of some layers, by index in PrecisionMap: what one evaluation uses in place of the ranges in force.
 using RangeTable = std::map<std::int64_t, CalibratedRange>;
 
+// Whether a quantizer's ranges come from where its configuration says (range_source), or always from the data at hand.
+enum class RangesOf : std::uint8_t { kConfigured, kData };
+
 class Quantizer {
  public:
   // `layer` and `role` ("weight", "activation", "lora_a", "lora_b") name it in errors.
-  Quantizer(std::string layer, std::string role, const QuantizerConfig& config);
+  Quantizer(std::string layer, std::string role, const QuantizerConfig& config,
+            RangesOf ranges = RangesOf::kConfigured);
 
-  bool needs_calibration() const { return calibrated_mode_; }
+  RangeSource source(BitWidth width) const;
+  // Whether it needs ranges in force: they are not those of the data at hand.
+  bool needs_ranges(BitWidth width) const { return source(width) != RangeSource::kDynamic; }
+  bool ever_needs_ranges() const;  // at some width
+  // Whether training quantizes with each pass's own range, and only others with the running one.
+  bool trains_on_own_range(BitWidth width) const;
   const std::string& layer() const { return layer_; }
   const std::string& role() const { return role_; }
   const QuantMethod& method(BitWidth width) const { return quant_method(config_, width); }
 
-  // x: [..., cols] of fp32 or bf16, contiguous. `range`: for quantizers that need calibration, else null.
+  // x: [..., cols] of fp32 or bf16, contiguous. `range`: for quantizers that need ranges, else null: x's own.
   // Only for min-max symmetric quantizers of at most 8 bits without per-feature scales (choose_gemm_path).
   Coded encode(const at::Tensor& x, BitWidth width, bool with_transposed, const CalibratedRange* range = nullptr) const;
   // The same for widths up to 11, as fp16 integers.
   WideCoded encode_wide(const at::Tensor& x, BitWidth width, const CalibratedRange* range = nullptr) const;
   // The values that quantization at `width` leaves, same shape as x. Widths of 32 return x.
   at::Tensor fake_quant(const at::Tensor& x, BitWidth width, const CalibratedRange* range = nullptr) const;
+
+  // Whether gradients through it follow a rule of its own, as quantized_by_rule() applies it.
+  bool has_gradient_rule(BitWidth width) const;
+  // That rule: x and dy as fake_quant's x, `range` as there; x may be of another dtype than dy, which the result's has.
+  QuantGradients backward(const at::Tensor& dy, const at::Tensor& x, BitWidth width, const CalibratedRange* range,
+                          std::int64_t sharing) const;
 
   // The ranges in force: training's.
   const std::map<RangeWidths, CalibratedRange>& ranges() const { return ranges_; }
@@ -86,7 +102,7 @@ class Quantizer {
 
   std::string layer_, role_;
   QuantizerConfig config_;
-  bool calibrated_mode_ = false;
+  RangesOf ranges_of_;
   kernels::Axis axis_ = kernels::Axis::kRow;
   std::map<RangeWidths, CalibratedRange> ranges_;
 };

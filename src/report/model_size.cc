@@ -14,7 +14,8 @@ std::int64_t stored_bytes(const TensorSize& tensor, const StorageFormat& format)
   if (tensor.bits >= 32) return tensor.rows * tensor.cols * format.unquantized_bytes;
   // Each row begins at a byte, so that rows can be read one by one.
   const std::int64_t codes = tensor.rows * ((tensor.cols * code_bits(tensor) + 7) / 8);
-  const std::int64_t groups = format.scale_per_row ? tensor.rows : 1;
+  const std::int64_t a_row = tensor.storage.group_size > 0 ? tensor.cols / tensor.storage.group_size : 1;
+  const std::int64_t groups = format.scale_per_row ? tensor.rows * a_row : 1;
   return codes + groups * tensor.storage.numbers_per_scale * 4;
 }
 

@@ -9,8 +9,9 @@ namespace qat {
 
 // How a tensor's codes are stored: its quantizer's.
 struct StoredCodes {
-  int numbers_per_scale = 1;  // fp32 numbers a group: 1 scale; 2 with a zero point, or log minimum and range
-  int extra_bits = 0;         // 1: the log quantizer's "seed" codebook, whose b-bit codes have 2^(b+1) - 1 values
+  int numbers_per_scale = 1;    // fp32 numbers a group: 1 scale; 2 with a zero point, or log minimum and range
+  int extra_bits = 0;           // 1: the log quantizer's "seed" codebook, whose b-bit codes have 2^(b+1) - 1 values
+  std::int64_t group_size = 0;  // values of a row that share these numbers; 0: as StorageFormat says
 };
 
 // A parameter tensor. Shared ones (a tied head) are listed once.

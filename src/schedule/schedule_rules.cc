@@ -122,8 +122,8 @@ class Rules {
 
   void gradients() {
     const auto valid = [&](const char* key, int bits) {
-      if (!BitWidth::is_valid(bits)) fault(key, bits, "must be 2..18 or 32");
-      return BitWidth::is_valid(bits);
+      if (!BitWidth::is_usual(bits)) fault(key, bits, "must be 2..18 or 32");
+      return BitWidth::is_usual(bits);
     };
     if (!valid("grad_min_bits", c_.grad_min_bits) || c_.grad_kind != GradientSchedule::kScheduled) return;
     if (!valid("grad_max_bits", c_.grad_max_bits)) return;

@@ -5,29 +5,53 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <span>
 #include <utility>
 
 #include "dist/comm/agree.h"
+#include "src/quant/histogram_range.h"
 #include "src/quant/torch_view.h"
 #include "src/train/batch.h"
 
 namespace qat {
 namespace {
 
-// Calibration samples are taken from far beyond the training run, so that the two do not march in step.
-constexpr std::uint64_t kFirstSample = std::uint64_t{1} << 40U;
+constexpr float kSmallestTop = 1e-30F;  // of a histogram
 
-// Mean over all batches, added in order of batches: the same bits on any number of ranks. means: of this rank's
-// batches, which are every comm.size()-th.
-at::Tensor mean_over_batches(const std::vector<at::Tensor>& means, std::int64_t groups, std::int64_t batches,
-                             dist::Communicator& comm) {
+// fp64 [batches, n], in order of batches: the same on any number of ranks. mine: [n] of each of this rank's batches,
+// which are every comm.size()-th.
+at::Tensor over_batches(const std::vector<at::Tensor>& mine, std::int64_t n, std::int64_t batches,
+                        dist::Communicator& comm) {
   const std::int64_t ranks = comm.size(), share = (batches + ranks - 1) / ranks;
-  at::Tensor mine = at::zeros({share, groups}), all = at::empty({ranks, share, groups});
-  for (std::size_t i = 0; i < means.size(); ++i) mine[static_cast<std::int64_t>(i)].copy_(means[i]);
-  comm.all_gather(view(const_span(mine)), view(span_of(all)));
-  at::Tensor sum = at::zeros({groups}, at::kDouble);
-  for (std::int64_t batch = 0; batch < batches; ++batch) sum += all[batch % ranks][batch / ranks];
-  return sum.div_(static_cast<double>(batches)).to(at::kFloat);
+  at::Tensor own = at::zeros({share, n}, at::kDouble), all = at::empty({ranks, share, n}, at::kDouble);
+  for (std::size_t i = 0; i < mine.size(); ++i) own[static_cast<std::int64_t>(i)].copy_(mine[i]);
+  const auto elems = [](const at::Tensor& t) {
+    return std::span(t.data_ptr<double>(), static_cast<std::size_t>(t.numel()));
+  };
+  comm.all_gather(view(std::span<const double>(elems(own))), view(elems(all)));
+  return all.transpose(0, 1).reshape({share * ranks, n}).narrow(0, 0, batches);
+}
+
+// Rows added one after the other.
+at::Tensor sum_in_order(const at::Tensor& rows) {
+  at::Tensor sum = at::zeros({rows.size(1)}, at::kDouble);
+  for (std::int64_t i = 0; i < rows.size(0); ++i) sum += rows[i];
+  return sum;
+}
+
+InputStatistics statistics_over_ranks(const RangeObserver& observer, std::int64_t batches, dist::Communicator& comm) {
+  std::vector<std::int64_t> count = {observer.values()};
+  comm.all_reduce(view(std::span(count)), dist::ReduceOp::kSum);
+  const at::Tensor moments = over_batches(observer.moments(), 4, batches, comm);
+  const at::Tensor sums = sum_in_order(moments);
+  const auto values = static_cast<double>(std::max<std::int64_t>(1, count[0]));
+  const double mean = sums[2].item<double>() / values, square = sums[3].item<double>() / values;
+  return {.min = moments.select(1, 0).min().item<double>(),
+          .max = moments.select(1, 1).max().item<double>(),
+          .mean = mean,
+          .deviation = std::sqrt(std::max(0.0, square - mean * mean)),
+          .count = count[0]};
 }
 
 // The range of one layer over the batches of all ranks: a handful of numbers, through host memory.
@@ -37,8 +61,28 @@ CalibratedRange over_ranks(const RangeObserver& observer, std::int64_t batches, 
   comm.all_reduce(view(span_of(lo)), dist::ReduceOp::kMin);
   comm.all_reduce(view(span_of(hi)), dist::ReduceOp::kMax);
   CalibratedRange range{.lo = lo.to(device), .hi = hi.to(device), .mean = {}, .batches = batches};
-  if (observer.wants_mean()) range.mean = mean_over_batches(observer.means(), lo.numel(), batches, comm).to(device);
+  if (observer.wants_mean()) {
+    const std::int64_t groups = observer.means().empty() ? lo.numel() : observer.means().front().numel();
+    const at::Tensor sum = sum_in_order(over_batches(observer.means(), groups, batches, comm));
+    range.mean = (sum / static_cast<double>(batches)).to(at::kFloat).to(device);
+  }
   return range;
+}
+
+float top_of(const CalibratedRange& range) { return at::maximum(range.lo.abs(), range.hi.abs()).max().item<float>(); }
+
+// The range within what the histograms of all ranks say. Rank 0 says where it ends: logarithms may differ elsewhere.
+void narrow(CalibratedRange& range, const RangeObserver& observer, const CalibratorOptions& options,
+            dist::Communicator& comm) {
+  at::Tensor counts = observer.histogram();
+  const std::span<std::int64_t> bins(counts.data_ptr<std::int64_t>(), static_cast<std::size_t>(counts.numel()));
+  comm.all_reduce(view(bins), dist::ReduceOp::kSum);
+  const float top = top_of(range);
+  std::vector<float> limit = {options.method == CalibrationMethod::kPercentile
+                                  ? percentile_limit(bins, top, options.percentile)
+                                  : entropy_limit(bins, top, observer.width())};
+  comm.broadcast(view(std::span(limit)), /*root=*/0);
+  range.lo = range.lo.clamp_min(-limit[0]), range.hi = range.hi.clamp_max(limit[0]);
 }
 
 double share_beyond(const RangeObserver& observer, dist::Communicator& comm) {
@@ -48,8 +92,8 @@ double share_beyond(const RangeObserver& observer, dist::Communicator& comm) {
 }
 
 void run_batch(const Gpt2& model, const Sampler& sampler, std::int64_t batch, const CalibratorOptions& options,
-               const ForwardContext& context) {
-  const auto first = kFirstSample + static_cast<std::uint64_t>(batch * options.micro_batch_size);
+               const ForwardContext& context, std::uint64_t first_sample) {
+  const auto first = first_sample + static_cast<std::uint64_t>(batch * options.micro_batch_size);
   const Batch data =
       sample_batch(sampler, first, options.micro_batch_size, options.sequence_length, model.mode().device);
   const at::Tensor hidden = model.hidden(data.inputs, context);
@@ -58,7 +102,8 @@ void run_batch(const Gpt2& model, const Sampler& sampler, std::int64_t batch, co
 
 // This rank's batches through the model, in rounds of one on every rank. False if `poll` says stop on the way.
 bool run_batches(const Gpt2& model, const PrecisionMap& precision, RangeObservers& observers, const Sampler& sampler,
-                 dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options) {
+                 dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options,
+                 std::uint64_t first_sample) {
   const ForwardContext context{.precision = &precision, .observers = &observers, .seed = options.seed};
   dist::RankReport report;
   dist::Pace pace;
@@ -73,7 +118,7 @@ bool run_batches(const Gpt2& model, const PrecisionMap& precision, RangeObserver
     const std::int64_t batch = round + comm.rank();
     if (batch >= options.batches || !report.ok) continue;
     try {
-      run_batch(model, sampler, batch, options, context);
+      run_batch(model, sampler, batch, options, context, first_sample);
       comm.beat();
     } catch (const Error& error) {  // the other ranks wait for this one
       if (error.kind() == ErrorKind::kOutOfMemory) throw;
@@ -94,10 +139,11 @@ std::vector<std::int64_t> layers_to_calibrate(const Gpt2& model, const Precision
   for (const QuantLinear& linear : model.linears()) {
     const std::int64_t layer = linear.spec().index;
     const Quantizer& quantizer = linear.activation_quantizer();
-    if (!quantizer.needs_calibration() || precision.at(layer).activation.is_full()) continue;
+    const BitWidth width = precision.at(layer).activation;
+    if (width.is_full() || !quantizer.needs_ranges(width)) continue;
     const CalibratedRange* range = quantizer.in_force(range_widths(precision.at(layer)));
-    const bool aged =
-        range != nullptr && recalibrate_every > 0 && range->step / recalibrate_every < step / recalibrate_every;
+    const bool aged = quantizer.source(width) == RangeSource::kCalibrated && range != nullptr &&
+                      recalibrate_every > 0 && range->step / recalibrate_every < step / recalibrate_every;
     if (range == nullptr || aged) layers.push_back(layer);
   }
   return layers;
@@ -105,7 +151,8 @@ std::vector<std::int64_t> layers_to_calibrate(const Gpt2& model, const Precision
 
 std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& precision,
                                      const std::vector<std::int64_t>& layers, const Sampler& sampler,
-                                     dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options) {
+                                     dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options,
+                                     std::uint64_t first_sample) {
   const at::NoGradGuard no_grad;
   const dist::SectionMark section(options.board, dist::Section::kCalibration);
   model.parameters().gather(model.groups_used(precision), comm);
@@ -116,26 +163,76 @@ std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& prec
     observers.try_emplace(layer, quantizer, precision.at(layer).activation, linear.spec().in_features,
                           model.mode().device, quantizer.in_force(range_widths(precision.at(layer))));
   }
-  if (!run_batches(model, precision, observers, sampler, comm, poll, options)) return std::nullopt;
+  const auto run = [&] { return run_batches(model, precision, observers, sampler, comm, poll, options, first_sample); };
+  if (!run()) return std::nullopt;
   Calibration found;
   for (const auto& [layer, observer] : observers) {
     found.ranges[layer] = over_ranks(observer, options.batches, comm);
+    found.inputs[layer] = statistics_over_ranks(observer, options.batches, comm);
     if (layer_at(model, layer).activation_quantizer().in_force(range_widths(precision.at(layer))) != nullptr)
       found.beyond[layer] = share_beyond(observer, comm);
   }
+  // A range of zeros has nothing to be narrowed to.
+  std::vector<std::int64_t> narrowed;
+  for (auto& [layer, observer] : observers) {
+    const bool calibrated = layer_at(model, layer).activation_quantizer().source(precision.at(layer).activation) ==
+                            RangeSource::kCalibrated;
+    const float top = top_of(found.ranges.at(layer));
+    if (options.method == CalibrationMethod::kMinMax || !calibrated || top < kSmallestTop) continue;
+    observer.start_histogram(top);
+    narrowed.push_back(layer);
+  }
+  if (narrowed.empty()) return found;
+  if (!run()) return std::nullopt;
+  for (const std::int64_t layer : narrowed) narrow(found.ranges.at(layer), observers.at(layer), options, comm);
   return found;
 }
 
-bool Calibrator::before_step(const PrecisionMap& precision, std::int64_t step) {
+CalibratorOptions calibrator_options(const QuantConfig& quant, std::uint64_t seed, std::int64_t micro_batch_size,
+                                     std::int64_t sequence_length, dist::ProgressBoard* board) {
+  return {.seed = seed,
+          .batches = quant.calibration_batches,
+          .method = quant.calibration_method,
+          .percentile = quant.calibration_percentile,
+          .micro_batch_size = micro_batch_size,
+          .sequence_length = sequence_length,
+          .board = board};
+}
+
+void Calibrator::begin_weights(const PrecisionMap& precision, std::int64_t step) {
+  for (QuantLinear& linear : model_.linears()) {
+    const LayerPrecision& layer = precision.at(linear.spec().index);
+    if (linear.weight_lacks_range(layer)) linear.begin_weight(layer, step);
+  }
+}
+
+void Calibrator::report(const PrecisionMap& precision, const Calibration& found, std::int64_t step,
+                        std::int64_t batches) {
+  const CalibrationReport report = calibration_report(model_, precision, found, step, batches);
+  log_.info(text_of(report));
+  for (const std::string& doubt : doubts_of(report)) log_.warning(doubt);
+  if (on_report_) on_report_(report);
+}
+
+bool Calibrator::before_step(const PrecisionMap& precision, std::int64_t step, std::uint64_t first_sample) {
   const auto layers = layers_to_calibrate(model_, precision, step, quant_.recalibrate_every);
-  if (layers.empty()) return true;
-  log_.info(fmt::format("calibrating activation ranges at step {}", step));
-  std::optional<Calibration> found = calibrate(model_, precision, layers, sampler_, comm_, poll_, options_);
+  if (layers.empty()) {
+    begin_weights(precision, step);
+    return true;
+  }
+  CalibratorOptions options = options_;
+  const bool running = quant_.activation.range == RangeSource::kRunning;
+  if (running) options.batches = options.step_batches;
+  std::optional<Calibration> found = calibrate(model_, precision, layers, sampler_, comm_, poll_, options,
+                                               running ? first_sample : kCalibrationSample);
   if (!found) return false;
+  begin_weights(precision, step);
   for (auto& [layer, range] : found->ranges) {
     range.step = step;
-    model_.linear(layer).activation_quantizer().put_in_force(range_widths(precision.at(layer)), std::move(range));
+    model_.linear(layer).begin_activation(precision.at(layer), range);
   }
+  model_.parameters().gather(model_.groups_used(precision), comm_);  // what is trained has begun
+  report(precision, *found, step, options.batches);
   if (found->beyond.empty()) return true;
   const auto most = std::max_element(found->beyond.begin(), found->beyond.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });

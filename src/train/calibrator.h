@@ -1,4 +1,5 @@
-// Calibrated activation ranges: the same batches for every width, statistics reduced over the ranks.
+// Calibrated activation ranges, and what running and learned ranges begin with: the same batches for every width,
+// statistics reduced over the ranks.
 //
 // Training's ranges and evaluation's are two things. Training takes a range before the first step that uses its width,
 // and again every quant.recalibrate_every steps; it is in force from then on and belongs to the checkpoint. Evaluation
@@ -7,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <vector>
@@ -18,16 +20,28 @@
 #include "src/data/sampler.h"
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
+#include "src/train/calibration_report.h"
 
 namespace qat {
 
 struct CalibratorOptions {
   std::uint64_t seed = 1;
   std::int64_t batches = 10;
+  CalibrationMethod method = CalibrationMethod::kMinMax;  // of calibrated ranges
+  double percentile = 99.9;
   std::int64_t micro_batch_size = 1;
   std::int64_t sequence_length = 0;
+  std::int64_t step_batches = 1;         // of a training step: what running ranges begin with
   dist::ProgressBoard* board = nullptr;  // where calibration is marked; null: nobody watches
 };
+
+// What the configuration says of it.
+CalibratorOptions calibrator_options(const QuantConfig& quant, std::uint64_t seed, std::int64_t micro_batch_size,
+                                     std::int64_t sequence_length, dist::ProgressBoard* board);
+
+// The first sample of the calibration batches. They are far beyond the training run, so that the two do not march in
+// step.
+constexpr std::uint64_t kCalibrationSample = std::uint64_t{1} << 40U;
 
 // The layers (indices in PrecisionMap, ascending) that have no range for their width in `precision`, or one from before
 // the last multiple of `recalibrate_every` (0: ranges do not age) at `step`.
@@ -37,16 +51,19 @@ std::vector<std::int64_t> layers_to_calibrate(const Gpt2& model, const Precision
 // What calibration found for some layers at the widths of a PrecisionMap.
 struct Calibration {
   RangeTable ranges;
+  std::map<std::int64_t, InputStatistics> inputs;
   // Of each of these layers that had a range already: the share of its inputs that lay beyond it.
   std::map<std::int64_t, double> beyond;
 };
 
 // Runs the calibration batches (no gradient, no dropout, adapters off). Collective; every rank ends with the same bits,
 // whatever their number. A rank's failure (values that are not finite: kDiverged) is thrown on all. Nothing if `poll`,
-// asked between batches, says stop. Changes nothing in the model.
+// asked between batches, says stop. Changes nothing in the model. Percentiles and entropy go over the batches twice.
+// first_sample: number of the first one of the batches.
 std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& precision,
                                      const std::vector<std::int64_t>& layers, const Sampler& sampler,
-                                     dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options);
+                                     dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options,
+                                     std::uint64_t first_sample = kCalibrationSample);
 
 // The ranges of one run as it goes.
 class Calibrator {
@@ -56,9 +73,12 @@ class Calibrator {
              dist::StopPoll& poll, Logger& log, const CalibratorOptions& options)
       : model_(model), quant_(quant), sampler_(sampler), comm_(comm), poll_(poll), log_(log), options_(options) {}
 
-  // Puts in force what training step `step` (counted from 0) needs and does not have. Collective. False: the run is to
-  // stop, and nothing has changed.
-  bool before_step(const PrecisionMap& precision, std::int64_t step);
+  // Puts in force what training step `step` (counted from 0), which begins with sample `first_sample`, needs and does
+  // not have: running ranges begin with those of the step's own samples, all others with the calibration batches'.
+  // Collective. False: the run is to stop, and nothing has changed.
+  bool before_step(const PrecisionMap& precision, std::int64_t step, std::uint64_t first_sample = 0);
+  // Told what before_step put in force.
+  void set_on_report(std::function<void(const CalibrationReport&)> tell) { on_report_ = std::move(tell); }
 
   // Evaluation's own ranges at `widths` after `steps` steps of training: made where this state of training has none
   // yet. Collective; throws kDiverged on all ranks as calibrate() does. Null: the run is to stop.
@@ -76,7 +96,11 @@ class Calibrator {
   dist::Communicator& comm_;
   dist::StopPoll& poll_;
   Logger& log_;
+  void begin_weights(const PrecisionMap& precision, std::int64_t step);
+  void report(const PrecisionMap& precision, const Calibration& found, std::int64_t step, std::int64_t batches);
+
   CalibratorOptions options_;
+  std::function<void(const CalibrationReport&)> on_report_;
   EvaluationRanges evaluation_;
   std::int64_t evaluated_after_ = -1;  // steps of training that evaluation_ belongs to
 };

@@ -40,9 +40,11 @@ MapBits map_bits(std::string name, const PrecisionMap& precision) {
   return bits;
 }
 
-StoredCodes storage_of(const QuantConfig& quant, int bits) {
-  const CodeStorage storage = quant_method(quant.weight, BitWidth(bits)).storage();
-  return {.numbers_per_scale = storage.numbers_per_group, .extra_bits = storage.extra_bits};
+StoredCodes storage_of(const QuantizerConfig& quantizer, int bits) {
+  const CodeStorage storage = quant_method(quantizer, BitWidth(bits)).storage();
+  return {.numbers_per_scale = storage.numbers_per_group,
+          .extra_bits = storage.extra_bits,
+          .group_size = storage.group_size};
 }
 
 std::string product_path(const Gpt2& model, const QuantConfig& quant, const LayerPrecision& precision) {
@@ -85,6 +87,7 @@ int width_behind(const std::string& norm, const PrecisionMap& precision) {
 
 // Whether the model at `precision` has the tensor, whose adapters have that role already if a layer uses them.
 bool is_deployed(const Gpt2& model, const TensorSize& tensor, int id, const PrecisionMap& precision) {
+  if (is_trained_range(tensor.name)) return false;  // counted as the scales that they are
   const int group = model.parameters().info(id).group_index;
   if (group < 0) return true;
   const GroupKey& key = model.parameters().groups()[static_cast<std::size_t>(group)].key;
@@ -230,14 +233,14 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
     if (!(model.config().tie_lm_head && spec.name == "lm_head")) {
       weight.role = TensorSize::Role::kLinear;
       weight.bits = bits;
-      weight.storage = storage_of(quant, bits);
+      weight.storage = storage_of(quant.weight, bits);
     }
     const AdapterSlot* slot = linear.adapter(bits);
     if (slot == nullptr) continue;
     for (const int id : {slot->a, slot->b}) {
       tensors[static_cast<std::size_t>(id)].role = TensorSize::Role::kAdapter;
       tensors[static_cast<std::size_t>(id)].bits = slot->shape.quantize ? bits : BitWidth::kFull;
-      tensors[static_cast<std::size_t>(id)].storage = storage_of(quant, bits);
+      tensors[static_cast<std::size_t>(id)].storage = storage_of(adapter_quantizer(quant), bits);
     }
   }
   // What single widths have for themselves is part of the model where a layer has that width.

@@ -16,9 +16,9 @@ namespace {
 
 // Where the parts of one range lie.
 std::string training_group(const Quantizer& quantizer, const RangeWidths& widths) {
-  const std::string name = widths.weight == RangeWidths::kAnyWeights
-                               ? std::to_string(widths.activation)
-                               : fmt::format("w{}a{}", widths.weight, widths.activation);
+  std::string name = fmt::format("w{}a{}", widths.weight, widths.activation);
+  if (quantizer.role() == "weight") name = fmt::format("w{}", widths.weight);
+  if (widths.weight == RangeWidths::kAnyWeights) name = std::to_string(widths.activation);
   return fmt::format("/quant/{}/{}/{}", quantizer.layer(), quantizer.role(), name);
 }
 // A map's text may be long, and have characters that names of groups must not: its hash (FNV-1a) stands for it.
@@ -35,14 +35,15 @@ std::string evaluation_group(const Quantizer& quantizer, const EvaluatedAt& at) 
 // The widths in the name of a group that training_group made.
 std::optional<RangeWidths> widths_of(const std::string& group) {
   const std::string name = group.substr(group.rfind('/') + 1);
-  RangeWidths widths{.weight = RangeWidths::kAnyWeights};
-  int end = 0;
-  const bool both = std::sscanf(name.c_str(), "w%da%d%n", &widths.weight, &widths.activation, &end) == 2;
-  if (!both) {
-    widths.weight = RangeWidths::kAnyWeights;
-    if (std::sscanf(name.c_str(), "%d%n", &widths.activation, &end) != 1) return std::nullopt;
-  }
-  return end == static_cast<int>(name.size()) ? std::optional(widths) : std::nullopt;
+  const auto size = static_cast<int>(name.size());
+  int weight = 0, activation = 0, end = 0;
+  if (std::sscanf(name.c_str(), "w%da%d%n", &weight, &activation, &end) == 2 && end == size)
+    return RangeWidths{.weight = weight, .activation = activation};
+  if (std::sscanf(name.c_str(), "w%d%n", &weight, &end) == 1 && end == size)
+    return RangeWidths{.weight = weight, .activation = BitWidth::kFull};
+  if (std::sscanf(name.c_str(), "%d%n", &activation, &end) == 1 && end == size)
+    return RangeWidths{.weight = RangeWidths::kAnyWeights, .activation = activation};
+  return std::nullopt;
 }
 
 void write_range(CheckpointWriter& writer, const std::string& group, const CalibratedRange& range) {
@@ -59,6 +60,7 @@ struct Header {
   static constexpr std::int64_t kTrainings = -1;
 
   std::int64_t layer = 0;               // index in PrecisionMap
+  std::int64_t of_weight = 0;           // else of the inputs
   std::int64_t evaluated = kTrainings;  // which of those to be evaluated it belongs to
   RangeWidths widths;                   // training's
   std::int64_t groups = 0;
@@ -68,6 +70,11 @@ struct Header {
 };
 
 using Evaluated = std::vector<EvaluatedAt>;
+
+template <typename Linear>
+auto& quantizer_of(Linear& linear, bool of_weight) {
+  return of_weight ? linear.weight_quantizer() : linear.activation_quantizer();
+}
 
 std::string group_of(const Quantizer& quantizer, const Header& header, const Evaluated& evaluated) {
   if (header.evaluated == Header::kTrainings) return training_group(quantizer, header.widths);
@@ -87,27 +94,33 @@ void find_range(const CheckpointReader& reader, const Quantizer& quantizer, Head
   headers.push_back(header);
 }
 
+void find_training_ranges(const CheckpointReader& reader, const Quantizer& quantizer, Header header,
+                          std::vector<Header>& headers) {
+  for (const std::string& name :
+       reader.tensor_names(fmt::format("/quant/{}/{}", quantizer.layer(), quantizer.role()))) {
+    if (!name.ends_with("/lo")) continue;
+    const auto widths = widths_of(name.substr(0, name.size() - 3));
+    if (!widths) continue;
+    header.widths = *widths;
+    const int own = header.of_weight != 0 ? widths->weight : widths->activation;
+    if (BitWidth::is_valid(own) && quantizer.needs_ranges(BitWidth(own)))
+      find_range(reader, quantizer, header, {}, headers);
+  }
+}
+
 // Training's, or those of what is to be evaluated.
 std::vector<Header> find_ranges(const CheckpointReader& reader, const Gpt2& model, const Evaluated* evaluated) {
   std::vector<Header> headers;
   for (const QuantLinear& linear : model.linears()) {
-    const Quantizer& quantizer = linear.activation_quantizer();
-    if (!quantizer.needs_calibration()) continue;
-    Header header{.layer = linear.spec().index, .widths = {}};
-    if (evaluated != nullptr) {
+    for (const bool of_weight : {false, true}) {
+      const Quantizer& quantizer = quantizer_of(linear, of_weight);
+      Header header{.layer = linear.spec().index, .of_weight = of_weight ? 1 : 0, .widths = {}};
+      if (evaluated == nullptr) find_training_ranges(reader, quantizer, header, headers);
+      if (evaluated == nullptr || of_weight || !quantizer.ever_needs_ranges()) continue;
       for (std::size_t i = 0; i < evaluated->size(); ++i) {
         header.evaluated = static_cast<std::int64_t>(i);
         find_range(reader, quantizer, header, *evaluated, headers);
       }
-      continue;
-    }
-    for (const std::string& name :
-         reader.tensor_names(fmt::format("/quant/{}/{}", quantizer.layer(), quantizer.role()))) {
-      if (!name.ends_with("/lo")) continue;
-      const auto widths = widths_of(name.substr(0, name.size() - 3));
-      if (!widths) continue;
-      header.widths = *widths;
-      find_range(reader, quantizer, header, {}, headers);
     }
   }
   return headers;
@@ -132,7 +145,7 @@ void read_ranges(const CheckpointReader* reader, const Gpt2& model, const Evalua
   share(headers, comm);
   const at::Device device = model.parameters().device();
   for (const Header& header : headers) {
-    const Quantizer& quantizer = model.linear(header.layer).activation_quantizer();
+    const Quantizer& quantizer = quantizer_of(model.linear(header.layer), header.of_weight != 0);
     const std::string group = group_of(quantizer, header, evaluated == nullptr ? Evaluated() : *evaluated);
     const auto get = [&](const char* part) {
       at::Tensor t = at::empty({header.groups}, at::kFloat);
@@ -152,9 +165,11 @@ void read_ranges(const CheckpointReader* reader, const Gpt2& model, const Evalua
 
 void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationRanges& evaluation) {
   for (const QuantLinear& linear : model.linears()) {
-    const Quantizer& quantizer = linear.activation_quantizer();
-    for (const auto& [widths, range] : quantizer.ranges())
-      write_range(writer, training_group(quantizer, widths), range);
+    for (const bool of_weight : {false, true}) {
+      const Quantizer& quantizer = quantizer_of(linear, of_weight);
+      for (const auto& [widths, range] : quantizer.ranges())
+        write_range(writer, training_group(quantizer, widths), range);
+    }
   }
   for (const auto& [at, table] : evaluation) {
     for (const auto& [layer, range] : table) {
@@ -166,7 +181,7 @@ void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationR
 
 void load_ranges(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm) {
   read_ranges(reader, model, /*evaluated=*/nullptr, comm, [&](const Header& header, CalibratedRange range) {
-    model.linear(header.layer).activation_quantizer().put_in_force(header.widths, std::move(range));
+    quantizer_of(model.linear(header.layer), header.of_weight != 0).put_in_force(header.widths, std::move(range));
   });
 }
 

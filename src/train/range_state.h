@@ -1,6 +1,7 @@
 // Calibrated ranges in a checkpoint: training's, which a resumed run goes on with, and those that the evaluation of
 // this very state of training has of its own, from which `eval` makes the same table.
 //   /quant/<layer>/activation/w<weight bits>a<activation bits>/{lo,hi,mean}
+//   /quant/<layer>/weight/w<weight bits>/{lo,hi}                  of running ranges, and what trained ones began with
 //   /evaluation/<evaluated bits>/<layer>/activation/{lo,hi,mean}             attributes of lo: batches, step
 //   /evaluation/map_<hash of the map's text>/<layer>/activation/{lo,hi,mean}
 // Older programs told ranges by <activation bits> alone: those hold for weights of any width.

@@ -39,6 +39,7 @@ ForwardContext StepRunner::context_of(const Step& step, const Pass& pass, std::i
           .stochastic_gradients = options_.stochastic_gradients,
           .weight_cache = &weight_cache_,
           .gradient_sink = sink,
+          .range_sink = pass.plan.trains ? range_sink_ : nullptr,
           .seed = options_.seed,
           .step = step.plan.step,
           .micro_batch = static_cast<std::uint64_t>(micro_batch),

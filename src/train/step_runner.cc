@@ -18,12 +18,15 @@
 namespace qat {
 namespace {
 
-OptimLayout optim_layout(const ParameterStore& store, int ranks) {
+OptimLayout optim_layout(const ParameterStore& store, int ranks, const OptimConfig& config) {
   OptimLayout layout{.ranks = ranks};
   for (const FlatGroup& group : store.groups()) layout.groups.push_back({.layout = group.layout});
   for (const ParameterInfo& info : store.infos())
     if (info.trainable)
-      layout.tensors.push_back({.group = info.group_index, .index = info.layout_index, .decay = info.decay});
+      layout.tensors.push_back({.group = info.group_index,
+                                .index = info.layout_index,
+                                .decay = info.decay,
+                                .learning_rate_factor = is_trained_range(info.name) ? config.range_lr_factor : 1.0});
   return layout;
 }
 
@@ -91,7 +94,8 @@ StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& 
       comm_(comm),
       options_(options),
       memory_(gradient_memory(model, options.train.accumulate)),
-      optimizer_(optim_layout(model.parameters(), comm.size()), comm.rank(), options.optim, *memory_of(model)),
+      optimizer_(optim_layout(model.parameters(), comm.size(), options.optim), comm.rank(), options.optim,
+                 *memory_of(model)),
       global_norm_(optimizer_.layout(), *memory_of(model)),
       timer_(model.mode().device) {
   model.parameters().shard(comm.rank(), comm.size());

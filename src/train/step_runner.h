@@ -117,6 +117,8 @@ class StepRunner {
   void set_loss_hook(LossHook hook) { loss_hook_ = std::move(hook); }
   void set_gradient_hook(GradientHook hook) { gradient_hook_ = std::move(hook); }
   void set_before_update(BeforeUpdate wait) { before_update_ = std::move(wait); }
+  // Told what passes that train see of inputs with running ranges; null: nobody.
+  void set_range_sink(RangeSink* sink) { range_sink_ = sink; }
   // Elements that the groups' buckets must be multiples of on `ranks` ranks.
   static std::int64_t padding(int ranks) { return kNormBlock * ranks; }
 
@@ -216,6 +218,7 @@ class StepRunner {
   LossHook loss_hook_;
   GradientHook gradient_hook_;
   BeforeUpdate before_update_;
+  RangeSink* range_sink_ = nullptr;
   dist::Pace pace_;
   WorkTimer timer_;
 };

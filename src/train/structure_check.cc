@@ -68,14 +68,16 @@ bool is_worth_saying(const ConfigChange& change, LoadFor purpose) {
 }
 
 bool is_adapter(std::string_view name) { return name.find(".lora_") != std::string_view::npos; }
+// What a new model begins with by itself.
+bool begins_by_itself(const std::string& name) { return is_adapter(name) || is_trained_range(name); }
 
 std::string shape_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 struct TensorDifferences {
   std::vector<std::string> wrong;      // lines
-  std::vector<std::string> fresh;      // adapters that are not in the checkpoint
+  std::vector<std::string> fresh;      // adapters and trained ranges that are not in the checkpoint
   std::vector<std::string> inherited;  // widths' own ones that start from what the checkpoint's widths share
-  std::vector<std::string> left_out;   // adapters and widths' own norms that the model does not have
+  std::vector<std::string> left_out;   // adapters, trained ranges and widths' own norms that the model does not have
 };
 
 TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const ParameterStore& parameters,
@@ -91,7 +93,7 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
       if (const std::string source = stored_name(checkpoint, info, purpose); !source.empty()) {
         inherited.emplace(source);
         found.inherited.push_back(info.name);
-      } else if (adapters_may_differ && is_adapter(info.name))
+      } else if (adapters_may_differ && begins_by_itself(info.name))
         found.fresh.push_back(info.name);
       else
         found.wrong.push_back(
@@ -106,7 +108,7 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
   for (const std::string& name : unread) {
     if (inherited.contains(name)) continue;
     const std::string own = name.substr(sizeof(kGroup) - 1);
-    if (adapters_may_differ && (is_adapter(own) || name_without_width(own)))
+    if (adapters_may_differ && (begins_by_itself(own) || name_without_width(own)))
       found.left_out.push_back(own);
     else
       found.wrong.push_back(fmt::format("tensor {}: {} in the checkpoint, (not there) now", own,
@@ -141,6 +143,20 @@ std::vector<ConfigChange> changes_since(const CheckpointReader& checkpoint, cons
 
 // A list that the checkpoint's program did not have, and that is empty now.
 bool is_new_and_empty(const ConfigChange& change) { return change.before.empty() && change.after == "[]"; }
+
+// Whether a setting is one that the checkpoint's ranges in force are of.
+bool is_of_ranges(const CheckpointReader& checkpoint, const ConfigChange& change) {
+  const std::string_view key = change.key;
+  if (key == "quant.activation.method" || key == "quant.activation.log_codebook" ||
+      key == "quant.activation.granularity")
+    return true;
+  if (key == "quant.activation.by_width") return !is_new_and_empty(change);
+  if (key == "quant.weight.by_width" && is_new_and_empty(change)) return false;
+  if (key != "quant.weight.method" && key != "quant.weight.granularity" && key != "quant.weight.by_width") return false;
+  const std::vector<std::string> names = checkpoint.tensor_names("/quant");
+  return std::any_of(names.begin(), names.end(),
+                     [](const std::string& name) { return name.find("/weight/") != std::string::npos; });
+}
 
 // Settings of quantization that no calibrated range depends on.
 bool leaves_ranges_alone(std::string_view key) {
@@ -186,28 +202,26 @@ std::vector<std::string> check_structure(const CheckpointReader& checkpoint, con
     refuse(checkpoint, tensors.wrong, purpose);
   }
   if (!tensors.fresh.empty())
-    notes.push_back(fmt::format("{} adapter tensors are not in the checkpoint and start as in a new model ({}, ...)",
-                                tensors.fresh.size(), tensors.fresh.front()));
+    notes.push_back(fmt::format(
+        "{} tensors of adapters or learned ranges are not in the checkpoint and start as in a new model ({}, ...)",
+        tensors.fresh.size(), tensors.fresh.front()));
   if (!tensors.inherited.empty())
     notes.push_back(
         fmt::format("{} tensors of single widths are not in the checkpoint and start as what its widths share "
                     "({}, ...)",
                     tensors.inherited.size(), tensors.inherited.front()));
   if (!tensors.left_out.empty())
-    notes.push_back(
-        fmt::format("{} tensors of the checkpoint are left out: adapters or widths' own norms that this model does not "
-                    "have ({}, ...)",
-                    tensors.left_out.size(), tensors.left_out.front()));
+    notes.push_back(fmt::format(
+        "{} tensors of the checkpoint are left out: adapters, learned ranges or widths' own norms that this model "
+        "does not have ({}, ...)",
+        tensors.left_out.size(), tensors.left_out.front()));
   return notes;
 }
 
 bool ranges_fit(const CheckpointReader& checkpoint, const std::string& current_json, std::vector<std::string>& notes) {
   bool fit = true;
   for (const ConfigChange& change : changes_since(checkpoint, current_json)) {
-    const bool methods = change.key == "quant.activation.by_width" && !is_new_and_empty(change);
-    if (!methods && change.key != "quant.activation.method" && change.key != "quant.activation.log_codebook" &&
-        change.key != "quant.activation.granularity")
-      continue;
+    if (!is_of_ranges(checkpoint, change)) continue;
     fit = false;
     notes.push_back("its calibrated activation ranges are not used: " + change.text());
   }

@@ -44,11 +44,10 @@ StepRunnerOptions runner_options(const TrainerOptions& options, dist::ProgressBo
 }
 
 CalibratorOptions calibrator_options(const TrainerOptions& options, dist::ProgressBoard* board) {
-  return {.seed = options.run.seed,
-          .batches = options.quant.calibration_batches,
-          .micro_batch_size = options.train.micro_batch_size,
-          .sequence_length = options.data.sequence_length,
-          .board = board};
+  CalibratorOptions all = calibrator_options(options.quant, options.run.seed, options.train.micro_batch_size,
+                                             options.data.sequence_length, board);
+  all.step_batches = options.train.batch_size / options.train.micro_batch_size;
+  return all;
 }
 
 }  // namespace
@@ -63,6 +62,7 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
       poll_(parts.comm, [this] { return requested_stop(); }),
       calibrator_(parts.model, options_.quant, sampler_, parts.comm, poll_, parts.log,
                   calibrator_options(options, parts.board)),
+      running_ranges_(parts.model, options_.quant, parts.comm, parts.log),
       losses_(options.train.spike_window),
       stragglers_(parts.comm.size(), options.watchdog.straggler_window) {
   options_.model = parts.model.config();
@@ -73,6 +73,8 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     const dist::SectionMark section(parts_.board, dist::Section::kSave);
     keeper_.wait_until_read();
   });
+  if (running_ranges_.any()) runner_.set_range_sink(&running_ranges_);
+  calibrator_.set_on_report([this](const CalibrationReport& report) { record_calibration(report); });
 }
 
 int Trainer::requested_stop() const {
@@ -119,10 +121,12 @@ int Trainer::train() {
         parts_.comm, coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
     const std::vector<PrecisionMap> maps = precision_of(parts_.model, options_.quant, maps_, plan);
     for (const PrecisionMap& precision : maps)
-      if (!calibrator_.before_step(precision, state_.step)) return poll_.ask();
+      if (!calibrator_.before_step(precision, state_.step, state_.consumed_samples)) return poll_.ask();
+    if (running_ranges_.any()) running_ranges_.begin_step();
     const StepOutcome outcome = run_step(plan, maps);
     if (outcome.refused) diverge_in_update();
     if (outcome.abandoned) return outcome.stop;
+    if (running_ranges_.any() && !outcome.skipped) running_ranges_.end_step(maps);
     account(plan, outcome, maps, seconds_now() - start);
     stop_if_diverged();
     look_after_save();
@@ -189,6 +193,11 @@ void Trainer::record(const std::function<void()>& write) {
   } catch (const Error& error) {
     if (records_failure_.empty()) records_failure_ = error.what();
   }
+}
+
+void Trainer::record_calibration(const CalibrationReport& report) {
+  if (!is_root()) return;
+  record([&] { calibrations_->append(to_value(report)); });
 }
 
 void Trainer::stop_if_diverged() {

@@ -28,6 +28,7 @@
 #include "src/train/coordinator.h"
 #include "src/train/loss_monitor.h"
 #include "src/train/precision_usage.h"
+#include "src/train/running_ranges.h"
 #include "src/train/step_runner.h"
 #include "src/train/trainer_options.h"
 
@@ -98,6 +99,7 @@ class Trainer {
   void stop_if_diverged();
   [[noreturn]] void diverge(const std::string& what);
   [[noreturn]] void diverge_in_update();
+  void record_calibration(const CalibrationReport& report);
   // Writes to the run's records; a failure is kept, and ends the run at the next chance.
   void record(const std::function<void()>& write);
 
@@ -121,6 +123,7 @@ class Trainer {
   CheckpointKeeper keeper_;
   dist::StopPoll poll_;
   Calibrator calibrator_;
+  RunningRanges running_ranges_;
   TrainState state_;
   TrainState applied_;           // as it was after the last step that changed the parameters
   bool skip_plausible_ = false;  // a step skipped since then had a plausible loss: those parameters are healthy
@@ -132,7 +135,8 @@ class Trainer {
   BitopsTotal bitops_;
   std::optional<MetricsWriter> metrics_;
   std::optional<JsonLinesFile> evaluations_;
-  std::string records_failure_;  // rank 0: why a record could not be written; empty: all were
+  std::optional<JsonLinesFile> calibrations_;  // where inputs have ranges of their own
+  std::string records_failure_;                // rank 0: why a record could not be written; empty: all were
 };
 
 }  // namespace qat

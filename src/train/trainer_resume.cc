@@ -66,6 +66,8 @@ void Trainer::open_records() {
     // The line of an evaluation after step k says k, and is written before the checkpoint of k.
     const bool again = state_.step == 0 || is_complete() || evaluation_pending();
     evaluations_.emplace(dir / "eval.jsonl", again ? state_.step : state_.step + 1);
+    if (options_.quant.activation.range != RangeSource::kDynamic)
+      calibrations_.emplace(dir / "calibration.jsonl", state_.step);
   });
 }
 

@@ -79,6 +79,7 @@ class TrainerTest : public ::testing::Test {
                             .on_progress = comm.rank() == 0 ? on_progress_ : nullptr});
       if (prepare) prepare(trainer);
       TrainResult result = trainer.run();
+      model.parameters().gather(std::vector<bool>(model.parameters().groups().size(), true), comm);
       if (comm.rank() != 0) return;
       end = {std::move(result), trainer.state(), parameters_of(model)};
     });

@@ -38,8 +38,8 @@ constexpr const char* kAllChanged = R"({
   "lr": {"peak": 0.1, "min_ratio": 0, "warmup_steps": 4, "decay": "linear", "scale_preset": "001-down",
          "scale_per_width": [{"bits": 32, "factor": 0.25}]},
   "data": {"train": ["a", "b"], "val": ["c"], "sequence_length": 64, "allow_change": true},
-  "optim": {"beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0, "noise": 0.5, "noise_scale": "absolute",
-            "noise_max_bits": 3},
+  "optim": {"range_lr_factor": 0.5, "beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0,
+            "noise": 0.5, "noise_scale": "absolute", "noise_max_bits": 3},
   "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5,
             "spike_deviations": 4.5, "spike_window": 20, "replica_check_every": 6, "accumulate": "running", "on_out_of_memory": "smaller_micro_batch",
             "students": 3},
@@ -77,8 +77,12 @@ TEST(ConfigToJson, EveryKeyOfTheTableIsReadIntoItsOwnMember) {
   const RunConfig defaults;
   // These keep their default because another value would be refused or unused beside the rest.
   const std::set<std::string> kept = {"quant.weight.symmetric",
+                                      "quant.weight.group_size",
                                       "quant.activation.method",
                                       "quant.activation.log_codebook",
+                                      "quant.calibration_method",
+                                      "quant.calibration_percentile",
+                                      "quant.running_momentum",
                                       "precision.phase",
                                       "precision.min_bits",
                                       "precision.max_bits",

@@ -78,7 +78,7 @@ TEST(LoadRunConfig, AKeyOfAnotherSectionIsSuggestedWithItsWholePath) {
 TEST(LoadRunConfig, AllErrorsAreReportedAtOnceEachWithLineValueAndRule) {
   const std::string message = error_of(R"({
   "model": {"n_embd": 100, "n_head": 12},
-  "quant": {"widths": [1, 4, 4, 32.5]},
+  "quant": {"widths": [19, 4, 4, 32.5]},
   "precision": {"cycles": 0, "min_bits": 8, "max_bits": 3},
   "lr": {"warmup_steps": 2000, "peak": -1},
   "train": {"batch_size": "8", "micro_batch_size": 1.5, "steps": 1000},
@@ -89,9 +89,9 @@ TEST(LoadRunConfig, AllErrorsAreReportedAtOnceEachWithLineValueAndRule) {
   for (const char* line :
        {"run.json:2: model.n_embd = 100: must be a multiple of model.n_head; nearest: 96 or 108 (model.n_head = 12, "
         "run.json:2)",
-        "run.json:3: quant.widths[0] = 1: must be 2..18 or 32",
+        "run.json:3: quant.widths[0] = 19: must be 1..18 or 32",
         "run.json:3: quant.widths[2] = 4: must not be there twice",
-        "run.json:3: quant.widths[3] = 32.5: must be 2..18 or 32",
+        "run.json:3: quant.widths[3] = 32.5: must be 1..18 or 32",
         "run.json:4: precision.cycles = 0: must be an integer of at least 1",
         "run.json:4: precision.min_bits = 8: must not exceed precision.max_bits (precision.max_bits = 3, run.json:4)",
         "run.json:5: lr.warmup_steps = 2000: must not exceed train.steps (train.steps = 1000, run.json:6)",
@@ -168,7 +168,7 @@ TEST(LoadRunConfig, SetErrorsNameTheKeyAndTheNearest) {
       "  --set steps: must have the form key=value, such as train.steps=100\n"
       "  --set: train.steps = \"abc\": must be an integer from 1 to 1000000000\n"
       "  --set: train.stps: unknown key; did you mean \"train.steps\"?\n"
-      "  --set: quant.widths = \"[4,\": must be a list of widths, each 2..18 or 32, no two equal, not empty\n"
+      "  --set: quant.widths = \"[4,\": must be a list of widths, each 1..18 or 32, no two equal, not empty\n"
       "  --set: run.dir = \"\xEF\xBF\xBD\": must be text, not empty (it has control characters, or is not UTF-8)");
   EXPECT_THAT(error_of("{}", {"a" + std::string(100000, '.') + "=1"}), HasSubstr("unknown key"));
 }

@@ -68,6 +68,34 @@ TEST(MemoryModel, CountsWhatTheModelDeclares) {
   }
 }
 
+TEST(MemoryModel, CountsTheRangesThatQuantizersTrain) {
+  for (const bool groups : {false, true}) {
+    RunConfig config = of_preset("nano");
+    config.model.quantize_lm_head = true;
+    config.quant.widths = {4, 8, 32};
+    config.quant.weight = {.method = groups ? QuantizerKind::kGroupwise : QuantizerKind::kLsq,
+                           .granularity = groups ? Granularity::kChannel : Granularity::kTensor,
+                           .group_size = 16};
+    config.quant.activation = {
+        .method = QuantizerKind::kLsq, .granularity = Granularity::kTensor, .range = RangeSource::kLearned};
+    config.quant.overrides = {{.layers = "h.0.*", .weight_bits = 11}};
+    const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1);
+    const ParameterCount count = count_parameters(config.model, config.lora, config.quant);
+    EXPECT_EQ(count.trained, model.parameters().trainable_elems());
+    const std::vector<bool> used = model.groups_used(
+        PrecisionMap::make(model.linear_names(), scheduled_precision(config.quant, 8), config.quant.overrides));
+    std::int64_t in_a_step = 0;
+    for (const ParameterInfo& info : model.parameters().infos())
+      if (info.trainable && used[static_cast<std::size_t>(info.group_index)]) in_a_step += info.elems;
+    EXPECT_EQ(count.in_a_step(), in_a_step);
+    config.quant.overrides.clear();
+    config.quant.maps = {"attn=8,mlp=11,act=6,head=4", "stripe8&4"};
+    config.quant.weight.by_width = {{8, QuantizerKind::kMinMax}};
+    const Gpt2 mapped(config.model, config.lora, config.quant, /*pad_to=*/1);
+    EXPECT_EQ(count_parameters(config.model, config.lora, config.quant).trained, mapped.parameters().trainable_elems());
+  }
+}
+
 TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
   RunConfig config = of_preset("gpt2");
   const std::int64_t all = 4 * std::int64_t{124'439'808};

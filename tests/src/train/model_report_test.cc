@@ -24,6 +24,22 @@ TEST(ProductPaths, OneLineForTheWidthsThatTakeTheSame) {
   EXPECT_THAT(product_paths(model, spec.quant, {}), ElementsAre(HasSubstr("4, 8, 10, 6 bits"), HasSubstr("32 bits")));
 }
 
+// A scale and a zero point a group, once, however they are kept; what other widths train is no part of the model.
+TEST(ModelSize, LearnedRangesCountAsTheScalesThatTheyAre) {
+  test::TinyModel spec;
+  spec.lora.rank = 0;
+  spec.quant.weight = {.method = QuantizerKind::kGroupwise, .granularity = Granularity::kChannel, .group_size = 8};
+  const Gpt2 model(spec.config, spec.lora, spec.quant, /*pad_to=*/8);
+  const SizeReport size = model_size(model, spec.lora, spec.quant, PrecisionMap::uniform(8, 4, 4));
+  const std::int64_t weights = 2 * 12 * 16 * 16;
+  EXPECT_EQ(size.linear_bytes, weights / 2 + weights / 8 * 2 * 4);
+  test::TinyModel plain;
+  plain.lora.rank = 0;
+  plain.build();
+  EXPECT_EQ(size.other_bytes,
+            model_size(*plain.model, plain.lora, plain.quant, PrecisionMap::uniform(8, 4, 4)).other_bytes);
+}
+
 TEST(LayerWork, GradientsOfAQuantizedHeadCountUnrounded) {
   test::TinyModel spec;
   spec.config.quantize_lm_head = true;

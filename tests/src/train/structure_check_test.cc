@@ -37,10 +37,11 @@ const std::string kModel =
 struct Sizes {
   Gpt2Config config = TinyModel().config;
   LoraConfig lora = TinyModel().lora;
+  QuantConfig quant = TinyModel().quant;
 
   TinyModel model() const {
     TinyModel out;
-    out.config = config, out.lora = lora;
+    out.config = config, out.lora = lora, out.quant = quant;
     return out;
   }
 };
@@ -212,10 +213,27 @@ TEST_F(StructureCheck, NewAndLeftOutAdaptersAreSaid) {
   TinyModel adapted = with.model(), plain = without.model();
   adapted.build(), plain.build();
   EXPECT_THAT(check_structure(bare, "{}", &adapted.model->parameters(), LoadFor::kInitialValues),
-              ElementsAre(HasSubstr("16 adapter tensors are not in the checkpoint")));
+              ElementsAre(HasSubstr("16 tensors of adapters or learned ranges are not in the checkpoint")));
   const CheckpointReader full = saved(with, "{}");
   EXPECT_THAT(check_structure(full, "{}", &plain.model->parameters(), LoadFor::kInitialValues),
               ElementsAre(HasSubstr("16 tensors of the checkpoint are left out")));
+}
+
+TEST_F(StructureCheck, NewAndLeftOutLearnedRangesAreSaid) {
+  Sizes learned, measured;
+  learned.quant.widths = measured.quant.widths = {4, 32};
+  learned.quant.weight = {.method = QuantizerKind::kLsq, .granularity = Granularity::kTensor};
+  for (const LoadFor door : {LoadFor::kResume, LoadFor::kEvaluation}) {
+    EXPECT_THAT(tensors_error(measured, learned, door), HasSubstr("weight_step.w4: (not there) in the checkpoint"));
+    EXPECT_THAT(tensors_error(learned, measured, door), HasSubstr("(not there) now"));
+  }
+  TinyModel with = learned.model(), without = measured.model();
+  with.build(), without.build();
+  const CheckpointReader bare = saved(measured, "{}"), full = saved(learned, "{}");
+  EXPECT_THAT(check_structure(bare, "{}", &with.model->parameters(), LoadFor::kInitialValues),
+              ElementsAre(HasSubstr("8 tensors of adapters or learned ranges are not in the checkpoint")));
+  EXPECT_THAT(check_structure(full, "{}", &without.model->parameters(), LoadFor::kInitialValues),
+              ElementsAre(HasSubstr("8 tensors of the checkpoint are left out")));
 }
 
 TEST_F(StructureCheck, WidthsOwnParametersStartFromWhatTheCheckpointsWidthsShare) {
@@ -241,7 +259,8 @@ TEST_F(StructureCheck, WidthsOwnParametersStartFromWhatTheCheckpointsWidthsShare
   // And back: the unquantized pass's norms; adapters are new.
   const CheckpointReader apart = saved(switchable, "{}");
   EXPECT_THAT(load_model(&apart, *from.model, *comm_, LoadFor::kInitialValues, "{}"),
-              ElementsAre(HasSubstr("16 adapter tensors are not in the checkpoint"), HasSubstr("are left out")));
+              ElementsAre(HasSubstr("16 tensors of adapters or learned ranges are not in the checkpoint"),
+                          HasSubstr("are left out")));
 }
 
 TEST_F(StructureCheck, RangesFitTheQuantizerThatTheyWereTakenFor) {
