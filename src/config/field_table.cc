@@ -3,6 +3,7 @@
 #include <initializer_list>
 
 #include "src/config/field_rules.h"
+#include "src/config/question_fields.h"
 
 namespace qat {
 namespace {
@@ -188,10 +189,10 @@ void add_data(Fields& f) {
   f.push_back(
       key("data.train", at(&R::data, &DataConfig::train), any(), "",
           "training token files (.bin, llm.c layout; globs allowed), or [\"builtin\"]: the system's own text, as "
-          "bytes",
+          "bytes; span_qa: SQuAD files, or [\"builtin\"]: made-up questions",
           {"train_files", "dataset", "train_data"}));
   f.push_back(key("data.val", at(&R::data, &DataConfig::val), any(), "",
-                  "held-out token files of the same tokenizer; [\"builtin\"] is bytes, as data.train's",
+                  "held-out files of the same kind and tokenizer; [\"builtin\"] is bytes, as data.train's",
                   {"valid", "validation", "val_files"}));
   f.push_back(key("data.sequence_length", at(&R::data, &DataConfig::sequence_length), between(1, 1 << 20), "tokens",
                   "length of a sample; at most model.n_positions",
@@ -269,7 +270,7 @@ void add_training(Fields& f) {
   f.push_back(key("eval.max_tokens", at(&R::eval, &EvalConfig::max_tokens), from(0), "tokens",
                   "held-out tokens used, at least 2; 0: all of them"));
   f.push_back(key("eval.stride", at(&R::eval, &EvalConfig::stride), from(0), "tokens",
-                  "tokens between windows; 0: data.sequence_length, so that windows do not overlap", {"doc_stride"}));
+                  "tokens between windows; 0: data.sequence_length, so that windows do not overlap"));
   f.push_back(key("eval.batch_size", at(&R::eval, &EvalConfig::batch_size), between(1, kMostSequences), "windows",
                   "windows a forward pass", {"eval_batch_size"}));
   f.push_back(key("eval.patience", at(&R::eval, &EvalConfig::patience), between(0, kMostSteps), "evaluations",
@@ -345,6 +346,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_training(f);
     add_compute(f);
     add_watchdog(f);
+    add_question_fields(f);
     return f;
   }();
   return fields;
@@ -372,10 +374,10 @@ const std::vector<Section>& config_sections() {
       {"quant.activation", "quantizer of the inputs of linear layers"},
       {"precision", "which width a step uses"},
       {"lr", "learning rate over the run"},
-      {"data", "where tokens come from; relative paths are relative to the working folder"},
+      {"data", "where tokens come from, or questions; relative paths are relative to the working folder"},
       {"optim", "AdamW and gradient clipping"},
       {"train", "the training loop"},
-      {"eval", "held-out perplexity"},
+      {"eval", "held-out perplexity, or how well questions are answered"},
       {"checkpoint", "checkpoints during a run; there is always one at its end"},
       {"parallel", "how the ranks are used"},
       {"compute", "where, and in which arithmetic, the work runs that is not on integer codes"},

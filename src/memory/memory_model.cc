@@ -144,12 +144,14 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   const std::int64_t d = model.n_embd, table = model.vocab_size * d;
   const std::int64_t norms = (4 * model.n_layer + 2) * d;
   const std::int64_t linears = model.n_layer * (12 * d * d + 9 * d);  // weights and biases
-  const std::int64_t base = table + model.n_positions * d + linears + (model.tie_lm_head ? 0 : table);
+  const bool projects = !model.answers_questions();
+  const std::int64_t base = table + model.n_positions * d + linears + (projects && !model.tie_lm_head ? table : 0);
   const std::int64_t adapters =
       lora.rank * (model.n_layer * 16 * d + (model.quantize_lm_head ? d + model.vocab_size : 0));
   const bool own_norms = model.norm_slots == Slots::kPerWidth, own_adapters = lora.slots == Slots::kPerWidth;
   const auto widths = static_cast<std::int64_t>(quantized_weight_widths(quant).size());
   ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters)};
+  if (!projects) count.trained += 2 * d + 2;
   (model.freeze_base ? count.frozen : count.trained) += base;
   count.of_widths = (own_norms ? (widths + 1) * norms : 0) + (own_adapters ? widths * adapters : 0);
   count.trained += count.of_widths;

@@ -45,8 +45,9 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   QAT_CHECK(0 <= stage_.first && stage_.first <= stage_.last && stage_.last <= config_.n_layer,
             "a stage's blocks are some of the model's, in order");
   const bool train_base = !config_.freeze_base;
-  const GroupKind table = config_.tie_lm_head ? GroupKind::kTied : GroupKind::kBase;
-  if (stage_.embeds || (stage_.heads && config_.tie_lm_head))
+  const bool tied = config_.tie_lm_head && !config_.answers_questions();
+  const GroupKind table = tied ? GroupKind::kTied : GroupKind::kBase;
+  if (stage_.embeds || (stage_.heads && tied))
     wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, config_.n_embd}, table, train_base,
                       /*decay=*/true);
   if (stage_.embeds)
@@ -59,7 +60,7 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   }
   if (stage_.heads) {
     ln_f_.emplace("transformer.ln_f", config_.n_embd, config_.norm_slots, quant, store_);
-    add_head();
+    config_.answers_questions() ? add_answer_head() : add_head();
   }
   store_.allocate(pad_to, mode_.device);
 }
@@ -195,6 +196,7 @@ std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
 }
 
 at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
+  QAT_CHECK(head_ >= 0, "the model has an output projection");
   return quantized_head_ ? quantized_head_->forward(hidden, context)
                          : at::linear(hidden, store_.tensor(head_).to(hidden.scalar_type()));
 }
@@ -235,6 +237,7 @@ Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tenso
 Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
                             const LossScale& scale) const {
   const TraceRange range("head");
+  if (config_.answers_questions()) return answer_head(output, targets, context, scale);
   const at::Tensor rows = output.detach().view({-1, config_.n_embd}), flat_targets = targets.reshape({-1});
   const std::optional<LmHead> chunked = chunked_head(context);
   if (!chunked) return head_by_operators(rows, flat_targets, context, scale);

@@ -15,26 +15,47 @@ constexpr char kSettings[] = "evaluation";
 
 }  // namespace
 
-std::string evaluation_settings(const TrainerOptions& options, const TokenSource& held_out) {
+std::string evaluation_settings(const TrainerOptions& options, const HeldOutSet& held_out) {
   Value::Array bits, files;
   for (const int width : evaluation_widths(options.eval, options.quant)) bits.emplace_back(width);
-  for (const TokenSource::Segment& segment : held_out.segments())
+  for (const SegmentIdentity& segment : held_out.identity())
     files.push_back(
-        Value::object({{"tokens", segment.tokens},
-                       {"content", segment.content ? fmt::format("{:016x}", segment.content->hash) : segment.name}}));
-  const EvalConfig& eval = options.eval;
-  return to_json(Value::object({{"eval.bits", Value::array(std::move(bits))},
-                                {"eval.max_tokens", eval.max_tokens},
-                                {"eval.stride", eval.stride},
-                                {"eval.batch_size", eval.batch_size},
-                                {"data.sequence_length", options.data.sequence_length},
-                                {"data.val", Value::array(std::move(files))}}));
+        Value::object({{"tokens", segment.tokens}, {"content", fmt::format("{:016x}", segment.content.hash)}}));
+  std::vector<Value::Member> settings = held_out.settings(options.eval);
+  settings.insert(settings.end(), {{"eval.bits", Value::array(std::move(bits))},
+                                   {"eval.batch_size", options.eval.batch_size},
+                                   {"data.sequence_length", options.data.sequence_length},
+                                   {"data.val", Value::array(std::move(files))}});
+  return to_json(Value::object(std::move(settings)));
+}
+
+std::string evaluation_line(const WidthScore& score, std::int64_t step) {
+  const HeldOutScore& found = score.score;
+  if (!found.answers)
+    return fmt::format("held-out perplexity after step {} at {} bits: {:.3f}", step, score.bits, found.perplexity());
+  return fmt::format("held-out questions after step {} at {} bits: exact match {:.2f} %, F1 {:.2f} %, loss {:.4f}",
+                     step, score.bits, found.answers->exact_match, found.answers->f1, found.mean_nll());
+}
+
+Value evaluation_record(const WidthScore& score, std::int64_t step) {
+  const HeldOutScore& found = score.score;
+  Value record = Value::object({{"step", step}, {"bits", score.bits}, {"nll", found.mean_nll()}});
+  if (found.answers) {
+    record.set("exact_match", found.answers->exact_match);
+    record.set("f1", found.answers->f1);
+    record.set("questions", found.answers->answers.size());
+    record.set("windows", found.tokens);
+  } else {
+    record.set("perplexity", found.perplexity());
+    record.set("tokens", found.tokens);
+  }
+  return record;
 }
 
 std::string write_final_table(const TrainerOptions& options, const Gpt2& model, const LoraConfig& lora,
                               const TrainState& state, const BitopsTotal& bitops, const std::vector<WidthScore>& scores,
                               const std::string& checkpoint, const std::string& settings) {
-  FinalReport report{.title = "Held-out perplexity by bit width"};
+  FinalReport report{.title = report_title(scores)};
   report.widths = width_results(model, lora, options.quant, scores, options.data.sequence_length);
   report.summary = {{"steps", std::to_string(state.step)},
                     {"tokens trained on", std::to_string(state.consumed_tokens)},

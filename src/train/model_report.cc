@@ -95,7 +95,9 @@ std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, con
   }
   const double attention = count * static_cast<double>(config.n_layer * config.n_embd * (sequence_length + 1));
   work.push_back({.macs = attention});  // scores and weighted sum: 2 products of T/2 * d a token and layer
-  if (!config.quantize_lm_head)
+  if (config.answers_questions())
+    work.push_back({.macs = count * static_cast<double>(config.n_embd * 2)});
+  else if (!config.quantize_lm_head)
     work.push_back(
         {.macs = count * static_cast<double>(config.n_embd * config.vocab_size), .weight_gradient = train_base});
   return work;
@@ -142,6 +144,11 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
                                 .extra_code_bits = storage.extra_bits});
 }
 
+std::string report_title(const std::vector<WidthScore>& scores) {
+  const bool answers = !scores.empty() && scores.front().score.answers.has_value();
+  return answers ? "Answers to held-out questions by bit width" : "Held-out perplexity by bit width";
+}
+
 std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
                                        const std::vector<WidthScore>& scores, std::int64_t sequence_length) {
   const PrecisionMap full = evaluation_precision(model, quant, BitWidth::kFull);
@@ -149,11 +156,15 @@ std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora
   std::vector<WidthResult> results;
   for (const WidthScore& one : scores) {
     const PrecisionMap precision = evaluation_precision(model, quant, one.bits);
+    std::optional<AnswerFigures> answers;
+    if (const auto& found = one.score.answers)
+      answers = {.exact_match = found->exact_match, .f1 = found->f1, .questions = std::ssize(found->answers)};
     results.push_back(
         {.weight_bits = one.bits,
          .activation_bits = scheduled_precision(quant, one.bits).activation.bits(),
          .nll = one.score.nll_sum,
          .tokens_scored = one.score.tokens,
+         .answers = answers,
          .size = model_size(model, lora, quant, precision),
          .forward_bitops_ratio = forward_total(layer_work(model, lora, precision, 1, sequence_length)) / full_bitops});
   }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "src/data/question_windows.h"
 #include "src/data/token_source.h"
 #include "src/train/trainer_options.h"
 
@@ -14,5 +15,8 @@ namespace qat {
 // Returns doubts, for the log.
 std::vector<std::string> check_before_training(const TrainerOptions& options, const TokenSource& train,
                                                const TokenSource& val);
+// The same for questions; a doubt is that both splits have some on the same texts.
+std::vector<std::string> check_before_training(const TrainerOptions& options, const QuestionWindows& train,
+                                               const QuestionWindows& val);
 
 }  // namespace qat

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "kernels/common/error.h"
+#include "src/base/json.h"
 #include "src/checkpoint/train_state.h"
 #include "src/model/gpt2_config.h"
 #include "src/train/resume_check.h"
@@ -28,6 +29,9 @@ bool is_zero_rank(const ConfigChange& change) { return change.before == "0" || c
 // Whether a checkpoint with this difference is of another model.
 bool is_structural(const ConfigChange& change, LoadFor purpose) {
   if (std::find(kBaseKeys.begin(), kBaseKeys.end(), change.key) != kBaseKeys.end()) return true;
+  // A new run may start from a model that has another head; programs before there were tasks had language models.
+  if (change.key == "model.task")
+    return purpose != LoadFor::kInitialValues && !(change.before.empty() && change.after == R"("language_model")");
   const bool initial = purpose == LoadFor::kInitialValues;
   if (change.key == "lora.rank") return !initial || !is_zero_rank(change);
   if (change.key == "model.quantize_lm_head") return !initial;
@@ -44,19 +48,21 @@ bool is_worth_saying(const ConfigChange& change, LoadFor purpose) {
 }
 
 bool is_adapter(std::string_view name) { return name.find(".lora_") != std::string_view::npos; }
+bool answers_questions(std::string_view name) { return name.starts_with("qa_outputs."); }
+bool is_head(std::string_view name) { return name == "lm_head.weight" || answers_questions(name); }
 
 std::string shape_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 struct TensorDifferences {
   std::vector<std::string> wrong;      // lines
-  std::vector<std::string> fresh;      // adapters that are not in the checkpoint
+  std::vector<std::string> fresh;      // adapters, and a head for questions, that are not in the checkpoint
   std::vector<std::string> inherited;  // widths' own ones that start from what the checkpoint's widths share
-  std::vector<std::string> left_out;   // adapters and widths' own norms that the model does not have
+  std::vector<std::string> left_out;   // adapters, widths' own norms and heads that the model does not have
 };
 
 TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const ParameterStore& parameters,
                                   LoadFor purpose) {
-  const bool adapters_may_differ = purpose == LoadFor::kInitialValues;
+  const bool may_differ = purpose == LoadFor::kInitialValues;
   const auto names = checkpoint.tensor_names("/model");
   std::set<std::string> unread(names.begin(), names.end()), inherited;
   TensorDifferences found;
@@ -67,7 +73,7 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
       if (const std::string source = stored_name(checkpoint, info, purpose); !source.empty()) {
         inherited.emplace(source);
         found.inherited.push_back(info.name);
-      } else if (adapters_may_differ && is_adapter(info.name))
+      } else if (may_differ && (is_adapter(info.name) || answers_questions(info.name)))
         found.fresh.push_back(info.name);
       else
         found.wrong.push_back(
@@ -82,7 +88,7 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
   for (const std::string& name : unread) {
     if (inherited.contains(name)) continue;
     const std::string own = name.substr(sizeof(kGroup) - 1);
-    if (adapters_may_differ && (is_adapter(own) || name_without_width(own)))
+    if (may_differ && (is_adapter(own) || is_head(own) || name_without_width(own)))
       found.left_out.push_back(own);
     else
       found.wrong.push_back(fmt::format("tensor {}: {} in the checkpoint, (not there) now", own,
@@ -115,6 +121,13 @@ std::vector<ConfigChange> changes_since(const CheckpointReader& checkpoint, cons
   return config_changes(load_train_state(checkpoint).config_json, current_json);
 }
 
+bool asks_questions(const std::string& config_json) {
+  const Value config = parse_json(config_json, "the current configuration", ErrorKind::kCheckpoint);
+  const Value* model = config.find("model");
+  const Value* task = model == nullptr ? nullptr : model->find("task");
+  return task != nullptr && task->as_string() == enum_name(ModelTask::kSpanQa);
+}
+
 // Settings of quantization that no calibrated range depends on.
 bool leaves_ranges_alone(std::string_view key) {
   constexpr std::array<std::string_view, 5> kKeys = {"quant.widths", "quant.kv_bits", "quant.recalibrate_every",
@@ -142,7 +155,9 @@ std::vector<std::string> check_structure(const CheckpointReader& checkpoint, con
                     "from. A new run starts from it with model.init = \"checkpoint\" and model.init_from",
                     checkpoint.info().folder.string()));
   std::vector<std::string> wrong, notes;
+  const bool no_projection = asks_questions(current_json);
   for (const ConfigChange& change : changes_since(checkpoint, current_json)) {
+    if (no_projection && change.key == "model.tie_lm_head") continue;
     if (is_structural(change, purpose))
       wrong.push_back(change.text());
     else if (is_worth_saying(change, purpose))
@@ -158,7 +173,7 @@ std::vector<std::string> check_structure(const CheckpointReader& checkpoint, con
     refuse(checkpoint, tensors.wrong, purpose);
   }
   if (!tensors.fresh.empty())
-    notes.push_back(fmt::format("{} adapter tensors are not in the checkpoint and start as in a new model ({}, ...)",
+    notes.push_back(fmt::format("{} tensors are not in the checkpoint and start as in a new model ({}, ...)",
                                 tensors.fresh.size(), tensors.fresh.front()));
   if (!tensors.inherited.empty())
     notes.push_back(
@@ -167,8 +182,8 @@ std::vector<std::string> check_structure(const CheckpointReader& checkpoint, con
                     tensors.inherited.size(), tensors.inherited.front()));
   if (!tensors.left_out.empty())
     notes.push_back(
-        fmt::format("{} tensors of the checkpoint are left out: adapters or widths' own norms that this model does not "
-                    "have ({}, ...)",
+        fmt::format("{} tensors of the checkpoint are left out: adapters, widths' own norms or a head that this model "
+                    "does not have ({}, ...)",
                     tensors.left_out.size(), tensors.left_out.front()));
   return notes;
 }

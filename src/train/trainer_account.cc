@@ -56,7 +56,9 @@ void Trainer::warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outco
 // What the loss says about the parameters it was computed with, those before this step.
 void Trainer::judge(const dist::StepPlan& plan, const StepOutcome& outcome) {
   const auto bits = [&](std::size_t update) { return dist::widths_of(plan, plan.updates[update]).weight_bits; };
-  const bool plausible = losses_.is_plausible(bits(0), outcome.updates[0].loss, parts_.model.config().vocab_size);
+  const Gpt2Config& model = parts_.model.config();
+  const std::int64_t choices = model.answers_questions() ? options_.data.sequence_length : model.vocab_size;
+  const bool plausible = losses_.is_plausible(bits(0), outcome.updates[0].loss, choices);
   if (plausible) {
     keeper_.note_plausible(applied_.step);
     if (outcome.skipped) skip_plausible_ = true;
