@@ -34,15 +34,16 @@ std::vector<int> numbers(const SpanTarget& target) {
 TEST(QuestionWindows, CutTheContextAndPointAtTheAnswerInThoseThatHaveAllOfIt) {
   const TemporaryFolder folder;
   const QuestionWindows windows(
-      read_squad(folder, {paragraph("abcdefghijklmnop", {{"q", "who?", {{"ijk", 8}}}, {"r", "x", {}}})}), ByteTokenizer(),
-      kSmall);
+      read_squad(folder, {paragraph("abcdefghijklmnop", {{"q", "who?", {{"ijk", 8}}}, {"r", "x", {}}})}),
+      ByteTokenizer(), kSmall);
   const auto& all = windows.windows();
-  ASSERT_EQ(all.size(), 5U);  // 9 of the context's 16 tokens fit beside "who", 11 beside "x"
+  ASSERT_EQ(all.size(), 6U);  // 9 of the context's 16 tokens fit beside "who", 11 beside "x"
   EXPECT_EQ(shown(windows, all[0]), "who_abcdefghi_");
   EXPECT_EQ(shown(windows, all[1]), "who_efghijklm_");
   EXPECT_EQ(shown(windows, all[2]), "who_ijklmnop__");
   EXPECT_EQ(shown(windows, all[3]), "x_abcdefghijk_");
   EXPECT_EQ(shown(windows, all[4]), "x_efghijklmno_");
+  EXPECT_EQ(shown(windows, all[5]), "x_ijklmnop____");
   EXPECT_EQ(windows.length(all[2]), 13);
   // "i" alone is not the answer.
   EXPECT_THAT(numbers(windows.target(all[0])), ElementsAre(0, 0, 4, 13));
@@ -54,14 +55,15 @@ TEST(QuestionWindows, CutTheContextAndPointAtTheAnswerInThoseThatHaveAllOfIt) {
 TEST(QuestionWindows, TheLastOneReachesTheEndOfTheContext) {
   const TemporaryFolder folder;
   for (int length = 1; length <= 40; ++length) {
-    const QuestionWindows windows(
-        read_squad(folder, {paragraph(std::string(static_cast<std::size_t>(length), 'c'), {{"q", "who?", {{"c", 0}}}})}),
-        ByteTokenizer(), kSmall);
+    const QuestionWindows windows(read_squad(folder, {paragraph(std::string(static_cast<std::size_t>(length), 'c'),
+                                                                {{"q", "who?", {{"c", 0}}}})}),
+                                  ByteTokenizer(), kSmall);
     std::set<int> seen;
     for (const auto& window : windows.windows())
       for (int i = 0; i < window.tokens; ++i) seen.insert(window.first + i);
     EXPECT_EQ(std::ssize(seen), length);
-    EXPECT_EQ(windows.windows().size(), length <= 9 ? 1U : static_cast<std::size_t>((length - 9 + 3) / 4 + 1)) << length;
+    EXPECT_EQ(windows.windows().size(), length <= 9 ? 1U : static_cast<std::size_t>((length - 9 + 3) / 4 + 1))
+        << length;
   }
 }
 
@@ -138,7 +140,7 @@ TEST(BuiltinQuestions, AreTheSameForAllTimeAndDifferBetweenTheSplits) {
     EXPECT_NE(train.contexts[question.context].find(said), std::string::npos) << question.id;
   }
   EXPECT_NEAR(answered, 1500, 60);
-  EXPECT_EQ(train.contexts[0], "");
+  EXPECT_EQ(train.contexts[0], "The city is Paris. The fruit is a plum. The month is October. The animal is an owl.");
   EXPECT_NE(train.contexts[0], val.contexts[0]);
 }
 
