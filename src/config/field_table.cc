@@ -62,11 +62,9 @@ void add_model(Fields& f) {
                   "token ids are below it; token files hold 16-bit ids", {"n_vocab"}));
   f.push_back(key("model.init", at(&R::model, &M::init), any(), "",
                   "random: normal(0, 0.02); checkpoint: parameters from init_from"));
-  f.push_back(
-      key("model.init_from", at(&R::model, &M::init_from), maybe_empty(), "",
-          "a checkpoint folder, a run folder (its newest checkpoint), or a GPT-2 of transformers: config.json and "
-          "model.safetensors",
-          {"pretrained", "model_path", "checkpoint_path"}));
+  f.push_back(key("model.init_from", at(&R::model, &M::init_from), maybe_empty(), "",
+                  "a checkpoint folder, a run folder (its newest checkpoint), or the folder of a GPT-2 of transformers",
+                  {"pretrained", "model_path", "checkpoint_path"}));
   f.push_back(key("model.freeze_base", at(&R::model, &M::freeze_base), any(), "",
                   "train only the LoRA adapters and layer norms"));
   f.push_back(key("model.tie_lm_head", at(&R::model, &M::tie_lm_head), any(), "",

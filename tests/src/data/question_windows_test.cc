@@ -85,6 +85,21 @@ TEST(QuestionWindows, AnAnswersBytesAreWholeCharactersWithoutWhiteSpaceAround) {
   EXPECT_EQ(text(2, 10), "a é€ b");
 }
 
+TEST(QuestionWindows, WhatTheyPointAtIsTheAnswer) {
+  const QuestionWindows windows(builtin_questions(Split::kVal), ByteTokenizer(),
+                                {.sequence_length = 80, .window_advance = 20, .question_tokens = 24});
+  std::set<int> found;
+  for (const auto& window : windows.windows()) {
+    const SpanTarget target = windows.target(window);
+    if (target.end == 0) continue;
+    const SquadQuestion& question = windows.data().questions[static_cast<std::size_t>(window.question)];
+    EXPECT_EQ(windows.bytes(window, target.start, target.end), question.answers[0]) << question.id;
+    found.insert(window.question);
+  }
+  for (std::size_t i = 0; i < windows.data().questions.size(); ++i)
+    EXPECT_EQ(found.contains(static_cast<int>(i)), !windows.data().questions[i].answers.empty()) << i;
+}
+
 TEST(QuestionWindows, IdentityIsThatOfTokensAndAnswers) {
   const TemporaryFolder folder;
   const auto identity = [&](const std::string& context, const std::string& question, int start) {

@@ -108,7 +108,7 @@ TEST_F(QuestionsRun, AResumedRunIsTheUninterruptedOne) {
   EXPECT_EQ(exact_matches("rest"), exact_matches("whole"));
   // Other questions would be other training.
   SquadData other = some_questions(32);
-  other.questions[3].answers.clear();
+  other.questions[3].text = "Which is it?";
   const QuestionWindows changed(std::move(other), ByteTokenizer(), kLayout);
   const QuestionSampler samples(changed, 5);
   TrainerOptions again = questions("whole", 8);
