@@ -54,12 +54,6 @@ std::unique_ptr<const QuestionWindows> open_questions(World& world, const RunCon
   return windows;
 }
 
-std::string counted(const std::unique_ptr<const TokenSource>& tokens,
-                    const std::unique_ptr<const QuestionWindows>& questions) {
-  if (tokens) return fmt::format("{} tokens", tokens->total_tokens());
-  return fmt::format("{} questions in {} windows", questions->data().questions.size(), questions->windows().size());
-}
-
 std::unique_ptr<const TokenSource> open_text(World& world, const RunConfig& config, Split split) {
   const std::vector<std::string>& patterns = split == Split::kTrain ? config.data.train : config.data.val;
   return std::make_unique<const TokenSource>(open_agreed_tokens(world, patterns, split, config.model.vocab_size));
@@ -67,8 +61,15 @@ std::unique_ptr<const TokenSource> open_text(World& world, const RunConfig& conf
 
 }  // namespace
 
-std::string HeldOutData::describe() const { return counted(tokens, questions); }
-std::string TrainingData::describe() const { return counted(tokens, questions); }
+std::string describe(const TrainingData& train, const HeldOutData& val) {
+  if (train.tokens)
+    return fmt::format("{} training tokens, {} held out", train.tokens->total_tokens(), val.tokens->total_tokens());
+  const auto counted = [](const QuestionWindows& questions, const char* of) {
+    return fmt::format("{} {}questions in {} windows", questions.data().questions.size(), of,
+                       questions.windows().size());
+  };
+  return fmt::format("{}, {}", counted(*train.questions, "training "), counted(*val.questions, "held-out "));
+}
 
 HeldOutData open_held_out(World& world, const RunConfig& config) {
   HeldOutData data;

@@ -20,8 +20,6 @@ struct HeldOutData {
   std::unique_ptr<const TokenSource> tokens;
   std::unique_ptr<const QuestionWindows> questions;
   std::unique_ptr<const HeldOutSet> set;
-
-  std::string describe() const;  // "1000 tokens", "20 questions in 25 windows"
 };
 
 // What data.train names.
@@ -29,13 +27,14 @@ struct TrainingData {
   std::unique_ptr<const TokenSource> tokens;
   std::unique_ptr<const QuestionWindows> questions;
   std::unique_ptr<const SampleSource> samples;
-
-  std::string describe() const;
 };
 
 // Collective. What is wrong with the files of any rank, or different between the ranks, is thrown on all of them.
 HeldOutData open_held_out(World& world, const RunConfig& config);
 TrainingData open_training_data(World& world, const RunConfig& config);
+
+// For the log: "1000 training tokens, 300 held out".
+std::string describe(const TrainingData& train, const HeldOutData& val);
 
 // On this rank: what check_before_training finds.
 std::vector<std::string> check_data(const TrainerOptions& options, const TrainingData& train, const HeldOutData& val);

@@ -89,7 +89,7 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,
                        store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
   if (const std::string widths = width_memory(model, world.size()); !widths.empty()) log.info(widths);
-  log.info(fmt::format("{} to train on, {} held out", train.describe(), val.describe()));
+  log.info(describe(train, val));
   if (config.train.accumulate == Accumulate::kRunning)
     log.info(
         "train.accumulate is running: each rank adds up its passes' gradients one after the other, so the run's bits "

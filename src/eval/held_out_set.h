@@ -15,15 +15,15 @@ namespace qat {
 
 // How well questions were answered (src/eval/answer_score.h).
 struct AnswerScore {
-  double exact_match = 0.0;            // percent of the questions
-  double f1 = 0.0;                     // mean over the questions, percent
-  std::vector<std::string> answers{};  // of each question; "": the text does not answer it
+  double exact_match = 0.0;          // percent of the questions
+  double f1 = 0.0;                   // mean over the questions, percent
+  std::vector<std::string> answers;  // of each question; "": the text does not answer it
 };
 
 struct HeldOutScore {
   double nll_sum = 0.0;     // natural logarithm, summed in double
   std::int64_t tokens = 0;  // whose likelihood that is; of questions, windows
-  std::optional<AnswerScore> answers{};
+  std::optional<AnswerScore> answers;
 
   double mean_nll() const;
   // Not finite if some token's likelihood is not a number: broken models do not look better by dropping windows.

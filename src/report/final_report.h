@@ -26,7 +26,7 @@ struct WidthResult {
   int activation_bits = 32;
   double nll = 0.0;                // sum over the scored tokens, nats; not finite: an error
   std::int64_t tokens_scored = 0;  // 0: not evaluated; of questions, windows
-  std::optional<AnswerFigures> answers{};
+  std::optional<AnswerFigures> answers;
   std::string error;  // why there is no perplexity; empty: nothing went wrong
   SizeReport size;
   double forward_bitops_ratio = 1.0;  // relative to 32 bits, over the whole model

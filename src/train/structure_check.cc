@@ -49,13 +49,13 @@ bool is_worth_saying(const ConfigChange& change, LoadFor purpose) {
 
 bool is_adapter(std::string_view name) { return name.find(".lora_") != std::string_view::npos; }
 bool answers_questions(std::string_view name) { return name.starts_with("qa_outputs."); }
-bool is_head(std::string_view name) { return name == "lm_head.weight" || answers_questions(name); }
 
 std::string shape_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 struct TensorDifferences {
   std::vector<std::string> wrong;      // lines
-  std::vector<std::string> fresh;      // adapters, and a head for questions, that are not in the checkpoint
+  std::vector<std::string> fresh;      // adapters that are not in the checkpoint
+  bool fresh_head = false;             // nor is the head that answers questions
   std::vector<std::string> inherited;  // widths' own ones that start from what the checkpoint's widths share
   std::vector<std::string> left_out;   // adapters, widths' own norms and heads that the model does not have
 };
@@ -66,6 +66,9 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
   const auto names = checkpoint.tensor_names("/model");
   std::set<std::string> unread(names.begin(), names.end()), inherited;
   TensorDifferences found;
+  const auto& infos = parameters.infos();
+  const bool asks =
+      std::any_of(infos.begin(), infos.end(), [](const ParameterInfo& info) { return answers_questions(info.name); });
   for (const ParameterInfo& info : parameters.infos()) {
     const std::string name = kGroup + info.name;
     const auto stored = unread.find(name);
@@ -73,7 +76,9 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
       if (const std::string source = stored_name(checkpoint, info, purpose); !source.empty()) {
         inherited.emplace(source);
         found.inherited.push_back(info.name);
-      } else if (may_differ && (is_adapter(info.name) || answers_questions(info.name)))
+      } else if (may_differ && answers_questions(info.name))
+        found.fresh_head = true;
+      else if (may_differ && is_adapter(info.name))
         found.fresh.push_back(info.name);
       else
         found.wrong.push_back(
@@ -88,7 +93,9 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
   for (const std::string& name : unread) {
     if (inherited.contains(name)) continue;
     const std::string own = name.substr(sizeof(kGroup) - 1);
-    if (may_differ && (is_adapter(own) || is_head(own) || name_without_width(own)))
+    // A model has one head.
+    const bool other_head = answers_questions(own) || (asks && own == "lm_head.weight");
+    if (may_differ && (is_adapter(own) || other_head || name_without_width(own)))
       found.left_out.push_back(own);
     else
       found.wrong.push_back(fmt::format("tensor {}: {} in the checkpoint, (not there) now", own,
@@ -173,8 +180,11 @@ std::vector<std::string> check_structure(const CheckpointReader& checkpoint, con
     refuse(checkpoint, tensors.wrong, purpose);
   }
   if (!tensors.fresh.empty())
-    notes.push_back(fmt::format("{} tensors are not in the checkpoint and start as in a new model ({}, ...)",
+    notes.push_back(fmt::format("{} adapter tensors are not in the checkpoint and start as in a new model ({}, ...)",
                                 tensors.fresh.size(), tensors.fresh.front()));
+  if (tensors.fresh_head)
+    notes.emplace_back(
+        "the head that answers questions (qa_outputs) is not in the checkpoint and starts as in a new model");
   if (!tensors.inherited.empty())
     notes.push_back(
         fmt::format("{} tensors of single widths are not in the checkpoint and start as what its widths share "

@@ -39,7 +39,7 @@ TEST_F(Questions, OwnFilesAreTrainedOnAndTheCheckpointGivesTheSameTable) {
   const Outcome one = shell(program() + asking("one", data)), two = shell(on_ranks(2) + asking("two", data));
   ASSERT_EQ(one.exit_code, 0) << one.text;
   ASSERT_EQ(two.exit_code, 0) << two.text;
-  EXPECT_THAT(one.text, AllOf(HasSubstr("12 questions in 12 windows to train on, 6 questions in 6 windows held out"),
+  EXPECT_THAT(one.text, AllOf(HasSubstr("12 training questions in 12 windows, 6 held-out questions in 6 windows"),
                               HasSubstr("Exact match"), Not(HasSubstr("Perplexity"))));
   EXPECT_EQ(losses("one"), losses("two"));
   EXPECT_EQ(losses("one").size(), 4U);
@@ -126,7 +126,8 @@ TEST_F(Questions, TheConfigurationThatComesWithTheProgramRuns) {
                             " --set run.dir=" + quote((root_ / "run").string()) +
                             " --set train.steps=2 --set precision.cycles=1 --set lr.warmup_steps=1");
   EXPECT_EQ(run.exit_code, 0) << run.text;
-  EXPECT_THAT(run.text, AllOf(HasSubstr("2000 questions in"), HasSubstr("Exact match"), Not(HasSubstr("warning"))));
+  EXPECT_THAT(run.text,
+              AllOf(HasSubstr("2000 training questions in"), HasSubstr("Exact match"), Not(HasSubstr("warning"))));
 }
 
 }  // namespace

@@ -63,6 +63,19 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"precision.grad_min_bits=9"}, "precision.grad_min_bits = 9: must be 2..8 or 32"},
         Refused{{"train.recipe=spnet", "precision.grad_kind=scheduled"},
                 "precision.grad_kind = \"scheduled\": must be \"constant\" for train.recipe \"spnet\""},
+        Refused{{"model.task=span_qa"},
+                "data.window_advance = 128 (default): must not exceed 62, which beside a question is left"},
+        Refused{{"model.task=span_qa", "data.question_tokens=126"},
+                "data.question_tokens = 126: must leave room for a context in data.sequence_length: at most 125"},
+        Refused{{"model.task=span_qa", "data.window_advance=62", "model.quantize_lm_head=true"},
+                "model.quantize_lm_head = true: must be false"},
+        Refused{{"model.task=span_qa", "data.window_advance=62", "data.tokenizer=gpt2", "data.train=[\"a\"]",
+                 "data.val=[\"b\"]"},
+                "data.merges = \"\" (default): must name merges.txt"},
+        Refused{{"model.task=span_qa", "data.window_advance=62", "data.merges=m"},
+                "data.merges = \"m\": must be empty"},
+        Refused{{"model.task=span_qa", "data.window_advance=62", "data.merges=m", "data.tokenizer=gpt2"},
+                "data.tokenizer = \"gpt2\": must be \"byte\" for the built-in questions"},
         Refused{{"train.recipe=sp"}, "train.recipe = \"sp\": must be one of cpt, spnet, per_map"},
         Refused{{"lr.warmup_steps=1001"}, "lr.warmup_steps = 1001: must not exceed train.steps"},
         Refused{{"lr.min_ratio=1.5"}, "lr.min_ratio = 1.5: must be a number from 0 to 1"},
@@ -153,6 +166,9 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
   EXPECT_THAT(warning({"train.recipe=spnet", "precision.kind=constant"}),
               HasSubstr("precision.kind = \"constant\": has no effect: every step trains all of quant.widths"));
   EXPECT_THAT(warning({"train.recipe=spnet", "train.steps=999"}), IsEmpty());
+  EXPECT_THAT(warning({"eval.n_best=3"}), HasSubstr("eval.n_best"));
+  EXPECT_THAT(warning({"model.task=span_qa", "data.window_advance=62", "eval.stride=5"}),
+              HasSubstr("eval.stride = 5: has no effect"));
   EXPECT_THAT(warning({"precision.list=[4]"}), HasSubstr("precision.list = [4]: has no effect"));
   EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));
   EXPECT_THAT(warning({"quant.weight.log_codebook=seed"}),
