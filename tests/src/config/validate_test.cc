@@ -64,7 +64,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"train.recipe=spnet", "precision.grad_kind=scheduled"},
                 "precision.grad_kind = \"scheduled\": must be \"constant\" for train.recipe \"spnet\""},
         Refused{{"model.task=span_qa"},
-                "data.window_advance = 128 (default): must not exceed 62, which beside a question is left"},
+                "data.window_advance = 128: must not exceed 62, which beside a question is left"},
         Refused{{"model.task=span_qa", "data.question_tokens=126"},
                 "data.question_tokens = 126: must leave room for a context in data.sequence_length: at most 125"},
         Refused{{"model.task=span_qa", "data.window_advance=62", "model.quantize_lm_head=true"},
