@@ -1,7 +1,11 @@
 #include "src/eval/width_eval.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <functional>
+
+#include "src/base/file.h"
 
 namespace qat {
 
@@ -25,7 +29,14 @@ PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, c
   return PrecisionMap::make(model.linear_names(), scheduled_precision(quant, at.bits), quant.overrides, quant.kv_bits);
 }
 
-std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const TokenSource& tokens,
+void write_predictions(const std::filesystem::path& dir, const HeldOutSet& held_out,
+                       const std::vector<WidthScore>& scores) {
+  for (const WidthScore& one : scores)
+    if (const std::string text = held_out.predictions(one.score); !text.empty())
+      write_file_atomic(dir / fmt::format("predictions_{}.json", one.at.name()), text);
+}
+
+std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const HeldOutSet& held_out,
                                                     const std::vector<EvaluatedAt>& widths, const QuantConfig& quant,
                                                     const EvalConfig& config, std::int64_t sequence_length, int threads,
                                                     dist::Communicator& comm, dist::StopPoll& poll,
@@ -33,10 +44,16 @@ std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const Tok
   std::vector<WidthScore> scores;
   for (const EvaluatedAt& at : widths) {
     const auto own = ranges.find(at);
-    const auto score = held_out_score(model, tokens, evaluation_precision(model, quant, at), config, sequence_length,
-                                      threads, comm, poll, own == ranges.end() ? nullptr : &own->second);
+    const PrecisionMap precision = evaluation_precision(model, quant, at);
+    auto score = held_out.score({.model = model,
+                                 .precision = precision,
+                                 .threads = threads,
+                                 .comm = comm,
+                                 .poll = poll,
+                                 .ranges = own == ranges.end() ? nullptr : &own->second},
+                                config, sequence_length);
     if (!score) return std::nullopt;
-    scores.push_back({at, *score});
+    scores.push_back({at, *std::move(score)});
   }
   return scores;
 }

@@ -81,6 +81,7 @@ std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
 }
 
 at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
+  QAT_CHECK(head_ >= 0, "the model has an output projection");
   return quantized_head_ ? quantized_head_->forward(hidden, context)
                          : at::linear(hidden, store_.tensor(head_).to(hidden.scalar_type()));
 }
@@ -121,6 +122,7 @@ Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tenso
 Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
                             const LossScale& scale, const Distillation& taught) const {
   const TraceRange range("head");
+  if (config_.answers_questions()) return answer_head(output, targets, context, scale, taught);
   const at::Tensor rows = output.detach().view({-1, config_.n_embd}), flat_targets = targets.reshape({-1});
   const std::optional<LmHead> chunked = chunked_head(context);
   if (!chunked) return head_by_operators(rows, flat_targets, context, scale, taught);
