@@ -3,11 +3,26 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <functional>
+#include <set>
 
 #include "src/base/file.h"
 
 namespace qat {
+namespace {
+
+// Its name, of which a map's may be long and hold any characters.
+std::string file_name_of(const EvaluatedAt& at) {
+  constexpr std::size_t kLongest = 64;
+  std::string name = at.name().substr(0, kLongest);
+  std::replace_if(
+      name.begin(), name.end(),
+      [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_' && c != '-' && c != '.'; }, '_');
+  return name;
+}
+
+}  // namespace
 
 std::string EvaluatedAt::name() const { return map.empty() ? std::to_string(bits) : parse_bitmap(map).name; }
 
@@ -31,9 +46,15 @@ PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, c
 
 void write_predictions(const std::filesystem::path& dir, const HeldOutSet& held_out,
                        const std::vector<WidthScore>& scores) {
-  for (const WidthScore& one : scores)
-    if (const std::string text = held_out.predictions(one.score); !text.empty())
-      write_file_atomic(dir / fmt::format("predictions_{}.json", one.at.name()), text);
+  std::set<std::string> taken;
+  for (const WidthScore& one : scores) {
+    const std::string text = held_out.predictions(one.score);
+    if (text.empty()) continue;
+    const std::string name = file_name_of(one.at);
+    std::string own = name;
+    for (int n = 2; !taken.insert(own).second; ++n) own = fmt::format("{}_{}", name, n);
+    write_file_atomic(dir / fmt::format("predictions_{}.json", own), text);
+  }
 }
 
 std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const HeldOutSet& held_out,

@@ -44,7 +44,8 @@ std::vector<EvaluatedAt> evaluation_widths(const EvalConfig& config, const Quant
 // Widths of every linear layer when the model runs so: quant.activation_bits and overrides apply as in training.
 PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, const EvaluatedAt& at);
 
-// What was answered at each width: predictions_<bits>.json in `dir`. Nothing for text.
+// What was answered at each width or map: predictions_<bits>.json, predictions_<map>.json in `dir`; characters of a
+// map's name that are no letter, digit, _ - or . become _. Nothing for text.
 void write_predictions(const std::filesystem::path& dir, const HeldOutSet& held_out,
                        const std::vector<WidthScore>& scores);
 

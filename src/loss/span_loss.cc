@@ -40,6 +40,12 @@ at::Tensor masked_places(const at::Tensor& targets, std::int64_t places) {
   return in_context.logical_or_(place.eq(0)).logical_not_().unsqueeze(1);
 }
 
+at::Tensor token_shares(const at::Tensor& targets, std::int64_t places) {
+  const at::Tensor count = targets.narrow(1, 3, 1).clamp_min(1);                             // [B, 1]
+  const at::Tensor is_token = at::arange(places, targets.options()).unsqueeze(0).lt(count);  // [B, T]
+  return is_token.to(at::kFloat).div_(count).reshape({-1, 1});
+}
+
 LossOfSpans span_cross_entropy(const at::Tensor& logits, const at::Tensor& targets, const LossScale& scale) {
   const at::NoGradGuard no_grad;
   const double divisor = scale.divisor(logits.size(0));

@@ -28,6 +28,10 @@ at::Tensor span_logits(const at::Tensor& h, const SpanHead& head);
 // src/data/question_windows.h). -> bool [B, 1, T]: places that are not looked at.
 at::Tensor masked_places(const at::Tensor& targets, std::int64_t places);
 
+// What a place counts in a mean over a window's tokens, up to the context's end: 1 / their number, 0 for the padding
+// behind them. fp32 [B * T, 1].
+at::Tensor token_shares(const at::Tensor& targets, std::int64_t places);
+
 struct LossOfSpans {
   at::Tensor loss;    // fp32 []: sum over the windows / scale's divisor; by default the mean over them
   at::Tensor logits;  // gradient of scale.weight * loss: fp32 [B, 2, T]

@@ -184,9 +184,9 @@ std::int64_t working_bytes(const PassShape& pass, bool fused) {
 std::int64_t loss_bytes(const PassShape& pass) {
   const std::int64_t tokens = pass.tokens(), f = pass.float_bytes();
   const std::int64_t hidden = (pass.training ? 2 : 1) * tokens * pass.config.model.n_embd * f;  // and its gradient
-  // What the head reads, in fp32, and a few numbers a token.
+  // What the head reads, in fp32, and a few numbers a token; likewise of one teacher after the other.
   if (head_of(pass) == Head::kAnswers)
-    return hidden + tokens * (pass.config.model.n_embd * (f == kFp32 ? 0 : kFp32) + 64);
+    return hidden + (pass.teachers > 0 ? 2 : 1) * tokens * (pass.config.model.n_embd * (f == kFp32 ? 0 : kFp32) + 64);
   if (head_of(pass) == Head::kByOperators)
     return hidden + (pass.teachers > 0 ? 8 : pass.training ? 2 : 3) * tokens * pass.config.model.vocab_size * kFp32;
   const std::int64_t copies = 1 + pass.teachers, row = head_rows(pass) * f;

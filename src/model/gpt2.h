@@ -89,7 +89,8 @@ class Gpt2 {
                                       Teaching* teaching = nullptr) const;
   // A pass that only teaches: no loss, no gradient, no dropout (context.training is false).
   void teach(const ModelInput& input, const ForwardContext& context, Teaching& teaching) const;
-  // The output projection of passes in this context, for others to learn from until parameters change.
+  // The output projection, or the head that answers questions, of passes in this context, for others to learn from
+  // until parameters change.
   TeacherHead teacher_head(const ForwardContext& context) const;
 
   // The whole model: tokens, int64 [B, T] -> hidden states after the last norm, [B, T, d].
@@ -147,6 +148,7 @@ class Gpt2 {
                          const LossScale& scale, const Distillation& taught) const;
   HeadResult head_by_operators(const at::Tensor& rows, const at::Tensor& targets, const ForwardContext& context,
                                const LossScale& scale, const Distillation& taught) const;
+  TeacherHead answer_teacher() const;
   SpanHead span_head() const { return {store_.tensor(answer_weight_), store_.tensor(answer_bias_)}; }
   // The output projection in the form that takes chunks of tokens; none: it goes operator by operator.
   std::optional<LmHead> chunked_head(const ForwardContext& context) const;

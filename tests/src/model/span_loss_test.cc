@@ -163,6 +163,79 @@ TEST_F(AnsweringModel, GradientsAreAutograds) {
   }
 }
 
+// Teachers' distributions over places and their hidden states, against LibTorch's operators and finite differences.
+TEST_F(AnsweringModel, LearnsFromTheLogitsThatItsTeachersHave) {
+  const PrecisionMap eight = PrecisionMap::uniform(8, 8, 8), four = PrecisionMap::uniform(8, 4, 4);
+  const at::Tensor tokens = tiny_.tokens(2, 9);
+  const auto logits = [&](const PrecisionMap& map) {
+    return tiny_.model->answer_logits(tokens, tiny_.context(map)).to(at::kDouble);
+  };
+  Lesson lesson{.distillation = {.weight = 0.5, .temperature = 3.0, .teachers = {}}, .feature_weight = 2.0};
+  const at::Tensor masked = masked_places(targets(), 9);
+  const auto log_p = [&](const at::Tensor& z) { return at::log_softmax((z / 3.0).masked_fill(masked, -1e30), 2); };
+  double want = 0.0;
+  for (const PrecisionMap* map : {&full_, &eight}) {
+    Teaching teaching{.features = {{1, {}}, {2, {}}}};
+    tiny_.model->teach({.tokens = tokens}, tiny_.context(*map), teaching);
+    lesson.distillation.teachers.push_back(tiny_.model->teacher_head(tiny_.context(*map))(teaching.output));
+    lesson.features = teaching.features;  // the last one's
+    const at::Tensor of_teacher = log_p(logits(*map));
+    // Of both ends the mean, and of both windows.
+    want += 9.0 * (of_teacher.exp() * (of_teacher - log_p(logits(four)))).sum().item<double>() / 4;
+  }
+  Teaching own{.features = {{1, {}}, {2, {}}}};
+  tiny_.model->teach({.tokens = tokens}, tiny_.context(four), own);
+  double of_features = 0.0;
+  for (const auto& [number, state] : own.features) {
+    const at::Tensor square = (state - lesson.features.at(number)).square().mean(1);  // by token
+    // The first window's tokens end before place 7, the second's before place 8.
+    of_features += (square.slice(0, 0, 7).mean().item<double>() + square.slice(0, 9, 17).mean().item<double>()) / 4;
+  }
+  const LossAndGradients found =
+      tiny_.model->loss_and_gradients({.tokens = tokens}, targets(), tiny_.context(four), {.tokens = 2.0}, lesson);
+  EXPECT_NEAR(found.distillation.item<double>(), want, 1e-4 * want + 1e-7);
+  EXPECT_GT(want, 1e-4);
+  EXPECT_NEAR(found.features.item<double>(), of_features, 1e-4 * of_features);
+  EXPECT_EQ(found.loss.item<double>(), pass(tiny_.context(four)).loss.item<double>());
+}
+
+TEST_F(AnsweringModel, GradientsOfALessonAreThoseOfTheWeightedSum) {
+  torch::manual_seed(21);
+  const at::Tensor teacher = at::randn({18, 2}) * 2;
+  const Lesson lesson{
+      .distillation = {.weight = 0.6, .temperature = 2.0, .teachers = {[&](std::int64_t begin, std::int64_t n) {
+                                                            return teacher.narrow(0, begin, n);
+                                                          }}},
+      .feature_weight = 0.8,
+      .features = {{0, at::randn({18, 16})}, {2, at::randn({18, 16})}}};
+  const LossScale scale{.tokens = 2.0, .weight = 0.3};
+  const ForwardContext context = tiny_.context(full_);
+  const auto learn = [&] {
+    return tiny_.model->loss_and_gradients({.tokens = tiny_.tokens(2, 9)}, targets(), context, scale, lesson);
+  };
+  const LossAndGradients found = learn();
+  const std::vector<at::Tensor>& parameters = tiny_.model->parameters().trainable_tensors();
+  std::vector<at::Tensor> direction;
+  double slope = 0.0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    direction.push_back(at::randn(parameters[i].sizes()));
+    const at::Tensor& g = found.gradients.parameters[i];
+    if (g.defined()) slope += (g * direction[i]).sum().item<double>();
+  }
+  const auto moved = [&](double by) {
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < parameters.size(); ++i) at::Tensor(parameters[i]).add_(direction[i], by);
+  };
+  const auto at_distance = [&](double t) {
+    moved(t);
+    const LossAndGradients there = learn();
+    moved(-t);
+    return 0.3 * there.loss.item<double>() + 0.6 * there.distillation.item<double>() +
+           0.8 * there.features.item<double>();
+  };
+  EXPECT_NEAR(slope, (at_distance(1e-3) - at_distance(-1e-3)) / 2e-3, 2e-2 * std::abs(slope) + 1e-2);
+}
+
 TEST_F(AnsweringModel, PaddingBehindTheWindowChangesNothing) {
   const ForwardContext context = tiny_.context(full_);
   const at::Tensor tokens = tiny_.tokens(2, 9);

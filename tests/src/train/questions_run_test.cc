@@ -96,6 +96,40 @@ TEST_F(QuestionsRun, HasTheSameBitsOnOneAndTwoRanks) {
   }
 }
 
+TEST_F(QuestionsRun, PassesLearnFromTeachersWithTheSameBitsOnOneAndTwoRanks) {
+  for (const Recipe recipe : {Recipe::kSp, Recipe::kInstantnet}) {
+    const std::string name = enum_name(recipe);
+    const auto run = [&](int ranks) {
+      TrainerOptions o = questions(name + std::to_string(ranks), 4);
+      o.train.recipe = recipe;
+      o.train.students = 1;  // more passes add up by ranks
+      o.distill = {.weight = 0.5, .temperature = 3.0, .features = 0.1};
+      return answer(o, ranks);
+    };
+    const End one = run(1);
+    ASSERT_TRUE(one.result.finished);
+    const std::string first = read(name + "1", "metrics.jsonl").substr(0, read(name + "1", "metrics.jsonl").find('\n'));
+    const Value step = parse_json(first, "metrics");
+    const Value& taught = step.at("passes").as_array().back();
+    EXPECT_GT(taught.at("distillation").as_double(), 0.0) << name;
+    EXPECT_GT(taught.at("features").as_double(), 0.0) << name;
+    if (recipe == Recipe::kSp) EXPECT_EQ(run(2).parameters, one.parameters);
+  }
+}
+
+// Each map of layers' widths is a row of the table and has a file of answers.
+TEST_F(QuestionsRun, AreAnsweredByMapsOfLayersWidths) {
+  TrainerOptions o = questions("run", 2);
+  o.quant.maps = {"mine: attn=8,mlp=4", "stripe8&4"};
+  o.train.recipe = Recipe::kSpnet;
+  o.eval = {.maps = {"mine: attn=8,mlp=4", "stripe8&4"}, .batch_size = 4, .predictions = true};
+  const End end = answer(o, 1);
+  ASSERT_TRUE(end.result.finished);
+  EXPECT_THAT(end.result.table, ::testing::AllOf(HasSubstr("mine"), HasSubstr("Bits KV"), HasSubstr("Exact match")));
+  for (const char* file : {"predictions_mine.json", "predictions_stripe8_4.json"})
+    EXPECT_EQ(parse_json(read("run", file), file).as_object().size(), 32U) << file;
+}
+
 TEST_F(QuestionsRun, AResumedRunIsTheUninterruptedOne) {
   TrainerOptions whole = questions("whole", 6);
   whole.checkpoint.every = 3, whole.checkpoint.keep = 0;
