@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 #include <string_view>
+#include <utility>
 
 #include "kernels/common/error.h"
 #include "src/base/json.h"
@@ -157,6 +158,16 @@ std::vector<ConfigChange> changes_since(const CheckpointReader& checkpoint, cons
 // A list that the checkpoint's program did not have, and that is empty now.
 bool is_new_and_empty(const ConfigChange& change) { return change.before.empty() && change.after == "[]"; }
 
+// A setting that the checkpoint's program did not have, and that says what it did.
+bool is_new_and_as_before(const ConfigChange& change) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kKeys = {
+      std::pair{"quant.calibration_method", "\"minmax\""}, std::pair{"quant.calibration_percentile", "99.9"},
+      std::pair{"quant.running_momentum", "0.9"}, std::pair{"quant.weight.group_size", "64"}};
+  return change.before.empty() && std::any_of(kKeys.begin(), kKeys.end(), [&](const auto& known) {
+           return change.key == known.first && change.after == known.second;
+         });
+}
+
 // Whether a setting is one that the checkpoint's ranges in force are of.
 bool is_of_ranges(const CheckpointReader& checkpoint, const ConfigChange& change) {
   const std::string_view key = change.key;
@@ -257,7 +268,7 @@ bool ranges_fit(const CheckpointReader& checkpoint, const std::string& current_j
 bool evaluation_ranges_fit(const CheckpointReader& checkpoint, const std::string& current_json) {
   const auto changes = changes_since(checkpoint, current_json);
   return std::all_of(changes.begin(), changes.end(), [](const ConfigChange& change) {
-    return leaves_ranges_alone(change.key) || is_new_and_empty(change);
+    return leaves_ranges_alone(change.key) || is_new_and_empty(change) || is_new_and_as_before(change);
   });
 }
 

@@ -312,6 +312,13 @@ TEST_F(StructureCheck, RangesFitTheQuantizerThatTheyWereTakenFor) {
   EXPECT_EQ(fit(R"("widths": [2], "calibration_batches": 10,
                 "activation": {"by_width": [], "granularity": "tensor", "range": "x"})"),
             Fit(true, true));
+  // As older programs did, and otherwise.
+  EXPECT_EQ(fit(R"("widths": [2], "calibration_batches": 10, "calibration_method": "minmax", "running_momentum": 0.9,
+                "calibration_percentile": 99.9, "activation": {"granularity": "tensor", "range": "x"})"),
+            Fit(true, true));
+  EXPECT_EQ(fit(R"("widths": [2], "calibration_batches": 10, "calibration_method": "entropy",
+                "activation": {"granularity": "tensor", "range": "x"})"),
+            Fit(true, false));
   EXPECT_EQ(fit(R"("widths": [2], "calibration_batches": 10, "activation": {"by_width": [{"bits": 2, "method": "log"}],
                 "granularity": "tensor", "range": "x"})"),
             Fit(false, false));
