@@ -68,6 +68,17 @@ TEST(MemoryModel, CountsWhatTheModelDeclares) {
   }
 }
 
+TEST(MemoryModel, CountsAHeadThatAnswersQuestions) {
+  for (const bool freeze : {false, true}) {
+    RunConfig config = of_preset("nano");
+    config.model.task = ModelTask::kSpanQa, config.model.freeze_base = freeze;
+    const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1);
+    const ParameterCount count = count_parameters(config.model, config.lora, config.quant);
+    EXPECT_EQ(count.trained, model.parameters().trainable_elems());
+    EXPECT_EQ(count.frozen, model.parameters().frozen_elems());
+  }
+}
+
 TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
   RunConfig config = of_preset("gpt2");
   const std::int64_t all = 4 * std::int64_t{124'439'808};
