@@ -38,14 +38,17 @@ class Checker {
     check_quantizers(c_, found_);
     overrides();
     maps();
-    for (Finding& fault : width_list_faults(c_)) found_.errors.push_back(std::move(fault));
+    // The widths that there are include those of maps.
+    const bool maps_are_maps = map_names_.size() == c_.quant.maps.size();
+    if (maps_are_maps)
+      for (Finding& fault : width_list_faults(c_)) found_.errors.push_back(std::move(fault));
     precision();
     data_and_eval();
     questions();
     training();
     distill();
     optimizer();
-    found_.warnings = find_warnings(c_);
+    if (maps_are_maps) found_.warnings = find_warnings(c_);
     return std::move(found_);
   }
 

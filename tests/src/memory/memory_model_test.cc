@@ -68,6 +68,7 @@ TEST(MemoryModel, CountsWhatTheModelDeclares) {
   }
 }
 
+<<<<<<< HEAD
 TEST(MemoryModel, CountsTheRangesThatQuantizersTrain) {
   for (const bool groups : {false, true}) {
     RunConfig config = of_preset("nano");
@@ -93,6 +94,16 @@ TEST(MemoryModel, CountsTheRangesThatQuantizersTrain) {
     config.quant.weight.by_width = {{8, QuantizerKind::kMinMax}};
     const Gpt2 mapped(config.model, config.lora, config.quant, /*pad_to=*/1);
     EXPECT_EQ(count_parameters(config.model, config.lora, config.quant).trained, mapped.parameters().trainable_elems());
+=======
+TEST(MemoryModel, CountsAHeadThatAnswersQuestions) {
+  for (const bool freeze : {false, true}) {
+    RunConfig config = of_preset("nano");
+    config.model.task = ModelTask::kSpanQa, config.model.freeze_base = freeze;
+    const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1);
+    const ParameterCount count = count_parameters(config.model, config.lora, config.quant);
+    EXPECT_EQ(count.trained, model.parameters().trainable_elems());
+    EXPECT_EQ(count.frozen, model.parameters().frozen_elems());
+>>>>>>> mqa
   }
 }
 

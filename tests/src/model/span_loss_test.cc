@@ -159,7 +159,9 @@ TEST_F(AnsweringModel, GradientsAreAutograds) {
   const auto want = torch::autograd::grad({loss}, store.trainable_tensors(), {}, false, false, /*allow_unused=*/true);
   for (std::size_t i = 0; i < want.size(); ++i) {
     ASSERT_EQ(found.gradients.parameters[i].defined(), want[i].defined()) << i;
-    if (want[i].defined()) EXPECT_TRUE(at::allclose(found.gradients.parameters[i], want[i], 1e-4, 1e-6)) << i;
+    if (want[i].defined()) {
+      EXPECT_TRUE(at::allclose(found.gradients.parameters[i], want[i], 1e-4, 1e-6)) << i;
+    }
   }
 }
 
@@ -174,12 +176,12 @@ TEST_F(AnsweringModel, LearnsFromTheLogitsThatItsTeachersHave) {
   const at::Tensor masked = masked_places(targets(), 9);
   const auto log_p = [&](const at::Tensor& z) { return at::log_softmax((z / 3.0).masked_fill(masked, -1e30), 2); };
   double want = 0.0;
-  for (const PrecisionMap* map : {&full_, &eight}) {
+  for (const PrecisionMap& map : {full_, eight}) {
     Teaching teaching{.features = {{1, {}}, {2, {}}}};
-    tiny_.model->teach({.tokens = tokens}, tiny_.context(*map), teaching);
-    lesson.distillation.teachers.push_back(tiny_.model->teacher_head(tiny_.context(*map))(teaching.output));
+    tiny_.model->teach({.tokens = tokens}, tiny_.context(map), teaching);
+    lesson.distillation.teachers.push_back(tiny_.model->teacher_head(tiny_.context(map))(teaching.output));
     lesson.features = teaching.features;  // the last one's
-    const at::Tensor of_teacher = log_p(logits(*map));
+    const at::Tensor of_teacher = log_p(logits(map));
     // Of both ends the mean, and of both windows.
     want += 9.0 * (of_teacher.exp() * (of_teacher - log_p(logits(four)))).sum().item<double>() / 4;
   }

@@ -113,7 +113,9 @@ TEST_F(QuestionsRun, PassesLearnFromTeachersWithTheSameBitsOnOneAndTwoRanks) {
     const Value& taught = step.at("passes").as_array().back();
     EXPECT_GT(taught.at("distillation").as_double(), 0.0) << name;
     EXPECT_GT(taught.at("features").as_double(), 0.0) << name;
-    if (recipe == Recipe::kSp) EXPECT_EQ(run(2).parameters, one.parameters);
+    if (recipe == Recipe::kSp) {
+      EXPECT_EQ(run(2).parameters, one.parameters);
+    }
   }
 }
 
