@@ -103,7 +103,7 @@ TEST_F(QuestionsRun, PassesLearnFromTeachersWithTheSameBitsOnOneAndTwoRanks) {
       TrainerOptions o = questions(name + std::to_string(ranks), 4);
       o.train.recipe = recipe;
       o.train.students = 1;  // more passes add up by ranks
-      o.distill = {.weight = 0.5, .temperature = 3.0, .features = 0.1};
+      o.distill = {.weight = 0.5, .temperature = 3.0, .features = 0.1, .feature_layers = {1, 2}};
       return answer(o, ranks);
     };
     const End one = run(1);
