@@ -17,6 +17,7 @@
 #include "dist/comm/local_comm.h"
 #include "dist/comm/nccl_comm.h"
 #include "kernels/common/cuda_device.h"
+#include "src/data/sampler.h"
 #include "src/train/step_runner.h"
 
 namespace {

@@ -16,6 +16,7 @@
 
 #include "dist/comm/local_comm.h"
 #include "src/data/builtin_text.h"
+#include "src/data/sampler.h"
 #include "src/train/batch.h"
 #include "src/train/step_runner.h"
 
