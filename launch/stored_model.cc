@@ -32,6 +32,13 @@ std::unique_ptr<Gpt2> load_stored_model(const StoredModel& stored) {
   return model;
 }
 
+void require_language_model(const StoredModel& stored, const std::string& command) {
+  if (!stored.config.model.answers_questions()) return;
+  throw Error(ErrorKind::kConfig,
+              fmt::format("`{}` is for language models, and {} answers questions (model.task is \"span_qa\")", command,
+                          stored.folder()));
+}
+
 void require_slots(const RunConfig& config, int bits, const std::string& option) {
   const std::vector<int> widths = quantized_weight_widths(config.quant);
   const bool own = config.lora.slots == Slots::kPerWidth || config.model.norm_slots == Slots::kPerWidth;

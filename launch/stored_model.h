@@ -25,6 +25,9 @@ StoredModel open_stored_model(const std::string& path, bool strict);
 // Its parameters, and the calibrated ranges that training had in force, in fp32 on the CPU. `stored` outlives it.
 std::unique_ptr<Gpt2> load_stored_model(const StoredModel& stored);
 
+// Throws Error(kConfig), naming the command, for a model that answers questions: it has no output projection.
+void require_language_model(const StoredModel& stored, const std::string& command);
+
 // Throws Error(kConfig), naming the option, if a pass at `bits` would need adapters or norms of a width that has none.
 void require_slots(const RunConfig& config, int bits, const std::string& option);
 

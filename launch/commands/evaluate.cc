@@ -9,11 +9,13 @@
 #include "launch/command.h"
 #include "launch/failure.h"
 #include "launch/setup_run.h"
+#include "launch/task_data.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
 #include "src/base/file.h"
 #include "src/checkpoint/reader.h"
 #include "src/data/split_check.h"
+#include "src/eval/perplexity.h"
 #include "src/export/hf_model.h"
 #include "src/text/tokenizer.h"
 #include "src/train/calibrator.h"
@@ -79,17 +81,15 @@ AgreedConfig evaluation_config(World& world, const TrainState& state, const Eval
 // Calibrates `widths` as the run would have.
 void calibrate_widths(World& world, const RunConfig& config, const Gpt2& model, const std::vector<EvaluatedAt>& widths,
                       std::int64_t steps, EvaluationRanges& ranges) {
-  std::optional<TokenSource> tokens;
-  std::optional<Sampler> sampler;
+  TrainingData training;
   try {
-    tokens = open_agreed_tokens(world, config.data.train, Split::kTrain, config.model.vocab_size);
-    sampler.emplace(*tokens, config.data.sequence_length, config.run.seed);
+    training = open_training_data(world, config);
   } catch (const Error& error) {  // the same on all ranks
     std::vector<std::string> names;
     for (const EvaluatedAt& at : widths) names.push_back(describe(at));
     throw dist::AgreedError(
         error.kind(),
-        fmt::format("the checkpoint has no activation ranges for {}, and the training text that they would be "
+        fmt::format("the checkpoint has no activation ranges for {}, and the training data that they would be "
                     "calibrated on is not to be had. Name it by --set data.train=..., or choose other widths: {}",
                     fmt::join(names, ", "), error.what()));
   }
@@ -97,7 +97,7 @@ void calibrate_widths(World& world, const RunConfig& config, const Gpt2& model, 
   for (const EvaluatedAt& at : widths) {
     const PrecisionMap precision = evaluation_precision(model, config.quant, at);
     const auto layers = layers_to_calibrate(model, precision, steps, config.quant.recalibrate_every);
-    ranges[at] = calibrate(model, precision, layers, *sampler, world.comm(), never,
+    ranges[at] = calibrate(model, precision, layers, *training.samples, world.comm(), never,
                            calibrator_options(config.quant, config.run.seed, config.train.micro_batch_size,
                                               config.data.sequence_length, &world.board()))
                      ->ranges;
@@ -132,10 +132,10 @@ EvaluationRanges own_ranges(World& world, const CheckpointReader* reader, const 
   return ranges;
 }
 
-void print_report(const CheckpointReader& reader, const TrainState& state, const std::vector<WidthResult>& widths,
-                  const std::string& output) {
+void print_report(const CheckpointReader& reader, const TrainState& state, const std::string& title,
+                  const std::vector<WidthResult>& widths, const std::string& output) {
   const std::string folder = reader.info().folder.string();
-  FinalReport report{.title = "Held-out perplexity by bit width"};
+  FinalReport report{.title = title};
   report.widths = widths;
   report.summary = {{"checkpoint", folder}, {"step", std::to_string(state.step)}};
   report.details = Value::object({{"checkpoint", folder}, {"step", state.step}});
@@ -143,14 +143,20 @@ void print_report(const CheckpointReader& reader, const TrainState& state, const
   fmt::print("{}", table);
 }
 
+bool given_by_set(const LoadResult& loaded, const std::string& key) {
+  const auto origin = loaded.origins.find(key);
+  return origin != loaded.origins.end() && origin->second.kind == Origin::Kind::kSet;
+}
+
 // The held-out tokens must be enough, and of the kind that the model was trained on; where the run's own are meant,
 // what has changed in them since is said.
-void check_held_out(World& world, const LoadResult& loaded, const std::string& data_json, const TokenSource& tokens) {
+void check_held_out(World& world, const LoadResult& loaded, const std::string& data_json, const HeldOutData& held_out) {
   std::vector<std::string> doubts;
-  dist::on_every_rank(world.comm(), "held-out tokens", [&] {
-    (void)tokens_to_read(tokens, loaded.config.eval);
+  const bool text = held_out.tokens != nullptr;
+  dist::on_every_rank(world.comm(), "held-out data", [&] {
+    if (text) (void)tokens_to_read(*held_out.tokens, loaded.config.eval);
     if (data_json.empty()) {  // an imported model, or a checkpoint of an older program
-      if (loaded.config.data.val == std::vector<std::string>{"builtin"} &&
+      if (text && loaded.config.data.val == std::vector<std::string>{"builtin"} &&
           loaded.config.model.vocab_size != ByteTokenizer::kVocabSize)
         doubts.push_back(
             fmt::format("data.val is [\"builtin\"], text as bytes, and this model, of {} ids, may know "
@@ -159,12 +165,10 @@ void check_held_out(World& world, const LoadResult& loaded, const std::string& d
       return;
     }
     const DataIdentity trained = parse_data_identity(data_json, "the checkpoint's list of token files");
-    const SplitIdentity now = identity_of(tokens);
-    doubts = check_same_ids(loaded.config.data, trained.train, now);
-    const auto origin = loaded.origins.find("data.val");
-    const bool given = origin != loaded.origins.end() && origin->second.kind == Origin::Kind::kSet;
-    if (const std::string change = held_out_change(trained.val, now); !given && !change.empty())
-      doubts.push_back(change);
+    const SplitIdentity now = held_out.set->identity();
+    if (text) doubts = check_same_ids(loaded.config.data, trained.train, now);
+    const std::string change = held_out_change(trained.val, now);
+    if (!given_by_set(loaded, "data.val") && !change.empty()) doubts.push_back(change);
   });
   if (!world.is_root()) return;
   for (const std::string& doubt : doubts) warn(doubt);
@@ -183,14 +187,16 @@ int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
   on_root(world.comm(), "preparing the evaluation", [&] {
     // Before a model of another size is made, and before any work whose result could not be kept.
     (void)check_structure(*reader, agreed.json, /*parameters=*/nullptr, LoadFor::kEvaluation);
+    if (given_by_set(agreed.loaded, "eval.predictions") && config.eval.predictions && arguments.output.empty())
+      throw Error(ErrorKind::kConfig, "eval.predictions = true: --output must name the folder for them");
     if (!arguments.output.empty()) create_directories_checked(arguments.output, "--output");
   });
   status.start_watchdog(world, config.watchdog);
   const ComputeMode mode = world.use_device(config.compute);
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
 
-  const TokenSource tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
-  check_held_out(world, agreed.loaded, state.data_json, tokens);
+  const HeldOutData held_out = open_held_out(world, config);
+  check_held_out(world, agreed.loaded, state.data_json, held_out);
   status.set_memory(look_at_memory(world, config, Purpose::kEvaluation, mode.is_cuda(), threads, /*log=*/nullptr));
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1), mode);
   for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kEvaluation, agreed.json))
@@ -199,11 +205,14 @@ int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
   const EvaluationRanges ranges = own_ranges(world, reader.get(), agreed, model, widths, state.step);
   dist::StopPoll never(world.comm());
   world.board().enter(dist::Section::kEvaluation);
-  const auto scores = score_widths(model, tokens, widths, config.quant, config.eval, config.data.sequence_length,
+  const auto scores = score_widths(model, *held_out.set, widths, config.quant, config.eval, config.data.sequence_length,
                                    threads, world.comm(), never, ranges);
   on_root(world.comm(), "writing the report", [&] {
-    print_report(*reader, state, width_results(model, config.lora, config.quant, *scores, config.data.sequence_length),
+    print_report(*reader, state, report_title(*scores),
+                 width_results(model, config.lora, config.quant, *scores, config.data.sequence_length),
                  arguments.output);
+    if (config.eval.predictions && !arguments.output.empty())
+      write_predictions(arguments.output, *held_out.set, *scores);
   });
   if (world.watchdog() != nullptr)
     for (const std::string& line : world.watchdog()->take_warnings()) warn(line);

@@ -179,6 +179,7 @@ void export_model(const ExportArguments& arguments) {
   const FloatFormat format = *enum_value<FloatFormat>(arguments.format);
   const StoredModel stored = open_stored_model(arguments.checkpoint, arguments.strict);
   const RunConfig& config = stored.config;
+  require_language_model(stored, "export");
   const BitWidth width = export_width(arguments, part, config, stored.folder());
   const Gpt2Config model = exported_model(config.model, width);
   ModelExport output(arguments.output, "--output", arguments.overwrite, format,

@@ -53,6 +53,7 @@ void write_logits(const LogitsArguments& arguments) {
                                                 arguments.output));
   const StoredModel stored = open_stored_model(arguments.checkpoint, arguments.strict);
   const Gpt2Config& config = stored.config.model;
+  require_language_model(stored, "logits");
   require_slots(stored.config, width.bits(), "--bits");
   check_ids(arguments.ids, config);
   const auto length = static_cast<std::int64_t>(arguments.ids.size());

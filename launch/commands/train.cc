@@ -19,6 +19,7 @@
 #include "launch/setup_run.h"
 #include "launch/signals.h"
 #include "launch/singletons.h"
+#include "launch/task_data.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
 #include "src/base/file.h"
@@ -28,7 +29,6 @@
 #include "src/export/hf_model.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
-#include "src/train/preflight.h"
 #include "src/train/run_state.h"
 #include "src/train/trainer.h"
 
@@ -73,8 +73,8 @@ std::unique_ptr<RunLock> open_run_folder(World& world, const AgreedConfig& agree
   return lock;
 }
 
-void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, const TokenSource& train,
-                   const TokenSource& val, const std::vector<std::string>& doubts, int threads, Logger& log) {
+void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, const TrainingData& train,
+                   const HeldOutData& val, const std::vector<std::string>& doubts, int threads, Logger& log) {
   const RunConfig& config = agreed.loaded.config;
   for (const std::string& warning : agreed.loaded.warnings) log.warning(warning);
   for (const std::string& doubt : doubts) log.warning(doubt);
@@ -90,7 +90,7 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,
                        store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
   if (const std::string widths = width_memory(model, world.size()); !widths.empty()) log.info(widths);
-  log.info(fmt::format("{} training tokens, {} held out", train.total_tokens(), val.total_tokens()));
+  log.info(describe(train, val));
   if (config.train.accumulate == Accumulate::kRunning)
     log.info(
         "train.accumulate is running: each rank adds up its passes' gradients one after the other, so the run's bits "
@@ -116,7 +116,8 @@ void load_hf_model(World& world, const Gpt2Config& config, std::optional<HfModel
           fmt::format("model.init_from, {}, is of another model than the one asked for:\n  {}\n  set these keys "
                       "as they are there",
                       stored->folder().string(), fmt::join(lines, "\n  ")));
-    for (const Gpt2Tensor& tensor : stored->tensors()) tensors.emplace(tensor.name, &tensor);
+    for (const Gpt2Tensor& tensor : stored->tensors())
+      if (tensor.name != kLmHead || !config.answers_questions()) tensors.emplace(tensor.name, &tensor);
     const auto known = [&](const ParameterInfo& info) {
       const auto found = tensors.find(info.name);
       return found != tensors.end() && found->second->shape == info.shape;
@@ -188,13 +189,13 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   const ComputeMode mode = world.use_device(config.compute);
   // A GPU takes one pass at a time.
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
-  const TokenSource train_tokens = open_agreed_tokens(world, config.data.train, Split::kTrain, config.model.vocab_size);
-  const TokenSource val_tokens = open_agreed_tokens(world, config.data.val, Split::kVal, config.model.vocab_size);
+  const TrainingData train_data = open_training_data(world, config);
+  const HeldOutData val_data = open_held_out(world, config);
 
   const TrainerOptions options = trainer_options(agreed, threads, arguments.strict);
   std::vector<std::string> doubts;
   dist::on_every_rank(world.comm(), "data and schedules",
-                      [&] { doubts = check_before_training(options, config.model, train_tokens, val_tokens); });
+                      [&] { doubts = check_data(options, config.model, train_data, val_data); });
 
   const std::unique_ptr<RunLock> lock = open_run_folder(world, agreed);
   const std::vector<std::string> hosts = dist::gather_strings(world.comm(), world.session().host_name());
@@ -222,11 +223,11 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
       status);
   Gpt2& model = *built;
   initialize(world, agreed, arguments.strict, model, log);
-  say_what_runs(world, agreed, model, train_tokens, val_tokens, doubts, threads, log);
+  say_what_runs(world, agreed, model, train_data, val_data, doubts, threads, log);
   const TrainerParts parts{.model = model,
                            .lora = config.lora,
-                           .train_tokens = train_tokens,
-                           .val_tokens = val_tokens,
+                           .samples = *train_data.samples,
+                           .held_out = *val_data.set,
                            .comm = world.comm(),
                            .log = log,
                            .progress = progress ? &*progress : nullptr,

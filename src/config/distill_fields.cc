@@ -18,9 +18,11 @@ void add_distill_fields(std::vector<Field<RunConfig>>& f) {
                   "every wider width that the step trains (train.recipe sp and instantnet); auto: full with sp, wider "
                   "with instantnet, else none",
                   {"use_kd", "use_distillation"}));
-  f.push_back(key("distill.weight", at(&R::distill, &D::weight), from(0), "",
-                  "of temperature^2 * KL(teacher || pass), the mean over tokens, in the loss of a pass that is taught",
-                  {"kd_weight", "alpha_kl", "distillation_alpha"}));
+  f.push_back(key(
+      "distill.weight", at(&R::distill, &D::weight), from(0), "",
+      "of temperature^2 * KL(teacher || pass), the mean over tokens or questions' windows, in the loss of a pass that "
+      "is taught",
+      {"kd_weight", "alpha_kl", "distillation_alpha"}));
   f.push_back(key("distill.cross_entropy", at(&R::distill, &D::cross_entropy), from(0), "",
                   "of the cross-entropy in the loss of a pass that is taught; others have it alone", {"ce_weight"}));
   f.push_back(key("distill.temperature", at(&R::distill, &D::temperature), between(0.01, 1000), "",

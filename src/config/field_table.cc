@@ -3,6 +3,7 @@
 #include <initializer_list>
 
 #include "src/config/field_rules.h"
+#include "src/config/question_fields.h"
 
 namespace qat {
 namespace {
@@ -62,11 +63,9 @@ void add_model(Fields& f) {
                   "token ids are below it; token files hold 16-bit ids", {"n_vocab"}));
   f.push_back(key("model.init", at(&R::model, &M::init), any(), "",
                   "random: normal(0, 0.02); checkpoint: parameters from init_from"));
-  f.push_back(
-      key("model.init_from", at(&R::model, &M::init_from), maybe_empty(), "",
-          "a checkpoint folder, a run folder (its newest checkpoint), or a GPT-2 of transformers: config.json and "
-          "model.safetensors",
-          {"pretrained", "model_path", "checkpoint_path"}));
+  f.push_back(key("model.init_from", at(&R::model, &M::init_from), maybe_empty(), "",
+                  "a checkpoint folder, a run folder (its newest checkpoint), or the folder of a GPT-2 of transformers",
+                  {"pretrained", "model_path", "checkpoint_path"}));
   f.push_back(key("model.freeze_base", at(&R::model, &M::freeze_base), any(), "",
                   "train only the LoRA adapters and layer norms"));
   f.push_back(key("model.tie_lm_head", at(&R::model, &M::tie_lm_head), any(), "",
@@ -133,10 +132,10 @@ void add_data(Fields& f) {
   f.push_back(
       key("data.train", at(&R::data, &DataConfig::train), any(), "",
           "training token files (.bin, llm.c layout; globs allowed), or [\"builtin\"]: the system's own text, as "
-          "bytes",
+          "bytes; span_qa: SQuAD files, or [\"builtin\"]: made-up questions",
           {"train_files", "dataset", "train_data"}));
   f.push_back(key("data.val", at(&R::data, &DataConfig::val), any(), "",
-                  "held-out token files of the same tokenizer; [\"builtin\"] is bytes, as data.train's",
+                  "held-out files of the same kind and tokenizer; [\"builtin\"] is bytes, as data.train's",
                   {"valid", "validation", "val_files"}));
   f.push_back(key("data.sequence_length", at(&R::data, &DataConfig::sequence_length), between(1, 1 << 20), "tokens",
                   "length of a sample; at most model.n_positions",
@@ -233,7 +232,7 @@ void add_training(Fields& f) {
   f.push_back(key("eval.max_tokens", at(&R::eval, &EvalConfig::max_tokens), from(0), "tokens",
                   "held-out tokens used, at least 2; 0: all of them"));
   f.push_back(key("eval.stride", at(&R::eval, &EvalConfig::stride), from(0), "tokens",
-                  "tokens between windows; 0: data.sequence_length, so that windows do not overlap", {"doc_stride"}));
+                  "tokens between windows; 0: data.sequence_length, so that windows do not overlap"));
   f.push_back(key("eval.batch_size", at(&R::eval, &EvalConfig::batch_size), between(1, kMostSequences), "windows",
                   "windows a forward pass", {"eval_batch_size"}));
   f.push_back(key("eval.patience", at(&R::eval, &EvalConfig::patience), between(0, kMostSteps), "evaluations",
@@ -310,6 +309,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_distill_fields(f);
     add_compute(f);
     add_watchdog(f);
+    add_question_fields(f);
     return f;
   }();
   return fields;

@@ -38,13 +38,17 @@ class Checker {
     check_quantizers(c_, found_);
     overrides();
     maps();
-    for (Finding& fault : width_list_faults(c_)) found_.errors.push_back(std::move(fault));
+    // The widths that there are include those of maps.
+    const bool maps_are_maps = map_names_.size() == c_.quant.maps.size();
+    if (maps_are_maps)
+      for (Finding& fault : width_list_faults(c_)) found_.errors.push_back(std::move(fault));
     precision();
     data_and_eval();
+    questions();
     training();
     distill();
     optimizer();
-    found_.warnings = find_warnings(c_);
+    if (maps_are_maps) found_.warnings = find_warnings(c_);
     return std::move(found_);
   }
 
@@ -157,12 +161,42 @@ class Checker {
   }
 
   void files(const std::string& path, const std::vector<std::string>& names) {
-    const bool builtin = std::find(names.begin(), names.end(), "builtin") != names.end();
-    if (!builtin) return;
+    if (!is_builtin(names)) return;
     if (names.size() > 1) error(path, "\"builtin\" must stand alone");
     constexpr std::int64_t kByteVocabulary = 257;  // 256 bytes and the end of text
     if (c_.model.vocab_size < kByteVocabulary)
       error("model.vocab_size", fmt::format("must be at least {} for the built-in text", kByteVocabulary), {path});
+  }
+
+  void questions() {
+    if (!c_.model.answers_questions()) return;
+    if (c_.model.quantize_lm_head)
+      error("model.quantize_lm_head", "must be false: a model that answers questions has no output projection",
+            {"model.task"});
+    const DataConfig& d = c_.data;
+    const bool gpt2 = d.tokenizer == TokenizerKind::kGpt2;
+    if (gpt2 && d.merges.empty())
+      error("data.merges", "must name merges.txt for the tokenizer gpt2", {"data.tokenizer"});
+    if (!gpt2 && !d.merges.empty())
+      error("data.merges", "must be empty: the byte tokenizer takes no merges", {"data.tokenizer"});
+    if (gpt2 && (is_builtin(d.train) || is_builtin(d.val)))
+      error("data.tokenizer", "must be \"byte\" for the built-in questions", {"data.train", "data.val"});
+    const std::int64_t room = d.sequence_length - d.question_tokens - 2;  // and two separators
+    if (room < 1)
+      error("data.question_tokens",
+            fmt::format("must leave room for a context in data.sequence_length: at most {}", d.sequence_length - 3),
+            {"data.sequence_length"});
+    else if (d.window_advance > room)
+      error(
+          "data.window_advance",
+          fmt::format("must not exceed {}, which beside a question is left of data.sequence_length, or tokens between "
+                      "windows are left out",
+                      room),
+          {"data.sequence_length", "data.question_tokens"});
+  }
+
+  static bool is_builtin(const std::vector<std::string>& names) {
+    return std::find(names.begin(), names.end(), "builtin") != names.end();
   }
 
   void data_and_eval() {

@@ -85,6 +85,7 @@ class Warner {
     if (c_.model.init != ModelInit::kCheckpoint)
       unused("model.init_from", c_.model.init_from, standard_.model.init_from, "parameters are drawn at random",
              "model.init");
+    unused_of_task();
     unused_of_adapters();
     unused_of_noise();
     if (c_.compute.recompute == Recompute::kSelective && c_.compute.device == DeviceChoice::kCpu)
@@ -146,6 +147,30 @@ class Warner {
     if (!q.weight.uses(QuantizerKind::kGroupwise))
       unused("quant.weight.group_size", q.weight.group_size, q0.weight.group_size, "the method is not groupwise",
              "quant.weight.method");
+  }
+
+  void unused_of_task() {
+    const Gpt2Config &m = c_.model, &m0 = standard_.model;
+    const DataConfig &d = c_.data, &d0 = standard_.data;
+    const EvalConfig &e = c_.eval, &e0 = standard_.eval;
+    if (m.answers_questions()) {
+      const std::string no_head = "a model that answers questions has no output projection";
+      const std::string no_text = "questions are evaluated whole, by windows of data.window_advance";
+      unused("model.tie_lm_head", m.tie_lm_head, m0.tie_lm_head, no_head, "model.task");
+      unused("eval.max_tokens", e.max_tokens, e0.max_tokens, no_text, "model.task");
+      unused("eval.stride", e.stride, e0.stride, no_text, "model.task");
+      return;
+    }
+    for (const auto& [path, differs] : {std::pair{"model.head_dropout", m.head_dropout != m0.head_dropout},
+                                        {"data.tokenizer", d.tokenizer != d0.tokenizer},
+                                        {"data.merges", d.merges != d0.merges},
+                                        {"data.window_advance", d.window_advance != d0.window_advance},
+                                        {"data.question_tokens", d.question_tokens != d0.question_tokens},
+                                        {"eval.n_best", e.n_best != e0.n_best},
+                                        {"eval.max_answer_tokens", e.max_answer_tokens != e0.max_answer_tokens},
+                                        {"eval.null_threshold", e.null_threshold != e0.null_threshold},
+                                        {"eval.predictions", e.predictions != e0.predictions}})
+      unused(path, differs, false, "a language model is asked no questions", "model.task");
   }
 
   void unused_of_schedule() {

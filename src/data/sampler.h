@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/common/philox.h"
+#include "src/data/sample_source.h"
 #include "src/data/token_source.h"
 
 namespace qat {
@@ -24,20 +25,20 @@ namespace qat {
 // of four, walked until it lands inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
 std::uint64_t permuted(std::uint64_t index, std::uint64_t size, kernels::RngKey key);
 
-class Sampler {
+class Sampler final : public SampleSource {
  public:
   // The source must outlive the sampler. Throws kData if no segment is long enough for a window.
   Sampler(const TokenSource& source, std::int64_t sequence_length, std::uint64_t seed);
 
-  std::int64_t windows_per_epoch() const { return windows_; }
-  std::int64_t sequence_length() const { return sequence_length_; }
+  std::int64_t windows_per_epoch() const override { return windows_; }
+  std::int64_t sequence_length() const override { return sequence_length_; }
+  std::int64_t targets_per_sample() const override { return sequence_length_; }
 
-  // Sample n: inputs and targets hold sequence_length() tokens each, targets[i] == inputs[i + 1]. Throws kData if they
-  // cannot be read, or not as they were.
-  void sample(std::uint64_t n, std::span<std::int32_t> inputs, std::span<std::int32_t> targets) const;
-
-  // How many targets of so many samples have a loss: all, for every token of a text is predicted.
-  std::int64_t valid_targets(std::int64_t samples) const { return samples * sequence_length_; }
+  // targets[i] == inputs[i + 1].
+  void sample(std::uint64_t n, std::span<std::int32_t> inputs, std::span<std::int32_t> targets) const override;
+  // All, for every token of a text is predicted.
+  std::int64_t valid_targets(std::int64_t samples) const override { return samples * sequence_length_; }
+  SplitIdentity identity() const override { return identity_of(source_); }
 
   // Where sample n starts in the source: the segment, and the first input's place in it.
   struct Place {

@@ -1,4 +1,4 @@
-// Held-out perplexity. JSON section "eval".
+// Held-out perplexity, or how questions are answered. JSON section "eval".
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,12 @@ struct EvalConfig {
   std::int64_t max_tokens = 0;    // of the held-out text; 0: all of it
   std::int64_t stride = 0;        // tokens between windows; 0: sequence_length (no overlap)
   std::int64_t batch_size = 8;    // windows a pass
-  std::int64_t patience = 0;      // evaluations without a better held-out loss that end training early; 0: none do
-  double min_delta = 0.0;         // what counts as better: lower by more than this, nats a token
+  std::int64_t n_best = 20;       // span_qa: the likeliest first tokens, and last ones, that are put together
+  std::int64_t max_answer_tokens = 30;  // span_qa: of an answer
+  double null_threshold = 0.0;          // span_qa: "no answer" needs a score so much above the best answer's
+  bool predictions = false;             // span_qa: also write the answers, predictions_<bits>.json beside the report
+  std::int64_t patience = 0;  // evaluations without a better held-out loss that end training early; 0: none do
+  double min_delta = 0.0;     // what counts as better: lower by more than this, nats a token
 };
 
 // What an evaluation is of, in the order of the configuration.

@@ -7,22 +7,15 @@
 #include <cmath>
 #include <vector>
 
-#include "dist/comm/agree.h"
 #include "kernels/common/error.h"
 #include "src/data/eval_windows.h"
-#include "src/quant/torch_parallel.h"
 
 namespace qat {
 namespace {
 
-// Windows that go through the model together: neighbours of equal length.
-struct Pass {
-  std::size_t first = 0;
-  std::size_t count = 0;
-};
-
-std::vector<Pass> plan_passes(const std::vector<EvalWindow>& windows, std::int64_t batch_size) {
-  std::vector<Pass> passes;
+// Windows that go through the model together are neighbours of equal length.
+std::vector<EvaluationPass> plan_passes(const std::vector<EvalWindow>& windows, std::int64_t batch_size) {
+  std::vector<EvaluationPass> passes;
   for (std::size_t i = 0; i < windows.size(); ++i) {
     const bool joins = !passes.empty() && passes.back().count < static_cast<std::size_t>(batch_size) &&
                        windows[i].inputs() == windows[passes.back().first].inputs();
@@ -37,7 +30,7 @@ std::vector<Pass> plan_passes(const std::vector<EvalWindow>& windows, std::int64
 
 // Sum of the scored tokens' NLL of one pass, in double, in order of tokens.
 double score_pass(const Gpt2& model, const TokenSource& tokens, const std::vector<EvalWindow>& windows,
-                  const Pass& pass, const ForwardContext& context) {
+                  const EvaluationPass& pass, const ForwardContext& context) {
   const std::int64_t length = windows[pass.first].inputs();
   const auto rows = static_cast<std::int64_t>(pass.count);
   at::Tensor text = at::empty({rows, length + 1}, at::kInt);
@@ -78,46 +71,18 @@ std::int64_t tokens_to_read(const TokenSource& tokens, const EvalConfig& config)
   return total;
 }
 
-std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
-                                           const EvalConfig& config, std::int64_t sequence_length, int threads,
-                                           dist::Communicator& comm, dist::StopPoll& poll, const RangeTable* ranges) {
+std::optional<HeldOutScore> held_out_score(const EvaluationJob& job, const TokenSource& tokens,
+                                           const EvalConfig& config, std::int64_t sequence_length) {
   const auto windows = eval_windows(tokens_to_read(tokens, config), sequence_length,
                                     config.stride > 0 ? config.stride : sequence_length);
-  const std::vector<Pass> passes = plan_passes(windows, config.batch_size);
-  // Equal counts on every rank; a rank beyond the last pass contributes zeros that nobody reads.
-  const std::size_t ranks = static_cast<std::size_t>(comm.size()), me = static_cast<std::size_t>(comm.rank());
-  const std::size_t share = (passes.size() + ranks - 1) / ranks;
-  std::vector<double> mine(share), all(share * ranks);
-  model.parameters().gather(model.groups_used(precision), comm);
-  WeightCache cache;
-  const ForwardContext context{.precision = &precision, .weight_cache = &cache, .ranges = ranges};
-  // Rounds of passes, as many on every rank, with a question after each; they keep the rank with most threads busy.
-  std::vector<std::int64_t> most_threads = {threads};
-  comm.all_reduce(view(std::span(most_threads)), dist::ReduceOp::kMax);
-  dist::Pace pace;
-  std::optional<Error> unreadable;  // the other ranks wait for this one in what follows, and then all throw
-  poll.start();
-  for (std::size_t begin = 0; begin < share;) {
-    const auto count = std::min<std::size_t>(share - begin, static_cast<std::size_t>(most_threads[0] * pace.units()));
-    try {
-      run_torch_parallel(static_cast<std::int64_t>(count), threads, [&](std::int64_t i) {
-        const std::size_t turn = begin + static_cast<std::size_t>(i), pass = turn * ranks + me;
-        if (pass < passes.size()) mine[turn] = score_pass(model, tokens, windows, passes[pass], context);
-        comm.beat();
-      });
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kData) throw;
-      if (!unreadable) unreadable = error;
-    }
-    begin += count;
-    if (begin < share && poll.ask(pace, pace.units()) != 0) return std::nullopt;
-  }
-  dist::on_every_rank(comm, "held-out tokens", [&] {
-    if (unreadable) throw Error(*unreadable);
-  });
-  comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
+  const std::vector<EvaluationPass> passes = plan_passes(windows, config.batch_size);
+  const auto sums = run_dealt_passes(job, passes.size(), /*numbers=*/1, "held-out tokens",
+                                     [&](std::size_t pass, const ForwardContext& context, std::span<double> sum) {
+                                       sum[0] = score_pass(job.model, tokens, windows, passes[pass], context);
+                                     });
+  if (!sums) return std::nullopt;
   HeldOutScore score;
-  for (std::size_t pass = 0; pass < passes.size(); ++pass) score.nll_sum += all[(pass % ranks) * share + pass / ranks];
+  for (const double sum : *sums) score.nll_sum += sum;
   for (const EvalWindow& window : windows) score.tokens += window.scored();
   return score;
 }

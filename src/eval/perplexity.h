@@ -4,33 +4,36 @@
 #include <cstdint>
 #include <optional>
 
-#include "dist/comm/communicator.h"
-#include "dist/control/stop_poll.h"
 #include "src/data/token_source.h"
-#include "src/eval/eval_config.h"
-#include "src/model/gpt2.h"
+#include "src/eval/held_out_set.h"
 
 namespace qat {
-
-struct HeldOutScore {
-  double nll_sum = 0.0;  // natural logarithm, summed in double
-  std::int64_t tokens = 0;
-  double mean_nll() const;
-  // Not finite if some token's likelihood is not a number: broken models do not look better by dropping windows.
-  double perplexity() const;
-};
 
 // How many tokens of the held-out text are read. Throws kData for fewer than two: the first has nothing to be predicted
 // from.
 std::int64_t tokens_to_read(const TokenSource& tokens, const EvalConfig& config);
 
-// Collective over `comm`: passes of config.batch_size windows are dealt to the ranks, and summed in order of windows,
-// so that the score has the same bits on any number of ranks. `sequence_length`: tokens a window reads; `threads`:
-// passes of this rank at the same time; `ranges`: calibrated ranges in place of those in force, or null. Nothing if
-// `poll`, asked between passes, says stop.
-std::optional<HeldOutScore> held_out_score(const Gpt2& model, const TokenSource& tokens, const PrecisionMap& precision,
-                                           const EvalConfig& config, std::int64_t sequence_length, int threads,
-                                           dist::Communicator& comm, dist::StopPoll& poll,
-                                           const RangeTable* ranges = nullptr);
+// Collective: passes of config.batch_size windows, whose NLL is summed in order of windows. `sequence_length`: tokens a
+// window reads.
+std::optional<HeldOutScore> held_out_score(const EvaluationJob& job, const TokenSource& tokens,
+                                           const EvalConfig& config, std::int64_t sequence_length);
+
+class HeldOutText final : public HeldOutSet {
+ public:
+  // The tokens outlive this.
+  explicit HeldOutText(const TokenSource& tokens) : tokens_(tokens) {}
+
+  std::optional<HeldOutScore> score(const EvaluationJob& job, const EvalConfig& config,
+                                    std::int64_t sequence_length) const override {
+    return held_out_score(job, tokens_, config, sequence_length);
+  }
+  SplitIdentity identity() const override { return identity_of(tokens_); }
+  std::vector<Value::Member> settings(const EvalConfig& config) const override {
+    return {{"eval.max_tokens", config.max_tokens}, {"eval.stride", config.stride}};
+  }
+
+ private:
+  const TokenSource& tokens_;
+};
 
 }  // namespace qat

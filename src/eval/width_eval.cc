@@ -1,9 +1,28 @@
 #include "src/eval/width_eval.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cctype>
 #include <functional>
+#include <set>
+
+#include "src/base/file.h"
 
 namespace qat {
+namespace {
+
+// Its name, of which a map's may be long and hold any characters.
+std::string file_name_of(const EvaluatedAt& at) {
+  constexpr std::size_t kLongest = 64;
+  std::string name = at.name().substr(0, kLongest);
+  std::replace_if(
+      name.begin(), name.end(),
+      [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_' && c != '-' && c != '.'; }, '_');
+  return name;
+}
+
+}  // namespace
 
 std::string EvaluatedAt::name() const { return map.empty() ? std::to_string(bits) : parse_bitmap(map).name; }
 
@@ -25,7 +44,20 @@ PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, c
   return PrecisionMap::make(model.linear_names(), scheduled_precision(quant, at.bits), quant.overrides, quant.kv_bits);
 }
 
-std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const TokenSource& tokens,
+void write_predictions(const std::filesystem::path& dir, const HeldOutSet& held_out,
+                       const std::vector<WidthScore>& scores) {
+  std::set<std::string> taken;
+  for (const WidthScore& one : scores) {
+    const std::string text = held_out.predictions(one.score);
+    if (text.empty()) continue;
+    const std::string name = file_name_of(one.at);
+    std::string own = name;
+    for (int n = 2; !taken.insert(own).second; ++n) own = fmt::format("{}_{}", name, n);
+    write_file_atomic(dir / fmt::format("predictions_{}.json", own), text);
+  }
+}
+
+std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const HeldOutSet& held_out,
                                                     const std::vector<EvaluatedAt>& widths, const QuantConfig& quant,
                                                     const EvalConfig& config, std::int64_t sequence_length, int threads,
                                                     dist::Communicator& comm, dist::StopPoll& poll,
@@ -33,10 +65,16 @@ std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const Tok
   std::vector<WidthScore> scores;
   for (const EvaluatedAt& at : widths) {
     const auto own = ranges.find(at);
-    const auto score = held_out_score(model, tokens, evaluation_precision(model, quant, at), config, sequence_length,
-                                      threads, comm, poll, own == ranges.end() ? nullptr : &own->second);
+    const PrecisionMap precision = evaluation_precision(model, quant, at);
+    auto score = held_out.score({.model = model,
+                                 .precision = precision,
+                                 .threads = threads,
+                                 .comm = comm,
+                                 .poll = poll,
+                                 .ranges = own == ranges.end() ? nullptr : &own->second},
+                                config, sequence_length);
     if (!score) return std::nullopt;
-    scores.push_back({at, *score});
+    scores.push_back({at, *std::move(score)});
   }
   return scores;
 }

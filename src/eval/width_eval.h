@@ -2,13 +2,14 @@
 #pragma once
 
 #include <compare>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "src/eval/perplexity.h"
+#include "src/eval/held_out_set.h"
 #include "src/quant/quant_config.h"
 
 namespace qat {
@@ -43,8 +44,13 @@ std::vector<EvaluatedAt> evaluation_widths(const EvalConfig& config, const Quant
 // Widths of every linear layer when the model runs so: quant.activation_bits and overrides apply as in training.
 PrecisionMap evaluation_precision(const Gpt2& model, const QuantConfig& quant, const EvaluatedAt& at);
 
+// What was answered at each width or map: predictions_<bits>.json, predictions_<map>.json in `dir`; characters of a
+// map's name that are no letter, digit, _ - or . become _. Nothing for text.
+void write_predictions(const std::filesystem::path& dir, const HeldOutSet& held_out,
+                       const std::vector<WidthScore>& scores);
+
 // Collective. Nothing if `poll` says stop on the way.
-std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const TokenSource& tokens,
+std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const HeldOutSet& held_out,
                                                     const std::vector<EvaluatedAt>& widths, const QuantConfig& quant,
                                                     const EvalConfig& config, std::int64_t sequence_length, int threads,
                                                     dist::Communicator& comm, dist::StopPoll& poll,

@@ -219,7 +219,8 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   const std::int64_t d = model.n_embd, table = model.vocab_size * d;
   const std::int64_t norms = (4 * model.n_layer + 2) * d;
   const std::int64_t linears = model.n_layer * (12 * d * d + 9 * d);  // weights and biases
-  const std::int64_t base = table + model.n_positions * d + linears + (model.tie_lm_head ? 0 : table);
+  const bool projects = !model.answers_questions();
+  const std::int64_t base = table + model.n_positions * d + linears + (projects && !model.tie_lm_head ? table : 0);
   const auto adapters = [&](int bits) {
     std::int64_t of_block = 0;
     for (const auto& [in, out] : {std::pair{d, 3 * d}, {d, d}, {d, 4 * d}, {4 * d, d}})
@@ -229,6 +230,7 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   };
   const bool own_norms = model.norm_slots == Slots::kPerWidth, own_adapters = lora.slots == Slots::kPerWidth;
   ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters(0))};
+  if (!projects) count.trained += 2 * d + 2;
   (model.freeze_base ? count.frozen : count.trained) += base;
   const std::map<int, std::int64_t> ranges = trained_range_elems(model, quant);
   // The pass's own width, which may be the largest that no override has, and those of overrides.

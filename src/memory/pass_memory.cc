@@ -59,11 +59,12 @@ std::int64_t head_rows(const PassShape& pass) {
   return (pass.config.model.vocab_size + multiple - 1) / multiple * multiple;
 }
 
-enum class Head : std::uint8_t { kPlain, kCodes, kByOperators };
+enum class Head : std::uint8_t { kPlain, kCodes, kByOperators, kAnswers };
 
-// As Gpt2::chunked_head has it.
+// As Gpt2::head and chunked_head have it.
 Head head_of(const PassShape& pass) {
   const std::int64_t index = kLinearsPerBlock * pass.config.model.n_layer;
+  if (pass.config.model.answers_questions()) return Head::kAnswers;
   if (!pass.config.model.quantize_lm_head || pass.precision.at(index).is_full()) return Head::kPlain;
   const bool codes =
       path_of(pass, index) == GemmPath::kCodes && scales_by_row(pass.config.quant) && on_codes(adapter_of(pass, index));
@@ -187,6 +188,9 @@ std::int64_t working_bytes(const PassShape& pass, bool fused) {
 std::int64_t loss_bytes(const PassShape& pass) {
   const std::int64_t tokens = pass.tokens(), f = pass.float_bytes();
   const std::int64_t hidden = (pass.training ? 2 : 1) * tokens * pass.config.model.n_embd * f;  // and its gradient
+  // What the head reads, in fp32, and a few numbers a token; likewise of one teacher after the other.
+  if (head_of(pass) == Head::kAnswers)
+    return hidden + (pass.teachers > 0 ? 2 : 1) * tokens * (pass.config.model.n_embd * (f == kFp32 ? 0 : kFp32) + 64);
   if (head_of(pass) == Head::kByOperators)
     return hidden + (pass.teachers > 0 ? 8 : pass.training ? 2 : 3) * tokens * pass.config.model.vocab_size * kFp32;
   const std::int64_t copies = 1 + pass.teachers, row = head_rows(pass) * f;
@@ -274,6 +278,8 @@ std::int64_t prepared_weight_bytes(const PassShape& pass) {
       return bytes + head + (pass.training ? head * f : 0);
     case Head::kByOperators:
       return bytes + prepared_by_linear(pass, in_blocks);
+    case Head::kAnswers:
+      return bytes;
   }
   return bytes;
 }
@@ -282,7 +288,9 @@ PassGradients pass_gradients(const PassShape& pass) {
   const Gpt2Config& model = pass.config.model;
   // On a GPU backward leaves gradients where the sum wants them; only the norms' are copied there.
   if (pass.cuda) return {};
-  const std::int64_t table = model.freeze_base ? 0 : model.vocab_size * model.n_embd * kFp32;
+  // Of the embedding and of the projection that is the same table.
+  const bool once = model.freeze_base || model.answers_questions();
+  const std::int64_t table = once ? 0 : model.vocab_size * model.n_embd * kFp32;
   return {.all = count_parameters(model, pass.config.lora, pass.config.quant).in_a_step() * kFp32, .twice = table};
 }
 

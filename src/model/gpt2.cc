@@ -33,8 +33,9 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   QAT_CHECK(0 <= stage_.first && stage_.first <= stage_.last && stage_.last <= config_.n_layer,
             "a stage's blocks are some of the model's, in order");
   const bool train_base = !config_.freeze_base;
-  const GroupKind table = config_.tie_lm_head ? GroupKind::kTied : GroupKind::kBase;
-  if (stage_.embeds || (stage_.heads && config_.tie_lm_head))
+  const bool tied = config_.tie_lm_head && !config_.answers_questions();
+  const GroupKind table = tied ? GroupKind::kTied : GroupKind::kBase;
+  if (stage_.embeds || (stage_.heads && tied))
     wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, config_.n_embd}, table, train_base,
                       /*decay=*/true);
   if (stage_.embeds)
@@ -47,7 +48,7 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   }
   if (stage_.heads) {
     ln_f_.emplace("transformer.ln_f", config_.n_embd, config_.norm_slots, quant, store_);
-    add_head();
+    config_.answers_questions() ? add_answer_head() : add_head();
   }
   store_.allocate(pad_to, mode_.device);
 }

@@ -14,6 +14,7 @@
 
 #include "src/loss/lm_head.h"
 #include "src/loss/loss_scale.h"
+#include "src/loss/span_loss.h"
 #include "src/model/block.h"
 #include "src/model/forward_context.h"
 #include "src/model/gpt2_config.h"
@@ -80,20 +81,25 @@ class Gpt2 {
   StageGradients backward(const StagePass& pass, const at::Tensor& d_output, const at::Tensor& more = {},
                           double weight = 1.0) const;
   // The stage that heads: forward, cross-entropy with targets (int64 [B, T]; kernels::kIgnoredTarget: none), and back.
-  // By default the mean over all B * T targets; with masked ones, `scale` says what the sum is divided by. lesson: what
-  // the pass learns beside the targets; teaching: what it leaves to others, or null.
+  // By default the mean over all B * T targets; with masked ones, `scale` says what the sum is divided by. A model that
+  // answers questions has span_cross_entropy (src/loss/span_loss.h) instead, whose targets are int64 [B, 4]. lesson:
+  // what the pass learns beside the targets; teaching: what it leaves to others, or null.
   LossAndGradients loss_and_gradients(const ModelInput& input, const at::Tensor& targets, const ForwardContext& context,
                                       const LossScale& scale = {}, const Lesson& lesson = {},
                                       Teaching* teaching = nullptr) const;
   // A pass that only teaches: no loss, no gradient, no dropout (context.training is false).
   void teach(const ModelInput& input, const ForwardContext& context, Teaching& teaching) const;
-  // The output projection of passes in this context, for others to learn from until parameters change.
+  // The output projection, or the head that answers questions, of passes in this context, for others to learn from
+  // until parameters change.
   TeacherHead teacher_head(const ForwardContext& context) const;
 
   // The whole model: tokens, int64 [B, T] -> hidden states after the last norm, [B, T, d].
   at::Tensor hidden(const at::Tensor& tokens, const ForwardContext& context) const;
   // [..., d] -> [..., V].
   at::Tensor logits(const at::Tensor& hidden, const ForwardContext& context) const;
+  // Of a model that answers questions, no gradient: tokens, int64 [B, T] -> fp32 [B, 2, T], the logits of an answer's
+  // first and last token.
+  at::Tensor answer_logits(const at::Tensor& tokens, const ForwardContext& context) const;
   // By groups() of parameters(): whether passes at these widths use the group. Those of other widths are left alone.
   std::vector<bool> groups_used(const PrecisionMap& precision) const;
   // How many blocks run fused (block.h) in a pass; the others go operator by operator.
@@ -125,6 +131,7 @@ class Gpt2 {
 
  private:
   void add_head();
+  void add_answer_head();
   QuantLinear* find_linear(std::int64_t index) const;
   // Token and position embeddings after their dropout: [B, T, d].
   at::Tensor embed(const at::Tensor& tokens, const ForwardContext& context) const;
@@ -132,13 +139,17 @@ class Gpt2 {
   // Output projection and loss, forward and backward at once.
   struct HeadResult {
     at::Tensor loss, distillation;
-    at::Tensor d_output;                                   // [M, d]
+    at::Tensor d_output;                                   // of its B * T * d values
     std::vector<std::pair<int, at::Tensor>> parameters{};  // by id; undefined: none
   };
   HeadResult head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
                   const LossScale& scale, const Distillation& taught) const;
+  HeadResult answer_head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
+                         const LossScale& scale, const Distillation& taught) const;
   HeadResult head_by_operators(const at::Tensor& rows, const at::Tensor& targets, const ForwardContext& context,
                                const LossScale& scale, const Distillation& taught) const;
+  TeacherHead answer_teacher() const;
+  SpanHead span_head() const { return {store_.tensor(answer_weight_), store_.tensor(answer_bias_)}; }
   // The output projection in the form that takes chunks of tokens; none: it goes operator by operator.
   std::optional<LmHead> chunked_head(const ForwardContext& context) const;
 
@@ -149,7 +160,8 @@ class Gpt2 {
   StageRange stage_;
   ParameterStore store_;
   std::vector<std::string> linear_names_;
-  int wte_ = -1, wpe_ = -1, head_ = -1;  // parameter ids
+  int wte_ = -1, wpe_ = -1, head_ = -1;        // parameter ids
+  int answer_weight_ = -1, answer_bias_ = -1;  // of the head that answers questions
   std::vector<std::unique_ptr<Block>> blocks_;
   std::optional<LayerNorm> ln_f_;
   std::optional<QuantLinear> quantized_head_;

@@ -19,17 +19,25 @@ struct EnumNames<ModelInit> {
   static constexpr std::array names{"random", "checkpoint"};
 };
 
+// What the model's head answers: which token comes next, or where in a text the answer to a question stands.
+enum class ModelTask : unsigned char { kLanguageModel, kSpanQa };
+template <>
+struct EnumNames<ModelTask> {
+  static constexpr std::array names{"language_model", "span_qa"};
+};
+
 // The quantized linear layers of a block, in order of use.
 constexpr std::array kBlockLinears{"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"};
 static_assert(kBlockLinears.size() == kLinearsPerBlock);
 
 struct Gpt2Config {
-  std::string preset;                   // fills the five sizes below unless they are given: see gpt2_preset()
-  std::int64_t n_layer = 12;            // transformer blocks
-  std::int64_t n_head = 12;             // attention heads; divides n_embd
-  std::int64_t n_embd = 768;            // width of the residual stream
-  std::int64_t n_positions = 1024;      // longest sequence, in tokens
-  std::int64_t vocab_size = 50257;      // token ids are 0..vocab_size-1
+  std::string preset;               // fills the five sizes below unless they are given: see gpt2_preset()
+  std::int64_t n_layer = 12;        // transformer blocks
+  std::int64_t n_head = 12;         // attention heads; divides n_embd
+  std::int64_t n_embd = 768;        // width of the residual stream
+  std::int64_t n_positions = 1024;  // longest sequence, in tokens
+  std::int64_t vocab_size = 50257;  // token ids are 0..vocab_size-1
+  ModelTask task = ModelTask::kLanguageModel;
   ModelInit init = ModelInit::kRandom;  // random: normal(0, 0.02); checkpoint: parameters from init_from
   std::string init_from;                // a checkpoint's folder, a run's, or one of transformers
   bool freeze_base = false;             // train only LoRA and layer norms
@@ -39,6 +47,9 @@ struct Gpt2Config {
   double embd_dropout = 0.0;            // after the embeddings
   double attn_dropout = 0.0;            // on attention probabilities
   double resid_dropout = 0.0;           // on what attention and MLP add to the residual stream
+  double head_dropout = 0.0;            // span_qa: before the head
+
+  bool answers_questions() const { return task == ModelTask::kSpanQa; }
 
   // Number of quantized linear layers: four a block, and the head if it is quantized.
   std::int64_t linears() const { return bitmap_shape().linears(); }
@@ -58,7 +69,7 @@ inline std::vector<std::string> quantized_layer_names(const Gpt2Config& config) 
 }
 
 // What a width's own parameters have in their names: h.0.attn.c_attn.lora_A.w4.weight, h.0.ln_1.w4.bias.
-inline std::string width_slot(int bits) { return "w" + std::to_string(bits); }
+inline std::string width_slot(int bits) { return std::string("w").append(std::to_string(bits)); }
 // The name of the same parameter where widths share it: ...lora_A.weight, h.0.ln_1.bias. Nothing for other names.
 std::optional<std::string> name_without_width(const std::string& name);
 

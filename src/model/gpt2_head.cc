@@ -23,20 +23,17 @@ void leave(const StagePass& pass, Teaching& teaching) {
   for (auto& [number, state] : teaching.features) state = pass.features.at(number).detach();
 }
 
-// []; undefined without features to learn. Differentiable.
-at::Tensor feature_loss(const StagePass& pass, const Lesson& lesson, const at::Tensor& targets,
-                        const LossScale& scale) {
+// []; undefined without features to learn. Differentiable. shares: of the tokens, [M, 1]; divisor: of their sum.
+at::Tensor feature_loss(const StagePass& pass, const Lesson& lesson, const at::Tensor& shares, double divisor) {
   at::Tensor sum;
-  const at::Tensor counts = targets.reshape({-1, 1}).ne(kernels::kIgnoredTarget);
   for (const auto& [number, of_teacher] : lesson.features) {
     const at::Tensor& own = pass.features.at(number);
-    const at::Tensor difference = (own.to(at::kFloat) - of_teacher.to(at::kFloat)) * counts;
-    const at::Tensor one = difference.square().sum();
+    const at::Tensor one = ((own.to(at::kFloat) - of_teacher.to(at::kFloat)).square() * shares).sum();
     sum = sum.defined() ? sum + one : one;
   }
   if (!sum.defined()) return sum;
   const auto elements = static_cast<double>(pass.output.size(-1)) * static_cast<double>(lesson.features.size());
-  return sum / (scale.divisor(targets.numel()) * elements);
+  return sum / (divisor * elements);
 }
 
 }  // namespace
@@ -81,6 +78,7 @@ std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
 }
 
 at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
+  QAT_CHECK(head_ >= 0, "the model has an output projection");
   return quantized_head_ ? quantized_head_->forward(hidden, context)
                          : at::linear(hidden, store_.tensor(head_).to(hidden.scalar_type()));
 }
@@ -119,6 +117,7 @@ Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tenso
 Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,
                             const LossScale& scale, const Distillation& taught) const {
   const TraceRange range("head");
+  if (config_.answers_questions()) return answer_head(output, targets, context, scale, taught);
   const at::Tensor rows = output.detach().view({-1, config_.n_embd}), flat_targets = targets.reshape({-1});
   const std::optional<LmHead> chunked = chunked_head(context);
   if (!chunked) return head_by_operators(rows, flat_targets, context, scale, taught);
@@ -143,7 +142,11 @@ LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Ten
     return forward(input, context, wanted);
   }();
   if (teaching != nullptr) leave(pass, *teaching);
-  const at::Tensor of_features = feature_loss(pass, lesson, targets, scale);
+  const bool answers = config_.answers_questions();
+  const at::Tensor of_features = feature_loss(
+      pass, lesson,
+      answers ? token_shares(targets, pass.output.size(1)) : targets.reshape({-1, 1}).ne(kernels::kIgnoredTarget),
+      scale.divisor(answers ? targets.size(0) : targets.numel()));
   HeadResult last = head(pass.output, targets, context, scale, lesson.distillation);
   LossAndGradients out{
       .loss = last.loss,
@@ -168,6 +171,7 @@ void Gpt2::teach(const ModelInput& input, const ForwardContext& context, Teachin
 
 TeacherHead Gpt2::teacher_head(const ForwardContext& context) const {
   const at::NoGradGuard no_grad;
+  if (config_.answers_questions()) return answer_teacher();
   if (const std::optional<LmHead> head = chunked_head(context))
     return [head = *head](const at::Tensor& output) -> Distillation::Logits {
       return [=](std::int64_t begin, std::int64_t n) { return head_forward(head, output.narrow(0, begin, n)).logits; };

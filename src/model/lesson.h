@@ -1,4 +1,5 @@
-// What a pass teaches, and what it learns beside its targets: distributions over the vocabulary, and hidden states.
+// What a pass teaches, and what it learns beside its targets: distributions, over the vocabulary or, where a model
+// answers questions, over places in a text; and hidden states.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,14 +21,15 @@ struct Teaching {
   at::Tensor output{};      // [M, d] after the last norm
 };
 
-// A teacher's output projection: from its Teaching::output to its logits of some of the tokens. Holds what it needs
-// beside parameters that no width has for itself.
+// A teacher's output projection, or its head that answers questions: from its Teaching::output to its logits of some of
+// the tokens. Holds what it needs beside parameters that no width has for itself.
 using TeacherHead = std::function<Distillation::Logits(const at::Tensor& output)>;
 
 struct Lesson {
   Distillation distillation{};
   // feature_weight * mean over `features` of the mean squared difference from the teacher's states: over the valid
-  // targets' tokens, by their count as the cross-entropy's (loss_scale.h), and d.
+  // targets' tokens, by their count as the cross-entropy's (loss_scale.h), and d. Of questions: over the windows the
+  // mean of the means over each one's tokens, without padding.
   double feature_weight = 0.0;
   HiddenStates features{};
 };

@@ -23,7 +23,11 @@ std::string row_name(const WidthResult& width) {
 
 Value to_value(const BitsRange& bits) { return Value::array(std::vector{bits.least, bits.most}); }
 
-// Lines "4 bits: reason" for the widths that have no perplexity.
+bool are_answers(const std::vector<WidthResult>& widths) {
+  return std::any_of(widths.begin(), widths.end(), [](const WidthResult& width) { return width.answers.has_value(); });
+}
+
+// Lines "4 bits: reason" for the widths that have no result.
 std::string failures(const std::vector<WidthResult>& widths, const char* before) {
   std::string text;
   for (const WidthResult& width : widths) {
@@ -33,24 +37,55 @@ std::string failures(const std::vector<WidthResult>& widths, const char* before)
   return text;
 }
 
+std::vector<std::string> score_columns(bool answers) {
+  if (answers) return {"Exact match", "F1", "Questions", "Loss/window"};
+  return {"Perplexity", "NLL/token", "Tokens"};
+}
+
+std::string mean_nll(const WidthResult& width) {
+  const bool scored = width.tokens_scored > 0 && std::isfinite(width.nll);
+  return scored ? fixed(width.nll / static_cast<double>(width.tokens_scored), 4) : "";
+}
+
+std::vector<Table::Cell> text_cells(const WidthResult& width) {
+  const std::optional<double> perplexity = width.perplexity();
+  return {{"Perplexity", perplexity ? fixed(*perplexity, 3) : ""},
+          {"NLL/token", mean_nll(width)},
+          {"Tokens", width.tokens_scored > 0 ? std::to_string(width.tokens_scored) : ""}};
+}
+
+std::vector<Table::Cell> answer_cells(const WidthResult& width) {
+  if (!width.answers) return {};
+  return {{"Exact match", fixed(width.answers->exact_match, 2)},
+          {"F1", fixed(width.answers->f1, 2)},
+          {"Questions", std::to_string(width.answers->questions)},
+          {"Loss/window", mean_nll(width)}};
+}
+
 Value to_value(const WidthResult& width) {
   const std::optional<double> perplexity = width.perplexity();
   const bool scored = width.tokens_scored > 0;
-  Value object =
-      Value::object({{"bit_width", width.weight_bits},
-                     {"activation_bits", width.activation_bits},
-                     {"perplexity", Value::object({{"held_out", perplexity ? Value(*perplexity) : Value()}})},
-                     {"nll", scored ? Value(width.nll) : Value()},  // the writer makes null of what is not finite
-                     {"nll_per_token", scored ? Value(width.nll / static_cast<double>(width.tokens_scored)) : Value()},
-                     {"tokens_scored", width.tokens_scored},
-                     {"model_size_gb", static_cast<double>(width.size.total_bytes()) / 1e9},
-                     {"model_size_bytes", width.size.total_bytes()},
-                     {"linear_bytes", width.size.linear_bytes},
-                     {"adapter_bytes", width.size.adapter_bytes},
-                     {"other_bytes", width.size.other_bytes},
-                     {"effective_bits", width.size.effective_bits},
-                     {"compression_ratio", width.size.compression()},
-                     {"forward_bitops_ratio", width.forward_bitops_ratio}});
+  Value object = Value::object({{"bit_width", width.weight_bits}, {"activation_bits", width.activation_bits}});
+  if (width.answers) {
+    object.set("exact_match", width.answers->exact_match);
+    object.set("f1", width.answers->f1);
+    object.set("questions", width.answers->questions);
+  } else {
+    object.set("perplexity", Value::object({{"held_out", perplexity ? Value(*perplexity) : Value()}}));
+  }
+  for (Value::Member& member : std::vector<Value::Member>{
+           {"nll", scored ? Value(width.nll) : Value()},  // the writer makes null of what is not finite
+           {"nll_per_token", scored ? Value(width.nll / static_cast<double>(width.tokens_scored)) : Value()},
+           {"tokens_scored", width.tokens_scored},
+           {"model_size_gb", static_cast<double>(width.size.total_bytes()) / 1e9},
+           {"model_size_bytes", width.size.total_bytes()},
+           {"linear_bytes", width.size.linear_bytes},
+           {"adapter_bytes", width.size.adapter_bytes},
+           {"other_bytes", width.size.other_bytes},
+           {"effective_bits", width.size.effective_bits},
+           {"compression_ratio", width.size.compression()},
+           {"forward_bitops_ratio", width.forward_bitops_ratio}})
+    object.set(member.key, std::move(member.value));
   if (width.map) {
     object.set("map", width.map->name);
     object.set("weight_bits_range", to_value(width.map->weights));
@@ -65,7 +100,7 @@ Value to_value(const WidthResult& width) {
 }  // namespace
 
 std::optional<double> WidthResult::perplexity() const {
-  if (!error.empty() || tokens_scored <= 0) return std::nullopt;
+  if (!error.empty() || tokens_scored <= 0 || answers) return std::nullopt;
   const double value = std::exp(nll / static_cast<double>(tokens_scored));
   return std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
@@ -74,33 +109,31 @@ std::string WidthResult::failure() const {
   if (!error.empty()) return error;
   if (tokens_scored <= 0) return "no tokens were scored";
   if (!std::isfinite(nll)) return "the loss is not finite";
-  if (!perplexity()) return "the perplexity is too large for a number";
+  if (!answers && !perplexity()) return "the perplexity is too large for a number";
   return "";
 }
 
 Table width_table(const std::vector<WidthResult>& widths) {
+  const bool answers = are_answers(widths);
   const bool maps =
       std::any_of(widths.begin(), widths.end(), [](const WidthResult& one) { return one.map.has_value(); });
-  std::vector<std::string> columns = {"Bits W", "Bits A",        "Perplexity",  "NLL/token",   "Tokens",
-                                      "Size",   "Linear layers", "Bits/weight", "Compression", "Forward BitOps"};
-  if (maps) columns.insert(columns.begin(), "Map"), columns.insert(columns.begin() + 3, "Bits KV");
-  Table table(columns);
+  std::vector<std::string> columns = {"Bits W", "Bits A"};
+  if (maps) columns = {"Map", "Bits W", "Bits A", "Bits KV"};
+  for (std::string& column : score_columns(answers)) columns.push_back(std::move(column));
+  for (const char* column : {"Size", "Linear layers", "Bits/weight", "Compression", "Forward BitOps"})
+    columns.emplace_back(column);
+  Table table(std::move(columns));
   for (const WidthResult& width : widths) {
-    const std::optional<double> perplexity = width.perplexity();
-    const bool scored = width.tokens_scored > 0 && std::isfinite(width.nll);
     const BitsRange w = width.map ? width.map->weights : BitsRange{width.weight_bits, width.weight_bits};
     const BitsRange a = width.map ? width.map->activations : BitsRange{width.activation_bits, width.activation_bits};
-    std::vector<Table::Cell> row = {
-        {"Bits W", range_text(w)},
-        {"Bits A", range_text(a)},
-        {"Perplexity", perplexity ? fixed(*perplexity, 3) : ""},
-        {"NLL/token", scored ? fixed(width.nll / static_cast<double>(width.tokens_scored), 4) : ""},
-        {"Tokens", width.tokens_scored > 0 ? std::to_string(width.tokens_scored) : ""},
-        {"Size", byte_size(width.size.total_bytes())},
-        {"Linear layers", byte_size(width.size.linear_bytes)},
-        {"Bits/weight", fixed(width.size.effective_bits, 2)},
-        {"Compression", fixed(width.size.compression(), 2) + "x"},
-        {"Forward BitOps", fixed(100.0 * width.forward_bitops_ratio, 2) + " %"}};
+    std::vector<Table::Cell> row = {{"Bits W", range_text(w)},
+                                    {"Bits A", range_text(a)},
+                                    {"Size", byte_size(width.size.total_bytes())},
+                                    {"Linear layers", byte_size(width.size.linear_bytes)},
+                                    {"Bits/weight", fixed(width.size.effective_bits, 2)},
+                                    {"Compression", fixed(width.size.compression(), 2) + "x"},
+                                    {"Forward BitOps", fixed(100.0 * width.forward_bitops_ratio, 2) + " %"}};
+    for (Table::Cell& cell : answers ? answer_cells(width) : text_cells(width)) row.push_back(std::move(cell));
     if (width.map) row.push_back({"Map", width.map->name}), row.push_back({"Bits KV", range_text(width.map->kv)});
     table.add_row(row);
   }
@@ -114,11 +147,15 @@ std::string to_markdown(const FinalReport& report) {
     for (const auto& [name, value] : report.summary) facts.add_row({{"", name}, {"Value", value}});
     text += facts.markdown() + "\n";
   }
-  text += "## Held-out text at every width\n\n" + width_table(report.widths).markdown();
+  const bool answers = are_answers(report.widths);
+  text += fmt::format("## Held-out {} at every width\n\n", answers ? "questions" : "text") +
+          width_table(report.widths).markdown();
   const std::string reasons = failures(report.widths, "- ");
-  if (!reasons.empty()) text += "\nWithout a perplexity:\n\n" + reasons;
+  if (!reasons.empty()) text += fmt::format("\nWithout a {}:\n\n", answers ? "loss" : "perplexity") + reasons;
   return text +
-         "\nPerplexity is exp(NLL per token). Size counts packed codes, their scales, adapters and the unquantized\n"
+         (answers ? "\nExact match and F1 are percentages, as SQuAD's programs compute them."
+                  : "\nPerplexity is exp(NLL per token).") +
+         " Size counts packed codes, their scales, adapters and the unquantized\n"
          "parameters; Bits/weight is the mean over the linear layers' weights. Compression and Forward BitOps compare\n"
          "with the same model at 32 bits.\n";
 }
@@ -135,7 +172,8 @@ Value to_value(const FinalReport& report) {
 std::string write_final_report(const std::filesystem::path& dir, const FinalReport& report) {
   write_file_atomic(dir / "report.md", to_markdown(report));
   write_file_atomic(dir / "report.json", to_json(to_value(report), 2) + "\n");
-  return width_table(report.widths).ascii() + failures(report.widths, "no perplexity at ");
+  return width_table(report.widths).ascii() +
+         failures(report.widths, are_answers(report.widths) ? "no loss at " : "no perplexity at ");
 }
 
 }  // namespace qat

@@ -26,19 +26,27 @@ struct MapBits {
   BitsRange weights, activations, kv;
 };
 
+// How questions were answered.
+struct AnswerFigures {
+  double exact_match = 0.0;  // percent
+  double f1 = 0.0;           // percent
+  std::int64_t questions = 0;
+};
+
 struct WidthResult {
   int weight_bits = 32;  // of a map what it counts as, as are activation_bits
   int activation_bits = 32;
   std::optional<MapBits> map;      // nothing: one width
   double nll = 0.0;                // sum over the scored tokens, nats; not finite: an error
-  std::int64_t tokens_scored = 0;  // 0: not evaluated
-  std::string error;               // why there is no perplexity; empty: nothing went wrong
+  std::int64_t tokens_scored = 0;  // 0: not evaluated; of questions, windows
+  std::optional<AnswerFigures> answers;
+  std::string error;  // why there is no perplexity; empty: nothing went wrong
   SizeReport size;
   double forward_bitops_ratio = 1.0;  // relative to 32 bits, over the whole model
 
-  // exp(nll / tokens_scored); nothing where that is not a finite number.
+  // exp(nll / tokens_scored); nothing where that is not a finite number, and for questions.
   std::optional<double> perplexity() const;
-  // Why perplexity() has nothing; empty if it has.
+  // Why there is no perplexity, or no answer; empty if there is.
   std::string failure() const;
 };
 
@@ -49,7 +57,8 @@ struct FinalReport {
   std::vector<WidthResult> widths;
 };
 
-// One row a width or map, in the order given. Perplexities "-" where there is none; the reason stands below the table.
+// One row a width or map, in the order given, of perplexities or of how questions were answered. "-" where there is
+// none; the reason stands below the table.
 Table width_table(const std::vector<WidthResult>& widths);
 
 std::string to_markdown(const FinalReport& report);

@@ -26,16 +26,25 @@ void Tokenizer::encode_to(std::string_view text, std::vector<int>& out, EncodeOp
   encode_plain(text, out);
 }
 
+std::string_view Tokenizer::decoded(int id) const {
+  if (id < 0 || id >= vocab_size()) {
+    throw Error(ErrorKind::kData, fmt::format("token id {} cannot be decoded: the {} tokenizer has ids 0 to {}", id,
+                                              name(), vocab_size() - 1));
+  }
+  return id == end_of_text() ? kEndOfText : token_bytes(id);
+}
+
 std::string Tokenizer::decode(std::span<const int> ids) const {
   std::string text;
-  for (const int id : ids) {
-    if (id < 0 || id >= vocab_size()) {
-      throw Error(ErrorKind::kData, fmt::format("token id {} cannot be decoded: the {} tokenizer has ids 0 to {}", id,
-                                                name(), vocab_size() - 1));
-    }
-    text += id == end_of_text() ? kEndOfText : token_bytes(id);
-  }
+  for (const int id : ids) text += decoded(id);
   return text;
+}
+
+std::vector<std::size_t> Tokenizer::token_ends(std::span<const int> ids) const {
+  std::vector<std::size_t> ends;
+  ends.reserve(ids.size());
+  for (const int id : ids) ends.push_back((ends.empty() ? 0 : ends.back()) + decoded(id).size());
+  return ends;
 }
 
 void ByteTokenizer::encode_plain(std::string_view text, std::vector<int>& out) const {

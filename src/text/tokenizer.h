@@ -34,6 +34,8 @@ class Tokenizer {
 
   // Throws kData for an id outside [0, vocab_size()).
   std::string decode(std::span<const int> ids) const;
+  // Where the bytes of each token end in what decode() makes of them; the same error.
+  std::vector<std::size_t> token_ends(std::span<const int> ids) const;
 
   virtual int vocab_size() const = 0;  // ids are 0 .. vocab_size() - 1, end_of_text() included
   virtual int end_of_text() const = 0;
@@ -44,6 +46,9 @@ class Tokenizer {
   virtual void encode_plain(std::string_view text, std::vector<int>& out) const = 0;
   // The bytes of one id in range.
   virtual std::string_view token_bytes(int id) const = 0;
+
+ private:
+  std::string_view decoded(int id) const;
 };
 
 // A token per byte: ids 0..255 are the byte values, 256 is <|endoftext|>. Needs no files.

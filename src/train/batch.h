@@ -6,17 +6,17 @@
 #include <cstdint>
 #include <optional>
 
-#include "src/data/sampler.h"
+#include "src/data/sample_source.h"
 
 namespace qat {
 
 struct Batch {
   at::Tensor inputs;   // int64 [B, T]
-  at::Tensor targets;  // int64 [B, T]: inputs shifted by one
+  at::Tensor targets;  // int64 [B, SampleSource::targets_per_sample()]; of text, inputs shifted by one
 };
 
 // Samples first .. first + rows - 1 of the run, on `device`.
-Batch sample_batch(const Sampler& sampler, std::uint64_t first, std::int64_t rows, std::int64_t sequence_length,
+Batch sample_batch(const SampleSource& sampler, std::uint64_t first, std::int64_t rows, std::int64_t sequence_length,
                    at::Device device = at::kCPU);
 
 // The batches of a run, one ahead: while a GPU computes, the host samples the next one, and its copy waits in the
@@ -24,7 +24,7 @@ Batch sample_batch(const Sampler& sampler, std::uint64_t first, std::int64_t row
 class BatchLoader {
  public:
   // The sampler must outlive this.
-  BatchLoader(const Sampler& sampler, std::int64_t rows, std::int64_t sequence_length, at::Device device)
+  BatchLoader(const SampleSource& sampler, std::int64_t rows, std::int64_t sequence_length, at::Device device)
       : sampler_(sampler), rows_(rows), sequence_length_(sequence_length), device_(device) {}
 
   // Samples first .. first + rows - 1: those made ahead, if they are the ones.
@@ -38,7 +38,7 @@ class BatchLoader {
     std::uint64_t first;
     Batch batch;
   };
-  const Sampler& sampler_;
+  const SampleSource& sampler_;
   std::int64_t rows_, sequence_length_;
   at::Device device_;
   std::optional<Ahead> ahead_;

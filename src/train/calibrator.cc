@@ -91,7 +91,7 @@ double share_beyond(const RangeObserver& observer, dist::Communicator& comm) {
   return static_cast<double>(counts[0]) / static_cast<double>(std::max<std::int64_t>(1, counts[1]));
 }
 
-void run_batch(const Gpt2& model, const Sampler& sampler, std::int64_t batch, const CalibratorOptions& options,
+void run_batch(const Gpt2& model, const SampleSource& sampler, std::int64_t batch, const CalibratorOptions& options,
                const ForwardContext& context, std::uint64_t first_sample) {
   const auto first = first_sample + static_cast<std::uint64_t>(batch * options.micro_batch_size);
   const Batch data =
@@ -101,9 +101,9 @@ void run_batch(const Gpt2& model, const Sampler& sampler, std::int64_t batch, co
 }
 
 // This rank's batches through the model, in rounds of one on every rank. False if `poll` says stop on the way.
-bool run_batches(const Gpt2& model, const PrecisionMap& precision, RangeObservers& observers, const Sampler& sampler,
-                 dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options,
-                 std::uint64_t first_sample) {
+bool run_batches(const Gpt2& model, const PrecisionMap& precision, RangeObservers& observers,
+                 const SampleSource& sampler, dist::Communicator& comm, dist::StopPoll& poll,
+                 const CalibratorOptions& options, std::uint64_t first_sample) {
   const ForwardContext context{.precision = &precision, .observers = &observers, .seed = options.seed};
   dist::RankReport report;
   dist::Pace pace;
@@ -150,7 +150,7 @@ std::vector<std::int64_t> layers_to_calibrate(const Gpt2& model, const Precision
 }
 
 std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& precision,
-                                     const std::vector<std::int64_t>& layers, const Sampler& sampler,
+                                     const std::vector<std::int64_t>& layers, const SampleSource& sampler,
                                      dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options,
                                      std::uint64_t first_sample) {
   const at::NoGradGuard no_grad;

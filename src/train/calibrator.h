@@ -17,7 +17,7 @@
 #include "dist/control/stop_poll.h"
 #include "dist/watch/progress_board.h"
 #include "src/base/log.h"
-#include "src/data/sampler.h"
+#include "src/data/sample_source.h"
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
 #include "src/train/calibration_report.h"
@@ -61,7 +61,7 @@ struct Calibration {
 // asked between batches, says stop. Changes nothing in the model. Percentiles and entropy go over the batches twice.
 // first_sample: number of the first one of the batches.
 std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& precision,
-                                     const std::vector<std::int64_t>& layers, const Sampler& sampler,
+                                     const std::vector<std::int64_t>& layers, const SampleSource& sampler,
                                      dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options,
                                      std::uint64_t first_sample = kCalibrationSample);
 
@@ -69,7 +69,7 @@ std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& prec
 class Calibrator {
  public:
   // All of them outlive this.
-  Calibrator(Gpt2& model, const QuantConfig& quant, const Sampler& sampler, dist::Communicator& comm,
+  Calibrator(Gpt2& model, const QuantConfig& quant, const SampleSource& sampler, dist::Communicator& comm,
              dist::StopPoll& poll, Logger& log, const CalibratorOptions& options)
       : model_(model), quant_(quant), sampler_(sampler), comm_(comm), poll_(poll), log_(log), options_(options) {}
 
@@ -92,7 +92,7 @@ class Calibrator {
  private:
   Gpt2& model_;
   const QuantConfig& quant_;
-  const Sampler& sampler_;
+  const SampleSource& sampler_;
   dist::Communicator& comm_;
   dist::StopPoll& poll_;
   Logger& log_;

@@ -25,29 +25,53 @@ std::string impact_text(const PrecisionUsage& usage) {
 
 }  // namespace
 
-std::string evaluation_settings(const TrainerOptions& options, const TokenSource& held_out) {
+std::string evaluation_settings(const TrainerOptions& options, const HeldOutSet& held_out) {
   Value::Array bits, maps, files;
   for (const EvaluatedAt& at : evaluation_widths(options.eval, options.quant))
     at.map.empty() ? bits.emplace_back(at.bits) : maps.emplace_back(at.map);
-  for (const TokenSource::Segment& segment : held_out.segments())
+  for (const SegmentIdentity& segment : held_out.identity())
     files.push_back(
-        Value::object({{"tokens", segment.tokens},
-                       {"content", segment.content ? fmt::format("{:016x}", segment.content->hash) : segment.name}}));
-  const EvalConfig& eval = options.eval;
-  Value settings = Value::object({{"eval.bits", Value::array(std::move(bits))},
-                                  {"eval.max_tokens", eval.max_tokens},
-                                  {"eval.stride", eval.stride},
-                                  {"eval.batch_size", eval.batch_size},
-                                  {"data.sequence_length", options.data.sequence_length},
-                                  {"data.val", Value::array(std::move(files))}});
-  if (!maps.empty()) settings.set("eval.maps", Value::array(std::move(maps)));  // reports without maps do not have it
-  return to_json(settings);
+        Value::object({{"tokens", segment.tokens}, {"content", fmt::format("{:016x}", segment.content.hash)}}));
+  std::vector<Value::Member> settings = held_out.settings(options.eval);
+  settings.insert(settings.end(), {{"eval.bits", Value::array(std::move(bits))},
+                                   {"eval.batch_size", options.eval.batch_size},
+                                   {"data.sequence_length", options.data.sequence_length},
+                                   {"data.val", Value::array(std::move(files))}});
+  // Reports without maps do not have it.
+  if (!maps.empty()) settings.push_back({"eval.maps", Value::array(std::move(maps))});
+  return to_json(Value::object(std::move(settings)));
+}
+
+std::string evaluation_line(const WidthScore& score, std::int64_t step) {
+  const HeldOutScore& found = score.score;
+  const std::string at = describe(score.at);
+  if (!found.answers)
+    return fmt::format("held-out perplexity after step {} at {}: {:.3f}", step, at, found.perplexity());
+  return fmt::format("held-out questions after step {} at {}: exact match {:.2f} %, F1 {:.2f} %, loss {:.4f}", step, at,
+                     found.answers->exact_match, found.answers->f1, found.mean_nll());
+}
+
+Value evaluation_record(const WidthScore& score, std::int64_t step) {
+  const HeldOutScore& found = score.score;
+  Value record = Value::object({{"step", step}});
+  score.at.map.empty() ? record.set("bits", score.at.bits) : record.set("map", score.at.name());
+  record.set("nll", found.mean_nll());
+  if (found.answers) {
+    record.set("exact_match", found.answers->exact_match);
+    record.set("f1", found.answers->f1);
+    record.set("questions", found.answers->answers.size());
+    record.set("windows", found.tokens);
+  } else {
+    record.set("perplexity", found.perplexity());
+    record.set("tokens", found.tokens);
+  }
+  return record;
 }
 
 std::string write_final_table(const TrainerOptions& options, const Gpt2& model, const LoraConfig& lora,
                               const TrainState& state, const BitopsTotal& bitops, const std::vector<WidthScore>& scores,
                               const std::string& checkpoint, const std::string& settings) {
-  FinalReport report{.title = "Held-out perplexity by bit width"};
+  FinalReport report{.title = report_title(scores)};
   report.widths = width_results(model, lora, options.quant, scores, options.data.sequence_length);
   report.summary = {{"steps", std::to_string(state.step)},
                     {"tokens trained on", std::to_string(state.consumed_tokens)},

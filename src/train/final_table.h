@@ -13,8 +13,12 @@
 
 namespace qat {
 
-// What a table depends on beside the parameters: the evaluation's settings and the held-out text, as JSON text.
-std::string evaluation_settings(const TrainerOptions& options, const TokenSource& held_out);
+// What a table depends on beside the parameters: the evaluation's settings and what is held out, as JSON text.
+std::string evaluation_settings(const TrainerOptions& options, const HeldOutSet& held_out);
+
+// What one evaluation found, after `step` steps: a line for the log, and one for eval.jsonl.
+std::string evaluation_line(const WidthScore& score, std::int64_t step);
+Value evaluation_record(const WidthScore& score, std::int64_t step);
 
 // Writes report.md and report.json below run.dir; the table for the console. One rank's work.
 std::string write_final_table(const TrainerOptions& options, const Gpt2& model, const LoraConfig& lora,

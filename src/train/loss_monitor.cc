@@ -38,12 +38,12 @@ double LossMonitor::deviation(int bits, double loss) const {
   return s.variance > 0.0 ? (loss - s.mean) / std::sqrt(s.variance) : std::numeric_limits<double>::infinity();
 }
 
-bool LossMonitor::is_plausible(int bits, double loss, std::int64_t vocab_size) const {
+bool LossMonitor::is_plausible(int bits, double loss, std::int64_t choices) const {
   if (!std::isfinite(loss)) return false;
   const auto found = by_bits_.find(bits);
   if (found != by_bits_.end() && found->second.count >= kFewest)
     return loss <= limit_of(found->second.mean, found->second.variance);
-  double highest = std::log(static_cast<double>(vocab_size));
+  double highest = std::log(static_cast<double>(choices));
   for (const auto& [other, s] : by_bits_) highest = std::max(highest, s.mean);
   return loss <= kTimes * highest;
 }

@@ -174,7 +174,9 @@ void add_head(const Gpt2& model, const PrecisionMap& precision, double tokens, s
   const Gpt2Config& config = model.config();
   for (const QuantLinear& linear : model.linears())
     if (linear.spec().name == "lm_head") add_linear(model, linear, precision, tokens, work);
-  if (!config.quantize_lm_head)
+  if (config.answers_questions())
+    work.push_back({.macs = tokens * static_cast<double>(2 * config.n_embd)});
+  else if (!config.quantize_lm_head)
     work.push_back({.macs = tokens * static_cast<double>(config.n_embd * config.vocab_size),
                     .weight_gradient = !config.freeze_base});
 }
@@ -250,6 +252,11 @@ SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConf
   return size_report(deployed, {.scale_per_row = quant.weight.granularity == Granularity::kChannel});
 }
 
+std::string report_title(const std::vector<WidthScore>& scores) {
+  const bool answers = !scores.empty() && scores.front().score.answers.has_value();
+  return answers ? "Answers to held-out questions by bit width" : "Held-out perplexity by bit width";
+}
+
 std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
                                        const std::vector<WidthScore>& scores, std::int64_t sequence_length) {
   const PrecisionMap full = evaluation_precision(model, quant, EvaluatedAt(BitWidth::kFull));
@@ -257,12 +264,16 @@ std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora
   std::vector<WidthResult> results;
   for (const WidthScore& one : scores) {
     const PrecisionMap precision = evaluation_precision(model, quant, one.at);
+    std::optional<AnswerFigures> answers;
+    if (const auto& found = one.score.answers)
+      answers = {.exact_match = found->exact_match, .f1 = found->f1, .questions = std::ssize(found->answers)};
     results.push_back(
         {.weight_bits = precision.nominal().weight.bits(),
          .activation_bits = precision.nominal().activation.bits(),
          .map = one.at.map.empty() ? std::nullopt : std::optional(map_bits(one.at.name(), precision)),
          .nll = one.score.nll_sum,
          .tokens_scored = one.score.tokens,
+         .answers = answers,
          .size = model_size(model, lora, quant, precision),
          .forward_bitops_ratio = forward_total(layer_work(model, lora, precision, 1, sequence_length)) / full_bitops});
   }

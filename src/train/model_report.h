@@ -48,6 +48,9 @@ std::string floats_of(const ComputeMode& mode);
 std::vector<std::string> product_paths(const Gpt2& model, const QuantConfig& quant,
                                        const PrecisionScheduleConfig& schedule);
 
+// What the final table of these scores is called.
+std::string report_title(const std::vector<WidthScore>& scores);
+
 // A row of the final table for each score.
 std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
                                        const std::vector<WidthScore>& scores, std::int64_t sequence_length);

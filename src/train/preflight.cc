@@ -1,5 +1,10 @@
 #include "src/train/preflight.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "src/data/sampler.h"
@@ -18,6 +23,23 @@ std::vector<std::string> check_before_training(const TrainerOptions& options, co
   std::vector<std::string> doubts = check_same_ids(options.data, identity_of(train), identity_of(val));
   for (std::string& line : find_overlaps(train, val)) doubts.push_back(std::move(line));
   return doubts;
+}
+
+std::vector<std::string> check_before_training(const TrainerOptions& options, const Gpt2Config& model,
+                                               const QuestionWindows& train, const QuestionWindows& val) {
+  (void)Coordinator(options, std::ssize(train.windows()), /*start=*/{},
+                    configured_maps(model, options.quant, options.precision.most_gradient_bits()));
+  const std::vector<std::string>& known = train.data().contexts;
+  const std::set<std::string_view> contexts(known.begin(), known.end());
+  const std::vector<SquadQuestion>& questions = val.data().questions;
+  const auto both = std::count_if(questions.begin(), questions.end(), [&](const SquadQuestion& question) {
+    return contexts.contains(val.data().contexts[question.context]);
+  });
+  if (both == 0) return {};
+  return {
+      fmt::format("{} of the {} held-out questions are on texts that data.train has, too: their scores say little "
+                  "about texts that the model has never seen",
+                  both, questions.size())};
 }
 
 }  // namespace qat

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "src/data/question_windows.h"
 #include "src/data/token_source.h"
 #include "src/model/gpt2_config.h"
 #include "src/train/trainer_options.h"
@@ -15,5 +16,8 @@ namespace qat {
 // follow, splits of different ids. Returns doubts, for the log.
 std::vector<std::string> check_before_training(const TrainerOptions& options, const Gpt2Config& model,
                                                const TokenSource& train, const TokenSource& val);
+// The same for questions; a doubt is that both splits have some on the same texts.
+std::vector<std::string> check_before_training(const TrainerOptions& options, const Gpt2Config& model,
+                                               const QuestionWindows& train, const QuestionWindows& val);
 
 }  // namespace qat

@@ -103,9 +103,11 @@ Batch StepRunner::batch_or_zeros(Step& step, const std::function<Batch()>& read)
     const std::lock_guard lock(step.reading);
     if (!step.unreadable) step.unreadable = error;
   }
-  const at::Tensor zeros = at::zeros({options_.train.micro_batch_size, options_.sequence_length},
-                                     at::TensorOptions().dtype(at::kLong).device(model_.mode().device));
-  return {zeros, zeros};
+  const auto zeros = [&](std::int64_t each) {
+    return at::zeros({options_.train.micro_batch_size, each},
+                     at::TensorOptions().dtype(at::kLong).device(model_.mode().device));
+  };
+  return {zeros(options_.sequence_length), zeros(sampler_.targets_per_sample())};
 }
 
 void StepRunner::run_in_turn(Step& step, const Pass& pass) {

@@ -88,7 +88,8 @@ void StepOutcome::add(UpdateOutcome update) {
   skipped = last.skipped && (updates.size() == 1 || skipped);
 }
 
-StepRunner::StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options)
+StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, dist::Communicator& comm,
+                       const StepRunnerOptions& options)
     : model_(model),
       sampler_(sampler),
       comm_(comm),

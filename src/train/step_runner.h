@@ -26,7 +26,7 @@
 #include "dist/grad/grad_sync.h"
 #include "dist/watch/progress_board.h"
 #include "kernels/common/error.h"
-#include "src/data/sampler.h"
+#include "src/data/sample_source.h"
 #include "src/model/gpt2.h"
 #include "src/optim/global_norm.h"
 #include "src/optim/sharded_adamw.h"
@@ -99,7 +99,7 @@ class StepRunner {
   using BeforeUpdate = std::function<void()>;
 
   // On a GPU all steps run on the stream that is LibTorch's current one now.
-  StepRunner(Gpt2& model, const Sampler& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
+  StepRunner(Gpt2& model, const SampleSource& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
 
   // maps: those of the plan, for every layer. `poll`: asked between micro-batches, where they take long, and with the
   // losses. `is_spike` may be empty. so_far: of a step that memory did not suffice for; it goes on after the updates
@@ -203,7 +203,7 @@ class StepRunner {
   void agree_on_loss(const Step& step, const at::Tensor& losses, UpdateOutcome& update, StepOutcome& outcome);
 
   Gpt2& model_;
-  const Sampler& sampler_;
+  const SampleSource& sampler_;
   std::optional<BatchLoader> loader_;
   dist::Communicator& comm_;
   StepRunnerOptions options_;

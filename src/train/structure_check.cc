@@ -51,6 +51,9 @@ bool is_structural(const ConfigChange& change, LoadFor purpose) {
   // A new run's adapters of other shapes start as in a new model, unless the checkpoint has them by the same names.
   if (gives_other_ranks(change)) return purpose != LoadFor::kInitialValues;
   if (std::find(kBaseKeys.begin(), kBaseKeys.end(), change.key) != kBaseKeys.end()) return true;
+  // A new run may start from a model that has another head; programs before there were tasks had language models.
+  if (change.key == "model.task")
+    return purpose != LoadFor::kInitialValues && !(change.before.empty() && change.after == R"("language_model")");
   const bool initial = purpose == LoadFor::kInitialValues;
   if (change.key == "lora.rank") return !initial || !is_zero_rank(change);
   if (change.key == "model.quantize_lm_head") return !initial;
@@ -71,22 +74,28 @@ bool is_worth_saying(const ConfigChange& change, LoadFor purpose) {
 bool is_adapter(std::string_view name) { return name.find(".lora_") != std::string_view::npos; }
 // What a new model begins with by itself.
 bool begins_by_itself(const std::string& name) { return is_adapter(name) || is_trained_range(name); }
+bool answers_questions(std::string_view name) { return name.starts_with("qa_outputs."); }
 
 std::string shape_text(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 struct TensorDifferences {
   std::vector<std::string> wrong;      // lines
   std::vector<std::string> fresh;      // adapters and trained ranges that are not in the checkpoint
+  bool fresh_head = false;             // nor is the head that answers questions
   std::vector<std::string> inherited;  // widths' own ones that start from what the checkpoint's widths share
-  std::vector<std::string> left_out;   // adapters, trained ranges and widths' own norms that the model does not have
+  std::vector<std::string>
+      left_out;  // adapters, trained ranges, widths' own norms and heads that the model does not have
 };
 
 TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const ParameterStore& parameters,
                                   LoadFor purpose) {
-  const bool adapters_may_differ = purpose == LoadFor::kInitialValues;
+  const bool may_differ = purpose == LoadFor::kInitialValues;
   const auto names = checkpoint.tensor_names("/model");
   std::set<std::string> unread(names.begin(), names.end()), inherited;
   TensorDifferences found;
+  const auto& infos = parameters.infos();
+  const bool asks =
+      std::any_of(infos.begin(), infos.end(), [](const ParameterInfo& info) { return answers_questions(info.name); });
   for (const ParameterInfo& info : parameters.infos()) {
     const std::string name = kGroup + info.name;
     const auto stored = unread.find(name);
@@ -94,7 +103,9 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
       if (const std::string source = stored_name(checkpoint, info, purpose); !source.empty()) {
         inherited.emplace(source);
         found.inherited.push_back(info.name);
-      } else if (adapters_may_differ && begins_by_itself(info.name))
+      } else if (may_differ && answers_questions(info.name))
+        found.fresh_head = true;
+      else if (may_differ && begins_by_itself(info.name))
         found.fresh.push_back(info.name);
       else
         found.wrong.push_back(
@@ -109,7 +120,9 @@ TensorDifferences compare_tensors(const CheckpointReader& checkpoint, const Para
   for (const std::string& name : unread) {
     if (inherited.contains(name)) continue;
     const std::string own = name.substr(sizeof(kGroup) - 1);
-    if (adapters_may_differ && (begins_by_itself(own) || name_without_width(own)))
+    // A model has one head.
+    const bool other_head = answers_questions(own) || (asks && own == "lm_head.weight");
+    if (may_differ && (begins_by_itself(own) || other_head || name_without_width(own)))
       found.left_out.push_back(own);
     else
       found.wrong.push_back(fmt::format("tensor {}: {} in the checkpoint, (not there) now", own,
@@ -169,6 +182,13 @@ bool is_of_ranges(const CheckpointReader& checkpoint, const ConfigChange& change
                      [](const std::string& name) { return name.find("/weight/") != std::string::npos; });
 }
 
+bool asks_questions(const std::string& config_json) {
+  const Value config = parse_json(config_json, "the current configuration", ErrorKind::kCheckpoint);
+  const Value* model = config.find("model");
+  const Value* task = model == nullptr ? nullptr : model->find("task");
+  return task != nullptr && task->as_string() == enum_name(ModelTask::kSpanQa);
+}
+
 // Settings of quantization that no calibrated range depends on.
 bool leaves_ranges_alone(std::string_view key) {
   constexpr std::array<std::string_view, 6> kKeys = {
@@ -197,7 +217,9 @@ std::vector<std::string> check_structure(const CheckpointReader& checkpoint, con
                     "from. A new run starts from it with model.init = \"checkpoint\" and model.init_from",
                     checkpoint.info().folder.string()));
   std::vector<std::string> wrong, notes;
+  const bool no_projection = asks_questions(current_json);
   for (const ConfigChange& change : changes_since(checkpoint, current_json)) {
+    if (no_projection && change.key == "model.tie_lm_head") continue;
     if (is_structural(change, purpose))
       wrong.push_back(change.text());
     else if (is_worth_saying(change, purpose))
@@ -216,16 +238,20 @@ std::vector<std::string> check_structure(const CheckpointReader& checkpoint, con
     notes.push_back(fmt::format(
         "{} tensors of adapters or learned ranges are not in the checkpoint and start as in a new model ({}, ...)",
         tensors.fresh.size(), tensors.fresh.front()));
+  if (tensors.fresh_head)
+    notes.emplace_back(
+        "the head that answers questions (qa_outputs) is not in the checkpoint and starts as in a new model");
   if (!tensors.inherited.empty())
     notes.push_back(
         fmt::format("{} tensors of single widths are not in the checkpoint and start as what its widths share "
                     "({}, ...)",
                     tensors.inherited.size(), tensors.inherited.front()));
   if (!tensors.left_out.empty())
-    notes.push_back(fmt::format(
-        "{} tensors of the checkpoint are left out: adapters, learned ranges or widths' own norms that this model "
-        "does not have ({}, ...)",
-        tensors.left_out.size(), tensors.left_out.front()));
+    notes.push_back(
+        fmt::format("{} tensors of the checkpoint are left out: adapters, learned ranges, widths' own norms or a head "
+                    "that this model "
+                    "does not have ({}, ...)",
+                    tensors.left_out.size(), tensors.left_out.front()));
   return notes;
 }
 

@@ -56,11 +56,10 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     : options_(options),
       parts_(parts),
       maps_(configured_maps(parts.model.config(), options.quant, options.precision.most_gradient_bits())),
-      sampler_(parts.train_tokens, options.data.sequence_length, options.run.seed),
-      runner_(parts.model, sampler_, parts.comm, runner_options(options, parts.board)),
+      runner_(parts.model, parts.samples, parts.comm, runner_options(options, parts.board)),
       keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), parts.comm, parts.log),
       poll_(parts.comm, [this] { return requested_stop(); }),
-      calibrator_(parts.model, options_.quant, sampler_, parts.comm, poll_, parts.log,
+      calibrator_(parts.model, options_.quant, parts.samples, parts.comm, poll_, parts.log,
                   calibrator_options(options, parts.board)),
       running_ranges_(parts.model, options_.quant, parts.comm, parts.log),
       losses_(options.train.spike_window),
@@ -246,22 +245,12 @@ std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<Evalu
   const dist::SectionMark section(parts_.board, dist::Section::kEvaluation);
   const EvaluationRanges* ranges = calibrator_.for_evaluation(widths, state_.step);
   if (ranges == nullptr) return std::nullopt;
-  auto scores = score_widths(parts_.model, parts_.val_tokens, widths, options_.quant, options_.eval,
+  auto scores = score_widths(parts_.model, parts_.held_out, widths, options_.quant, options_.eval,
                              options_.data.sequence_length, options_.threads, parts_.comm, poll_, *ranges);
   if (!scores) return scores;
   for (const WidthScore& one : *scores) {
-    parts_.log.info(fmt::format("held-out perplexity after step {} at {}: {:.3f}", state_.step, describe(one.at),
-                                one.score.perplexity()));
-    if (is_root())
-      record([&] {
-        Value line = Value::object({{"step", state_.step}});
-        one.at.map.empty() ? line.set("bits", one.at.bits) : line.set("map", one.at.name());
-        for (const auto& [key, value] :
-             {std::pair{"nll", one.score.mean_nll()}, std::pair{"perplexity", one.score.perplexity()}})
-          line.set(key, value);
-        line.set("tokens", one.score.tokens);
-        evaluations_->append(line);
-      });
+    parts_.log.info(evaluation_line(one, state_.step));
+    if (is_root()) record([&] { evaluations_->append(evaluation_record(one, state_.step)); });
   }
   return scores;
 }
@@ -297,7 +286,8 @@ std::string Trainer::write_report(const std::vector<WidthScore>& scores) {
   const dist::SectionMark section(parts_.board, dist::Section::kReport);
   on_root(parts_.comm, "writing the report", [&] {
     table = write_final_table(options_, parts_.model, parts_.lora, state_, bitops_, scores, keeper_.newest_folder(),
-                              evaluation_settings(options_, parts_.val_tokens));
+                              evaluation_settings(options_, parts_.held_out));
+    if (options_.eval.predictions) write_predictions(options_.run.dir, parts_.held_out, scores);
   });
   return table;
 }

@@ -16,7 +16,7 @@
 #include "src/checkpoint/reader.h"
 #include "src/checkpoint/train_state.h"
 #include "src/data/data_identity.h"
-#include "src/data/token_source.h"
+#include "src/data/sample_source.h"
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
 #include "src/report/metrics_writer.h"
@@ -38,8 +38,8 @@ namespace qat {
 struct TrainerParts {
   Gpt2& model;
   const LoraConfig& lora;
-  const TokenSource& train_tokens;
-  const TokenSource& val_tokens;
+  const SampleSource& samples;  // what it trains on
+  const HeldOutSet& held_out;   // what it is evaluated on
   dist::Communicator& comm;
   Logger& log;
   Progress* progress = nullptr;              // rank 0's; null: none
@@ -77,9 +77,7 @@ class Trainer {
   void load(const CheckpointReader* reader);
   void identify_state();
   void open_records();
-  DataIdentity data_identity() const {
-    return {.train = identity_of(parts_.train_tokens), .val = identity_of(parts_.val_tokens)};
-  }
+  DataIdentity data_identity() const { return {.train = parts_.samples.identity(), .val = parts_.held_out.identity()}; }
   void check_data();              // against the checkpoint's
   std::string existing_report();  // of a run that is finished already; collective
 
@@ -116,8 +114,7 @@ class Trainer {
 
   TrainerOptions options_;
   TrainerParts parts_;
-  std::vector<ConfiguredMap> maps_;  // of quant.maps
-  Sampler sampler_;
+  std::vector<ConfiguredMap> maps_;         // of quant.maps
   std::optional<Coordinator> coordinator_;  // once it is known where the run is taken up
   StepRunner runner_;
   CheckpointKeeper keeper_;

@@ -87,7 +87,9 @@ void Trainer::warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outco
 // What the loss says about the parameters it was computed with, those before this step.
 void Trainer::judge(const dist::StepPlan& plan, const StepOutcome& outcome) {
   const auto bits = [&](std::size_t update) { return precision_key(dist::widths_of(plan, plan.updates[update])); };
-  const bool plausible = losses_.is_plausible(bits(0), outcome.updates[0].judged, parts_.model.config().vocab_size);
+  const Gpt2Config& model = parts_.model.config();
+  const std::int64_t choices = model.answers_questions() ? options_.data.sequence_length : model.vocab_size;
+  const bool plausible = losses_.is_plausible(bits(0), outcome.updates[0].judged, choices);
   if (plausible) {
     keeper_.note_plausible(applied_.step);
     if (outcome.skipped) skip_plausible_ = true;

@@ -24,7 +24,7 @@ void Trainer::resume() {
     keeper_.adopt(reader.get(), state_);
   }
   applied_ = state_;
-  coordinator_.emplace(options_, sampler_.windows_per_epoch(),
+  coordinator_.emplace(options_, parts_.samples.windows_per_epoch(),
                        RunPosition{.step = state_.step, .samples = state_.consumed_samples}, maps_);
   tell_progress();
   if (reader)
@@ -84,7 +84,7 @@ std::string Trainer::existing_report() {
   if (!is_complete()) return {};
   ExistingTable table;
   on_root(parts_.comm, "reading the report", [&] {
-    table = existing_table(options_.run.dir, state_.step, evaluation_settings(options_, parts_.val_tokens));
+    table = existing_table(options_.run.dir, state_.step, evaluation_settings(options_, parts_.held_out));
   });
   if (!table.stale.empty())
     parts_.log.info(

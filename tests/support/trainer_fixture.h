@@ -14,6 +14,7 @@
 
 #include "src/base/json.h"
 #include "src/checkpoint/catalog.h"
+#include "src/eval/perplexity.h"
 #include "src/train/run_state.h"
 #include "src/train/trainer.h"
 #include "tests/support/tiny_training.h"
@@ -58,9 +59,19 @@ class TrainerTest : public ::testing::Test {
             const QuantizerConfig& activation = {.granularity = Granularity::kToken}, const Prepare& prepare = {},
             const std::atomic<int>* signal = nullptr) {
     const TokenSource tokens = tiny_tokens(train_tokens_), held_out = tiny_tokens(held_out_tokens_);
+    const Sampler samples(tokens, options.data.sequence_length, options.run.seed);
+    return train_on(samples, HeldOutText(held_out), TinyModel().config, options, ranks, activation, prepare, signal);
+  }
+
+  // The same on other samples, and for a model of another configuration.
+  End train_on(const SampleSource& samples, const HeldOutSet& held_out, const Gpt2Config& config,
+               const TrainerOptions& options, int ranks,
+               const QuantizerConfig& activation = {.granularity = Granularity::kToken}, const Prepare& prepare = {},
+               const std::atomic<int>* signal = nullptr) {
     End end;
     dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
       TinyModel mine;
+      mine.config = config;
       mine.quant = options.quant;
       mine.quant.activation = activation;
       Gpt2 model(mine.config, mine.lora, mine.quant, StepRunner::padding(comm.size()));
@@ -71,8 +82,8 @@ class TrainerTest : public ::testing::Test {
       own.quant = mine.quant;
       Trainer trainer(own, {.model = model,
                             .lora = mine.lora,
-                            .train_tokens = tokens,
-                            .val_tokens = held_out,
+                            .samples = samples,
+                            .held_out = held_out,
                             .comm = comm,
                             .log = log,
                             .signal = signal,

@@ -72,6 +72,19 @@ INSTANTIATE_TEST_SUITE_P(
                 "distill.feature_layers[0] = 13: must be at most model.n_layer = 12"},
         Refused{{"train.recipe=sp", "distill.weight=0", "distill.cross_entropy=0"},
                 "distill.weight = 0.0: must not be 0 beside distill.cross_entropy and distill.features of 0"},
+        Refused{{"model.task=span_qa"},
+                "data.window_advance = 128: must not exceed 62, which beside a question is left"},
+        Refused{{"model.task=span_qa", "data.question_tokens=126"},
+                "data.question_tokens = 126: must leave room for a context in data.sequence_length: at most 125"},
+        Refused{{"model.task=span_qa", "data.window_advance=62", "model.quantize_lm_head=true"},
+                "model.quantize_lm_head = true: must be false"},
+        Refused{{"model.task=span_qa", "data.window_advance=62", "data.tokenizer=gpt2", "data.train=[\"a\"]",
+                 "data.val=[\"b\"]"},
+                "data.merges = \"\" (default): must name merges.txt"},
+        Refused{{"model.task=span_qa", "data.window_advance=62", "data.merges=m"},
+                "data.merges = \"m\": must be empty"},
+        Refused{{"model.task=span_qa", "data.window_advance=62", "data.merges=m", "data.tokenizer=gpt2"},
+                "data.tokenizer = \"gpt2\": must be \"byte\" for the built-in questions"},
         Refused{{"lr.warmup_steps=1001"}, "lr.warmup_steps = 1001: must not exceed train.steps"},
         Refused{{"lr.min_ratio=1.5"}, "lr.min_ratio = 1.5: must be a number from 0 to 1"},
         Refused{{"optim.beta2=1"}, "optim.beta2 = 1: must be a number of at least 0 and below 1"},
@@ -262,6 +275,9 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
       HasSubstr(
           "precision.kind = \"constant\": has no effect: the recipe takes its widths from quant.maps or quant.widths"));
   EXPECT_THAT(warning({"train.recipe=spnet", "train.steps=999"}), IsEmpty());
+  EXPECT_THAT(warning({"eval.n_best=3"}), HasSubstr("eval.n_best"));
+  EXPECT_THAT(warning({"model.task=span_qa", "data.window_advance=62", "eval.stride=5"}),
+              HasSubstr("eval.stride = 5: has no effect"));
   EXPECT_THAT(warning({"precision.list=[4]"}), HasSubstr("precision.list = [4]: has no effect"));
   EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));
   EXPECT_THAT(warning({"quant.weight.log_codebook=seed"}),

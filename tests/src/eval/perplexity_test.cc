@@ -19,8 +19,9 @@ HeldOutScore score(TinyModel& tiny, const TokenSource& tokens, const EvalConfig&
                    std::int64_t length = 12) {
   const auto comm = dist::make_single_comm();
   dist::StopPoll poll(*comm);
-  return held_out_score(*tiny.model, tokens, evaluation_precision(*tiny.model, tiny.quant, bits), config, length,
-                        /*threads=*/2, *comm, poll)
+  const PrecisionMap map = evaluation_precision(*tiny.model, tiny.quant, bits);
+  return held_out_score({.model = *tiny.model, .precision = map, .threads = 2, .comm = *comm, .poll = poll}, tokens,
+                        config, length)
       .value();
 }
 
@@ -112,10 +113,10 @@ TEST(HeldOutScore, HasTheSameBitsOnAnyNumberOfRanks) {
       TinyModel tiny;
       tiny.build();
       dist::StopPoll poll(comm);
-      const double sum = held_out_score(*tiny.model, tokens, evaluation_precision(*tiny.model, tiny.quant, 4),
-                                        {.batch_size = 4}, 12, /*threads=*/1 + comm.rank(), comm, poll)
-                             .value()
-                             .nll_sum;
+      const PrecisionMap map = evaluation_precision(*tiny.model, tiny.quant, 4);
+      const EvaluationJob job{
+          .model = *tiny.model, .precision = map, .threads = 1 + comm.rank(), .comm = comm, .poll = poll};
+      const double sum = held_out_score(job, tokens, {.batch_size = 4}, 12).value().nll_sum;
       const std::lock_guard lock(mutex);
       if (ranks == 1) one = sum;
       EXPECT_EQ(sum, one) << ranks;

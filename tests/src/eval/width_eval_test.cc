@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "src/eval/perplexity.h"
 #include "tests/support/calibrated_range.h"
 #include "tests/support/tiny_training.h"
 
@@ -35,12 +36,12 @@ TEST(ScoreWidths, ScoresTheModelAtEachWidth) {
   const auto comm = dist::make_single_comm();
   dist::StopPoll poll(*comm);
   const auto scores =
-      score_widths(*tiny.model, tokens, {32, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm, poll).value();
+      score_widths(*tiny.model, HeldOutText(tokens), {32, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm, poll).value();
   ASSERT_EQ(scores.size(), 2U);
   for (const WidthScore& one : scores) {
     const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), one.at.bits, one.at.bits);
-    EXPECT_EQ(one.score.nll_sum, held_out_score(*tiny.model, tokens, map, {}, 12, 1, *comm, poll)->nll_sum)
-        << one.at.bits;
+    const EvaluationJob job{.model = *tiny.model, .precision = map, .comm = *comm, .poll = poll};
+    EXPECT_EQ(one.score.nll_sum, held_out_score(job, tokens, {}, 12)->nll_sum) << one.at.bits;
   }
   EXPECT_NE(scores[0].score.nll_sum, scores[1].score.nll_sum);
 }
@@ -62,7 +63,7 @@ TEST(ScoreWidths, AWidthWithRangesOfItsOwnIsScoredWithThem) {
     std::vector<double> sums;
     dist::StopPoll never(*comm);
     const auto found =
-        score_widths(*tiny.model, tokens, {8, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm, never, ranges);
+        score_widths(*tiny.model, HeldOutText(tokens), {8, 3}, tiny.quant, {}, 12, /*threads=*/1, *comm, never, ranges);
     for (const WidthScore& one : found.value()) sums.push_back(one.score.nll_sum);
     return sums;
   };

@@ -96,6 +96,17 @@ TEST(MemoryModel, CountsTheRangesThatQuantizersTrain) {
   }
 }
 
+TEST(MemoryModel, CountsAHeadThatAnswersQuestions) {
+  for (const bool freeze : {false, true}) {
+    RunConfig config = of_preset("nano");
+    config.model.task = ModelTask::kSpanQa, config.model.freeze_base = freeze;
+    const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1);
+    const ParameterCount count = count_parameters(config.model, config.lora, config.quant);
+    EXPECT_EQ(count.trained, model.parameters().trainable_elems());
+    EXPECT_EQ(count.frozen, model.parameters().frozen_elems());
+  }
+}
+
 TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
   RunConfig config = of_preset("gpt2");
   const std::int64_t all = 4 * std::int64_t{124'439'808};
@@ -141,7 +152,7 @@ TEST(MemoryModel, MapsHoldWhatTheirWidthsHave) {
   EXPECT_EQ(needed("parameters of single widths"), of_widths / 8 + norms + adapters);
   EXPECT_EQ(needed("gradient sums"), of_widths);  // of one pass each
   config.quant.maps = {"8", "stripe8&4", "stripe4&2"};
-  EXPECT_EQ(needed("parameters of single widths"), of_widths / 8 + 3 * (norms + adapters));
+  EXPECT_EQ(needed("parameters of single widths"), of_widths / 8 + 2 * (norms + adapters) + norms);
   EXPECT_EQ(needed("gradient sums"), 2 * of_widths);  // of two passes each, at most: a leaf and its partner
   config.quant.widths = {8, 32};
   apply_gpt2_preset("nano", config.model);

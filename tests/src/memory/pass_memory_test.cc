@@ -51,7 +51,13 @@ Measured measure(const RunConfig& config, bool chunked) {
   const ForwardContext context{.precision = &shape.precision, .training = true, .weight_cache = &cache};
   const at::Tensor tokens =
       at::randint(config.model.vocab_size, {shape.sequences, config.data.sequence_length}, at::kLong);
-  (void)model.loss_and_gradients({.tokens = tokens}, tokens, context);  // the weights' codes are made
+  // Of questions: no answer in a context of the whole window.
+  at::Tensor targets = tokens;
+  if (config.model.answers_questions()) {
+    targets = at::zeros({shape.sequences, 4}, at::kLong);
+    targets.select(1, 3).fill_(config.data.sequence_length);
+  }
+  (void)model.loss_and_gradients({.tokens = tokens}, targets, context);  // the weights' codes are made
   const auto meter = std::make_shared<Meter>();
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
   Measured out;
@@ -61,7 +67,7 @@ Measured measure(const RunConfig& config, bool chunked) {
     out.kept = meter->live;
   }
   meter->peak = meter->live;
-  (void)model.loss_and_gradients({.tokens = tokens}, tokens, context);
+  (void)model.loss_and_gradients({.tokens = tokens}, targets, context);
   out.peak = meter->peak;
   return out;
 }
@@ -142,6 +148,9 @@ TEST(PassMemory, IsWhatLibTorchAllocatesOnEveryPathOfAPass) {
   config = small_config();
   config.model.tie_lm_head = false;
   compare("untied head", config);
+  config = small_config();
+  config.model.task = ModelTask::kSpanQa;
+  compare("questions", config);
 }
 
 TEST(PassMemory, IsWhatLibTorchAllocatesForLargeVocabulariesAndShortBatches) {

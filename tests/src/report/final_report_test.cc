@@ -52,6 +52,22 @@ TEST(WidthTable, HasARowAWidthAndADashForWhatIsMissing) {
             "32,32,,,1000,1.00 KiB,600 B,4.50,4.00x,6.25 %\n");
 }
 
+TEST(WidthTable, OfQuestionsSaysHowTheyWereAnswered) {
+  WidthResult asked = result(4, 1000.0);  // no perplexity, and none is missed
+  asked.answers = AnswerFigures{.exact_match = 12.5, .f1 = 33.333, .questions = 200};
+  EXPECT_EQ(asked.failure(), "");
+  EXPECT_EQ(width_table({asked}).csv(),
+            "Bits W,Bits A,Exact match,F1,Questions,Loss/window,Size,Linear layers,Bits/weight,Compression,Forward "
+            "BitOps\n4,4,12.50,33.33,200,1000.0000,1.00 KiB,600 B,4.50,4.00x,6.25 %\n");
+  FinalReport report;
+  report.widths = {asked};
+  EXPECT_THAT(to_markdown(report), HasSubstr("## Held-out questions at every width"));
+  const Value width = to_value(report).at("widths").as_array().at(0);
+  EXPECT_EQ(width.at("exact_match").as_double(), 12.5);
+  EXPECT_EQ(width.at("questions").as_int(), 200);
+  EXPECT_EQ(width.find("perplexity"), nullptr);
+}
+
 TEST(FinalReport, IsWrittenForPeopleAndForPrograms) {
   const ScratchFolder folder;
   FinalReport report;

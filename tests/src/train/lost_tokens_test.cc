@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "dist/comm/agree.h"
+#include "src/eval/perplexity.h"
 #include "src/eval/width_eval.h"
 #include "src/train/calibrator.h"
 #include "tests/support/tiny_training.h"
@@ -108,7 +109,8 @@ TEST_F(LostTokens, EndAnEvaluation) {
     lose();
     const QuantConfig quant;
     dist::StopPoll never(comm);
-    (void)score_widths(rank.model(), tokens, {32}, quant, {.batch_size = 4}, 12, /*threads=*/2, comm, never);
+    (void)score_widths(rank.model(), HeldOutText(tokens), {32}, quant, {.batch_size = 4}, 12, /*threads=*/2, comm,
+                       never);
   });
 }
 

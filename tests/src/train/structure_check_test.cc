@@ -236,6 +236,33 @@ TEST_F(StructureCheck, NewAndLeftOutLearnedRangesAreSaid) {
               ElementsAre(HasSubstr("8 tensors of the checkpoint are left out")));
 }
 
+TEST_F(StructureCheck, ANewRunMayHaveAnotherHeadAndNoOtherDoorDoes) {
+  const std::string text = config(kModel + R"(, "task": "language_model")"),
+                    asking = config(kModel + R"(, "task": "span_qa")");
+  Sizes untied, asks;
+  untied.config.tie_lm_head = false;
+  asks.config.task = ModelTask::kSpanQa;
+  const CheckpointReader of_text = saved(untied, text);
+  TinyModel to = asks.model(), back = Sizes{}.model();
+  to.build(), back.build();
+  EXPECT_THAT(check_structure(of_text, asking, &to.model->parameters(), LoadFor::kInitialValues),
+              ElementsAre(HasSubstr("qa_outputs"), HasSubstr("lm_head.weight")));
+  for (const LoadFor door : {LoadFor::kResume, LoadFor::kEvaluation}) {
+    try {
+      (void)check_structure(of_text, asking, nullptr, door);
+      ADD_FAILURE() << "taken as a model of another task";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr("model.task: \"language_model\" in the checkpoint, \"span_qa\" now"));
+    }
+  }
+  // Programs before there were tasks had language models.
+  const CheckpointReader older = saved(Sizes{}, config(kModel));
+  EXPECT_THAT(check_structure(older, text, &back.model->parameters(), LoadFor::kResume), IsEmpty());
+  const CheckpointReader of_questions = saved(asks, asking);
+  EXPECT_THAT(check_structure(of_questions, text, &back.model->parameters(), LoadFor::kInitialValues),
+              ElementsAre(HasSubstr("2 tensors of the checkpoint are left out")));
+}
+
 TEST_F(StructureCheck, WidthsOwnParametersStartFromWhatTheCheckpointsWidthsShare) {
   Sizes shared, switchable;
   switchable.lora.slots = switchable.config.norm_slots = Slots::kPerWidth;

@@ -1,6 +1,7 @@
 // Runs with calibrated ranges.
 #include <optional>
 
+#include "src/eval/perplexity.h"
 #include "src/train/range_state.h"
 #include "tests/support/trainer_fixture.h"
 
@@ -68,8 +69,8 @@ TEST_F(TrainerTest, TheFinalCheckpointHoldsTheRangesOfTheFinalTable) {
     EXPECT_EQ(own.contains(3), recalibrate_every > 0);  // since step 6, before the last multiple of 5
     const TokenSource held_out = test::tiny_tokens(300);
     dist::StopPoll never(*comm);
-    const auto scores =
-        *score_widths(*mine.model, held_out, {32, 8, 6, 3, 2}, mine.quant, o.eval, 12, 1, *comm, never, own);
+    const auto scores = *score_widths(*mine.model, HeldOutText(held_out), {32, 8, 6, 3, 2}, mine.quant, o.eval, 12, 1,
+                                      *comm, never, own);
     const Value report = parse_json(read(dir, "report.json"), "report.json");
     for (std::size_t i = 0; i < scores.size(); ++i)
       EXPECT_EQ(report.at("widths").as_array()[i].at("nll").as_double(), scores[i].score.nll_sum) << scores[i].at.bits;
