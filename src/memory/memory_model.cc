@@ -233,7 +233,7 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   if (!projects) count.trained += 2 * d + 2;
   (model.freeze_base ? count.frozen : count.trained) += base;
   const std::map<int, std::int64_t> ranges = trained_range_elems(model, quant);
-  // The pass's own width, which may be the largest, and those of overrides.
+  // The pass's own width, which may be the largest that no override has, and those of overrides.
   std::set<int> beside;
   for (const LayerOverride& rule : quant.overrides)
     if (rule.weight_bits != 0) beside.insert(rule.weight_bits);
@@ -245,8 +245,10 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
     own[bits] =
         (own_norms ? norms : 0) + (own_adapters ? adapters(bits) : 0) + (range == ranges.end() ? 0 : range->second);
     count.of_widths += own[bits];
-    if (beside.contains(bits)) count.of_pass += own[bits];
-    largest = std::max(largest, own[bits]);
+    if (beside.contains(bits))
+      count.of_pass += own[bits];
+    else
+      largest = std::max(largest, own[bits]);
   }
   // Trained ranges of inputs beside unquantized weights.
   if (const auto range = ranges.find(BitWidth::kFull); range != ranges.end()) {

@@ -166,7 +166,8 @@ TEST_F(MapsRun, CalibratedMapsScoreFromTheCheckpointAsInTheFinalTable) {
   EXPECT_TRUE(own.contains(at[1]));
   const TokenSource held_out = test::tiny_tokens(300);
   dist::StopPoll never(*comm);
-  const auto scores = *score_widths(*mine.model, held_out, at, mine.quant, o.eval, 12, 1, *comm, never, own);
+  const auto scores =
+      *score_widths(*mine.model, HeldOutText(held_out), at, mine.quant, o.eval, 12, 1, *comm, never, own);
   for (std::size_t i = 0; i < scores.size(); ++i)
     EXPECT_EQ(report("run").at("widths").as_array()[i].at("nll").as_double(), scores[i].score.nll_sum) << i;
 }
