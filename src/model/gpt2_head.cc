@@ -147,12 +147,14 @@ LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Ten
       pass, lesson,
       answers ? token_shares(targets, pass.output.size(1)) : targets.reshape({-1, 1}).ne(kernels::kIgnoredTarget),
       scale.divisor(answers ? targets.size(0) : targets.numel()));
+  // States below all that is trained, as those of frozen embeddings, are compared and teach nothing.
+  const at::Tensor learnable = of_features.defined() && of_features.requires_grad() ? of_features : at::Tensor();
   HeadResult last = head(pass.output, targets, context, scale, lesson.distillation);
   LossAndGradients out{
       .loss = last.loss,
       .distillation = last.distillation,
       .features = of_features.defined() ? of_features.detach() : of_features,
-      .gradients = backward(pass, last.d_output.view(pass.output.sizes()), of_features, lesson.feature_weight)};
+      .gradients = backward(pass, last.d_output.view(pass.output.sizes()), learnable, lesson.feature_weight)};
   for (auto& [id, gradient] : last.parameters) {
     if (!gradient.defined()) continue;
     at::Tensor& found = out.gradients.parameters.at(static_cast<std::size_t>(store_.info(id).trainable_index));

@@ -185,5 +185,26 @@ TEST(LessonsByBlock, FeaturesReachTheBlocksBelowUnderEveryRecomputation) {
   }
 }
 
+// A frozen model's embeddings: the pass below every adapter has nothing to learn there, and goes through.
+TEST(LessonsByBlock, StatesBelowAllThatIsTrainedTeachNothing) {
+  TinyModel tiny;
+  tiny.config.freeze_base = true;
+  tiny.build();
+  tiny.randomize();
+  const LessonData data(tiny);
+  const PrecisionMap map = PrecisionMap::uniform(2 * 4, 8, 8, 32);
+  const ForwardContext context = tiny.context(map);
+  const LossScale scale{.tokens = 16.0};
+  const Lesson lesson{.distillation = {}, .feature_weight = 1.0, .features = {{0, at::zeros({18, 16})}}};
+  const LossAndGradients taught =
+      tiny.model->loss_and_gradients({.tokens = data.tokens}, data.targets, context, scale, lesson);
+  const LossAndGradients plain = tiny.model->loss_and_gradients({.tokens = data.tokens}, data.targets, context, scale);
+  EXPECT_GT(taught.features.item<double>(), 0.0);
+  for (std::size_t i = 0; i < plain.gradients.parameters.size(); ++i)
+    if (const at::Tensor& g = plain.gradients.parameters[i]; g.defined()) {
+      EXPECT_TRUE(at::equal(g, taught.gradients.parameters[i]));
+    }
+}
+
 }  // namespace
 }  // namespace qat

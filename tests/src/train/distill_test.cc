@@ -28,13 +28,13 @@ TinyModel switchable_model() {
 
 // The pass at 32 bits teaches one at 8, and both teach one at 2.
 dist::StepPlan cascade(std::uint64_t step) {
-  return {
-      .step = step,
-      .maps = {{32, 32, 32}, {8, 8, 8}, {2, 2, 8}},
-      .updates = {{.passes = {{.map = 0, .trains = false},
-                              {.map = 1, .loss = {0.0, 0.5, 2.0, 0.0}, .teachers = {0}},
-                              {.map = 2, .loss = {0.1, 0.5, 2.0, 0.2}, .teachers = {0, 1}, .feature_layers = {2, 1}}},
-                   .learning_rate = 1e-2F}}};
+  return {.step = step,
+          .maps = {{32, 32, 32}, {8, 8, 8}, {2, 2, 8}},
+          .updates = {
+              {.passes = {{.map = 0, .trains = false},
+                          {.map = 1, .loss = {0.0, 0.5, 2.0, 0.0}, .teachers = {0}},
+                          {.map = 2, .loss = {0.1, 0.5, 2.0, 0.2}, .teachers = {0, 1}, .feature_layers = {2, 1, 0}}},
+               .learning_rate = 1e-2F}}};
 }
 
 struct Cascade {
