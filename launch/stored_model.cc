@@ -40,6 +40,10 @@ void require_language_model(const StoredModel& stored, const std::string& comman
 }
 
 void require_slots(const RunConfig& config, int bits, const std::string& option) {
+  if (!BitWidth::is_usual(bits) && config.quant.weight.method_at(bits) != QuantizerKind::kLlmQat)
+    throw Error(ErrorKind::kConfig, fmt::format("{} is {}: must be {}..{}, or {} for unquantized", option, bits,
+                                                static_cast<int>(BitWidth::kMinUsual), static_cast<int>(BitWidth::kMax),
+                                                static_cast<int>(BitWidth::kFull)));
   const std::vector<int> widths = quantized_weight_widths(config.quant);
   const bool own = config.lora.slots == Slots::kPerWidth || config.model.norm_slots == Slots::kPerWidth;
   if (!own || bits == BitWidth::kFull || std::find(widths.begin(), widths.end(), bits) != widths.end()) return;

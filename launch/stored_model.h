@@ -28,7 +28,8 @@ std::unique_ptr<Gpt2> load_stored_model(const StoredModel& stored);
 // Throws Error(kConfig), naming the command, for a model that answers questions: it has no output projection.
 void require_language_model(const StoredModel& stored, const std::string& command);
 
-// Throws Error(kConfig), naming the option, if a pass at `bits` would need adapters or norms of a width that has none.
+// Throws Error(kConfig), naming the option, for bits that are no width of the weights, or if a pass at them would need
+// adapters or norms that no width has.
 void require_slots(const RunConfig& config, int bits, const std::string& option);
 
 }  // namespace qat::launch

@@ -50,8 +50,9 @@ float rate_of(const UpdatePlan& update, int weight_bits) {
 
 void check(const StepPlan& plan) {
   for (const PlannedWidths& map : plan.maps) {
-    for (const std::int32_t bits : {map.weight_bits, map.activation_bits, map.gradient_bits})
-      require(BitWidth::is_valid(bits), "a width of " + std::to_string(bits) + " bits");
+    require(BitWidth::is_valid(map.weight_bits), "a width of " + std::to_string(map.weight_bits) + " bits");
+    for (const std::int32_t bits : {map.activation_bits, map.gradient_bits})
+      require(BitWidth::is_usual(bits), "a width of " + std::to_string(bits) + " bits");
     require(map.bitmap >= PlannedWidths::kNoBitmap, "configured map " + std::to_string(map.bitmap));
   }
   require(!plan.updates.empty(), "no update");

@@ -223,6 +223,8 @@ bool Calibrator::before_step(const PrecisionMap& precision, std::int64_t step, s
   CalibratorOptions options = options_;
   const bool running = quant_.activation.range == RangeSource::kRunning;
   if (running) options.batches = options.step_batches;
+  if (quant_.activation.range == RangeSource::kCalibrated)
+    log_.info(fmt::format("calibrating activation ranges at step {}", step));
   std::optional<Calibration> found = calibrate(model_, precision, layers, sampler_, comm_, poll_, options,
                                                running ? first_sample : kCalibrationSample);
   if (!found) return false;

@@ -111,6 +111,7 @@ TEST(StepPlan, RefusesWhatIsNotThere) {
               HasSubstr("without a pass that trains"));
   EXPECT_THAT(with([](StepPlan& p) { p.updates[1].passes[0].map = 3; }), HasSubstr("map 3 in a pass, of 3"));
   EXPECT_THAT(with([](StepPlan& p) { p.updates[1].passes[1].teachers = {1}; }), HasSubstr("teacher 1 of pass 1"));
+  EXPECT_THAT(with([](StepPlan& p) { p.maps[0].weight_bits = 0; }), HasSubstr("a width of 0 bits"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[0].activation_bits = 1; }), HasSubstr("a width of 1 bits"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[0].gradient_bits = 20; }), HasSubstr("a width of 20 bits"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[1].bitmap = -2; }), HasSubstr("configured map -2"));
@@ -121,7 +122,7 @@ TEST(StepPlan, RefusesWhatIsNotThere) {
   }
   EXPECT_THAT(with([](StepPlan& p) { p.updates[1].width_rates[1].weight_bits = 2; }),
               HasSubstr("two rates for 2 bits"));
-  EXPECT_THAT(with([](StepPlan& p) { p.updates[1].width_rates[1].weight_bits = 1; }), HasSubstr("a rate for 1 bits"));
+  EXPECT_THAT(with([](StepPlan& p) { p.updates[1].width_rates[1].weight_bits = 0; }), HasSubstr("a rate for 0 bits"));
   for (const double weight : {static_cast<double>(NAN), -1.0}) {
     EXPECT_THAT(with([&](StepPlan& p) { p.updates[0].passes[0].loss.cross_entropy = weight; }), HasSubstr("weights"));
     EXPECT_THAT(with([&](StepPlan& p) { p.updates[0].passes[0].loss.distillation = weight; }), HasSubstr("weights"));
