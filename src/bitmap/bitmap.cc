@@ -14,7 +14,7 @@ namespace {
 constexpr std::int64_t kAttentionLinears = 2;  // of a block's, the first ones
 constexpr std::int64_t kEnds = 2;              // blocks at either end that a progressive map treats apart
 
-[[noreturn]] void refuse(const std::string& rule) { throw Error(ErrorKind::kConfig, rule); }
+[[noreturn]] void does_not_fit(const std::string& rule) { throw Error(ErrorKind::kConfig, rule); }
 
 std::string blocks_of(const BitmapShape& shape) {
   return fmt::format("{} block{}", shape.blocks, shape.blocks == 1 ? "" : "s");
@@ -32,7 +32,7 @@ class Expansion {
         break;
       case BitmapForm::kEachBlock:
         if (std::ssize(text_.blocks) != shape_.blocks)
-          refuse(fmt::format("must have widths for {}, not for {}", blocks_of(shape_), text_.blocks.size()));
+          does_not_fit(fmt::format("must have widths for {}, not for {}", blocks_of(shape_), text_.blocks.size()));
         for (const BlockBits& block : text_.blocks) add(block);
         break;
       case BitmapForm::kLinears:
@@ -66,17 +66,17 @@ class Expansion {
 
   void linears() {
     if (std::ssize(text_.numbers) != shape_.linears())
-      refuse(fmt::format("must list {} widths, {} for each of {}{}, not {}", shape_.linears(), kLinearsPerBlock,
-                         blocks_of(shape_), shape_.head_outputs > 0 ? " and one for the head" : "",
-                         text_.numbers.size()));
+      does_not_fit(fmt::format("must list {} widths, {} for each of {}{}, not {}", shape_.linears(), kLinearsPerBlock,
+                               blocks_of(shape_), shape_.head_outputs > 0 ? " and one for the head" : "",
+                               text_.numbers.size()));
     for (const int bits : text_.numbers) out_.linears.push_back({.weight = bits});
     out_.kv.assign(static_cast<std::size_t>(shape_.blocks), kBitsAsConfigured);
   }
 
   void progressive() {
     if (shape_.blocks <= 2 * kEnds)
-      refuse(fmt::format("needs more than {} blocks: with {} none has the width in the middle, {}", 2 * kEnds,
-                         shape_.blocks, number(0)));
+      does_not_fit(fmt::format("needs more than {} blocks: with {} none has the width in the middle, {}", 2 * kEnds,
+                               shape_.blocks, number(0)));
     for (std::int64_t block = 0; block < shape_.blocks; ++block) {
       const bool end = block < kEnds || block >= shape_.blocks - kEnds;
       add({.attn = number(end ? 1 : 0), .mlp = number(end ? 1 : 0)});
@@ -86,10 +86,10 @@ class Expansion {
   void head() {
     const bool by_block = text_.form == BitmapForm::kAllBlocks || text_.form == BitmapForm::kEachBlock;
     if (shape_.head_outputs == 0) {
-      if (text_.head) refuse("must not name head: it is quantized with model.quantize_lm_head only");
+      if (text_.head) does_not_fit("must not name head: it is quantized with model.quantize_lm_head only");
       return;
     }
-    if (by_block && !text_.head) refuse("must name head, as head=8: it is quantized (model.quantize_lm_head)");
+    if (by_block && !text_.head) does_not_fit("must name head, as head=8: it is quantized (model.quantize_lm_head)");
     if (text_.head) {
       out_.linears.push_back({.weight = *text_.head, .activation = text_.blocks.back().act});
     } else if (text_.form == BitmapForm::kSame) {

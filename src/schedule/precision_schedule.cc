@@ -26,7 +26,7 @@ double cos_pi(std::int64_t num, std::int64_t den) {
 }
 
 // Candidates ascend; a tie goes to the smaller.
-int nearest(const std::vector<int>& candidates, double bits) {
+int nearest_width(const std::vector<int>& candidates, double bits) {
   int best = candidates.front();
   for (const int candidate : candidates) {
     if (std::abs(candidate - bits) < std::abs(best - bits)) best = candidate;
@@ -134,7 +134,7 @@ int PrecisionSchedule::weight_bits(std::int64_t unit) const {
   if (const auto chosen = choice(unit)) return choices_[*chosen].weight_bits;
   if (config_.kind == ScheduleKind::kConstant) return config_.max_bits;
   if (config_.kind == ScheduleKind::kList) return list_entry(unit);
-  return nearest(widths_, curve(unit, config_.min_bits, config_.max_bits));
+  return nearest_width(widths_, curve(unit, config_.min_bits, config_.max_bits));
 }
 
 int PrecisionSchedule::gradient_bits(std::int64_t unit) const {
@@ -146,9 +146,9 @@ int PrecisionSchedule::gradient_bits(std::int64_t unit) const {
     if (*low == *high) return config_.grad_max_bits;
     const int range = config_.grad_max_bits - config_.grad_min_bits;
     const double bits = config_.grad_min_bits + static_cast<double>(range * (list_entry(unit) - *low)) / (*high - *low);
-    return nearest(grad_bits_, std::nearbyint(bits));
+    return nearest_width(grad_bits_, std::nearbyint(bits));
   }
-  return nearest(grad_bits_, std::nearbyint(curve(unit, config_.grad_min_bits, config_.grad_max_bits)));
+  return nearest_width(grad_bits_, std::nearbyint(curve(unit, config_.grad_min_bits, config_.grad_max_bits)));
 }
 
 ScheduledBits PrecisionSchedule::at(std::int64_t unit) const {
