@@ -15,10 +15,10 @@ namespace qat {
 // One of several passes of a step. Means over the global batch, without weights.
 struct PassMetrics {
   int weight_bits = 32;
-  std::optional<double> loss{};          // cross-entropy; none: the pass only teaches
-  std::optional<double> distillation{};  // of what it learns from teachers, if it does
-  std::optional<double> features{};
-  std::string map{};  // the map's name; empty: all layers have that width
+  std::optional<double> loss;          // cross-entropy; none: the pass only teaches
+  std::optional<double> distillation;  // of what it learns from teachers, if it does
+  std::optional<double> features;
+  std::string map;  // the map's name; empty: all layers have that width
 };
 
 struct StepMetrics {
@@ -26,7 +26,7 @@ struct StepMetrics {
   double loss = 0.0;      // mean cross-entropy in nats per token, over all ranks; of several passes, and what they
                           // learn from teachers, by weights; not finite: written as null
   double lr = 0.0;
-  std::string map{};     // of the only pass; empty: a width, or several passes
+  std::string map;       // of the only pass; empty: a width, or several passes
   int weight_bits = 32;  // as planned, of the first pass; single layers may have others
   int act_bits = 32;
   int grad_bits = 32;
@@ -35,15 +35,15 @@ struct StepMetrics {
   std::int64_t tokens = 0;  // of this step, over all ranks
   double tokens_per_s = 0.0;
   double step_ms = 0.0;
-  double bitops = 0.0;                  // bit operations of this step
-  double bitops_ratio = 1.0;            // of the run so far, relative to 32 bits
-  bool skipped = false;                 // the parameters were not updated
-  int skips_in_a_row = 0;               // this one included
-  bool saving = false;                  // a checkpoint was being written beside this step
-  std::optional<double> loss_change{};  // against the step before; none: there is none, or several updates
-  bool switched = false;                // and that one was at another precision
-  std::vector<PassMetrics> passes;      // of a step that has several, in order; else empty
-  std::string time;                     // UTC; empty: now
+  double bitops = 0.0;                // bit operations of this step
+  double bitops_ratio = 1.0;          // of the run so far, relative to 32 bits
+  bool skipped = false;               // the parameters were not updated
+  int skips_in_a_row = 0;             // this one included
+  bool saving = false;                // a checkpoint was being written beside this step
+  std::optional<double> loss_change;  // against the step before; none: there is none, or several updates
+  bool switched = false;              // and that one was at another precision
+  std::vector<PassMetrics> passes;    // of a step that has several, in order; else empty
+  std::string time;                   // UTC; empty: now
 };
 
 Value to_value(const StepMetrics& metrics);

@@ -26,11 +26,11 @@ struct EnumNames<FeaturePick> {
 // KL(teacher || pass) + features * mean squared difference of hidden states. Other passes have CE alone.
 struct DistillConfig {
   TeacherChoice teacher = TeacherChoice::kAuto;
-  double weight = 1.0;                // of the divergence from the teachers
-  double cross_entropy = 1.0;         // of the targets, in a pass that is taught
-  double temperature = 1.0;           // what logits are divided by
-  double features = 0.0;              // of the hidden states' difference; 0: they are not compared
-  std::vector<int> feature_layers{};  // 0..n_layer-1 enter that block, n_layer follows the last norm; empty: all
+  double weight = 1.0;              // of the divergence from the teachers
+  double cross_entropy = 1.0;       // of the targets, in a pass that is taught
+  double temperature = 1.0;         // what logits are divided by
+  double features = 0.0;            // of the hidden states' difference; 0: they are not compared
+  std::vector<int> feature_layers;  // 0..n_layer-1 enter that block, n_layer follows the last norm; empty: all
   FeaturePick feature_pick = FeaturePick::kOne;  // a pass compares one of them, drawn at random, or all
   std::int64_t start_step = 0;                   // before it nobody is taught
   double teacher_cross_entropy = 0.0;  // recipe sp: above 0, the 32-bit pass learns the targets, by this weight
