@@ -6,23 +6,14 @@
 
 #include <cfloat>
 
+#include "kernels/common/float_vectors.cuh"
+
 namespace qat::kernels {
 
 __device__ __forceinline__ float exp_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950409F));
   return y;
-}
-
-__device__ __forceinline__ float to_float(float value) { return value; }
-__device__ __forceinline__ float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
-template <typename T>
-__device__ __forceinline__ T from_float(float value) {
-  if constexpr (sizeof(T) == 4) {
-    return value;
-  } else {
-    return __float2bfloat16_rn(value);
-  }
 }
 
 // 16 bytes of a row.

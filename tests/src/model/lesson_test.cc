@@ -90,46 +90,54 @@ TEST_P(Lessons, APassLearnsFromTheLogitsThatItsTeachersHave) {
   EXPECT_FALSE(left.output.requires_grad());
 }
 
-// Directional derivative over all parameters of c CE + d KD + f MSE, the teacher fixed.
+// Directional derivative over all parameters of c CE + d KD + f MSE, the teacher fixed: each alone, so that none hides
+// in another, and together.
 TEST_P(Lessons, GradientsAreThoseOfTheWeightedSum) {
-  const TinyModel tiny = lesson_model(GetParam());
-  const LessonData data(tiny);
-  const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), 32, 32);
-  const ForwardContext context = tiny.context(map);
-  torch::manual_seed(21);
-  const at::Tensor teacher = at::randn({18, tiny.config.vocab_size});
-  Lesson lesson{
-      .distillation = {.weight = 0.6, .temperature = 2.0, .teachers = {[&](std::int64_t begin, std::int64_t n) {
-                                                            return teacher.narrow(0, begin, n);
-                                                          }}},
-      .feature_weight = 0.8,
-      .features = {{0, at::randn({18, 16})}, {1, at::randn({18, 16})}, {2, at::randn({18, 16})}}};
-  const LossScale scale{.tokens = 16.0, .weight = 0.3};
-  const LossAndGradients pass =
-      tiny.model->loss_and_gradients({.tokens = data.tokens}, data.targets, context, scale, lesson);
-  const std::vector<at::Tensor>& parameters = tiny.model->parameters().trainable_tensors();
-  std::vector<at::Tensor> direction;
-  double slope = 0.0;
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    direction.push_back(at::randn(parameters[i].sizes()));
-    const at::Tensor& g = pass.gradients.parameters[i];
-    if (g.defined()) slope += (g * direction[i]).sum().item<double>();
-  }
-  const auto at_distance = [&](double t) {
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const at::NoGradGuard no_grad;
-      at::Tensor(parameters[i]).add_(direction[i], t);
-    }
-    const LossAndGradients there =
-        tiny.model->loss_and_gradients({.tokens = data.tokens}, data.targets, context, scale, lesson);
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const at::NoGradGuard no_grad;
-      at::Tensor(parameters[i]).sub_(direction[i], t);
-    }
-    return 0.3 * there.loss.item<double>() + 0.6 * there.distillation.item<double>() +
-           0.8 * there.features.item<double>();
+  struct Weights {
+    double ce, kd, features;
   };
-  EXPECT_NEAR(slope, (at_distance(1e-3) - at_distance(-1e-3)) / 2e-3, 2e-2 * std::abs(slope) + 1e-2);
+  for (const Weights weights : {Weights{1, 0, 0}, Weights{0, 1, 0}, Weights{0, 0, 1}, Weights{0.3, 0.6, 0.8}}) {
+    const double ce = weights.ce, kd = weights.kd, features = weights.features;
+    SCOPED_TRACE(std::to_string(ce) + " " + std::to_string(kd) + " " + std::to_string(features));
+    const TinyModel tiny = lesson_model(GetParam());
+    const LessonData data(tiny);
+    const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), 32, 32);
+    const ForwardContext context = tiny.context(map);
+    torch::manual_seed(21);
+    const at::Tensor teacher = at::randn({18, tiny.config.vocab_size});
+    Lesson lesson{
+        .distillation = {.weight = kd, .temperature = 2.0, .teachers = {[&](std::int64_t begin, std::int64_t n) {
+                                                             return teacher.narrow(0, begin, n);
+                                                           }}},
+        .feature_weight = features,
+        .features = {{0, at::randn({18, 16})}, {1, at::randn({18, 16})}, {2, at::randn({18, 16})}}};
+    const LossScale scale{.tokens = 16.0, .weight = ce};
+    const LossAndGradients pass =
+        tiny.model->loss_and_gradients({.tokens = data.tokens}, data.targets, context, scale, lesson);
+    const std::vector<at::Tensor>& parameters = tiny.model->parameters().trainable_tensors();
+    std::vector<at::Tensor> direction;
+    double slope = 0.0;
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      direction.push_back(at::randn(parameters[i].sizes()));
+      const at::Tensor& g = pass.gradients.parameters[i];
+      if (g.defined()) slope += (g * direction[i]).sum().item<double>();
+    }
+    const auto at_distance = [&](double t) {
+      for (std::size_t i = 0; i < parameters.size(); ++i) {
+        const at::NoGradGuard no_grad;
+        at::Tensor(parameters[i]).add_(direction[i], t);
+      }
+      const LossAndGradients there =
+          tiny.model->loss_and_gradients({.tokens = data.tokens}, data.targets, context, scale, lesson);
+      for (std::size_t i = 0; i < parameters.size(); ++i) {
+        const at::NoGradGuard no_grad;
+        at::Tensor(parameters[i]).sub_(direction[i], t);
+      }
+      return ce * there.loss.item<double>() + kd * there.distillation.item<double>() +
+             features * there.features.item<double>();
+    };
+    EXPECT_NEAR(slope, (at_distance(1e-3) - at_distance(-1e-3)) / 2e-3, 2e-2 * std::abs(slope) + 1e-2);
+  }
 }
 
 TEST_P(Lessons, ItselfTeachesAPassNothing) {
