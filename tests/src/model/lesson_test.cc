@@ -9,24 +9,16 @@
 #include <vector>
 
 #include "kernels/loss/softmax_cross_entropy.h"
-#include "tests/support/tiny_model.h"
+#include "tests/support/head_models.h"
 
 namespace qat {
 namespace {
 
 using kernels::kIgnoredTarget;
+using test::Direction;
+using test::Head;
+using test::model_with;
 using test::TinyModel;
-
-enum class LessonHead { kPlain, kCodes, kOperators };
-
-TinyModel lesson_model(LessonHead head) {
-  TinyModel tiny;
-  tiny.config.quantize_lm_head = head != LessonHead::kPlain;
-  if (head == LessonHead::kOperators) tiny.quant.weight.method = QuantizerKind::kLog;
-  tiny.build();
-  tiny.randomize();
-  return tiny;
-}
 
 // Two sequences, some targets masked.
 struct LessonData {
@@ -52,10 +44,10 @@ double divergence(const at::Tensor& teacher, const at::Tensor& student, double t
   return temperature * temperature * rows.masked_select(valid).mean().item<double>();
 }
 
-class Lessons : public ::testing::TestWithParam<LessonHead> {};
+class Lessons : public ::testing::TestWithParam<Head> {};
 
 TEST_P(Lessons, APassLearnsFromTheLogitsThatItsTeachersHave) {
-  const TinyModel tiny = lesson_model(GetParam());
+  const TinyModel tiny = model_with(GetParam());
   const LessonData data(tiny);
   const std::int64_t linears = tiny.config.linears();
   const PrecisionMap full = PrecisionMap::uniform(linears, 32, 32), eight = PrecisionMap::uniform(linears, 8, 8),
@@ -99,7 +91,7 @@ TEST_P(Lessons, GradientsAreThoseOfTheWeightedSum) {
   for (const Weights weights : {Weights{1, 0, 0}, Weights{0, 1, 0}, Weights{0, 0, 1}, Weights{0.3, 0.6, 0.8}}) {
     const double ce = weights.ce, kd = weights.kd, features = weights.features;
     SCOPED_TRACE(std::to_string(ce) + " " + std::to_string(kd) + " " + std::to_string(features));
-    const TinyModel tiny = lesson_model(GetParam());
+    const TinyModel tiny = model_with(GetParam());
     const LessonData data(tiny);
     const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), 32, 32);
     const ForwardContext context = tiny.context(map);
@@ -114,34 +106,20 @@ TEST_P(Lessons, GradientsAreThoseOfTheWeightedSum) {
     const LossScale scale{.tokens = 16.0, .weight = ce};
     const LossAndGradients pass =
         tiny.model->loss_and_gradients({.tokens = data.tokens}, data.targets, context, scale, lesson);
-    const std::vector<at::Tensor>& parameters = tiny.model->parameters().trainable_tensors();
-    std::vector<at::Tensor> direction;
-    double slope = 0.0;
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      direction.push_back(at::randn(parameters[i].sizes()));
-      const at::Tensor& g = pass.gradients.parameters[i];
-      if (g.defined()) slope += (g * direction[i]).sum().item<double>();
-    }
-    const auto at_distance = [&](double t) {
-      for (std::size_t i = 0; i < parameters.size(); ++i) {
-        const at::NoGradGuard no_grad;
-        at::Tensor(parameters[i]).add_(direction[i], t);
-      }
+    const Direction direction(tiny);
+    const double slope = direction.slope(pass.gradients.parameters);
+    const double difference = direction.difference(1e-3, [&] {
       const LossAndGradients there =
           tiny.model->loss_and_gradients({.tokens = data.tokens}, data.targets, context, scale, lesson);
-      for (std::size_t i = 0; i < parameters.size(); ++i) {
-        const at::NoGradGuard no_grad;
-        at::Tensor(parameters[i]).sub_(direction[i], t);
-      }
       return ce * there.loss.item<double>() + kd * there.distillation.item<double>() +
              features * there.features.item<double>();
-    };
-    EXPECT_NEAR(slope, (at_distance(1e-3) - at_distance(-1e-3)) / 2e-3, 2e-2 * std::abs(slope) + 1e-2);
+    });
+    EXPECT_NEAR(slope, difference, 2e-2 * std::abs(slope) + 1e-2);
   }
 }
 
 TEST_P(Lessons, ItselfTeachesAPassNothing) {
-  const TinyModel tiny = lesson_model(GetParam());
+  const TinyModel tiny = model_with(GetParam());
   const LessonData data(tiny);
   const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), 4, 4);
   Teaching teaching{.features = {{2, {}}}};
@@ -161,12 +139,7 @@ TEST_P(Lessons, ItselfTeachesAPassNothing) {
     }
 }
 
-std::string head_name(const ::testing::TestParamInfo<LessonHead>& info) {
-  return info.param == LessonHead::kPlain ? "Plain" : info.param == LessonHead::kCodes ? "Codes" : "Operators";
-}
-
-INSTANTIATE_TEST_SUITE_P(Heads, Lessons,
-                         ::testing::Values(LessonHead::kPlain, LessonHead::kCodes, LessonHead::kOperators), head_name);
+INSTANTIATE_TEST_SUITE_P(Heads, Lessons, test::all_heads(), test::head_name);
 
 TEST(LessonsByBlock, FeaturesReachTheBlocksBelowUnderEveryRecomputation) {
   for (const Recompute recompute : {Recompute::kNone, Recompute::kBlock}) {

@@ -7,25 +7,15 @@
 
 #include "kernels/loss/softmax_cross_entropy.h"
 #include "src/loss/lm_head_loss.h"
-#include "tests/support/tiny_model.h"
+#include "tests/support/head_models.h"
 
 namespace qat {
 namespace {
 
 using kernels::kIgnoredTarget;
+using test::Head;
+using test::model_with;
 using test::TinyModel;
-
-// Every head there is: in chunks, on codes in chunks, and operator by operator.
-enum class Head { kPlain, kCodes, kOperators };
-
-TinyModel model_with(Head head) {
-  TinyModel tiny;
-  tiny.config.quantize_lm_head = head != Head::kPlain;
-  if (head == Head::kOperators) tiny.quant.weight.method = QuantizerKind::kLog;
-  tiny.build();
-  tiny.randomize();
-  return tiny;
-}
 
 struct PassSum {
   double loss = 0.0;
@@ -75,22 +65,9 @@ TEST_P(MaskedLoss, IsTheMeanOverTheValidTargets) {
   EXPECT_NEAR(pass.loss.item<double>(), reference(), 1e-5);
 
   torch::manual_seed(9);
-  const std::vector<at::Tensor>& parameters = tiny.model->parameters().trainable_tensors();
-  std::vector<at::Tensor> direction;
-  double slope = 0.0;
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    direction.push_back(at::randn(parameters[i].sizes()));
-    const at::Tensor& g = pass.gradients.parameters[i];
-    if (g.defined()) slope += (g * direction[i]).sum().item<double>();
-  }
-  const auto at_distance = [&](double t) {
-    const at::NoGradGuard no_grad;
-    for (std::size_t i = 0; i < parameters.size(); ++i) at::Tensor(parameters[i]).add_(direction[i], t);
-    const double loss = reference();
-    for (std::size_t i = 0; i < parameters.size(); ++i) at::Tensor(parameters[i]).sub_(direction[i], t);
-    return loss;
-  };
-  EXPECT_NEAR(slope, 0.5 * (at_distance(1e-4) - at_distance(-1e-4)) / 2e-4, 2e-2 * std::abs(slope) + 1e-3);
+  const test::Direction direction(tiny);
+  const double slope = direction.slope(pass.gradients.parameters);
+  EXPECT_NEAR(slope, 0.5 * direction.difference(1e-4, reference), 2e-2 * std::abs(slope) + 1e-3);
 }
 
 // Passes of 3, 1 and 2 sequences with 17, 0 and 18 valid targets, averaged as a step averages its micro-batches.
@@ -148,11 +125,7 @@ TEST_P(MaskedLoss, MaskedTokensHaveNoLossOfTheirOwnEither) {
   EXPECT_TRUE(at::equal(masked.narrow(0, 0, 1), all.narrow(0, 0, 1)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Heads, MaskedLoss, ::testing::Values(Head::kPlain, Head::kCodes, Head::kOperators),
-                         [](const auto& head) -> std::string {
-                           if (head.param == Head::kPlain) return "Plain";
-                           return head.param == Head::kCodes ? "Codes" : "Operators";
-                         });
+INSTANTIATE_TEST_SUITE_P(Heads, MaskedLoss, test::all_heads(), test::head_name);
 
 }  // namespace
 }  // namespace qat
