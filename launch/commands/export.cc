@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
+#include <utility>
 
 #include "launch/command.h"
 #include "launch/failure.h"
 #include "launch/stored_model.h"
 #include "launch/world.h"
+#include "src/bitmap/bitmap.h"
 #include "src/eval/width_eval.h"
 #include "src/export/export_model.h"
 #include "src/quant/torch_view.h"
@@ -38,6 +41,7 @@ struct ExportArguments {
   std::string output;
   std::string part = enum_name(ExportPart::kMerged);
   std::optional<int> bits;
+  std::string bitmap, config_name;
   std::string format = enum_name(FloatFormat::kFloat32);
   std::string base_model;
   bool overwrite = false;
@@ -46,8 +50,30 @@ struct ExportArguments {
 
 [[noreturn]] void refuse(const std::string& what) { throw Error(ErrorKind::kConfig, what); }
 
-// The width that is asked for, and that the part can have.
-BitWidth export_width(const ExportArguments& arguments, ExportPart part, const RunConfig& config,
+// What the values are those of: a width, or a map of the layers' widths.
+EvaluatedAt asked_map(const ExportArguments& arguments, const RunConfig& config) {
+  const bool named = !arguments.config_name.empty();
+  if (arguments.bits || (named && !arguments.bitmap.empty()))
+    refuse("--bits, --bitmap and --config-name each say the widths of all layers: give one of them");
+  if (named && !is_named_configuration(arguments.config_name))
+    refuse(fmt::format("--config-name is \"{}\": must be one of {}; other maps of widths are --bitmap's",
+                       arguments.config_name, named_configurations()));
+  const std::string option = named ? "--config-name" : "--bitmap";
+  const std::string& text = named ? arguments.config_name : arguments.bitmap;
+  try {
+    const BitmapText map = parse_bitmap(text);
+    (void)expand(map, config.model.bitmap_shape());
+    for (const int bits : weight_widths(map)) require_slots(config, bits, option);
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    if (what.starts_with(option)) throw;
+    refuse(fmt::format("{} is \"{}\": {}", option, text, what));
+  }
+  return EvaluatedAt(text);
+}
+
+// What is asked for, and what the part can have.
+EvaluatedAt export_at(const ExportArguments& arguments, ExportPart part, const RunConfig& config,
                       const std::string& folder) {
   const bool shared = config.lora.slots == Slots::kShared;
   std::vector<int> adapted = quantized_weight_widths(config.quant);
@@ -55,13 +81,14 @@ BitWidth export_width(const ExportArguments& arguments, ExportPart part, const R
   const bool any = shared ? config.lora.rank > 0 : !adapted.empty();
   if (part == ExportPart::kAdapter && !any)
     refuse(fmt::format("--part adapter: the checkpoint {} has no adapters (lora.rank is 0)", folder));
+  if (!arguments.bitmap.empty() || !arguments.config_name.empty()) return asked_map(arguments, config);
   if (arguments.bits) {
     require_slots(config, *arguments.bits, "--bits");
     if (part == ExportPart::kAdapter && !shared &&
         std::find(adapted.begin(), adapted.end(), *arguments.bits) == adapted.end())
       refuse(fmt::format("--bits is {}: the model has no adapters at this width, but at {}", *arguments.bits,
                          fmt::join(adapted, ", ")));
-    return BitWidth(*arguments.bits);
+    return {*arguments.bits};
   }
   if (part == ExportPart::kAdapter && !shared)
     refuse(fmt::format("--bits is missing: each of the widths ({}) has adapters of its own", fmt::join(adapted, ", ")));
@@ -70,18 +97,47 @@ BitWidth export_width(const ExportArguments& arguments, ExportPart part, const R
         fmt::format("--bits is missing: weights and adapters are merged at one of the widths ({}); 32 bits is the "
                     "base, which uses no adapter",
                     fmt::join(config.quant.widths, ", ")));
-  return BitWidth::full();
+  return {BitWidth::kFull};
+}
+
+bool is_full(const EvaluatedAt& at) { return at.map.empty() && at.bits == BitWidth::kFull; }
+
+// As the model has it when it is evaluated so.
+PrecisionMap precision_of(const Gpt2Config& model, const QuantConfig& quant, const EvaluatedAt& at) {
+  const std::vector<std::string> names = quantized_layer_names(model);
+  if (!at.map.empty())
+    return PrecisionMap::of_bitmap(names, parse_bitmap(at.map), model.bitmap_shape(), quant, BitWidth::kFull);
+  return PrecisionMap::make(names, scheduled_precision(quant, at.bits), quant.overrides, quant.kv_bits);
+}
+
+// Of the weights of any layer.
+std::vector<int> widths_of(const PrecisionMap& precision) {
+  std::set<int> widths;
+  for (std::int64_t layer = 0; layer < precision.size(); ++layer) widths.insert(precision.at(layer).weight.bits());
+  return {widths.begin(), widths.end()};
+}
+
+ExportedPrecision exported_precision(const Gpt2Config& model, const EvaluatedAt& at, const PrecisionMap& precision) {
+  ExportedPrecision out{.name = at.name(), .layers = {}, .kv_bits = {}};
+  const std::vector<std::string> names = quantized_layer_names(model);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const LayerPrecision& layer = precision.at(static_cast<std::int64_t>(i));
+    out.layers.push_back(
+        {.layer = names[i], .weight_bits = layer.weight.bits(), .activation_bits = layer.activation.bits()});
+  }
+  for (std::int64_t block = 0; block < model.n_layer; ++block) out.kv_bits.push_back(precision.kv(block).bits());
+  return out;
 }
 
 // The tensors of the checkpoint, and those that quantization makes of them.
 class ExportedValues {
  public:
-  // width: full where everything is exported as it is stored.
-  ExportedValues(const StoredModel& stored, ExportPart part, BitWidth width)
+  // precision: none where everything is exported as it is stored.
+  ExportedValues(const StoredModel& stored, ExportPart part, std::optional<PrecisionMap> precision)
       : reader_(stored.reader), part_(part), norms_(stored.config.model.norm_slots) {
-    if (width.is_full()) return;
+    if (!precision) return;
     model_ = load_stored_model(stored);
-    precision_ = evaluation_precision(*model_, stored.config.quant, width.bits());
+    precision_ = *std::move(precision);
   }
 
   bool quantizes_inputs() const {
@@ -146,18 +202,15 @@ class ExportedValues {
 };
 
 // A quantized head is another matrix than the table whose values it quantizes.
-Gpt2Config exported_model(const Gpt2Config& config, BitWidth width) {
+Gpt2Config exported_model(const Gpt2Config& config, const PrecisionMap& precision) {
   Gpt2Config out = config;
-  if (config.quantize_lm_head && !width.is_full()) out.tie_lm_head = false;
+  if (config.quantize_lm_head && !precision.at(precision.size() - 1).is_full()) out.tie_lm_head = false;
   return out;
 }
 
-// Every quantized layer's adapter at this width, where overrides may give it another. A layer that has none gets one
-// like the others', which adds nothing.
-std::vector<ExportedAdapter> adapters_at(const Gpt2Config& model, const RunConfig& config, BitWidth width) {
+// Every quantized layer's adapter at its width. A layer that has none gets one like the others', which adds nothing.
+std::vector<ExportedAdapter> adapters_at(const Gpt2Config& model, const RunConfig& config, const PrecisionMap& map) {
   const std::vector<std::string> names = quantized_layer_names(model);
-  const PrecisionMap map =
-      PrecisionMap::make(names, scheduled_precision(config.quant, width.bits()), config.quant.overrides);
   std::vector<ExportedAdapter> adapters;
   AdapterShape usual;
   for (std::size_t i = 0; i < names.size(); ++i) {
@@ -180,27 +233,34 @@ void export_model(const ExportArguments& arguments) {
   const StoredModel stored = open_stored_model(arguments.checkpoint, arguments.strict);
   const RunConfig& config = stored.config;
   require_language_model(stored, "export");
-  const BitWidth width = export_width(arguments, part, config, stored.folder());
-  const Gpt2Config model = exported_model(config.model, width);
-  ModelExport output(arguments.output, "--output", arguments.overwrite, format,
-                     part == ExportPart::kAdapter
-                         ? plan_adapter_export(model, adapters_at(model, config, width), arguments.base_model)
-                         : plan_model_export(model, format));
-  ExportedValues values(stored, part, width);
+  const EvaluatedAt at = export_at(arguments, part, config, stored.folder());
+  const PrecisionMap precision = precision_of(config.model, config.quant, at);
+  if (part == ExportPart::kAdapter && !is_full(at) && !has_adapters(config.lora, widths_of(precision)))
+    refuse(fmt::format("--part adapter: no layer of {} has an adapter", describe(at)));
+  const Gpt2Config model = exported_model(config.model, precision);
+  ExportPlan plan = part == ExportPart::kAdapter
+                        ? plan_adapter_export(model, adapters_at(model, config, precision), arguments.base_model)
+                        : plan_model_export(model, format);
+  if (!is_full(at)) plan.precision_json = precision_json(exported_precision(model, at, precision));
+  ModelExport output(arguments.output, "--output", arguments.overwrite, format, std::move(plan));
+  ExportedValues values(stored, part, is_full(at) ? std::nullopt : std::optional(precision));
   output.write(
       [&](const Gpt2Tensor& tensor, std::int64_t first, std::span<float> out) { values.read(tensor, first, out); });
-  const char* const what = part == ExportPart::kAdapter ? "adapter"
-                           : part == ExportPart::kBase || width.is_full() || !has_adapters(config.lora, {width.bits()})
-                               ? "base"
-                               : "base with adapter";
+  const char* const what =
+      part == ExportPart::kAdapter ? "adapter"
+      : part == ExportPart::kBase || is_full(at) || !has_adapters(config.lora, widths_of(precision))
+          ? "base"
+          : "base with adapter";
   fmt::print("{}, {}, as {}: {} bytes in {}\n  {}\n", what,
-             width.is_full() ? std::string("not quantized") : fmt::format("values of {} bits", width.bits()),
-             arguments.format, output.bytes(), arguments.output, stored.folder());
+             is_full(at) ? std::string("not quantized") : "values of " + describe(at), arguments.format, output.bytes(),
+             arguments.output, stored.folder());
   if (values.quantizes_inputs())
     fmt::print("  inputs of linear layers are quantized here at this width, and by nobody who loads this\n");
   if (part == ExportPart::kAdapter)
     fmt::print("  goes with the base of the same checkpoint: `qat_dist export --part base{}`\n",
-               width.is_full() ? "" : fmt::format(" --bits {}", width.bits()));
+               is_full(at)      ? ""
+               : at.map.empty() ? fmt::format(" --bits {}", at.bits)
+                                : fmt::format(" --bitmap '{}'", at.map));
 }
 
 }  // namespace
@@ -218,6 +278,10 @@ Run add_export(CLI::App& app) {
   app.add_option("--bits", arguments->bits,
                  "the values that linear weights, and adapters that are quantized (lora.quantize), have at this width; "
                  "32, the default of base and adapter: as stored");
+  app.add_option("--bitmap", arguments->bitmap,
+                 "the same for a width of each layer, e.g. 8,8,4,..., stripe8&4, 'attn=8,mlp=4'");
+  app.add_option("--config-name", arguments->config_name,
+                 "the same for widths of weights, activations, and keys and values: " + named_configurations());
   app.add_option("--dtype", arguments->format, "of the tensors in the file: float32, float16 or bfloat16")
       ->check(CLI::IsMember(enum_names<FloatFormat>()))
       ->capture_default_str();
@@ -226,8 +290,8 @@ Run add_export(CLI::App& app) {
   app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
   app.footer(
       "Writes config.json and model.safetensors for transformers' GPT2LMHeadModel, or adapter_config.json and\n"
-      "adapter_model.safetensors for peft. Other programs do not quantize the inputs of linear layers: at 32 bits "
-      "they\n"
+      "adapter_model.safetensors for peft; below 32 bits also model.precision.json or adapter_model.precision.json,\n"
+      "which names every layer's widths. Other programs do not quantize the inputs of linear layers: at 32 bits they\n"
       "compute what this program does, below that the same weights without rounded activations.");
   return [arguments](Invocation invocation) {
     RunStatus status;

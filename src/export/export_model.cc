@@ -53,7 +53,7 @@ ModelExport::ModelExport(const std::filesystem::path& folder, std::string_view k
                          ExportPlan plan)
     : folder_(folder), plan_(std::move(plan)) {
   create_directories_checked(folder, key);
-  for (const std::string& name : {plan_.config_name, plan_.weights_name}) {
+  for (const std::string& name : {plan_.config_name, plan_.weights_name, precision_name(plan_.weights_name)}) {
     std::error_code error;
     if (!overwrite && std::filesystem::exists(std::filesystem::symlink_status(folder / name, error)))
       throw Error(ErrorKind::kConfig, fmt::format("{} is \"{}\", which has {} already: name another folder, or replace "
@@ -81,6 +81,14 @@ void ModelExport::write(const ReadElements& read) {
   }
   weights_->complete();
   weights_->publish();
+  const std::filesystem::path precision = folder_ / precision_name(plan_.weights_name);
+  if (plan_.precision_json.empty()) {
+    std::error_code error;
+    std::filesystem::remove(precision, error);  // what it said was of the file that is replaced
+    if (error) throw Error(ErrorKind::kData, fmt::format("cannot remove {}: {}", precision.string(), error.message()));
+  } else {
+    write_file_atomic(precision, plan_.precision_json, ErrorKind::kData);
+  }
   // Last: a folder without it is no model.
   write_file_atomic(folder_ / plan_.config_name, plan_.config_json, ErrorKind::kData);
 }

@@ -1,4 +1,5 @@
-// A model, or its adapter alone, for other programs: a safetensors file and the JSON file that goes with it.
+// A model, or its adapter alone, for other programs: a safetensors file and the JSON file that goes with it; of
+// quantized values also one that says their widths.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "src/export/exported_precision.h"
 #include "src/export/gpt2_tensors.h"
 #include "src/export/hf_config.h"
 #include "src/export/safetensors_file.h"
@@ -21,6 +23,7 @@ struct ExportPlan {
   std::string prefix;
   std::string weights_name, config_name;  // files of the folder
   std::string config_json;
+  std::string precision_json{};  // of precision_name(); empty: nothing is quantized, and there is no such file
 };
 
 // For transformers: config.json and model.safetensors of the base network; `config` says which tensors those are.
@@ -35,11 +38,12 @@ using ReadElements = std::function<void(const Gpt2Tensor& tensor, std::int64_t f
 class ModelExport {
  public:
   // Makes the folder and opens the weights' file in it. Throws Error(kConfig) that names the folder as `key` where one
-  // of the files is there already, unless `overwrite`; whatever else is in the folder stays.
+  // of the files is there already, or one that says widths, unless `overwrite`; whatever else is in the folder
+  // stays.
   ModelExport(const std::filesystem::path& folder, std::string_view key, bool overwrite, FloatFormat format,
               ExportPlan plan);
 
-  // Reads all values, some MiB at a time (a transposed tensor whole), and writes both files, durably; when something
+  // Reads all values, some MiB at a time (a transposed tensor whole), and writes the files, durably; when something
   // fails on the way, those that were there before are as they were.
   void write(const ReadElements& read);
 

@@ -1,6 +1,7 @@
 // Models of other programs in and out, as a user moves them: import, eval, model.init_from, export.
 #include <map>
 
+#include "src/base/json.h"
 #include "src/checkpoint/reader.h"
 #include "src/export/safetensors_file.h"
 #include "tests/launch/cli_fixture.h"
@@ -133,6 +134,61 @@ TEST_F(ImportExport, WeightsAndAdaptersMergedAtAWidthScoreAsTheModelDoesThere) {
     EXPECT_NEAR(nll(in, "--bits 32"), model, 2e-6 * model);
     EXPECT_GT(std::abs(nll(run, "--bits 32") - model), 1e-4 * model) << "the adapters and the width make a difference";
   }
+}
+
+// Every layer at its own width, with that width's adapter and norms; activations are nobody's, as above.
+TEST_F(ImportExport, AMapsWeightsAndAdaptersMergedScoreAsTheModelDoesThere) {
+  for (const char* slots : {"shared", "per_width"}) {
+    const std::string run = std::string("run ") + slots, hf = std::string("hf ") + slots,
+                      in = std::string("in ") + slots, map = "'mixed: 8,4,3,8,4,32,8,3,4'";
+    expect_ok(tiny(run, std::string("--set quant.activation_bits=32 --set model.quantize_lm_head=true --set "
+                                    "train.steps=12 --set quant.widths=[3,4,8] --set precision.kind=cyclic --set "
+                                    "precision.switch_interval=1 --set eval.max_tokens=300 --set lora.slots=") +
+                            slots + " --set model.norm_slots=" + slots));
+    expect_ok("export --checkpoint " + at(run) + " -o " + at(hf) + " --bitmap " + map);
+    expect_ok("import " + at(hf) + " -o " + at(in));
+    const double model = nll(run, "--bitmap " + map);
+    EXPECT_NEAR(nll(in, "--bits 32"), model, 2e-6 * model);
+    EXPECT_GT(std::abs(nll(run, "--bits 8") - model), 1e-4 * model) << "the map makes a difference";
+
+    const Value said = parse_json(content(root_ / hf / "model.precision.json"), "model.precision.json");
+    EXPECT_EQ(said.at("precision").as_string(), "mixed");
+    std::vector<std::string> layers;
+    for (const Value& layer : said.at("layers").as_array())
+      layers.push_back(layer.at("layer").as_string() + " " + to_json(layer.at("weight_bits")) + " " +
+                       to_json(layer.at("activation_bits")));
+    EXPECT_THAT(layers, testing::ElementsAre("h.0.attn.c_attn 8 32", "h.0.attn.c_proj 4 32", "h.0.mlp.c_fc 3 32",
+                                             "h.0.mlp.c_proj 8 32", "h.1.attn.c_attn 4 32", "h.1.attn.c_proj 32 32",
+                                             "h.1.mlp.c_fc 8 32", "h.1.mlp.c_proj 3 32", "lm_head 4 32"));
+    EXPECT_EQ(to_json(said.at("kv_bits")), "[32,32]");
+  }
+}
+
+TEST_F(ImportExport, MapsThatCannotBeExportedAreRefusedAndAreNotLeftBehind) {
+  expect_ok(tiny("run", std::string(kShort) + "--set quant.widths=[3,4,8] --set lora.slots=per_width"));
+  const std::string out = "export --checkpoint " + at("run") + " -o " + at("out");
+  for (const auto& [more, why] : std::map<std::string, std::string>{
+           {" --bitmap 8,4", "--bitmap is \"8,4\": must list 8 widths"},
+           {" --bitmap stripe8x4", "--bitmap is \"stripe8x4\": must be a width"},
+           {" --bitmap 'stripe8&5'", "--bitmap is 5: the model has adapters or layer norms of its own"},
+           {" --config-name W9A9KV9", "--config-name is \"W9A9KV9\": must be one of"},
+           {" --config-name W4A8KV8 --bits 4", "give one of them"},
+           {" --bitmap 4 --config-name W4A8KV8", "give one of them"}}) {
+    const Outcome got = command(out + more);
+    EXPECT_EQ(got.exit_code, 2) << more << got.text;
+    EXPECT_THAT(got.text, HasSubstr(why));
+  }
+  EXPECT_FALSE(fs::exists(root_ / "out"));
+  const Outcome named = command(out + " --config-name W4A8KV8 --part adapter");
+  EXPECT_EQ(named.exit_code, 0) << named.text;
+  EXPECT_THAT(named.text, AllOf(HasSubstr("values of map W4A8KV8"), HasSubstr("--part base --bitmap 'W4A8KV8'")));
+  EXPECT_THAT(content(root_ / "out/adapter_model.precision.json"), HasSubstr("\"kv_bits\": [8, 8]"));
+  // What it says does not outlive the file that it is about.
+  expect_ok(out + " --part base --bits 4");
+  EXPECT_TRUE(fs::exists(root_ / "out/model.precision.json"));
+  expect_ok(out + " --part base --overwrite");
+  EXPECT_FALSE(fs::exists(root_ / "out/model.precision.json"));
+  EXPECT_TRUE(fs::exists(root_ / "out/adapter_model.precision.json"));
 }
 
 TEST_F(ImportExport, TheAdapterGoesOutUnderPeftsNames) {
