@@ -105,23 +105,29 @@ CheckpointScan scan_checkpoints(const fs::path& root) {
 
 std::vector<CheckpointInfo> list_checkpoints(const fs::path& root) { return scan_checkpoints(root).complete; }
 
-std::vector<fs::path> sweep_leftovers(const fs::path& root) {
-  std::vector<fs::path> swept;
+Sweep sweep_leftovers(const fs::path& root) {
+  Sweep sweep;
+  const auto drop_if_possible = [&](const fs::path& folder) {
+    try {
+      drop(folder);
+      sweep.swept.push_back(folder);
+    } catch (const Error& error) {
+      sweep.failures.emplace_back(error.what());
+    }
+  };
   for (const fs::path& folder : folders_of(root)) {
     const std::string name = folder.filename().string();
     const std::optional<std::string> aside_of = target_of_scratch(name, kAsidePrefix);
     if (aside_of && is_complete(folder) && !is_complete(root / *aside_of)) {
       const fs::path in_the_way = move_into_place(folder, root / *aside_of, root / (kTrashPrefix + *aside_of + "-0"));
-      if (!in_the_way.empty()) drop(in_the_way);
+      sweep.swept.push_back(folder);
+      if (!in_the_way.empty()) drop_if_possible(in_the_way);
     } else if (aside_of || target_of_scratch(name, kTemporaryPrefix) || target_of_scratch(name, kTrashPrefix)) {
-      drop(folder);
-    } else {
-      continue;
+      drop_if_possible(folder);
     }
-    swept.push_back(folder);
   }
-  if (!swept.empty()) sync_to_disk(root);
-  return swept;
+  if (!sweep.swept.empty()) sync_to_disk(root);
+  return sweep;
 }
 
 void remove_checkpoint(const CheckpointInfo& checkpoint) {

@@ -44,9 +44,14 @@ CheckpointScan scan_checkpoints(const std::filesystem::path& root);
 // The complete ones, ascending step.
 std::vector<CheckpointInfo> list_checkpoints(const std::filesystem::path& root);
 
-// Clears up after saves and removals that were killed; returns the folders it dropped or put back, for the log. Only
-// for the process that owns the run folder: it would take a living writer's folder away.
-std::vector<std::filesystem::path> sweep_leftovers(const std::filesystem::path& root);
+struct Sweep {
+  std::vector<std::filesystem::path> swept;  // folders that were dropped or put back, for the log
+  std::vector<std::string> failures;         // why others could not be removed: no reason not to go on
+};
+
+// Clears up after saves and removals that were killed. Only for the process that owns the run folder: it would take a
+// living writer's folder away.
+Sweep sweep_leftovers(const std::filesystem::path& root);
 
 // Takes a step_ folder out of sight in one rename, then deletes it.
 void remove_checkpoint(const CheckpointInfo& checkpoint);

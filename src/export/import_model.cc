@@ -45,7 +45,9 @@ void prepare_import_folder(const fs::path& root, std::string_view key, bool over
                 fmt::format("{} is \"{}\", a folder that has {} in it already: name a new one{}", key, root.string(),
                             name, name == step_folder_name(0) ? ", or replace the model there by --overwrite" : ""));
   }
-  sweep_leftovers(root);  // of an import that was killed
+  // Of an import that was killed.
+  if (const Sweep sweep = sweep_leftovers(root); !sweep.failures.empty())
+    throw Error(ErrorKind::kCheckpoint, sweep.failures.front());
 }
 
 CheckpointInfo write_imported(HfModel& model, const TrainState& state, const fs::path& root) {

@@ -118,8 +118,9 @@ CheckpointKeeper::CheckpointKeeper(const std::string& run_dir, const CheckpointC
 fs::path CheckpointKeeper::folder_of(std::int64_t step) const { return root_ / step_folder_name(step); }
 
 void CheckpointKeeper::clean_up() {
-  for (const fs::path& folder : sweep_leftovers(root_))
-    log_.info("cleared up after an interrupted save: " + folder.string());
+  const Sweep sweep = sweep_leftovers(root_);
+  for (const std::string& failure : sweep.failures) log_.warning(failure);
+  for (const fs::path& folder : sweep.swept) log_.info("cleared up after an interrupted save: " + folder.string());
   for (const fs::path& place : finish_moving_aside(root_)) log_.info("moved aside: " + place.string());
 }
 

@@ -57,11 +57,11 @@ TEST_F(Catalog, SweepingDropsLeftoversAndKeepsTheRest) {
   }
   fs::copy(root_ / "step_00000005", root_ / ".old-step_00000005-12");
   fs::create_directories(root_ / ".git");
-  EXPECT_EQ(sweep_leftovers(root_).size(), 3U);
+  EXPECT_EQ(sweep_leftovers(root_).swept.size(), 3U);
   EXPECT_THAT(leftovers(root_), ElementsAre(".git"));
   EXPECT_THAT(steps_of(list_checkpoints(root_)), ElementsAre(5));
-  EXPECT_THAT(sweep_leftovers(root_), IsEmpty());
-  EXPECT_THAT(sweep_leftovers(root_ / "absent"), IsEmpty());
+  EXPECT_THAT(sweep_leftovers(root_).swept, IsEmpty());
+  EXPECT_THAT(sweep_leftovers(root_ / "absent").swept, IsEmpty());
 }
 
 // Killed between the two renames of a replacement on a file system that cannot exchange two names.
@@ -69,7 +69,7 @@ TEST_F(Catalog, SweepingPutsACheckpointBackWhoseSuccessorNeverTookItsPlace) {
   save_small(root_, 5, 55);
   fs::rename(root_ / "step_00000005", root_ / ".old-step_00000005-12");
   fs::create_directories(root_ / ".tmp-step_00000005-12");
-  EXPECT_EQ(sweep_leftovers(root_).size(), 2U);
+  EXPECT_EQ(sweep_leftovers(root_).swept.size(), 2U);
   EXPECT_THAT(leftovers(root_), IsEmpty());
   expect_small(CheckpointReader::open(root_ / "step_00000005"), 55);
 }
