@@ -209,8 +209,7 @@ int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
                                    threads, world.comm(), never, ranges);
   on_root(world.comm(), "writing the report", [&] {
     print_report(*reader, state, report_title(*scores),
-                 width_results(model, config.lora, config.quant, *scores, config.data.sequence_length),
-                 arguments.output);
+                 width_results(model, config.quant, *scores, config.data.sequence_length), arguments.output);
     if (config.eval.predictions && !arguments.output.empty())
       write_predictions(arguments.output, *held_out.set, *scores);
   });

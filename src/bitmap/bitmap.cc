@@ -105,6 +105,17 @@ class Expansion {
   Bitmap out_;
 };
 
+// "24x8,24x4": how many neighbours have each width.
+std::string runs_text(const std::vector<int>& widths) {
+  std::string text;
+  for (auto begin = widths.begin(); begin != widths.end();) {
+    const auto end = std::find_if(begin, widths.end(), [&](int bits) { return bits != *begin; });
+    text += fmt::format("{}{}x{}", text.empty() ? "" : ",", end - begin, *begin);
+    begin = end;
+  }
+  return text;
+}
+
 }  // namespace
 
 std::int64_t BitmapShape::macs(std::int64_t linear) const {
@@ -114,6 +125,19 @@ std::int64_t BitmapShape::macs(std::int64_t linear) const {
 }
 
 Bitmap expand(const BitmapText& bitmap, const BitmapShape& shape) { return Expansion(bitmap, shape).run(); }
+
+std::string canonical_text(const Bitmap& bitmap) {
+  std::vector<int> weights, activations;
+  for (const LinearBits& linear : bitmap.linears)
+    weights.push_back(linear.weight), activations.push_back(linear.activation);
+  const auto all_open = [](const std::vector<int>& widths) {
+    return std::all_of(widths.begin(), widths.end(), [](int bits) { return bits == kBitsAsConfigured; });
+  };
+  std::string text = runs_text(weights);
+  if (!all_open(activations)) text += " act " + runs_text(activations);
+  if (!all_open(bitmap.kv)) text += " kv " + runs_text(bitmap.kv);
+  return text;
+}
 
 std::vector<LinearBits> linear_bits(const BitmapText& bitmap) {
   std::vector<LinearBits> found;

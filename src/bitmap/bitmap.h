@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "src/bitmap/bitmap_text.h"
@@ -38,6 +39,10 @@ struct Bitmap {
 // number of layers or blocks, a width for a head that is not quantized or none for one that is, a pattern of which the
 // model is too small to have all.
 Bitmap expand(const BitmapText& bitmap, const BitmapShape& shape);
+
+// The map's widths alone, the same text however they were written: "24x8,24x4" from the first linear layer's weights
+// on, and, where the map says so, " act 48x8 kv 12x8" (0: as configured).
+std::string canonical_text(const Bitmap& bitmap);
 
 // What the map gives linear layers, whatever the model: each pair of widths once.
 std::vector<LinearBits> linear_bits(const BitmapText& bitmap);

@@ -3,8 +3,14 @@
 #include <fmt/format.h>
 
 #include "kernels/common/error.h"
+#include "src/base/json.h"
 
 namespace qat {
+namespace {
+
+std::string map_key(const std::string& content) { return "map " + content; }
+
+}  // namespace
 
 std::vector<ConfiguredMap> configured_maps(const Gpt2Config& model, const QuantConfig& quant, int gradient_bits) {
   const std::vector<std::string> names = quantized_layer_names(model);
@@ -14,6 +20,7 @@ std::vector<ConfiguredMap> configured_maps(const Gpt2Config& model, const QuantC
     try {
       const BitmapText text = parse_bitmap(quant.maps[i]);
       maps.push_back({.name = text.name,
+                      .content = canonical_text(expand(text, shape)),
                       .precision = PrecisionMap::of_bitmap(names, text, shape, quant, gradient_bits),
                       .mean_bits = mean_width(expand(text, shape), shape)});
     } catch (const Error& error) {
@@ -38,9 +45,25 @@ dist::PlannedWidths planned_map(const std::vector<ConfiguredMap>& maps, std::siz
           .bitmap = static_cast<std::int32_t>(number)};
 }
 
-int precision_key(const dist::PlannedWidths& planned) {
-  constexpr int kFirstMap = 100;
-  return planned.bitmap == dist::PlannedWidths::kNoBitmap ? planned.weight_bits : kFirstMap + planned.bitmap;
+std::string precision_key(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps) {
+  if (planned.bitmap == dist::PlannedWidths::kNoBitmap) return std::to_string(planned.weight_bits);
+  return map_key(maps.at(static_cast<std::size_t>(planned.bitmap)).content);
+}
+
+std::vector<std::string> map_keys(const Gpt2Config& model, const std::string& config_json) {
+  const Value config = parse_json(config_json, "the checkpoint's configuration", ErrorKind::kCheckpoint);
+  const Value* const quant = config.find("quant");
+  const Value* const maps = quant == nullptr ? nullptr : quant->find("maps");
+  std::vector<std::string> keys;
+  if (maps == nullptr) return keys;
+  for (const Value& map : maps->as_array()) {
+    try {
+      keys.push_back(map_key(canonical_text(expand(parse_bitmap(map.as_string()), model.bitmap_shape()))));
+    } catch (const Error&) {
+      keys.emplace_back();
+    }
+  }
+  return keys;
 }
 
 std::string precision_name(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps) {

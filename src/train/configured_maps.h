@@ -13,6 +13,7 @@ namespace qat {
 
 struct ConfiguredMap {
   std::string name;        // that metrics call it by
+  std::string content;     // its widths as canonical_text() has them: the same map in any other run
   PrecisionMap precision;  // with the run's gradient bits
   double mean_bits = 0.0;  // of weights, over multiply-accumulates
 };
@@ -26,8 +27,12 @@ std::vector<PrecisionChoice> choices_of(const std::vector<ConfiguredMap>& maps);
 // What a step's plan calls the map of that number.
 dist::PlannedWidths planned_map(const std::vector<ConfiguredMap>& maps, std::size_t number);
 
-// A number that tells a run's precisions apart: the width, or one beyond all widths for each map.
-int precision_key(const dist::PlannedWidths& planned);
+// A text that tells precisions apart, whatever they are called and in what order they are configured: "8", "map 8x4".
+std::string precision_key(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps);
+
+// Of a checkpoint's configuration, in JSON, for a model of the same shape: the keys of its quant.maps in their order;
+// "" for one that is none.
+std::vector<std::string> map_keys(const Gpt2Config& model, const std::string& config_json);
 
 // What a planned precision is called: "8", or the map's name.
 std::string precision_name(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps);

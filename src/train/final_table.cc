@@ -68,11 +68,11 @@ Value evaluation_record(const WidthScore& score, std::int64_t step) {
   return record;
 }
 
-std::string write_final_table(const TrainerOptions& options, const Gpt2& model, const LoraConfig& lora,
-                              const TrainState& state, const BitopsTotal& bitops, const std::vector<WidthScore>& scores,
+std::string write_final_table(const TrainerOptions& options, const Gpt2& model, const TrainState& state,
+                              const BitopsTotal& bitops, const std::vector<WidthScore>& scores,
                               const std::string& checkpoint, const std::string& settings) {
   FinalReport report{.title = report_title(scores)};
-  report.widths = width_results(model, lora, options.quant, scores, options.data.sequence_length);
+  report.widths = width_results(model, options.quant, scores, options.data.sequence_length);
   report.summary = {{"steps", std::to_string(state.step)},
                     {"tokens trained on", std::to_string(state.consumed_tokens)},
                     {"steps skipped", std::to_string(state.skips_total)},

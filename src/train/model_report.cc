@@ -10,7 +10,6 @@
 #include <string_view>
 
 #include "src/quant/gemm_path.h"
-#include "src/report/numbers.h"
 #include "src/train/configured_maps.h"
 
 namespace qat {
@@ -122,20 +121,6 @@ std::vector<std::string> product_paths(const Gpt2& model, const QuantConfig& qua
   return lines;
 }
 
-std::string width_memory(const Gpt2& model, int ranks) {
-  std::int64_t widths = 0, all = 0, largest = 0;
-  for (const FlatGroup& group : model.parameters().groups()) {
-    if (group.key.kind != GroupKind::kWidth) continue;
-    const std::int64_t bytes = group.layout.elems() * static_cast<std::int64_t>(sizeof(float));
-    ++widths, all += bytes, largest = std::max(largest, bytes);
-  }
-  if (widths == 0) return "";
-  const std::string what = fmt::format("{} widths have parameters of their own, {}", widths, byte_size(all));
-  if (ranks == 1) return what + ", and AdamW's moments of twice that";
-  return fmt::format("{}: each rank keeps {} of them, twice that of moments, and {} while a pass uses a width", what,
-                     byte_size(all / ranks), byte_size(largest));
-}
-
 namespace {
 
 void add_linear(const Gpt2& model, const QuantLinear& linear, const PrecisionMap& precision, double tokens,
@@ -187,16 +172,16 @@ void drop_backward(std::vector<LayerWork>& work) {
 
 }  // namespace
 
-std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& /*lora*/, const PrecisionMap& precision,
-                                  std::int64_t tokens, std::int64_t sequence_length) {
+std::vector<LayerWork> layer_work(const Gpt2& model, const PrecisionMap& precision, std::int64_t tokens,
+                                  std::int64_t sequence_length) {
   std::vector<LayerWork> work;
   add_blocks(model, precision, static_cast<double>(tokens), sequence_length, work);
   add_head(model, precision, static_cast<double>(tokens), work);
   return work;
 }
 
-std::vector<LayerWork> pass_work(const Gpt2& model, const LoraConfig& lora, const dist::UpdatePlan& update,
-                                 std::size_t pass, std::span<const PrecisionMap> maps, std::int64_t tokens,
+std::vector<LayerWork> pass_work(const Gpt2& model, const dist::UpdatePlan& update, std::size_t pass,
+                                 std::span<const PrecisionMap> maps, std::int64_t tokens,
                                  std::int64_t sequence_length) {
   const dist::PassPlan& plan = update.passes.at(pass);
   if (!plan.trains) {
@@ -205,7 +190,7 @@ std::vector<LayerWork> pass_work(const Gpt2& model, const LoraConfig& lora, cons
     drop_backward(work);
     return work;
   }
-  std::vector<LayerWork> work = layer_work(model, lora, maps[plan.map], tokens, sequence_length);
+  std::vector<LayerWork> work = layer_work(model, maps[plan.map], tokens, sequence_length);
   if (plan.loss.distillation == 0.0) return work;
   std::vector<LayerWork> heads;
   for (const std::uint32_t teacher : plan.teachers)
@@ -215,13 +200,12 @@ std::vector<LayerWork> pass_work(const Gpt2& model, const LoraConfig& lora, cons
   return work;
 }
 
-double bitops_at_full(const Gpt2& model, const LoraConfig& lora, std::int64_t tokens, std::int64_t sequence_length) {
+double bitops_at_full(const Gpt2& model, std::int64_t tokens, std::int64_t sequence_length) {
   const PrecisionMap full = PrecisionMap::uniform(model.config().linears(), BitWidth::kFull, BitWidth::kFull);
-  return step_bitops(layer_work(model, lora, full, tokens, sequence_length)).total();
+  return step_bitops(layer_work(model, full, tokens, sequence_length)).total();
 }
 
-SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
-                      const PrecisionMap& precision) {
+SizeReport model_size(const Gpt2& model, const QuantConfig& quant, const PrecisionMap& precision) {
   std::vector<TensorSize> tensors;
   for (const ParameterInfo& info : model.parameters().infos()) {
     const std::int64_t rows = info.shape.size() == 2 ? info.shape[0] : 1;
@@ -257,10 +241,10 @@ std::string report_title(const std::vector<WidthScore>& scores) {
   return answers ? "Answers to held-out questions by bit width" : "Held-out perplexity by bit width";
 }
 
-std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
+std::vector<WidthResult> width_results(const Gpt2& model, const QuantConfig& quant,
                                        const std::vector<WidthScore>& scores, std::int64_t sequence_length) {
   const PrecisionMap full = evaluation_precision(model, quant, EvaluatedAt(BitWidth::kFull));
-  const double full_bitops = forward_total(layer_work(model, lora, full, 1, sequence_length));
+  const double full_bitops = forward_total(layer_work(model, full, 1, sequence_length));
   std::vector<WidthResult> results;
   for (const WidthScore& one : scores) {
     const PrecisionMap precision = evaluation_precision(model, quant, one.at);
@@ -274,8 +258,8 @@ std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora
          .nll = one.score.nll_sum,
          .tokens_scored = one.score.tokens,
          .answers = answers,
-         .size = model_size(model, lora, quant, precision),
-         .forward_bitops_ratio = forward_total(layer_work(model, lora, precision, 1, sequence_length)) / full_bitops});
+         .size = model_size(model, quant, precision),
+         .forward_bitops_ratio = forward_total(layer_work(model, precision, 1, sequence_length)) / full_bitops});
   }
   return results;
 }

@@ -17,27 +17,22 @@
 
 namespace qat {
 
-// A line on what single widths have for themselves, and what of it a rank of `ranks` keeps; empty: they share all.
-std::string width_memory(const Gpt2& model, int ranks);
-
 // Matrix products of a step over `tokens` tokens in sequences of `sequence_length`: linear layers and adapters at their
 // widths; attention (causal: half of T^2) and an unquantized head at 32 bits. Norms and element-wise work count
 // nothing.
-std::vector<LayerWork> layer_work(const Gpt2& model, const LoraConfig& lora, const PrecisionMap& precision,
-                                  std::int64_t tokens, std::int64_t sequence_length);
+std::vector<LayerWork> layer_work(const Gpt2& model, const PrecisionMap& precision, std::int64_t tokens,
+                                  std::int64_t sequence_length);
 
 // Those of one of an update's passes. One that only teaches has no backward, and its output projection is worked out in
 // the passes that learn from it, once in each. maps: the step's.
-std::vector<LayerWork> pass_work(const Gpt2& model, const LoraConfig& lora, const dist::UpdatePlan& update,
-                                 std::size_t pass, std::span<const PrecisionMap> maps, std::int64_t tokens,
-                                 std::int64_t sequence_length);
+std::vector<LayerWork> pass_work(const Gpt2& model, const dist::UpdatePlan& update, std::size_t pass,
+                                 std::span<const PrecisionMap> maps, std::int64_t tokens, std::int64_t sequence_length);
 
 // Bit operations of training on as many tokens with nothing quantized.
-double bitops_at_full(const Gpt2& model, const LoraConfig& lora, std::int64_t tokens, std::int64_t sequence_length);
+double bitops_at_full(const Gpt2& model, std::int64_t tokens, std::int64_t sequence_length);
 
 // Every parameter once, with the width it would be stored at.
-SizeReport model_size(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
-                      const PrecisionMap& precision);
+SizeReport model_size(const Gpt2& model, const QuantConfig& quant, const PrecisionMap& precision);
 
 // What activations are stored in: "bf16", "tf32" (fp32 in memory) or "fp32".
 std::string floats_of(const ComputeMode& mode);
@@ -52,7 +47,7 @@ std::vector<std::string> product_paths(const Gpt2& model, const QuantConfig& qua
 std::string report_title(const std::vector<WidthScore>& scores);
 
 // A row of the final table for each score.
-std::vector<WidthResult> width_results(const Gpt2& model, const LoraConfig& lora, const QuantConfig& quant,
+std::vector<WidthResult> width_results(const Gpt2& model, const QuantConfig& quant,
                                        const std::vector<WidthScore>& scores, std::int64_t sequence_length);
 
 }  // namespace qat

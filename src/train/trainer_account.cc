@@ -31,7 +31,7 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
   double bitops = 0.0;
   for (const dist::UpdatePlan& update : plan.updates)
     for (std::size_t pass = 0; pass < update.passes.size(); ++pass) {
-      const auto work = pass_work(parts_.model, parts_.lora, update, pass, maps, tokens, options_.data.sequence_length);
+      const auto work = pass_work(parts_.model, update, pass, maps, tokens, options_.data.sequence_length);
       bitops_.add(work);
       bitops += step_bitops(work).total();
       const dist::PassPlan& planned = update.passes[pass];
@@ -86,21 +86,23 @@ void Trainer::warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outco
 
 // What the loss says about the parameters it was computed with, those before this step.
 void Trainer::judge(const dist::StepPlan& plan, const StepOutcome& outcome) {
-  const auto bits = [&](std::size_t update) { return precision_key(dist::widths_of(plan, plan.updates[update])); };
+  const auto key = [&](std::size_t update) {
+    return precision_key(dist::widths_of(plan, plan.updates[update]), maps_);
+  };
   const Gpt2Config& model = parts_.model.config();
   const std::int64_t choices = model.answers_questions() ? options_.data.sequence_length : model.vocab_size;
-  const bool plausible = losses_.is_plausible(bits(0), outcome.updates[0].judged, choices);
+  const bool plausible = losses_.is_plausible(key(0), outcome.updates[0].judged, choices);
   if (plausible) {
     keeper_.note_plausible(applied_.step);
     if (outcome.skipped) skip_plausible_ = true;
   }
   for (std::size_t i = 0; i < outcome.updates.size(); ++i)
-    if (!outcome.updates[i].skipped) losses_.add(bits(i), outcome.updates[i].judged);
+    if (!outcome.updates[i].skipped) losses_.add(key(i), outcome.updates[i].judged);
 }
 
 bool Trainer::is_spike(const dist::StepPlan& plan, const dist::UpdatePlan& update, double loss) const {
   const double threshold = options_.train.spike_deviations;
-  return threshold > 0.0 && losses_.deviation(precision_key(dist::widths_of(plan, update)), loss) > threshold;
+  return threshold > 0.0 && losses_.deviation(precision_key(dist::widths_of(plan, update), maps_), loss) > threshold;
 }
 
 void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds) {

@@ -43,10 +43,10 @@ void Trainer::load(const CheckpointReader* reader) {
         fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
   load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.comm);
   if (state_.version < 2)
-    state_.bitops_at_full =
-        bitops_at_full(parts_.model, parts_.lora, state_.consumed_tokens, options_.data.sequence_length);
+    state_.bitops_at_full = bitops_at_full(parts_.model, state_.consumed_tokens, options_.data.sequence_length);
   bitops_ = {.spent = state_.bitops, .at_full = state_.bitops_at_full, .steps = state_.step};
-  losses_ = LossMonitor::from_text(state_.loss_statistics, options_.train.spike_window);
+  losses_ = LossMonitor::from_text(state_.loss_statistics, options_.train.spike_window,
+                                   map_keys(parts_.model.config(), state_.config_json));
   usage_ = PrecisionUsage::from_text(state_.precision_usage);
   identify_state();
 }

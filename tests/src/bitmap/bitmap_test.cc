@@ -177,6 +177,20 @@ TEST(Bitmap, KnowsItsWeightsWidths) {
   EXPECT_THAT(widths("attn=8,mlp=6,head=5"), ElementsAre(5, 6, 8));
 }
 
+TEST(Bitmap, TheSameWidthsAreTheSameTextHoweverTheyAreWritten) {
+  const auto text = [](const std::string& map, const BitmapShape& shape = kTwo) {
+    return canonical_text(laid(map, shape));
+  };
+  EXPECT_EQ(text("4"), "8x4");
+  EXPECT_EQ(text("mine: 4,4,4,4,4,4,4,4"), "8x4");
+  EXPECT_EQ(text("stripe8&4"), "1x4,1x8,1x4,1x8,1x4,1x8,1x4,1x8");
+  EXPECT_EQ(text("attn=8,mlp=4"), "2x8,2x4,2x8,2x4");
+  EXPECT_EQ(text("attention_focused"), text("attn=8,mlp=4"));
+  EXPECT_EQ(text("W4A8KV8"), "8x4 act 8x8 kv 2x8");
+  EXPECT_EQ(text("attn=4,mlp=4,act=8;attn=4,mlp=4,kv=6"), "8x4 act 4x8,4x0 kv 1x0,1x6");
+  EXPECT_EQ(text("4", kTwoAndHead), "9x4");
+}
+
 // c_attn 3, attn.c_proj 1, c_fc 4, mlp.c_proj 4 of twelve.
 TEST(Bitmap, CountsAsTheWidthOfMostProductsTiesToTheLarger) {
   const auto nominal = [](const std::string& text, const BitmapShape& shape = kTwo) {

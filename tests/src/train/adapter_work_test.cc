@@ -16,7 +16,7 @@ TEST(AdapterWork, IsThatOfItsWidthsOwnShape) {
                          {.bits = 6, .rank = 0}};
   const Gpt2 model(spec.config, spec.lora, spec.quant, /*pad_to=*/8);
   const auto work_at = [&](int bits) {
-    return layer_work(model, spec.lora, PrecisionMap::uniform(spec.config.linears(), bits, bits, 8), /*tokens=*/10,
+    return layer_work(model, PrecisionMap::uniform(spec.config.linears(), bits, bits, 8), /*tokens=*/10,
                       /*sequence_length=*/5);
   };
   const LayerWork raw = work_at(4).at(1), shared = work_at(8).at(1);  // x A^T of the first layer
@@ -30,7 +30,7 @@ TEST(AdapterWork, IsThatOfItsWidthsOwnShape) {
   EXPECT_EQ(work_at(6).size(), work_at(8).size() - 2 * 8);  // no adapters, of 8 layers
   // What is stored, too: fp32 adapters of rank 6, quantized ones of rank 4, none.
   const auto adapter_bytes = [&](int bits) {
-    return model_size(model, spec.lora, spec.quant, evaluation_precision(model, spec.quant, bits)).adapter_bytes;
+    return model_size(model, spec.quant, evaluation_precision(model, spec.quant, bits)).adapter_bytes;
   };
   const std::int64_t ends = 2 * (16 * (4 + 2 + 5 + 5));  // inputs and outputs of all layers
   EXPECT_EQ(adapter_bytes(4), 4 * 6 * ends);
