@@ -54,6 +54,9 @@ void check(const StepPlan& plan) {
     for (const std::int32_t bits : {map.activation_bits, map.gradient_bits})
       require(BitWidth::is_usual(bits), "a width of " + std::to_string(bits) + " bits");
     require(map.bitmap >= PlannedWidths::kNoBitmap, "configured map " + std::to_string(map.bitmap));
+    require(map.bitmap == PlannedWidths::kNoBitmap || map.block_bits.empty(), "a configured map with widths of blocks");
+    for (const std::int32_t bits : map.block_bits)
+      require(BitWidth::is_valid(bits), "a width of " + std::to_string(bits) + " bits");
   }
   require(!plan.updates.empty(), "no update");
   for (const UpdatePlan& update : plan.updates) {

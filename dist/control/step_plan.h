@@ -23,6 +23,9 @@ struct PlannedWidths {
   std::int32_t activation_bits = 32;
   std::int32_t gradient_bits = 32;
   std::int32_t bitmap = kNoBitmap;  // which configured map it is
+  // Where blocks are at different places of the schedule: the weights' width of each, and then of a quantized head. Of
+  // those widths weight_bits is the one that the whole counts as. Empty: all have weight_bits.
+  std::vector<std::int32_t> block_bits{};
   friend bool operator==(const PlannedWidths&, const PlannedWidths&) = default;
 };
 
@@ -69,7 +72,6 @@ struct StepPlan {
   std::vector<UpdatePlan> updates;  // at least one
   bool evaluate_after = false;      // every rank evaluates after this step
   bool checkpoint_after = false;
-  bool stop_after = false;  // the run's last step
   friend bool operator==(const StepPlan&, const StepPlan&) = default;
 };
 

@@ -10,7 +10,7 @@
 namespace qat::dist {
 namespace {
 
-constexpr std::uint32_t kVersion = 0x51415403;  // "QAT", 3: 2 knew no configured maps and no hidden states to learn
+constexpr std::uint32_t kVersion = 0x51415404;  // "QAT", 4: 3 knew no widths of blocks
 
 [[noreturn]] void refuse(const std::string& what) {
   throw Error(ErrorKind::kInternal, "internal error: a step plan that cannot be read: " + what);
@@ -74,7 +74,7 @@ class Reader {
   std::span<const std::uint8_t> rest_;
 };
 
-constexpr std::size_t kWidthsBytes = 16, kNumberBytes = 4, kRateBytes = 8;
+constexpr std::size_t kLeastWidthsBytes = 20, kNumberBytes = 4, kRateBytes = 8;
 constexpr std::size_t kLeastPassBytes = 4 + 1 + 4 * 8 + 2 * 4, kLeastUpdateBytes = 4 + 4 + 4;
 
 void put(Writer& out, const PassPlan& pass) {
@@ -91,6 +91,7 @@ PlannedWidths get_widths(Reader& in) {
   PlannedWidths widths;
   for (std::int32_t* number : {&widths.weight_bits, &widths.activation_bits, &widths.gradient_bits, &widths.bitmap})
     *number = in.get<std::int32_t>();
+  widths.block_bits = in.get_list<std::int32_t>(kNumberBytes, [&] { return in.get<std::int32_t>(); });
   return widths;
 }
 
@@ -126,6 +127,7 @@ std::vector<std::uint8_t> encode(const StepPlan& plan) {
   out.put_list(plan.maps, [&](const PlannedWidths& widths) {
     for (const std::int32_t number : {widths.weight_bits, widths.activation_bits, widths.gradient_bits, widths.bitmap})
       out.put(number);
+    out.put_list(widths.block_bits, [&](std::int32_t bits) { out.put(bits); });
   });
   out.put_list(plan.updates, [&](const UpdatePlan& update) {
     out.put(update.learning_rate);
@@ -135,7 +137,7 @@ std::vector<std::uint8_t> encode(const StepPlan& plan) {
       out.put(own.learning_rate);
     });
   });
-  for (const bool flag : {plan.evaluate_after, plan.checkpoint_after, plan.stop_after}) out.put(flag);
+  for (const bool flag : {plan.evaluate_after, plan.checkpoint_after}) out.put(flag);
   return out.take();
 }
 
@@ -145,9 +147,9 @@ StepPlan decode_step_plan(std::span<const std::uint8_t> bytes) {
     refuse("version " + std::to_string(version) + ", not " + std::to_string(kVersion));
   StepPlan plan;
   for (std::uint64_t* number : {&plan.step, &plan.config_hash, &plan.first_sample}) *number = in.get<std::uint64_t>();
-  plan.maps = in.get_list<PlannedWidths>(kWidthsBytes, [&] { return get_widths(in); });
+  plan.maps = in.get_list<PlannedWidths>(kLeastWidthsBytes, [&] { return get_widths(in); });
   plan.updates = in.get_list<UpdatePlan>(kLeastUpdateBytes, [&] { return get_update(in); });
-  for (bool* flag : {&plan.evaluate_after, &plan.checkpoint_after, &plan.stop_after}) *flag = in.get<bool>();
+  for (bool* flag : {&plan.evaluate_after, &plan.checkpoint_after}) *flag = in.get<bool>();
   in.end();
   check(plan);
   return plan;

@@ -38,6 +38,10 @@ void add_schedules(std::vector<Field<RunConfig>>& f) {
                   list({}, /*empty_allowed=*/true, /*unique=*/false), "",
                   "scheduled only: widths or names of maps, in turn and over and over, each with the units it is held "
                   "behind a colon (\"8:20\"); without one: switch_interval"));
+  f.push_back(key("precision.layer_offset", at(&R::precision, &P::layer_offset), between(0, 1e6), "units",
+                  "steps or epochs that each block is ahead of the one before it in the schedule of widths; 0: all "
+                  "blocks have the same width",
+                  {"layer_wise_cycling", "layerwise_cycling", "layer_wise_offset"}));
   f.push_back(key("precision.static_after", at(&R::precision, &P::static_after), between(0, 1e9), "units",
                   "steps or epochs after which the schedule ends and all that follow are at static_at; 0: never",
                   {"finetune_after"}));

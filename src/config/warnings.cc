@@ -67,6 +67,7 @@ class Warner {
             {"precision.switch_interval", p.switch_interval != p0.switch_interval},
             {"precision.switch_probability", p.switch_probability != p0.switch_probability},
             {"precision.pattern", p.pattern != p0.pattern},
+            {"precision.layer_offset", p.layer_offset != p0.layer_offset},
             {"precision.static_after", p.static_after != p0.static_after},
             {"precision.static_at", p.static_at != p0.static_at}})
         unused(path, differs, false, "the recipe takes its widths from quant.maps or quant.widths", "train.recipe");
@@ -187,6 +188,8 @@ class Warner {
     if (p.kind == ScheduleKind::kConstant) {
       unused("precision.min_bits", p.min_bits, p0.min_bits, "a constant schedule stays at max_bits", "precision.kind");
       unused("precision.cycles", p.cycles, p0.cycles, "a constant schedule has no cycles", "precision.kind");
+      unused("precision.layer_offset", p.layer_offset, p0.layer_offset, "a constant schedule is the same everywhere",
+             "precision.kind");
     }
     if (is_switching(p.kind)) {
       for (const auto& [path, differs] : {std::pair{"precision.min_bits", p.min_bits != p0.min_bits},

@@ -23,7 +23,10 @@ constexpr std::int64_t kFp32 = 4;
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
 ParameterCount count_parameters(const RunConfig& config) {
-  return qat::count_parameters(config.model, config.lora, config.quant);
+  ParameterCount count = qat::count_parameters(config.model, config.lora, config.quant);
+  count.of_pass = std::min(count.of_widths, count.of_pass * widths_at_once(config.train.recipe, config.precision,
+                                                                           config.quant.widths, config.model.n_layer));
+  return count;
 }
 
 std::int64_t elems_of(const std::vector<TrainedMember>& members) {

@@ -32,6 +32,23 @@ std::vector<LayerPrecision> layer_precisions(const QuantConfig& quant, const std
   return found;
 }
 
+namespace {
+
+LayerPrecision overridden(const LayerPrecision& base, const std::string& name,
+                          const std::vector<LayerOverride>& overrides) {
+  LayerPrecision layer = base;
+  if (base.weight.is_full()) return layer;
+  for (const LayerOverride& rule : overrides) {
+    if (!glob_match(rule.layers, name)) continue;
+    if (rule.weight_bits != 0) layer.weight = BitWidth(rule.weight_bits);
+    if (rule.activation_bits != 0) layer.activation = BitWidth(rule.activation_bits);
+    if (rule.gradient_bits != 0) layer.gradient = BitWidth(rule.gradient_bits);
+  }
+  return layer;
+}
+
+}  // namespace
+
 bool PrecisionMap::uses_weight_bits(int bits) const {
   return nominal_.weight.bits() == bits || std::any_of(layers_.begin(), layers_.end(), [&](const LayerPrecision& one) {
            return one.weight.bits() == bits;
@@ -50,17 +67,20 @@ PrecisionMap::PrecisionMap(std::vector<LayerPrecision> layers, const LayerPrecis
 
 PrecisionMap PrecisionMap::make(const std::vector<std::string>& layer_names, const LayerPrecision& base,
                                 const std::vector<LayerOverride>& overrides, int kv_bits) {
-  std::vector<LayerPrecision> layers(layer_names.size(), base);
-  if (base.weight.is_full()) return PrecisionMap(std::move(layers), base, kv_bits);
-  for (const LayerOverride& rule : overrides) {
-    for (std::size_t i = 0; i < layer_names.size(); ++i) {
-      if (!glob_match(rule.layers, layer_names[i])) continue;
-      if (rule.weight_bits != 0) layers[i].weight = BitWidth(rule.weight_bits);
-      if (rule.activation_bits != 0) layers[i].activation = BitWidth(rule.activation_bits);
-      if (rule.gradient_bits != 0) layers[i].gradient = BitWidth(rule.gradient_bits);
-    }
-  }
+  std::vector<LayerPrecision> layers;
+  for (const std::string& name : layer_names) layers.push_back(overridden(base, name, overrides));
   return PrecisionMap(std::move(layers), base, kv_bits);
+}
+
+PrecisionMap PrecisionMap::of_blocks(const std::vector<std::string>& layer_names, const std::vector<int>& block_bits,
+                                     const LayerPrecision& whole, int gradient_bits, const QuantConfig& quant) {
+  const auto linears = static_cast<std::size_t>(kLinearsPerBlock);
+  QAT_CHECK((layer_names.size() + linears - 1) / linears == block_bits.size(), "a width for every block, and the head");
+  std::vector<LayerPrecision> layers;
+  for (std::size_t i = 0; i < layer_names.size(); ++i)
+    layers.push_back(overridden(scheduled_precision(quant, block_bits[i / linears], gradient_bits), layer_names[i],
+                                quant.overrides));
+  return PrecisionMap(std::move(layers), whole, quant.kv_bits);
 }
 
 PrecisionMap PrecisionMap::of_bitmap(const std::vector<std::string>& layer_names, const BitmapText& bitmap,

@@ -43,6 +43,10 @@ class PrecisionMap {
   // nominal_width(). Throws Error(kConfig) for a map that does not fit (src/bitmap/bitmap.h).
   static PrecisionMap of_bitmap(const std::vector<std::string>& layer_names, const BitmapText& bitmap,
                                 const BitmapShape& shape, const QuantConfig& quant, int gradient_bits);
+  // Block b at block_bits[b], which is the width of a pass for it (scheduled_precision; overrides and
+  // quant.kv_bits as in make()), a quantized head at the last one. Counts as `whole`.
+  static PrecisionMap of_blocks(const std::vector<std::string>& layer_names, const std::vector<int>& block_bits,
+                                const LayerPrecision& whole, int gradient_bits, const QuantConfig& quant);
   static PrecisionMap uniform(std::int64_t layers, int weight, int activation, int gradient = BitWidth::kFull,
                               int kv_bits = BitWidth::kFull);
 

@@ -125,13 +125,17 @@ int PrecisionSchedule::list_entry(std::int64_t unit) const {
 }
 
 std::optional<std::size_t> PrecisionSchedule::choice(std::int64_t unit) const {
-  if (config_.static_after > 0 && unit >= config_.static_after) return static_choice_;
+  if (is_static(unit)) return static_choice_;
   if (switching_) return switching_->at(unit);
   return std::nullopt;
 }
 
 int PrecisionSchedule::weight_bits(std::int64_t unit) const {
-  if (const auto chosen = choice(unit)) return choices_[*chosen].weight_bits;
+  return is_static(unit) ? choices_[static_choice_].weight_bits : cycling_bits(unit);
+}
+
+int PrecisionSchedule::cycling_bits(std::int64_t unit) const {
+  if (switching_) return choices_[switching_->at(unit)].weight_bits;
   if (config_.kind == ScheduleKind::kConstant) return config_.max_bits;
   if (config_.kind == ScheduleKind::kList) return list_entry(unit);
   return nearest_width(widths_, curve(unit, config_.min_bits, config_.max_bits));
@@ -155,6 +159,15 @@ ScheduledBits PrecisionSchedule::at(std::int64_t unit) const {
   QAT_CHECK(unit >= 0, "schedules begin at unit 0");
   const auto chosen = choice(unit);
   return {weight_bits(unit), gradient_bits(unit), has_maps_ && chosen ? static_cast<int>(*chosen) : -1};
+}
+
+std::vector<int> PrecisionSchedule::block_bits(std::int64_t unit, std::int64_t blocks) const {
+  std::vector<int> bits;
+  if (config_.layer_offset == 0 || is_static(unit)) return bits;
+  for (std::int64_t block = 0; block < blocks; ++block)
+    bits.push_back(cycling_bits(unit + block * config_.layer_offset));
+  const bool same = std::all_of(bits.begin(), bits.end(), [&](int one) { return one == bits.front(); });
+  return same ? std::vector<int>() : bits;
 }
 
 std::vector<ScheduleSegment> PrecisionSchedule::segments(std::int64_t begin, std::int64_t end) const {

@@ -49,7 +49,11 @@ class PrecisionSchedule {
   // unit >= 0; units past the total continue the last cycle.
   ScheduledBits at(std::int64_t unit) const;
 
-  // The same, for units [begin, end), neighbours of equal bits joined.
+  // With layer_offset: the widths of `blocks` blocks in a unit, block b being layer_offset * b units ahead in the part
+  // of the run that is not static. Empty where all have at(unit).weight. Gradient bits are at(unit)'s for all.
+  std::vector<int> block_bits(std::int64_t unit, std::int64_t blocks) const;
+
+  // at(), for units [begin, end), neighbours of equal bits joined.
   std::vector<ScheduleSegment> segments(std::int64_t begin, std::int64_t end) const;
 
   std::int64_t total_units() const noexcept { return total_units_; }
@@ -62,8 +66,11 @@ class PrecisionSchedule {
   };
 
   Position position(std::int64_t unit) const;
+  bool is_static(std::int64_t unit) const { return config_.static_after > 0 && unit >= config_.static_after; }
   // What it has after static_after, or where it switches; nothing where it follows a curve.
   std::optional<std::size_t> choice(std::int64_t unit) const;
+  // As if there were no static phase.
+  int cycling_bits(std::int64_t unit) const;
   double curve(std::int64_t unit, int low, int high) const;
   int list_entry(std::int64_t unit) const;
   int weight_bits(std::int64_t unit) const;

@@ -84,6 +84,7 @@ struct PrecisionScheduleConfig {
   std::int64_t switch_interval = 10;  // cyclic, random, scheduled: units that a choice is held
   double switch_probability = 0.3;    // random only: of drawing anew after an interval
   std::vector<std::string> pattern;   // scheduled only: choice:length, in turn
+  std::int64_t layer_offset = 0;      // units that each block is ahead of the one before it
   std::int64_t static_after = 0;      // units after which the precision stays at static_at; 0: never
   std::string static_at;              // one of the run's widths or maps
   GradientSchedule grad_kind = GradientSchedule::kConstant;  // constant: grad_min_bits always; scheduled: as the

@@ -24,6 +24,10 @@ class Rules {
   std::vector<ScheduleFault> run() {
     gradients();
     two_phases();
+    if (c_.layer_offset < 0) fault("layer_offset", c_.layer_offset, "must not be negative");
+    if (c_.layer_offset > 0 && !maps_.empty())
+      fault("layer_offset", c_.layer_offset, "must be 0 with quant.maps, which say the width of every layer themselves",
+            {"quant.maps"});
     if (is_switching(c_.kind)) {
       switching();
       return std::move(found_);

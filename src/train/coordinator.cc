@@ -19,7 +19,7 @@ PrecisionScheduleConfig schedule_of(const TrainerOptions& options) {
   if (options.train.recipe == Recipe::kCpt) return schedule;
   schedule.kind = ScheduleKind::kConstant;
   schedule.max_bits = options.quant.widths.front();
-  schedule.static_after = 0;
+  schedule.static_after = schedule.layer_offset = 0;
   return schedule;
 }
 
@@ -60,10 +60,12 @@ std::int64_t Coordinator::unit_of(RunPosition position) const {
 dist::StepPlan Coordinator::plan(RunPosition position) const {
   const Gpt2Config& model = options_.model;
   const double rate = lr_.at(position.step);
+  const std::int64_t unit = unit_of(position), blocks = model.n_layer + (model.quantize_lm_head ? 1 : 0);
   StepWork work = plan_work(options_.train.recipe, {.quant = options_.quant,
                                                     .distill = options_.distill,
                                                     .maps = maps_,
-                                                    .scheduled = precision_.at(unit_of(position)),
+                                                    .scheduled = precision_.at(unit),
+                                                    .scheduled_blocks = precision_.block_bits(unit, blocks),
                                                     .learning_rate = static_cast<float>(rate),
                                                     .students = options_.train.students,
                                                     .dropout = model.embd_dropout > 0.0 || model.attn_dropout > 0.0 ||
@@ -84,8 +86,7 @@ dist::StepPlan Coordinator::plan(RunPosition position) const {
           .updates = std::move(work.updates),
           // After the last step comes the final table, which evaluates anyway.
           .evaluate_after = due(options_.eval.every) && !last,
-          .checkpoint_after = due(options_.checkpoint.every) || last,
-          .stop_after = last};
+          .checkpoint_after = due(options_.checkpoint.every) || last};
 }
 
 }  // namespace qat

@@ -19,8 +19,12 @@ double deviation_of(const GradientNoise& noise, std::size_t tensor, std::int64_t
 
 std::vector<bool> groups_with_noise(const GradientNoise& noise) {
   int narrowest = BitWidth::kFull;
-  for (const dist::PassPlan& pass : noise.plan.updates.at(noise.update).passes)
-    if (pass.trains) narrowest = std::min(narrowest, static_cast<int>(noise.plan.maps.at(pass.map).weight_bits));
+  for (const dist::PassPlan& pass : noise.plan.updates.at(noise.update).passes) {
+    if (!pass.trains) continue;
+    const dist::PlannedWidths& map = noise.plan.maps.at(pass.map);
+    narrowest = std::min(narrowest, static_cast<int>(map.weight_bits));
+    for (const std::int32_t bits : map.block_bits) narrowest = std::min(narrowest, static_cast<int>(bits));
+  }
   std::vector<bool> noisy;
   for (const FlatGroup& group : noise.store.groups()) {
     const int bits = group.key.kind == GroupKind::kWidth ? group.key.bits : narrowest;

@@ -9,7 +9,7 @@
 namespace qat {
 namespace {
 
-enum Draw : std::uint64_t { kStudents = 0, kFeatures = 1 };
+enum RecipeDraw : std::uint64_t { kStudents = 0, kFeatures = 1 };
 
 using dist::PlannedWidths;
 
@@ -25,6 +25,14 @@ PlannedWidths planned(const RecipeInput& input, int weight_bits) {
           .gradient_bits = precision.gradient.bits()};
 }
 
+// blocks: the widths of each, if they differ; `weight_bits` is then what the whole counts as.
+PlannedWidths planned_blocks(const RecipeInput& input, int weight_bits, const std::vector<int>& blocks) {
+  PlannedWidths map = planned(input, weight_bits);
+  if (!blocks.empty()) map.gradient_bits = input.scheduled.gradient;  // some are quantized
+  map.block_bits.assign(blocks.begin(), blocks.end());
+  return map;
+}
+
 std::vector<PlannedWidths> all_maps(const RecipeInput& input) {
   std::vector<PlannedWidths> maps;
   for (std::size_t i = 0; i < input.maps.size(); ++i) maps.push_back(planned_map(input.maps, i));
@@ -33,7 +41,7 @@ std::vector<PlannedWidths> all_maps(const RecipeInput& input) {
   return maps;
 }
 
-bool is_full(const PlannedWidths& map) { return map.weight_bits == BitWidth::kFull; }
+bool is_full(const PlannedWidths& map) { return map.weight_bits == BitWidth::kFull && map.block_bits.empty(); }
 
 std::vector<PlannedWidths> widest_first(std::vector<PlannedWidths> maps) {
   std::stable_sort(maps.begin(), maps.end(),
@@ -135,8 +143,8 @@ StepWork plan_work(Recipe recipe, const RecipeInput& input) {
   switch (recipe) {
     case Recipe::kCpt: {
       const ScheduledBits& bits = input.scheduled;
-      planner.add_update(
-          {bits.map < 0 ? planned(input, bits.weight) : planned_map(input.maps, static_cast<std::size_t>(bits.map))});
+      planner.add_update({bits.map < 0 ? planned_blocks(input, bits.weight, input.scheduled_blocks)
+                                       : planned_map(input.maps, static_cast<std::size_t>(bits.map))});
       return planner.take();
     }
     case Recipe::kSpnet:

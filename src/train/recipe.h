@@ -38,6 +38,7 @@ struct RecipeInput {
   const DistillConfig& distill;
   const std::vector<ConfiguredMap>& maps;  // of quant.maps
   ScheduledBits scheduled;                 // what the precision schedule says for the step
+  std::vector<int> scheduled_blocks{};     // of each block, where they differ (PrecisionSchedule::block_bits)
   float learning_rate = 0.0F;
   int students = 2;
   bool dropout = false;  // passes that train have some
@@ -76,6 +77,15 @@ inline std::vector<int> recipe_widths(Recipe recipe, const PrecisionScheduleConf
     widths.push_back(BitWidth::kFull);
   std::sort(widths.begin(), widths.end());
   return widths;
+}
+
+// How many widths' layers a pass may have where there are no maps: more than one where blocks are at different places
+// of the schedule.
+inline std::int64_t widths_at_once(Recipe recipe, const PrecisionScheduleConfig& schedule,
+                                   const std::vector<int>& trained, std::int64_t blocks) {
+  if (recipe != Recipe::kCpt || schedule.layer_offset == 0) return 1;
+  const std::int64_t widths = std::ssize(scheduled_widths(schedule, trained));
+  return std::min(widths, blocks + 1);  // and a head
 }
 
 // Of n maps, those that a step of recipe sp draws: `students` different ones.

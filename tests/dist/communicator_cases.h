@@ -243,7 +243,7 @@ inline void every_rank_obeys_the_step_plan_of_rank_0(Communicator& comm) {
                            .config_hash = 99,
                            .maps = {{5, 6, 7}, {32, 32, 32}},
                            .updates = {{.passes = {{.map = 1}, {.map = 0}}, .learning_rate = 0.25F}},
-                           .stop_after = true};
+                           .checkpoint_after = true};
   if (comm.rank() == 0) mine = of_rank_0;
   EXPECT_EQ(exchange_step_plan(comm, mine), of_rank_0);
 

@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 // Two updates; in the second, one pass teaches two others.
 StepPlan example() {
   StepPlan plan{.step = 7, .config_hash = 0xFEDCBA9876543210, .first_sample = 1U << 31U};
-  plan.maps = {{2, 8, 6}, {32, 32, 32}, {18, 9, 8, /*bitmap=*/4}};
+  plan.maps = {{2, 8, 6}, {32, 32, 32}, {18, 9, 8, /*bitmap=*/4}, {.weight_bits = 4, .block_bits = {4, 8, 32}}};
   plan.updates.push_back({.passes = {{.map = 2}}, .learning_rate = 1e-3F});
   plan.updates.push_back(
       {.passes = {{.map = 1, .trains = false},
@@ -49,7 +49,7 @@ TEST(StepPlan, ComesOutAsItWentIn) {
   EXPECT_EQ(decode_step_plan(encode(example())), example());
   StepPlan smallest{.maps = {{8, 8, 8}}, .updates = {{.passes = {{.map = 0}}}}};
   EXPECT_EQ(decode_step_plan(encode(smallest)), smallest);
-  for (bool StepPlan::*flag : {&StepPlan::evaluate_after, &StepPlan::checkpoint_after, &StepPlan::stop_after}) {
+  for (bool StepPlan::*flag : {&StepPlan::evaluate_after, &StepPlan::checkpoint_after}) {
     StepPlan plan = smallest;
     plan.*flag = true;
     EXPECT_EQ(decode_step_plan(encode(plan)), plan);

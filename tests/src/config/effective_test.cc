@@ -33,7 +33,7 @@ constexpr const char* kAllChanged = R"({
             "stochastic_gradients": false, "log_grad_clip": 3.5, "calibration_batches": 2, "recalibrate_every": 9,
             "overrides": [{"layers": "lm_head", "weight_bits": 8, "activation_bits": 8, "gradient_bits": 4}]},
   "precision": {"kind": "list", "unit": "epoch", "cycles": 3, "list": [3, 8, 17], "grad_kind": "scheduled",
-                "static_after": 2, "static_at": "8",
+                "static_after": 2, "static_at": "8", "layer_offset": 4,
                 "grad_min_bits": 4, "grad_max_bits": 6},
   "lr": {"peak": 0.1, "min_ratio": 0, "warmup_steps": 4, "decay": "linear", "scale_preset": "001-down",
          "scale_per_width": [{"bits": 32, "factor": 0.25}]},

@@ -66,6 +66,17 @@ TEST(Maps, AreSwitchedBetweenByTheSchedulesThatCan) {
       load_sets(with(cpt, {"precision.kind=cyclic", "precision.static_after=10", "precision.static_at=stripe8&4"})));
 }
 
+TEST(Maps, LeaveBlocksNoPlacesOfTheirOwnInTheSchedule) {
+  const Sets cpt = {"model.preset=nano", "precision.kind=cyclic", "precision.layer_offset=2"};
+  EXPECT_THAT(load_sets(cpt).warnings, IsEmpty());
+  EXPECT_THAT(error_of("{}", with(cpt, {"quant.maps=[\"8\",\"4\"]"})),
+              HasSubstr("precision.layer_offset = 2: must be 0 with quant.maps"));
+  EXPECT_THAT(load_sets({"precision.kind=constant", "precision.layer_offset=2"}).warnings,
+              ElementsAre(HasSubstr("a constant schedule is the same everywhere")));
+  EXPECT_THAT(load_sets(with(kSpnet, {"precision.layer_offset=2"})).warnings,
+              ElementsAre(HasSubstr("precision.layer_offset")));
+}
+
 TEST(Maps, SwitchingKeysThatDoNothingAreWarnedOf) {
   const auto warnings = [](const Sets& sets) { return load_sets(sets).warnings; };
   EXPECT_THAT(warnings({"precision.switch_interval=5"}), ElementsAre(HasSubstr("has no effect")));

@@ -40,6 +40,19 @@ TEST(MemoryModel, CountsGpt2sParameters) {
   EXPECT_EQ(count_parameters(of_preset("gpt2-xl").model, {.rank = 0}, {}).trained, 1'557'611'200);
 }
 
+TEST(MemoryModel, APassHoldsTheWidthsOfBlocksAtSeveralPlacesOfTheSchedule) {
+  RunConfig config = of_preset("nano");
+  config.lora = {.rank = 4, .slots = Slots::kPerWidth};
+  config.quant.widths = {2, 3, 4, 5, 6, 8};
+  config.precision = {.kind = ScheduleKind::kCyclic};
+  const auto held = [&] {
+    return bytes_of(host_memory_needed(config, {.ranks = 2}, /*program=*/0), "parameters of single widths");
+  };
+  const std::int64_t one = count_parameters(config.model, config.lora, config.quant).of_pass * 4, alone = held();
+  config.precision.layer_offset = 1;
+  EXPECT_EQ(held(), alone + 2 * one);  // two blocks and a head
+}
+
 TEST(MemoryModel, CountsWhatTheModelDeclares) {
   for (const bool freeze : {false, true}) {
     for (const bool tied : {false, true}) {

@@ -229,6 +229,9 @@ TEST(PrecisionSchedule, RefusesWhatCannotBeFollowed) {
   EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_max_bits = 19: must be 2..18 or 32"));
   gradients.grad_max_bits = 8;
   EXPECT_EQ(refusal(gradients, kAll, 100), "");  // equal bounds are a range
+  PrecisionScheduleConfig ahead = curve("cosine", "rise", 3, 8, 1);
+  ahead.layer_offset = -1;
+  EXPECT_THAT(refusal(ahead, kAll, 100), HasSubstr("precision.layer_offset = -1: must not be negative"));
   gradients.grad_kind = GradientSchedule::kConstant;
   gradients.grad_min_bits = 1;
   EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_min_bits = 1: must be 2..18 or 32"));
@@ -236,6 +239,33 @@ TEST(PrecisionSchedule, RefusesWhatCannotBeFollowed) {
   gradients.grad_min_bits = 8;
   gradients.grad_max_bits = 6;
   EXPECT_THAT(refusal(gradients, kAll, 100), HasSubstr("precision.grad_min_bits = 8: must not exceed"));
+}
+
+// A pattern of 20 steps whose blocks are two steps apart.
+TEST(PrecisionSchedule, BlocksRunAheadOfOneAnother) {
+  PrecisionScheduleConfig config = curve("list", "", 2, 8, 2);
+  config.list = {8, 4, 2, 4, 8};
+  config.layer_offset = 2;
+  const PrecisionSchedule schedule(config, kAll, 40);
+  for (const std::int64_t unit : {0, 3, 9, 17, 39}) {
+    std::vector<int> want;
+    for (std::int64_t block = 0; block < 12; ++block) want.push_back(schedule.at((unit + 2 * block) % 40).weight);
+    EXPECT_EQ(schedule.block_bits(unit, 12), want) << unit;
+  }
+  EXPECT_THAT(schedule.block_bits(0, 6), ElementsAre(8, 8, 4, 4, 2, 2));
+  EXPECT_THAT(schedule.block_bits(0, 2), ElementsAre()) << "all have the step's width";
+  config.layer_offset = 0;
+  EXPECT_THAT(PrecisionSchedule(config, kAll, 40).block_bits(0, 6), ElementsAre());
+}
+
+TEST(PrecisionSchedule, BlocksThatAreAheadCycleOnUntilTheStaticPhaseHasCome) {
+  PrecisionScheduleConfig config{.kind = ScheduleKind::kCyclic, .switch_interval = 1, .layer_offset = 1};
+  config.static_after = 4, config.static_at = "8";
+  const PrecisionSchedule schedule(config, {2, 4, 8}, 6);
+  EXPECT_THAT(schedule.block_bits(0, 4), ElementsAre(2, 4, 8, 2));
+  EXPECT_THAT(schedule.block_bits(3, 4), ElementsAre(2, 4, 8, 2));
+  EXPECT_EQ(schedule.at(4).weight, 8);
+  EXPECT_THAT(schedule.block_bits(4, 4), ElementsAre());
 }
 
 TEST(PrecisionSchedule, SaysBeforehandWhichWidthsItVisits) {

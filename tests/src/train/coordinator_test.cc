@@ -64,6 +64,22 @@ TEST(Coordinator, FixedActivationBitsHoldInQuantizedStepsOnly) {
   EXPECT_EQ(coordinator.plan(at(9)).maps[0].activation_bits, 32);
 }
 
+TEST(Coordinator, BlocksAheadInTheScheduleHaveTheirWidthsInThePlan) {
+  TrainerOptions o = options();
+  o.model = {.preset = "", .n_layer = 2, .n_head = 2, .n_embd = 16, .n_positions = 12, .quantize_lm_head = true};
+  o.precision.layer_offset = 3;
+  const Coordinator coordinator(o, 100);
+  const dist::StepPlan first = coordinator.plan(at(0)), later = coordinator.plan(at(3)), full = coordinator.plan(at(8));
+  // 8 in steps 0 to 3, 4 in 4 to 6, 32 in 7 to 9, and again.
+  EXPECT_THAT(first.maps, ElementsAre(dist::PlannedWidths{
+                              .weight_bits = 8, .activation_bits = 8, .gradient_bits = 6, .block_bits = {8, 8, 4}}));
+  EXPECT_THAT(later.maps.at(0).block_bits, ElementsAre(8, 4, 32));
+  // A step that counts as unquantized, and has blocks whose gradients are rounded.
+  EXPECT_EQ(full.maps.at(0).weight_bits, 32);
+  EXPECT_EQ(full.maps.at(0).gradient_bits, 6);
+  EXPECT_THAT(full.maps.at(0).block_bits, ElementsAre(32, 8, 4));
+}
+
 TEST(Coordinator, AnEpochIsOnePassOverTheWindows) {
   TrainerOptions o = options();
   o.precision.unit = ScheduleUnit::kEpoch;
@@ -90,7 +106,6 @@ TEST(Coordinator, EvaluatesAndSavesEverySoManyStepsAndSavesTheLast) {
   o.eval.every = 5, o.checkpoint.every = 4;
   EXPECT_EQ(steps_with(o, &dist::StepPlan::evaluate_after), Steps{4});  // the final table follows step 9 anyway
   EXPECT_EQ(steps_with(o, &dist::StepPlan::checkpoint_after), (Steps{3, 7, 9}));
-  EXPECT_EQ(steps_with(o, &dist::StepPlan::stop_after), Steps{9});
   o.checkpoint.every = 0;
   EXPECT_EQ(steps_with(o, &dist::StepPlan::checkpoint_after), Steps{9});
 }
