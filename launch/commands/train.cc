@@ -29,6 +29,7 @@
 #include "src/export/hf_model.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
+#include "src/train/parameter_memory.h"
 #include "src/train/run_state.h"
 #include "src/train/trainer.h"
 
@@ -89,7 +90,9 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
   log.info(fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained",
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,
                        store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
-  if (const std::string widths = width_memory(model, world.size()); !widths.empty()) log.info(widths);
+  log.info(describe(parameter_memory(
+      model, config.quant, world.size(),
+      widths_at_once(config.train.recipe, config.precision, config.quant.widths, config.model.n_layer))));
   log.info(describe(train, val));
   if (config.train.accumulate == Accumulate::kRunning)
     log.info(
@@ -217,7 +220,7 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
       world, "model",
       [&] {
         built.emplace(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
-                      config.compute.recompute);
+                      config.compute.recompute, StageRange{}, RankOf{.rank = world.rank(), .ranks = world.size()});
         return 0;
       },
       status);
@@ -225,7 +228,6 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   initialize(world, agreed, arguments.strict, model, log);
   say_what_runs(world, agreed, model, train_data, val_data, doubts, threads, log);
   const TrainerParts parts{.model = model,
-                           .lora = config.lora,
                            .samples = *train_data.samples,
                            .held_out = *val_data.set,
                            .comm = world.comm(),

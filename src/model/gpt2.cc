@@ -22,7 +22,7 @@ bool ends_with(const std::string& text, const std::string& suffix) {
 }  // namespace
 
 Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to,
-           const ComputeMode& mode, Recompute recompute, const StageRange& stage)
+           const ComputeMode& mode, Recompute recompute, const StageRange& stage, const RankOf& me)
     : config_(config),
       lora_(lora),
       quant_(&quant),
@@ -50,6 +50,7 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
     ln_f_.emplace("transformer.ln_f", config_.n_embd, config_.norm_slots, quant, store_);
     config_.answers_questions() ? add_answer_head() : add_head();
   }
+  store_.shard(me);
   store_.allocate(pad_to, mode_.device);
 }
 

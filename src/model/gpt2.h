@@ -66,8 +66,10 @@ class Gpt2 {
   // init_random() or a checkpoint fills them. The configs must outlive the model.
   // `mode` says where the parameters live and in which dtype activations are, `recompute` what backward computes again:
   // it changes memory and time, and no bit. Under kBlock what a pass's context points to must live until its backward.
+  // `me`: ParameterStore::shard's, for a model that is trained; it may be told later.
   Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& quant, std::int64_t pad_to,
-       const ComputeMode& mode = {}, Recompute recompute = Recompute::kNone, const StageRange& stage = {});
+       const ComputeMode& mode = {}, Recompute recompute = Recompute::kNone, const StageRange& stage = {},
+       const RankOf& me = {});
   Gpt2(const Gpt2&) = delete;
   Gpt2& operator=(const Gpt2&) = delete;
 

@@ -55,7 +55,13 @@ void ParameterStore::allocate(std::int64_t pad_to, at::Device device, std::int64
     std::vector<std::int64_t> elems;
     for (const int id : group.ids) elems.push_back(info(id).elems);
     group.layout = dist::FlatLayout(elems, {.block = kNormBlock, .pad_to = pad_to, .bucket_elems = bucket_elems});
-    group.values = at::zeros({group.layout.elems()}, options);
+    if (group.key.kind == GroupKind::kWidth && me_.ranks > 1) {
+      group.own = at::zeros({group.layout.own_elems(me_.ranks)}, options);
+      group.values = at::empty({group.layout.elems()}, options);
+      resize_storage(group.values, 0);
+    } else {
+      group.values = at::zeros({group.layout.elems()}, options);
+    }
   }
   frozen_ = at::zeros({frozen_elems()}, options);
   std::int64_t frozen_end = 0;
@@ -77,21 +83,21 @@ void ParameterStore::allocate(std::int64_t pad_to, at::Device device, std::int64
     }
     tensors_.push_back(std::move(leaf));
   }
-  held_.assign(groups_.size(), Held::kNewest);
+  for (const FlatGroup& group : groups_) held_.push_back(group.is_sharded() ? Held::kNot : Held::kNewest);
 }
 
-void ParameterStore::shard(int rank, int ranks) {
-  QAT_CHECK(ranks_ == 1 && 0 <= rank && rank < ranks, "parameters are shared out once");
-  rank_ = rank, ranks_ = ranks;
-  held_.assign(groups_.size(), Held::kNewest);
-  if (ranks == 1) return;
+void ParameterStore::shard(const RankOf& me) {
+  if (me == me_) return;
+  QAT_CHECK(me_.ranks == 1 && 0 <= me.rank && me.rank < me.ranks, "parameters are shared out once");
+  me_ = me;
+  if (tensors_.empty()) return;  // allocate() does the rest
   const at::NoGradGuard no_grad;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     FlatGroup& group = groups_[g];
     if (group.key.kind != GroupKind::kWidth) continue;
     std::vector<at::Tensor> shards;
     for (std::size_t b = 0; b < group.layout.buckets().size(); ++b) {
-      const dist::ShardRange shard = group.layout.shard(static_cast<int>(b), rank, ranks);
+      const dist::ShardRange shard = group.layout.shard(static_cast<int>(b), me_.rank, me_.ranks);
       shards.push_back(group.values.narrow(0, shard.begin, shard.size()));
     }
     group.own = at::cat(shards);
@@ -106,8 +112,8 @@ std::vector<std::span<float>> ParameterStore::own_shards(int group) const {
   std::vector<std::span<float>> shards;
   for (std::size_t b = 0; b < of.layout.buckets().size(); ++b) {
     const auto bucket = static_cast<int>(b);
-    const dist::ShardRange shard = of.layout.shard(bucket, rank_, ranks_);
-    const std::int64_t begin = of.is_sharded() ? of.layout.own_offset(bucket, ranks_) : shard.begin;
+    const dist::ShardRange shard = of.layout.shard(bucket, me_.rank, me_.ranks);
+    const std::int64_t begin = of.is_sharded() ? of.layout.own_offset(bucket, me_.ranks) : shard.begin;
     shards.push_back(all.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(shard.size())));
   }
   return shards;
@@ -116,33 +122,49 @@ std::vector<std::span<float>> ParameterStore::own_shards(int group) const {
 std::span<float> ParameterStore::own_values(int id, std::int64_t first, std::int64_t elems) const {
   const ParameterInfo& one = info(id);
   const dist::FlatLayout::Tensor& place = group_of(one).layout.tensors()[static_cast<std::size_t>(one.layout_index)];
-  const dist::ShardRange shard = group_of(one).layout.shard(place.bucket, rank_, ranks_);
+  const dist::ShardRange shard = group_of(one).layout.shard(place.bucket, me_.rank, me_.ranks);
   const std::int64_t begin = place.offset + first;
   QAT_CHECK(elems == 0 || (shard.begin <= begin && begin + elems <= shard.end), "another rank's part of " + one.name);
   return own_shards(one.group_index)[static_cast<std::size_t>(place.bucket)].subspan(
       static_cast<std::size_t>(begin - shard.begin), static_cast<std::size_t>(elems));
 }
 
-void ParameterStore::gather(const std::vector<bool>& wanted, dist::Communicator& comm) const {
+void ParameterStore::release_all_but(const std::vector<bool>& wanted) const {
   QAT_CHECK(wanted.size() == groups_.size(), "one word for each group");
-  const at::NoGradGuard no_grad;
-  // Memory first: what one width gives back another takes.
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     if (!groups_[g].is_sharded() || wanted[g]) continue;
     resize_storage(groups_[g].values, 0);
     held_[g] = Held::kNot;
   }
+}
+
+bool ParameterStore::needs_room(const std::vector<bool>& wanted) const {
+  for (std::size_t g = 0; g < groups_.size(); ++g)
+    if (groups_[g].is_sharded() && wanted.at(g) && held_[g] == Held::kNot) return true;
+  return false;
+}
+
+void ParameterStore::make_room(const std::vector<bool>& wanted) const {
+  for (std::size_t g = 0; g < groups_.size(); ++g)
+    if (groups_[g].is_sharded() && wanted.at(g)) resize_storage(groups_[g].values, groups_[g].layout.elems());
+}
+
+void ParameterStore::gather(const std::vector<bool>& wanted, dist::Communicator& comm) const {
+  const at::NoGradGuard no_grad;
+  // Memory first: what one width gives back another takes.
+  release_all_but(wanted);
+  make_room(wanted);
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
     if (!group.is_sharded() || !wanted[g] || held_[g] == Held::kNewest) continue;
-    if (held_[g] == Held::kNot) resize_storage(group.values, group.layout.elems());
     const kernels::Exec exec = exec_for(group.values);
     for (std::size_t b = 0; b < group.layout.buckets().size(); ++b) {
       const auto bucket = static_cast<int>(b);
-      const dist::ShardRange all = group.layout.buckets()[b].range, shard = group.layout.shard(bucket, rank_, ranks_);
+      const dist::ShardRange all = group.layout.buckets()[b].range,
+                             shard = group.layout.shard(bucket, me_.rank, me_.ranks);
       const at::Tensor values = group.values.narrow(0, all.begin, all.size());
       values.narrow(0, shard.begin - all.begin, shard.size())
-          .copy_(group.own.narrow(0, group.layout.own_offset(bucket, ranks_), shard.size()));
+          .copy_(group.own.narrow(0, group.layout.own_offset(bucket, me_.ranks), shard.size()));
       dist::GradReducer(comm, all.size(), exec.device, exec.stream).all_gather(span_of(values));
     }
     held_[g] = Held::kNewest;
@@ -179,12 +201,12 @@ void ParameterStore::set_values(int id, std::span<const float> values, std::int6
   }
   const dist::FlatLayout& layout = group_of(one).layout;
   const dist::FlatLayout::Tensor& place = layout.tensors()[static_cast<std::size_t>(one.layout_index)];
-  const dist::ShardRange shard = layout.shard(place.bucket, rank_, ranks_);
+  const dist::ShardRange shard = layout.shard(place.bucket, me_.rank, me_.ranks);
   const std::int64_t begin = std::max(place.offset + first, shard.begin);
   const std::int64_t end = std::min(place.offset + first + elems, shard.end);
   if (begin < end)
     group_of(one)
-        .own.narrow(0, layout.own_offset(place.bucket, ranks_) + begin - shard.begin, end - begin)
+        .own.narrow(0, layout.own_offset(place.bucket, me_.ranks) + begin - shard.begin, end - begin)
         .copy_(host.narrow(0, begin - place.offset - first, end - begin));
   updated(one.group_index);
 }

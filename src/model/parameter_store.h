@@ -56,6 +56,13 @@ struct FlatGroup {
   bool is_sharded() const { return own.defined(); }
 };
 
+// One of the ranks that share out what single widths have for themselves.
+struct RankOf {
+  int rank = 0;
+  int ranks = 1;
+  friend bool operator==(const RankOf&, const RankOf&) = default;
+};
+
 class ParameterStore {
  public:
   // Declares a parameter and returns its id; before allocate() only. The order of declaration is that of use in a
@@ -69,12 +76,18 @@ class ParameterStore {
   const std::vector<ParameterInfo>& infos() const { return infos_; }
   const at::Tensor& tensor(int id) const { return tensors_.at(static_cast<std::size_t>(id)); }
 
-  // This is rank `rank` of `ranks`, whose product with kNormBlock divides pad_to: from now on the groups of single
-  // widths are shared out. Once, before or after values are set.
-  void shard(int rank, int ranks);
+  // This is one of so many ranks, whose number times kNormBlock divides pad_to: from now on the groups of single widths
+  // are shared out. Once, before or after values are set; before allocate() no group of a single width is ever whole
+  // but where it is held.
+  void shard(const RankOf& me);
   // Collective where a group that `wanted` (by groups()) names is shared out: those groups are held from now on, with
   // their newest values, and the others' memory is given back.
   void gather(const std::vector<bool>& wanted, dist::Communicator& comm) const;
+  // The part of gather() before its first message, for ranks that are to agree on whether it has been possible. What
+  // the first three do is the same on every rank, and none of it fails but make_room().
+  void release_all_but(const std::vector<bool>& wanted) const;
+  bool needs_room(const std::vector<bool>& wanted) const;  // the wanted groups are not all held
+  void make_room(const std::vector<bool>& wanted) const;   // memory for them; may be called again
   // This rank's shards of a group have been updated: what is held is of old values until the next gather().
   void updated(int group);
   // By bucket, this rank's shards of a group.
@@ -111,7 +124,7 @@ class ParameterStore {
   std::vector<at::Tensor> tensors_, trainable_tensors_;
   std::vector<FlatGroup> groups_;
   at::Tensor frozen_;
-  int rank_ = 0, ranks_ = 1;
+  RankOf me_;
   mutable std::vector<Held> held_;  // by group; of no meaning for others' eyes, who see the same values or none
 };
 

@@ -30,9 +30,23 @@ void RunningRanges::observe(std::int64_t layer, const RangeWidths& widths, const
   if (!added) widen(found->second, range);
 }
 
-void RunningRanges::begin_step() {
+void RunningRanges::begin_update() {
   const std::lock_guard lock(mutex_);
   seen_.clear();
+}
+
+void RunningRanges::count_update() {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [key, range] : seen_) {
+    const auto [found, added] = counted_.try_emplace(key, range);
+    if (!added) widen(found->second, range);
+  }
+  seen_.clear();
+}
+
+void RunningRanges::begin_step() {
+  begin_update();
+  counted_.clear();
 }
 
 void RunningRanges::end_step(std::span<const PrecisionMap> maps) {
@@ -52,16 +66,15 @@ bool RunningRanges::mix(const CalibratedRange& in_force, const CalibratedRange& 
 }
 
 void RunningRanges::move_activations() {
-  const std::lock_guard lock(mutex_);
   // Every rank has made the same passes, and so has the same keys: two messages for all.
   std::vector<at::Tensor> lows, highs;
-  for (const auto& [key, range] : seen_) lows.push_back(range.lo), highs.push_back(range.hi);
+  for (const auto& [key, range] : counted_) lows.push_back(range.lo), highs.push_back(range.hi);
   if (lows.empty()) return;
   at::Tensor low = at::cat(lows).to(at::kCPU), high = at::cat(highs).to(at::kCPU);
   comm_.all_reduce(view(span_of(low)), dist::ReduceOp::kMin);
   comm_.all_reduce(view(span_of(high)), dist::ReduceOp::kMax);
   std::int64_t begin = 0;
-  for (const auto& [key, range] : seen_) {
+  for (const auto& [key, range] : counted_) {
     const std::int64_t groups = range.lo.numel();
     const CalibratedRange agreed{.lo = low.narrow(0, begin, groups).to(range.lo.device()),
                                  .hi = high.narrow(0, begin, groups).to(range.lo.device()),
@@ -76,7 +89,7 @@ void RunningRanges::move_activations() {
                                quantizer.layer(), key.widths.weight, key.widths.activation));
     }
   }
-  seen_.clear();
+  counted_.clear();
 }
 
 void RunningRanges::move_weights(std::span<const PrecisionMap> maps) {

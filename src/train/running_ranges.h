@@ -1,5 +1,6 @@
 // Ranges that are running means over training's steps (quant.activation.range "running", and weights by ema): what the
-// passes of a step saw, over all ranks, moves the range in force once the step has changed the parameters.
+// passes of a step saw, over all ranks, moves the range in force after the step. Passes of updates that were skipped
+// are left out.
 #pragma once
 
 #include <compare>
@@ -25,10 +26,14 @@ class RunningRanges : public RangeSink {
   bool any() const;
   void observe(std::int64_t layer, const RangeWidths& widths, const CalibratedRange& range) override;
 
+  void begin_update() override;
+  void count_update() override;
+
   // A step is about to begin: what was seen of one that was given up is forgotten.
   void begin_step();
-  // Collective: the step has changed the parameters by passes at `maps`. range = m range + (1 - m) (smallest and
-  // largest that the step saw), with the same bits on any number of ranks. One that is not finite changes nothing.
+  // Collective: updates of the step have changed the parameters, by passes at `maps`. range = m range + (1 - m)
+  // (smallest and largest that those updates saw), with the same bits on any number of ranks. One that is not finite
+  // changes nothing.
   void end_step(std::span<const PrecisionMap> maps);
 
  private:
@@ -47,7 +52,8 @@ class RunningRanges : public RangeSink {
   dist::Communicator& comm_;
   Logger& log_;
   std::mutex mutex_;
-  std::map<Key, CalibratedRange> seen_;
+  std::map<Key, CalibratedRange> seen_;     // in this update
+  std::map<Key, CalibratedRange> counted_;  // in the step's updates that count
 };
 
 }  // namespace qat

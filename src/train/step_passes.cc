@@ -4,6 +4,7 @@
 #include "kernels/common/error.h"
 #include "src/quant/torch_errors.h"
 #include "src/quant/torch_parallel.h"
+#include "src/quant/torch_view.h"
 #include "src/train/step_runner.h"
 
 namespace qat {
@@ -190,6 +191,22 @@ void StepRunner::drop_taught(Step& step, const dist::UpdatePlan& update, std::si
   }
 }
 
+// Where memory that does not suffice is to be tried again, the ranks agree on it before they send each other values.
+bool StepRunner::hold(Step& step, const std::vector<bool>& groups) {
+  const ParameterStore& store = model_.parameters();
+  store.release_all_but(groups);
+  if (options_.train.on_out_of_memory != OnOutOfMemory::kStop && store.needs_room(groups)) {
+    attempt(step, [&] { store.make_room(groups); });
+    timer_.pause();
+    std::vector<std::int32_t> missing = {step.out_of_memory ? 1 : 0};
+    comm_.all_reduce(view(std::span(missing)), dist::ReduceOp::kMax);
+    timer_.resume();
+    step.given_up = missing[0] != 0;
+  }
+  if (!step.given_up) store.gather(groups, comm_);
+  return !step.given_up;
+}
+
 void StepRunner::run_passes(Step& step) {
   const std::vector<dist::UpdatePlan>& updates = step.plan.updates;
   const std::vector<dist::PassPlan>& passes = update_of(step).passes;
@@ -207,7 +224,7 @@ void StepRunner::run_passes(Step& step) {
     // The weights have changed since the last update; at another width they are made ready anew, in the same memory.
     if (i == 0 || passes[i].map != passes[i - 1].map) {
       weight_cache_.clear();
-      model_.parameters().gather(step.used[passes[i].map], comm_);
+      if (!hold(step, step.used[passes[i].map])) return;
     }
     options_.threads == 1 ? run_in_turn(step, pass) : run_side_by_side(step, pass);
     if (pass.teaching != nullptr)

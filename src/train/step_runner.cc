@@ -99,7 +99,7 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, dist::Communica
                  *memory_of(model)),
       global_norm_(optimizer_.layout(), *memory_of(model)),
       timer_(model.mode().device) {
-  model.parameters().shard(comm.rank(), comm.size());
+  model.parameters().shard({.rank = comm.rank(), .ranks = comm.size()});
   set_micro_batch_size(options.train.micro_batch_size);
 }
 
@@ -131,7 +131,7 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, Updat
   std::size_t count = 0;
   for (const dist::PassPlan& pass : passes) count += loss_parts(pass).size() * of_pass;
   std::vector<double> mine(count);
-  if (!step.out_of_memory) std::copy_n(losses.const_data_ptr<double>(), losses.numel(), mine.begin());
+  if (step.has_losses()) std::copy_n(losses.const_data_ptr<double>(), losses.numel(), mine.begin());
   const bool refused = optimizer_.take_refused(exec_of(model_));
   const auto flag = [](bool value) { return value ? 1.0 : 0.0; };
   // What a rank says beside its losses.
@@ -211,15 +211,16 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, std::span<const Precisio
 
 bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& outcome) {
   start_exchange(step, /*with_passes=*/true);
+  if (range_sink_ != nullptr) range_sink_->begin_update();
   timer_.start();
   run_passes(step);
   if (step.stop != 0) {
     outcome.stop = step.stop;
     return false;
   }
-  if (step.out_of_memory)  // zeros: the other ranks' collectives need a partner
+  if (!step.has_losses())  // zeros: the other ranks' collectives need a partner
     start_exchange(step, /*with_passes=*/false);
-  const at::Tensor losses = step.out_of_memory ? at::Tensor() : on_host(step.losses);
+  const at::Tensor losses = step.has_losses() ? on_host(step.losses) : at::Tensor();
   timer_.stop();
   std::vector<dist::BucketShards> gradient;
   {
@@ -244,7 +245,10 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
   // Both numbers have the same bits on every rank, so every rank takes the same branch.
   update.spike = is_spike && std::isfinite(update.judged) && is_spike(update_of(step), update.judged);
   update.skipped = update.spike || !std::isfinite(update.loss) || !std::isfinite(update.grad_norm);
-  if (!update.skipped) apply(step, gradient, update);
+  if (!update.skipped) {
+    apply(step, gradient, update);
+    if (range_sink_ != nullptr) range_sink_->count_update();
+  }
   outcome.add(std::move(update));
   return true;
 }

@@ -140,9 +140,11 @@ class StepRunner {
     std::vector<PassTeaching> taught{};  // by pass; what nobody learns from any more is gone
     int stop = 0;                        // the poll's answer on the way
     bool out_of_memory = false;          // of this rank; it goes through the rest of the step without working
-    std::int64_t unasked = 0;            // turns since the poll was asked
-    std::mutex reading{};                // guards what follows
-    std::optional<Error> unreadable{};   // why tokens of this rank could not be read
+    bool given_up = false;               // on every rank: one of them cannot take part in what comes next
+    bool has_losses() const { return !out_of_memory && !given_up; }
+    std::int64_t unasked = 0;           // turns since the poll was asked
+    std::mutex reading{};               // guards what follows
+    std::optional<Error> unreadable{};  // why tokens of this rank could not be read
   };
   const dist::UpdatePlan& update_of(const Step& step) const { return step.plan.updates[step.update]; }
   // One pass over all of this rank's micro-batches.
@@ -188,6 +190,8 @@ class StepRunner {
   void run_side_by_side(Step& step, const Pass& pass);
   // That many micro-batches at once.
   void run_round(Step& step, const Pass& pass, std::int64_t first, std::int64_t count);
+  // Holds the groups for passes that use them, as ParameterStore::gather. False: the update is given up.
+  bool hold(Step& step, const std::vector<bool>& groups);
   // All passes of an update, until the poll says stop.
   void run_passes(Step& step);
   // An update from its passes to the parameters, added to the outcome; false: the step is abandoned.

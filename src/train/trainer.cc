@@ -23,7 +23,11 @@ std::vector<PrecisionMap> precision_of(const Gpt2& model, const QuantConfig& qua
                                        const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan) {
   std::vector<PrecisionMap> maps;
   for (const dist::PlannedWidths& map : plan.maps) {
-    if (map.bitmap != dist::PlannedWidths::kNoBitmap)
+    if (!map.block_bits.empty())
+      maps.push_back(PrecisionMap::of_blocks(model.linear_names(), map.block_bits,
+                                             scheduled_precision(quant, map.weight_bits, map.gradient_bits),
+                                             map.gradient_bits, quant));
+    else if (map.bitmap != dist::PlannedWidths::kNoBitmap)
       maps.push_back(configured.at(static_cast<std::size_t>(map.bitmap)).precision);
     else
       maps.push_back(PrecisionMap::make(
@@ -31,6 +35,19 @@ std::vector<PrecisionMap> precision_of(const Gpt2& model, const QuantConfig& qua
           quant.overrides, quant.kv_bits));
   }
   return maps;
+}
+
+// Of the updates that changed parameters.
+std::vector<PrecisionMap> maps_that_counted(const dist::StepPlan& plan, const StepOutcome& outcome,
+                                            const std::vector<PrecisionMap>& maps) {
+  std::vector<bool> counted(maps.size());
+  for (std::size_t update = 0; update < outcome.updates.size(); ++update)
+    for (const dist::PassPlan& pass : plan.updates[update].passes)
+      if (!outcome.updates[update].skipped) counted[pass.map] = true;
+  std::vector<PrecisionMap> found;
+  for (std::size_t map = 0; map < maps.size(); ++map)
+    if (counted[map]) found.push_back(maps[map]);
+  return found;
 }
 
 StepRunnerOptions runner_options(const TrainerOptions& options, dist::ProgressBoard* board) {
@@ -125,7 +142,7 @@ int Trainer::train() {
     const StepOutcome outcome = run_step(plan, maps);
     if (outcome.refused) diverge_in_update();
     if (outcome.abandoned) return outcome.stop;
-    if (running_ranges_.any() && !outcome.skipped) running_ranges_.end_step(maps);
+    if (running_ranges_.any()) running_ranges_.end_step(maps_that_counted(plan, outcome, maps));
     account(plan, outcome, maps, seconds_now() - start);
     stop_if_diverged();
     look_after_save();
@@ -285,7 +302,7 @@ std::string Trainer::write_report(const std::vector<WidthScore>& scores) {
   std::string table;
   const dist::SectionMark section(parts_.board, dist::Section::kReport);
   on_root(parts_.comm, "writing the report", [&] {
-    table = write_final_table(options_, parts_.model, parts_.lora, state_, bitops_, scores, keeper_.newest_folder(),
+    table = write_final_table(options_, parts_.model, state_, bitops_, scores, keeper_.newest_folder(),
                               evaluation_settings(options_, parts_.held_out));
     if (options_.eval.predictions) write_predictions(options_.run.dir, parts_.held_out, scores);
   });

@@ -37,7 +37,6 @@ namespace qat {
 // What the loop works with; all of it outlives the trainer. The model has its initial values.
 struct TrainerParts {
   Gpt2& model;
-  const LoraConfig& lora;
   const SampleSource& samples;  // what it trains on
   const HeldOutSet& held_out;   // what it is evaluated on
   dist::Communicator& comm;

@@ -44,7 +44,7 @@ TEST_F(Slots, TrainToTheSameBitsOnOneTwoAndEightRanksAndAfterAResume) {
     const std::string name = std::to_string(ranks);
     const Outcome many = shell(on_ranks(ranks) + train(name));
     ASSERT_EQ(many.exit_code, 0) << many.text;
-    EXPECT_THAT(many.text, HasSubstr("while a pass uses a width"));
+    EXPECT_THAT(many.text, HasSubstr("while a pass uses them"));
     EXPECT_EQ(losses(name), losses("one")) << ranks;
     EXPECT_EQ(table(many.text), table(one.text)) << ranks;
   }

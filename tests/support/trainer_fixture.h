@@ -60,7 +60,7 @@ class TrainerTest : public ::testing::Test {
             const std::atomic<int>* signal = nullptr) {
     const TokenSource tokens = tiny_tokens(train_tokens_), held_out = tiny_tokens(held_out_tokens_);
     const Sampler samples(tokens, options.data.sequence_length, options.run.seed);
-    return train_on(samples, HeldOutText(held_out), TinyModel().config, options, ranks, activation, prepare, signal);
+    return train_on(samples, HeldOutText(held_out), config_, options, ranks, activation, prepare, signal);
   }
 
   // The same on other samples, and for a model of another configuration.
@@ -72,6 +72,7 @@ class TrainerTest : public ::testing::Test {
     dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
       TinyModel mine;
       mine.config = config;
+      mine.lora = lora_;
       mine.quant = options.quant;
       mine.quant.activation = activation;
       Gpt2 model(mine.config, mine.lora, mine.quant, StepRunner::padding(comm.size()));
@@ -81,7 +82,6 @@ class TrainerTest : public ::testing::Test {
       TrainerOptions own = options;
       own.quant = mine.quant;
       Trainer trainer(own, {.model = model,
-                            .lora = mine.lora,
                             .samples = samples,
                             .held_out = held_out,
                             .comm = comm,
@@ -112,6 +112,8 @@ class TrainerTest : public ::testing::Test {
   std::string read(const std::string& dir, const std::string& file) const { return read_file(root_ / dir / file); }
 
   fs::path root_;
+  Gpt2Config config_ = TinyModel().config;
+  LoraConfig lora_ = TinyModel().lora;
   std::int64_t train_tokens_ = 4000, held_out_tokens_ = 300;
   std::function<void(std::int64_t, const std::string&)> on_progress_;
 };

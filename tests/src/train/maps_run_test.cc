@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "src/train/range_state.h"
 #include "tests/support/trainer_fixture.h"
 
@@ -170,6 +172,92 @@ TEST_F(MapsRun, CalibratedMapsScoreFromTheCheckpointAsInTheFinalTable) {
       *score_widths(*mine.model, HeldOutText(held_out), at, mine.quant, o.eval, 12, 1, *comm, never, own);
   for (std::size_t i = 0; i < scores.size(); ++i)
     EXPECT_EQ(report("run").at("widths").as_array()[i].at("nll").as_double(), scores[i].score.nll_sum) << i;
+}
+
+// Blocks at different places of the schedule, with parameters that each width has for itself or that all share.
+TEST_F(MapsRun, BlocksThatAreAheadTrainToTheSameBitsOnTwoRanksAndAfterAResume) {
+  for (const Slots slots : {Slots::kShared, Slots::kPerWidth}) {
+    lora_.slots = config_.norm_slots = slots;
+    const std::string name = enum_name(slots);
+    const auto run = [&](const std::string& dir) {
+      TrainerOptions o = with(Recipe::kCpt, name + dir, 9);
+      o.quant.widths = {2, 4, 8, 32}, o.quant.maps.clear();
+      o.precision.kind = ScheduleKind::kCyclic, o.precision.switch_interval = 2, o.precision.layer_offset = 1;
+      o.precision.static_after = 7, o.precision.static_at = "8";
+      o.checkpoint.every = 3, o.checkpoint.keep = 0;
+      return o;
+    };
+    const TrainerOptions whole = run(" one"), rest = run(" rest");
+    const End one = train(whole, 1);
+    EXPECT_EQ(train(run(" two"), 2).parameters, one.parameters) << name;
+    EXPECT_EQ(curve(name + " two"), curve(name + " one"));
+    copy_checkpoint(whole, rest, "step_00000003");
+    EXPECT_EQ(train(rest, 2).parameters, one.parameters) << name;
+    std::vector<std::int64_t> widths;
+    for (const Value& line : metrics(name + " one")) widths.push_back(line.at("weight_bits").as_int());
+    EXPECT_THAT(widths, ElementsAre(2, 2, 4, 4, 8, 8, 32, 8, 8));
+    // Of the steps with one width for the first block and the next for the second, half of the products each.
+    std::map<std::int64_t, double> macs;
+    const Value reported = report(name + " one");
+    for (const Value& share : reported.at("precisions").at("macs").as_array())
+      macs[share.at("weight_bits").as_int()] = share.at("share").as_double();
+    // Blocks' steps: 2 2 4 4 8 8 32 | 2 4 4 8 8 32 32, and two more at 8.
+    EXPECT_NEAR(macs.at(2), 3.0 / 18.0, 1e-12);
+    EXPECT_NEAR(macs.at(4), 4.0 / 18.0, 1e-12);
+    EXPECT_NEAR(macs.at(8), 8.0 / 18.0, 1e-12);
+    EXPECT_NEAR(macs.at(32), 3.0 / 18.0, 1e-12);
+  }
+}
+
+// Of two updates a step, one is skipped once.
+TEST_F(MapsRun, RunningRangesFollowTheUpdatesThatChangedTheParameters) {
+  TrainerOptions o = with(Recipe::kPerMap, "run", 5);
+  o.quant.maps = {"8", "4"};
+  o.quant.weight.method = QuantizerKind::kEma;
+  o.quant.activation = {.granularity = Granularity::kTensor, .range = RangeSource::kRunning};
+  int updates = 0;
+  const End end = train(o, 1, o.quant.activation, [&](Trainer& trainer) {
+    trainer.runner().set_loss_hook([&](std::int64_t, double loss) { return ++updates == 6 ? NAN : loss; });
+  });
+  EXPECT_EQ(end.state.skips_total, 0);
+  const CheckpointReader reader =
+      CheckpointReader::open(list_checkpoints(fs::path(o.run.dir) / "checkpoints").back().folder);
+  test::TinyModel mine;
+  mine.quant = o.quant;
+  mine.build(/*seed=*/99);
+  const auto comm = dist::make_single_comm();
+  load_model(&reader, *mine.model, *comm, LoadFor::kResume, o.config_json);
+  const auto moves = [&](int bits) {
+    const QuantLinear& layer = mine.model->linears()[0];
+    return std::pair{layer.weight_quantizer().required({.weight = bits, .activation = 32}).batches,
+                     layer.activation_quantizer().required({.weight = bits, .activation = bits}).batches};
+  };
+  EXPECT_EQ(moves(8).first, moves(4).first + 1);
+  EXPECT_EQ(moves(8).second, moves(4).second + 1);
+}
+
+// Statistics of losses follow the maps, not their places in the list.
+TEST_F(MapsRun, AResumedRunMayHaveItsMapsInAnotherOrderAndUnderOtherNames) {
+  TrainerOptions o = with(Recipe::kCpt, "run", 4);
+  o.precision.kind = ScheduleKind::kScheduled;
+  o.quant.maps = {"8", "mine: stripe8&4"}, o.precision.pattern = {"8:3", "mine:1"};
+  train(o, 1);
+  o.train.steps = 8;
+  o.quant.maps = {"stripe8&4", "eight: 8"}, o.precision.pattern = {"eight:3", "stripe8&4:1"};
+  train(o, 1);
+  const CheckpointReader reader =
+      CheckpointReader::open(list_checkpoints(fs::path(o.run.dir) / "checkpoints").back().folder);
+  std::map<std::string, std::int64_t> counts;
+  const Value statistics = parse_json(load_train_state(reader).loss_statistics, "statistics");
+  for (const Value& one : statistics.as_array()) counts[one.at("precision").as_string()] = one.at("count").as_int();
+  EXPECT_EQ(counts, (std::map<std::string, std::int64_t>{{"map 8x8", 6}, {"map 1x4,1x8,1x4,1x8,1x4,1x8,1x4,1x8", 2}}));
+}
+
+TEST_F(MapsRun, ACheckpointsMapsHaveTheirKeysWhateverTheyWereCalled) {
+  const Gpt2Config model = test::TinyModel().config;
+  EXPECT_THAT(map_keys(model, R"({"quant": {"maps": ["eight: 8", "8,4", "attn=8,mlp=4"]}})"),
+              ElementsAre("map 8x8", "", "map 2x8,2x4,2x8,2x4"));
+  EXPECT_TRUE(map_keys(model, R"({"model": {}})").empty());
 }
 
 TEST_F(MapsRun, AMapThatDoesNotFitTheModelIsRefused) {

@@ -1,5 +1,7 @@
 // Runs with each of the quantizers and sources of ranges: the same on any number of ranks, after a resume, and whatever
 // is evaluated on the way.
+#include <cmath>
+
 #include "src/quant/histogram_range.h"
 #include "src/train/running_ranges.h"
 #include "tests/support/calibrated_range.h"
@@ -225,6 +227,30 @@ TEST_F(OneRank, RunningRangesBeginWithTheFirstStepsSamplesAndMoveByWhatStepsSee)
   }
 }
 
+TEST_F(OneRank, PassesOfASkippedUpdateMoveNoRange) {
+  QuantConfig quant;
+  quant.activation = {.granularity = Granularity::kTensor, .range = RangeSource::kRunning};
+  build(quant);
+  step(0, 8);
+  step(1, 4);
+  const CalibratedRange eight = activation(0, 8), four = activation(0, 4);
+  int updates = 0;
+  rank_->runner().set_loss_hook([&](std::int64_t, double loss) { return ++updates == 2 ? NAN : loss; });
+  running_->begin_step();
+  const StepOutcome outcome = rank_->run({.step = 2,
+                                          .maps = {{.weight_bits = 8, .activation_bits = 8, .gradient_bits = 8},
+                                                   {.weight_bits = 4, .activation_bits = 4, .gradient_bits = 8}},
+                                          .updates = {{.passes = {{.map = 0}}}, {.passes = {{.map = 1}}}}});
+  ASSERT_FALSE(outcome.updates.at(0).skipped);
+  ASSERT_TRUE(outcome.updates.at(1).skipped);
+  const std::vector<PrecisionMap> maps = {map(8), map(4)};
+  running_->end_step(maps);
+  EXPECT_EQ(activation(0, 8).batches, eight.batches + 1);
+  EXPECT_FALSE(at::equal(activation(0, 8).hi, eight.hi));
+  EXPECT_EQ(activation(0, 4).batches, four.batches);
+  EXPECT_TRUE(at::equal(activation(0, 4).hi, four.hi));
+}
+
 TEST_F(OneRank, EvaluationQuantizesWithTheRunningRangeAndCptsTrainingWithThePassesOwn) {
   for (const QuantizerKind method : {QuantizerKind::kCpt, QuantizerKind::kEma}) {
     QuantConfig quant;
@@ -274,6 +300,7 @@ TEST_F(OneRank, RangesThatAreNotFiniteMoveNothing) {
   const CalibratedRange before = activation(2, 8);
   said_.clear();
   running_->observe(2, test::both(8), {.lo = at::zeros({1}), .hi = at::full({1}, INFINITY), .mean = {}});
+  running_->count_update();
   const PrecisionMap eight = map(8);
   running_->end_step({&eight, 1});
   EXPECT_TRUE(at::equal(activation(2, 8).hi, before.hi));

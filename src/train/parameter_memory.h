@@ -1,0 +1,33 @@
+// What a rank's memory holds of a model's parameters while it trains, counted from how they lie.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "src/model/gpt2.h"
+
+namespace qat {
+
+// Bytes of one rank, with what lies between the parameters. Gradients are not among them.
+struct ParameterMemory {
+  std::int64_t base = 0;            // embeddings and linear layers, frozen ones too
+  std::int64_t shared = 0;          // adapters and norms that all widths share
+  std::int64_t moments = 0;         // AdamW's, of this rank's shards of both
+  int widths = 0;                   // that have parameters for themselves
+  std::int64_t all_widths = 0;      // what they have, over all ranks
+  std::int64_t widths_kept = 0;     // of that, what a rank has all the time: its shards, or everything if it is alone
+  std::int64_t widths_moments = 0;  // AdamW's, of its shards
+  std::int64_t widths_held = 0;     // beside what it keeps, whole, while a pass uses them: at the pass that uses most
+
+  std::int64_t of_widths() const { return widths_kept + widths_moments + widths_held; }
+};
+
+// Passes are at the maps of quant.maps or, where there are none, the widths of quant.widths, so many of them at once,
+// and at 32 bits.
+ParameterMemory parameter_memory(const Gpt2& model, const QuantConfig& quant, int ranks,
+                                 std::int64_t widths_at_once = 1);
+
+// A line for the log.
+std::string describe(const ParameterMemory& memory);
+
+}  // namespace qat
