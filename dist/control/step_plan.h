@@ -25,7 +25,7 @@ struct PlannedWidths {
   std::int32_t bitmap = kNoBitmap;  // which configured map it is
   // Where blocks are at different places of the schedule: the weights' width of each, and then of a quantized head. Of
   // those widths weight_bits is the one that the whole counts as. Empty: all have weight_bits.
-  std::vector<std::int32_t> block_bits{};
+  std::vector<std::int32_t> block_bits;
   friend bool operator==(const PlannedWidths&, const PlannedWidths&) = default;
 };
 

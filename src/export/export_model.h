@@ -23,7 +23,7 @@ struct ExportPlan {
   std::string prefix;
   std::string weights_name, config_name;  // files of the folder
   std::string config_json;
-  std::string precision_json{};  // of precision_name(); empty: nothing is quantized, and there is no such file
+  std::string precision_json;  // of precision_name(); empty: nothing is quantized, and there is no such file
 };
 
 // For transformers: config.json and model.safetensors of the base network; `config` says which tensors those are.

@@ -51,37 +51,34 @@ int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, Group
 
 void ParameterStore::allocate(std::int64_t pad_to, at::Device device, std::int64_t bucket_elems) {
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
+  tensors_.resize(infos_.size());
   for (FlatGroup& group : groups_) {
     std::vector<std::int64_t> elems;
     for (const int id : group.ids) elems.push_back(info(id).elems);
     group.layout = dist::FlatLayout(elems, {.block = kNormBlock, .pad_to = pad_to, .bucket_elems = bucket_elems});
-    if (group.key.kind == GroupKind::kWidth && me_.ranks > 1) {
-      group.own = at::zeros({group.layout.own_elems(me_.ranks)}, options);
-      group.values = at::empty({group.layout.elems()}, options);
-      resize_storage(group.values, 0);
-    } else {
-      group.values = at::zeros({group.layout.elems()}, options);
+    const bool shared_out = group.key.kind == GroupKind::kWidth && me_.ranks > 1;
+    if (shared_out) group.own = at::zeros({group.layout.own_elems(me_.ranks)}, options);
+    group.values = shared_out ? at::empty({group.layout.elems()}, options) : at::zeros({group.layout.elems()}, options);
+    for (std::size_t i = 0; i < group.ids.size(); ++i) {
+      const ParameterInfo& one = info(group.ids[i]);
+      tensors_[static_cast<std::size_t>(group.ids[i])] =
+          group.values.narrow(0, group.layout.tensors()[i].offset, one.elems).view(one.shape);
     }
+    // The views stay, to be filled where the group is held.
+    if (shared_out) resize_storage(group.values, 0);
   }
   frozen_ = at::zeros({frozen_elems()}, options);
   std::int64_t frozen_end = 0;
-  for (ParameterInfo& info : infos_) {
-    at::Tensor flat = frozen_;
-    std::int64_t offset = frozen_end;
-    if (info.trainable) {
-      const FlatGroup& group = groups_[static_cast<std::size_t>(info.group_index)];
-      flat = group.values;
-      offset = group.layout.tensors()[static_cast<std::size_t>(info.layout_index)].offset;
+  for (std::size_t id = 0; id < infos_.size(); ++id) {
+    ParameterInfo& one = infos_[id];
+    if (one.trainable) {
+      tensors_[id].set_requires_grad(true);
+      one.trainable_index = static_cast<int>(trainable_tensors_.size());
+      trainable_tensors_.push_back(tensors_[id]);
     } else {
-      frozen_end += info.elems;
+      tensors_[id] = frozen_.narrow(0, frozen_end, one.elems).view(one.shape);
+      frozen_end += one.elems;
     }
-    at::Tensor leaf = flat.narrow(0, offset, info.elems).view(info.shape);
-    leaf.set_requires_grad(info.trainable);
-    if (info.trainable) {
-      info.trainable_index = static_cast<int>(trainable_tensors_.size());
-      trainable_tensors_.push_back(leaf);
-    }
-    tensors_.push_back(std::move(leaf));
   }
   for (const FlatGroup& group : groups_) held_.push_back(group.is_sharded() ? Held::kNot : Held::kNewest);
 }

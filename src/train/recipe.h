@@ -38,7 +38,7 @@ struct RecipeInput {
   const DistillConfig& distill;
   const std::vector<ConfiguredMap>& maps;  // of quant.maps
   ScheduledBits scheduled;                 // what the precision schedule says for the step
-  std::vector<int> scheduled_blocks{};     // of each block, where they differ (PrecisionSchedule::block_bits)
+  std::vector<int> scheduled_blocks;       // of each block, where they differ (PrecisionSchedule::block_bits)
   float learning_rate = 0.0F;
   int students = 2;
   bool dropout = false;  // passes that train have some

@@ -169,9 +169,10 @@ TEST_F(ImportExport, MapsThatCannotBeExportedAreRefusedAndAreNotLeftBehind) {
   const std::string out = "export --checkpoint " + at("run") + " -o " + at("out");
   for (const auto& [more, why] : std::map<std::string, std::string>{
            {" --bitmap 8,4", "--bitmap is \"8,4\": must list 8 widths"},
-           {" --bitmap stripe8x4", "--bitmap is \"stripe8x4\": must be a width"},
+           {" --bitmap stripe8x4", "--bitmap is \"stripe8x4\": must name two widths"},
            {" --bitmap 'stripe8&5'", "--bitmap is 5: the model has adapters or layer norms of its own"},
-           {" --config-name W9A9KV9", "--config-name is \"W9A9KV9\": must be one of"},
+           {" --config-name 'stripe8&4'", "--config-name is \"stripe8&4\": must be one of"},
+           {" --config-name W9A9KV9", "--config-name is 9: the model has adapters or layer norms of its own"},
            {" --config-name W4A8KV8 --bits 4", "give one of them"},
            {" --bitmap 4 --config-name W4A8KV8", "give one of them"}}) {
     const Outcome got = command(out + more);
