@@ -307,6 +307,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_data(f);
     add_training(f);
     add_distill_fields(f);
+    add_comm_fields(f);
     add_compute(f);
     add_watchdog(f);
     add_question_fields(f);

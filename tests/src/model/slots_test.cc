@@ -232,7 +232,7 @@ TEST(Slots, SharedOutOverRanksTheyComeBackAsTheyWere) {
       // Some before they are shared out, others after.
       for (int id = 0; id < store.count(); id += 2) set(id);
       const std::int64_t before = held_bytes(model);
-      store.shard(comm.rank(), ranks);
+      store.shard({.rank = comm.rank(), .ranks = ranks});
       for (int id = 1; id < store.count(); id += 2) set(id);
       if (ranks > 1) EXPECT_LT(held_bytes(model), before);
       const std::int64_t apart = held_bytes(model);
