@@ -1,6 +1,7 @@
 #include "kernels/grad/wire_codes_cpu.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -89,30 +90,18 @@ void add_codes(const std::uint8_t* codes, WireInteger type, Range range, std::in
     for (std::int64_t i = range.begin; i < range.end; ++i) sums[i - range.begin] += static_cast<std::int8_t>(codes[i]);
     return;
   }
+  if (type == WireInteger::kInt4 && range.begin % 2 == 0) {
+    const std::int64_t pairs = (range.end - range.begin) / 2;
+    const std::uint8_t* const from = codes + range.begin / 2;
+    for (std::int64_t p = 0; p < pairs; ++p) {
+      sums[2 * p] += low_half(from[p]);
+      sums[2 * p + 1] += high_half(from[p]);
+    }
+    if ((range.end - range.begin) % 2 != 0) sums[2 * pairs] += low_half(from[pairs]);
+    return;
+  }
   for (std::int64_t i = range.begin; i < range.end; ++i) sums[i - range.begin] += code_at(codes, type, i);
 }
-
-// Codes of one block, each on its own: the values that they stand for are y - left.
-class BlockEncoder {
- public:
-  BlockEncoder(const Scale& scale, int q_max, const WireRounding& rounding)
-      : scale_(scale), q_max_(static_cast<float>(q_max)), rounding_(rounding) {}
-
-  // index: of the value among all parts'.
-  int code(float y, std::int64_t index) const {
-    if (!scale_.finite) return 0;
-    const float exact = y * scale_.inverse;
-    if (!rounding_.stochastic) return static_cast<int>(round_even(std::clamp(exact, -q_max_, q_max_)));
-    const float draw = uniform_at(rounding_.key, rounding_.first + static_cast<std::uint64_t>(index));
-    return static_cast<int>(std::clamp(std::floor(exact + draw), -q_max_, q_max_));
-  }
-  float value(int code) const { return static_cast<float>(code) * scale_.scale; }
-
- private:
-  Scale scale_;
-  float q_max_;
-  WireRounding rounding_;
-};
 
 // Elements [range) of a part, whose first is number `first` among all parts'.
 struct PartSource {
@@ -121,25 +110,63 @@ struct PartSource {
   std::int64_t first;
 };
 
-void encode_block(const PartSource& from, Range range, const BlockEncoder& encoder, WireFormat format,
-                  std::uint8_t* message) {
-  const auto encode = [&](std::int64_t i) {
-    const std::int64_t index = from.first + i;
-    const float y = sum_at(from.x, from.residual, index);
-    const int code = encoder.code(y, index);
-    if (!from.left.empty()) from.left[static_cast<std::size_t>(index)] = y - encoder.value(code);
-    return code;
-  };
-  if (format == WireFormat::kInt8) {
-    for (std::int64_t i = range.begin; i < range.end; ++i)
-      message[i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(encode(i)));
-    return;
+// Codes as floats, of at most kChunkElems values y, the first of which is number `index` among all parts'.
+void round_codes(const float* y, std::int64_t elems, const Scale& scale, float q_max, const WireRounding& rounding,
+                 std::int64_t index, float* codes) {
+  if (!scale.finite) {
+    std::fill_n(codes, elems, 0.0F);
+  } else if (rounding.stochastic) {
+    for (std::int64_t i = 0; i < elems; ++i) {
+      const float draw = uniform_at(rounding.key, rounding.first + static_cast<std::uint64_t>(index + i));
+      codes[i] = std::clamp(std::floor(y[i] * scale.inverse + draw), -q_max, q_max);
+    }
+  } else {
+    for (std::int64_t i = 0; i < elems; ++i)
+      codes[i] = round_even(std::min(std::max(y[i] * scale.inverse, -q_max), q_max));
   }
-  // A byte belongs to the block of its first code; a block of an odd number leaves the half of its last to the next.
-  for (std::int64_t i = range.begin; i < range.end; ++i) {
-    const auto half = static_cast<std::uint8_t>(encode(i) & 0xF);
-    std::uint8_t& byte = message[i / 2];
-    byte = i % 2 == 0 ? half : static_cast<std::uint8_t>((byte & 0xFU) | static_cast<unsigned>(half) << 4U);
+}
+
+void pack_int8(const float* codes, std::int64_t elems, std::uint8_t* to) {
+  for (std::int64_t i = 0; i < elems; ++i) to[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(codes[i]));
+}
+
+// A byte belongs to the block of its first code; a block of an odd number leaves the half of its last to the next.
+void pack_int4(const float* codes, std::int64_t begin, std::int64_t elems, std::uint8_t* message) {
+  const auto half = [&](std::int64_t i) { return static_cast<unsigned>(static_cast<std::int32_t>(codes[i])) & 0xFU; };
+  std::int64_t i = 0;
+  if (begin % 2 != 0 && elems > 0) {
+    std::uint8_t& byte = message[begin / 2];
+    byte = static_cast<std::uint8_t>((byte & 0xFU) | half(0) << 4U);
+    i = 1;
+  }
+  std::uint8_t* to = message + (begin + i) / 2;
+  for (; i + 1 < elems; i += 2) *to++ = static_cast<std::uint8_t>(half(i) | half(i + 1) << 4U);
+  if (i < elems) *to = static_cast<std::uint8_t>(half(i));
+}
+
+void encode_block(const PartSource& from, Range range, const Scale& scale, const WireRounding& rounding,
+                  WireFormat format, std::uint8_t* message) {
+  const auto q_max = static_cast<float>(wire_q_max(format));
+  std::array<float, kChunkElems> y, codes;
+  for (std::int64_t at = range.begin; at < range.end; at += kChunkElems) {
+    const std::int64_t elems = std::min(kChunkElems, range.end - at), index = from.first + at;
+    const float* const x = from.x.data() + index;
+    if (from.residual.empty()) {
+      std::copy_n(x, elems, y.begin());
+    } else {
+      const float* const residual = from.residual.data() + index;
+      for (std::int64_t i = 0; i < elems; ++i) y[static_cast<std::size_t>(i)] = x[i] + residual[i];
+    }
+    round_codes(y.data(), elems, scale, q_max, rounding, index, codes.data());
+    if (!from.left.empty()) {
+      float* const left = from.left.data() + index;
+      for (std::int64_t i = 0; i < elems; ++i)
+        left[i] = y[static_cast<std::size_t>(i)] - codes[static_cast<std::size_t>(i)] * scale.scale;
+    }
+    if (format == WireFormat::kInt8)
+      pack_int8(codes.data(), elems, message + at);
+    else
+      pack_int4(codes.data(), at, elems, message);
   }
 }
 
@@ -185,8 +212,15 @@ void wire_amax_cpu(const Exec& exec, std::span<const float> x, std::span<const f
                       const std::int64_t part = b / blocks;
                       const Range range = block_range(shape, b % blocks);
                       std::int32_t most = 0;
-                      for (std::int64_t i = part * shape.elems + range.begin; i < part * shape.elems + range.end; ++i)
-                        most = std::max(most, magnitude_bits(sum_at(x, residual, i)));
+                      const std::int64_t first = part * shape.elems + range.begin, elems = range.end - range.begin;
+                      const float* const values = x.data() + first;
+                      if (residual.empty()) {
+                        for (std::int64_t i = 0; i < elems; ++i) most = std::max(most, magnitude_bits(values[i]));
+                      } else {
+                        const float* const rest = residual.data() + first;
+                        for (std::int64_t i = 0; i < elems; ++i)
+                          most = std::max(most, magnitude_bits(values[i] + rest[i]));
+                      }
                       amax[static_cast<std::size_t>(shape.message_of(part) * blocks + b % blocks)] =
                           std::bit_cast<float>(most);
                     }
@@ -211,8 +245,8 @@ void wire_encode_cpu(const Exec& exec, std::span<const float> x, std::span<const
     exec.for_ranges(blocks, alone ? blocks : std::max<std::int64_t>(1, kGrainElems / shape.block),
                     [&](std::int64_t begin, std::int64_t end) {
                       for (std::int64_t b = begin; b < end; ++b)
-                        encode_block(from, block_range(shape, b),
-                                     BlockEncoder(scale_of(scales[b], q_max), q_max, rounding), shape.format, message);
+                        encode_block(from, block_range(shape, b), scale_of(scales[b], q_max), rounding, shape.format,
+                                     message);
                     });
   }
 }

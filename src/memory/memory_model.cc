@@ -11,6 +11,7 @@
 #include "dist/grad/flat_layout.h"
 #include "dist/grad/tree_accumulator.h"
 #include "src/memory/pass_memory.h"
+#include "src/memory/wire_memory.h"
 #include "src/model/gpt2_config.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/quant_method.h"
@@ -105,10 +106,15 @@ std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& la
     return {
         parameters, {"gradient sums", gradient_sum_bytes(config, layout)}, {"optimizer", 2 * count.trained * kFp32}};
   }
-  return {{"parameters", everywhere * kFp32},
-          {"parameters of single widths", (count.of_widths / layout.ranks + count.of_pass) * kFp32},
-          {"gradient sums", gradient_sum_bytes(config, layout)},
-          {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
+  std::vector<MemoryConsumer> all = {
+      {"parameters", everywhere * kFp32},
+      {"parameters of single widths", (count.of_widths / layout.ranks + count.of_pass) * kFp32},
+      {"gradient sums", gradient_sum_bytes(config, layout)},
+      {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
+  const std::int64_t table = config.model.freeze_base ? 0 : config.model.vocab_size * config.model.n_embd;
+  for (MemoryConsumer& one : wire_memory(config.comm, count.trained, table, layout.ranks))
+    all.push_back(std::move(one));
+  return all;
 }
 
 MemoryEstimate moment(std::string name, std::vector<MemoryConsumer> consumers,

@@ -10,6 +10,7 @@
 #include "dist/grad/recycling_memory.h"
 #include "src/base/rng.h"
 #include "src/quant/torch_view.h"
+#include "src/train/wire_of.h"
 
 namespace qat {
 namespace {
@@ -44,15 +45,6 @@ void WireReport::add(const WireReport& other) {
   fp32_bytes += other.fp32_bytes;
   seconds += other.seconds;
   early_buckets += other.early_buckets;
-}
-
-dist::GradWire wire_of(const CommConfig& config) {
-  constexpr dist::WireFormat kFormats[] = {dist::WireFormat::kFloat32, dist::WireFormat::kBFloat16,
-                                           dist::WireFormat::kInt8, dist::WireFormat::kInt4};
-  return {.format = kFormats[static_cast<std::size_t>(config.wire)],
-          .sum = config.sum == WireSumName::kTwoPhase ? dist::WireSum::kTwoPhase : dist::WireSum::kCodeSum,
-          .block = config.block,
-          .stochastic = config.stochastic_rounding};
 }
 
 std::shared_ptr<dist::FlatMemory> flat_memory_of(const Gpt2& model) {

@@ -30,9 +30,6 @@ struct WireReport {
   void add(const WireReport& other);
 };
 
-// How dist calls it.
-dist::GradWire wire_of(const CommConfig& config);
-
 // Where a model's gradients, and what is kept of them, lie.
 std::shared_ptr<dist::FlatMemory> flat_memory_of(const Gpt2& model);
 
