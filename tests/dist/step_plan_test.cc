@@ -109,12 +109,14 @@ TEST(StepPlan, RefusesWhatIsNotThere) {
   EXPECT_THAT(with([](StepPlan& p) { p.updates[0].passes.clear(); }), HasSubstr("without a pass that trains"));
   EXPECT_THAT(with([](StepPlan& p) { p.updates[0].passes[0].trains = false; }),
               HasSubstr("without a pass that trains"));
-  EXPECT_THAT(with([](StepPlan& p) { p.updates[1].passes[0].map = 3; }), HasSubstr("map 3 in a pass, of 3"));
+  EXPECT_THAT(with([](StepPlan& p) { p.updates[1].passes[0].map = 4; }), HasSubstr("map 4 in a pass, of 4"));
   EXPECT_THAT(with([](StepPlan& p) { p.updates[1].passes[1].teachers = {1}; }), HasSubstr("teacher 1 of pass 1"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[0].weight_bits = 0; }), HasSubstr("a width of 0 bits"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[0].activation_bits = 1; }), HasSubstr("a width of 1 bits"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[0].gradient_bits = 20; }), HasSubstr("a width of 20 bits"));
   EXPECT_THAT(with([](StepPlan& p) { p.maps[1].bitmap = -2; }), HasSubstr("configured map -2"));
+  EXPECT_THAT(with([](StepPlan& p) { p.maps[3].block_bits[2] = 33; }), HasSubstr("a width of 33 bits"));
+  EXPECT_THAT(with([](StepPlan& p) { p.maps[3].bitmap = 0; }), HasSubstr("a configured map with widths of blocks"));
   for (const float rate : {NAN, INFINITY, -1.0F}) {
     EXPECT_THAT(with([&](StepPlan& p) { p.updates[0].learning_rate = rate; }), HasSubstr("learning rate"));
     EXPECT_THAT(with([&](StepPlan& p) { p.updates[1].width_rates[1].learning_rate = rate; }),
