@@ -140,10 +140,13 @@ PassTime head_time(const PassShape& whole, const DeviceRates& rates) {
   const Gpt2Config& model = pass.config.model;
   const double tokens = as_double(pass.tokens()), d = as_double(model.n_embd), f = as_double(pass.float_bytes());
   BothWays work{.forward = {.bytes = 4.0 * f * tokens * d}, .backward = {.bytes = 4.0 * f * tokens * d}};  // the norm
+  const auto begins_backward = [&](PassTime time) {
+    return pass.training ? PassTime{.backward_s = time.total()} : time;
+  };
   const HeadKind kind = head_of(pass);
   if (kind == HeadKind::kAnswers) {
     work.forward.bytes += 8.0 * tokens * d * (pass.training ? 2.0 : 1.0);
-    return time_of(pass, rates, work);
+    return begins_backward(time_of(pass, rates, work));
   }
   const double rows = as_double(head_rows(pass)), product = 2.0 * tokens * rows * d;
   const bool bf16 = pass.cuda && pass.float_bytes() == 2;
@@ -160,7 +163,7 @@ PassTime head_time(const PassShape& whole, const DeviceRates& rates) {
   if (pass.training && !model.freeze_base) work.forward.bytes += gradient_bytes(pass, rows * d);
   const double teachers = as_double(pass.teachers);
   work.forward += {.seconds = teachers * product / floats, .bytes = teachers * 2.0 * logits * f};
-  return time_of(pass, rates, work);
+  return begins_backward(time_of(pass, rates, work));
 }
 
 }  // namespace

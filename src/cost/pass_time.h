@@ -27,8 +27,8 @@ struct PassTime {
 struct ModelTimes {
   std::vector<PassTime> blocks;  // of the whole model
   PassTime embedding;
-  PassTime head;  // the last norm, the output projection and the loss; in training forward has backward's products,
-                  // too, since the head goes both ways at once
+  PassTime head;  // the last norm, the output projection and the loss: in training all of it is backward, which it
+                  // begins, since the head goes both ways at once
 
   double total() const;
 };

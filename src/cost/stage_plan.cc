@@ -18,6 +18,11 @@ PassTime over(PassTime time, double count) {
   return {.forward_s = time.forward_s / count, .backward_s = time.backward_s / count};
 }
 
+// Of a stage's chunk among the model's pieces.
+std::size_t piece_of(int stage, int stages, int chunk) {
+  return static_cast<std::size_t>(chunk) * static_cast<std::size_t>(stages) + static_cast<std::size_t>(stage);
+}
+
 std::int64_t end_of(const dist::StageCut& cut, std::size_t piece, std::int64_t blocks) {
   return piece + 1 < cut.size() ? cut[piece + 1] : blocks;
 }
@@ -52,7 +57,7 @@ StagePart stage_part(const RunConfig& config, const dist::StageCut& cut, int sta
   const int stages = config.parallel.pipeline, chunks = static_cast<int>(std::ssize(cut)) / stages;
   StagePart part;
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    const auto piece = static_cast<std::size_t>(chunk * stages + stage);
+    const std::size_t piece = piece_of(stage, stages, chunk);
     part.chunks.push_back({.first = cut[piece], .last = end_of(cut, piece, config.model.n_layer)});
   }
   part.embeds = stage == 0;
@@ -78,7 +83,7 @@ dist::SimulatedPipeline planned_pipeline(const RunConfig& config, const ModelTim
     pipeline.stages.push_back(dist::stage_actions(config.parallel.schedule, stage, stages, micro_batches, chunks));
     std::vector<dist::ChunkTime>& of_chunks = pipeline.times.emplace_back();
     for (int chunk = 0; chunk < chunks; ++chunk) {
-      const auto piece = static_cast<std::size_t>(chunk * stages + stage);
+      const std::size_t piece = piece_of(stage, stages, chunk);
       PassTime time;
       for (std::int64_t block = cut[piece]; block < end_of(cut, piece, config.model.n_layer); ++block)
         time += times.blocks[static_cast<std::size_t>(block)];
