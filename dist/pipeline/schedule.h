@@ -70,8 +70,9 @@ std::string to_text(const PipelineAction& action, int chunks);
 //
 // Every chunk's backward passes are in order of micro-batches, 0, 1, 2, ..., so gradients can be summed as a single
 // rank sums them. Between two stages, messages of one kind are received in the order in which they are sent, so they
-// need no tag beyond their kind. An engine does not block in a send before its receives are posted: two neighbours send
-// to each other. One posted receive of each kind is enough (the simulator's test shows it for blocking sends).
+// need no tag beyond their kind. Two neighbours send to each other, so an engine does not block in a send before its
+// receives are posted. Either will do (tests/dist/pipeline_simulator_test.cc): one receive of each kind posted ahead of
+// its use; or, with one chunk a stage, all transfers between two passes as one exchange.
 //
 // stages, micro_batches >= 1; chunks is 1 unless interleaved. Anything else is a broken promise (kInternal): a user's
 // numbers are checked where the configuration is.

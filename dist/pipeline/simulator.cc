@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -52,7 +53,8 @@ class Channel {
   std::optional<double> arrival(std::size_t k) const {
     return k < arrived_us_.size() ? std::optional(arrived_us_[k]) : std::nullopt;
   }
-  std::optional<double> next_arrival() const { return arrival(received_); }
+  // Of the message that is received after `further` others.
+  std::optional<double> next_arrival(std::size_t further = 0) const { return arrival(received_ + further); }
   const Message& receive() { return sent_[received_++]; }
 
  private:
@@ -67,10 +69,25 @@ class Channel {
 
 using Slot = std::pair<int, std::int64_t>;  // chunk, micro-batch
 
+// A message that a stage has sent.
+struct Sent {
+  Channel* channel;
+  std::size_t number;
+};
+
+// Transfers that are one exchange.
+struct Exchange {
+  bool under_way = false;
+  std::size_t end = 0;  // the action behind it
+  std::vector<Sent> sends;
+  std::map<Channel*, std::size_t> receives;  // how many
+};
+
 struct Stage {
   std::size_t next = 0;  // action
   double clock_us = 0.0;
-  std::optional<std::size_t> blocked_on;    // the message that it is sending
+  std::optional<Sent> blocked_on;
+  Exchange exchange;
   std::set<Slot> inputs, gradients;         // received and not yet used
   std::set<Slot> outputs, input_gradients;  // computed and not yet sent
   std::set<Slot> forward, backward;         // passes done
@@ -86,9 +103,10 @@ class Simulation {
     chunks_ = static_cast<int>(p_.times[0].size());
     for (const auto& times : p_.times)
       QAT_CHECK(chunks_ >= 1 && std::ssize(times) == chunks_, "the same number of chunks on every stage");
+    const int ahead = p_.transfers == TransferMode::kExchanges ? 0 : p_.receives_ahead;
     for (int s = 0; s < count_; ++s) {
-      channels_[0].emplace_back((s + count_ - 1) % count_, s, p_.transfer_us, p_.receives_ahead);
-      channels_[1].emplace_back((s + 1) % count_, s, p_.transfer_us, p_.receives_ahead);
+      channels_[0].emplace_back((s + count_ - 1) % count_, s, p_.transfer_us, ahead);
+      channels_[1].emplace_back((s + 1) % count_, s, p_.transfer_us, ahead);
     }
     stages_.resize(p_.stages.size());
   }
@@ -123,6 +141,7 @@ class Simulation {
     if (me.next == actions(s).size()) return false;
     const PipelineAction& action = actions(s)[me.next];
     if (action.chunk < 0 || action.chunk >= chunks_) fail(s, action, "no such chunk");
+    if (is_transfer(action.kind) && p_.transfers == TransferMode::kExchanges) return exchange(s);
     const bool done = is_receive(action.kind) ? receive(s, action)
                       : is_send(action.kind)  ? send(s, action)
                                               : pass(s, action);
@@ -132,39 +151,92 @@ class Simulation {
 
   bool receive(int s, const PipelineAction& action) {
     Stage& me = stage(s);
-    const bool forward = action.kind == ActionKind::kReceiveForward;
-    Channel& from = channel(forward, s);
+    Channel& from = receiving(s, action);
     from.advance(timeline_);
     const std::optional<double> arrival = from.next_arrival();
     if (!arrival) return false;
-    const Message& message = from.receive();
-    if (message.receiver_chunk != action.chunk || message.send.micro_batch != action.micro_batch)
-      fail(s, action, "what comes is the stage before's " + to_text(message.send, chunks_));
+    take(s, action, from);
     me.clock_us = std::max(me.clock_us, *arrival);
-    (forward ? me.inputs : me.gradients).insert({action.chunk, action.micro_batch});
     me.to_post.push_back(&from);
     return true;
   }
 
-  bool send(int s, const PipelineAction& action) {
+  Channel& receiving(int s, const PipelineAction& action) {
+    return channel(action.kind == ActionKind::kReceiveForward, s);
+  }
+
+  // The message that has arrived.
+  void take(int s, const PipelineAction& action, Channel& from) {
+    Stage& me = stage(s);
+    const Message& message = from.receive();
+    if (message.receiver_chunk != action.chunk || message.send.micro_batch != action.micro_batch)
+      fail(s, action, "what comes is the stage before's " + to_text(message.send, chunks_));
+    (action.kind == ActionKind::kReceiveForward ? me.inputs : me.gradients).insert({action.chunk, action.micro_batch});
+  }
+
+  Sent begin_send(int s, const PipelineAction& action) {
     Stage& me = stage(s);
     const bool forward = action.kind == ActionKind::kSendForward;
     const PipelinePeer peer = peer_of(action, s, count_, chunks_);
+    if ((forward ? me.outputs : me.input_gradients).erase({action.chunk, action.micro_batch}) == 0)
+      fail(s, action, "there is nothing to send");
     Channel& to = channel(forward, peer.stage);
-    if (!me.blocked_on) {
-      if ((forward ? me.outputs : me.input_gradients).erase({action.chunk, action.micro_batch}) == 0)
-        fail(s, action, "there is nothing to send");
-      me.blocked_on = to.sent();
-      to.send({.send = action, .receiver_chunk = peer.chunk, .ready_us = me.clock_us});
-    }
-    to.advance(timeline_);
-    if (p_.blocking_sends) {
-      const std::optional<double> arrival = to.arrival(*me.blocked_on);
+    to.send({.send = action, .receiver_chunk = peer.chunk, .ready_us = me.clock_us});
+    return {.channel = &to, .number = to.sent() - 1};
+  }
+
+  bool send(int s, const PipelineAction& action) {
+    Stage& me = stage(s);
+    if (!me.blocked_on) me.blocked_on = begin_send(s, action);
+    me.blocked_on->channel->advance(timeline_);
+    if (p_.transfers == TransferMode::kBlockingSends) {
+      const std::optional<double> arrival = me.blocked_on->channel->arrival(me.blocked_on->number);
       if (!arrival) return false;
       me.clock_us = *arrival;
     }
     me.blocked_on.reset();
     return true;
+  }
+
+  // All transfers from the stage's next action to its next pass.
+  bool exchange(int s) {
+    Stage& me = stage(s);
+    if (!me.exchange.under_way) begin_exchange(s);
+    double end = me.clock_us;
+    for (const Sent& sent : me.exchange.sends) {
+      sent.channel->advance(timeline_);
+      const std::optional<double> arrival = sent.channel->arrival(sent.number);
+      if (!arrival) return false;
+      end = std::max(end, *arrival);
+    }
+    for (const auto& [from, count] : me.exchange.receives) {
+      from->advance(timeline_);
+      const std::optional<double> last = from->next_arrival(count - 1);
+      if (!last) return false;
+      end = std::max(end, *last);
+    }
+    for (; me.next < me.exchange.end; ++me.next) {
+      const PipelineAction& action = actions(s)[me.next];
+      if (is_receive(action.kind)) take(s, action, receiving(s, action));
+    }
+    me.clock_us = end;
+    me.exchange = {};
+    return true;
+  }
+
+  void begin_exchange(int s) {
+    Stage& me = stage(s);
+    me.exchange.under_way = true;
+    me.exchange.end = me.next;
+    for (std::size_t& i = me.exchange.end; i < actions(s).size() && is_transfer(actions(s)[i].kind); ++i) {
+      const PipelineAction& action = actions(s)[i];
+      if (is_send(action.kind)) {
+        me.exchange.sends.push_back(begin_send(s, action));
+      } else {
+        receiving(s, action).post(me.clock_us);
+        ++me.exchange.receives[&receiving(s, action)];
+      }
+    }
   }
 
   bool pass(int s, const PipelineAction& action) {

@@ -2,7 +2,7 @@
 // does what.
 #pragma once
 
-#include <span>
+#include <cstdint>
 #include <vector>
 
 #include "dist/pipeline/schedule.h"
@@ -16,15 +16,21 @@ struct ChunkTime {
   double backward_us = 0.0;
 };
 
+// How a stage goes through its transfers.
+enum class TransferMode : std::uint8_t {
+  kBeside,         // on their own: only passes, and waiting for what it receives, take the stage's time
+  kBlockingSends,  // the same, but it waits in a send until its message has arrived (MPI, a long message)
+  kExchanges,  // what stands between two passes is one exchange (dist/comm/communicator.h): all of it moves together,
+               // and nothing before the stage is there
+};
+
 struct SimulatedPipeline {
   std::vector<std::vector<PipelineAction>> stages;  // what each does (stage_actions, forward_actions)
   std::vector<std::vector<ChunkTime>> times;        // [stages][chunks]
   double transfer_us = 0.0;  // of a message, alone on its way; messages of one kind between two stages take turns
-  // Whether a stage waits in a send until its message has arrived (a blocking MPI send of a long message); else only
-  // passes take a stage's time, and waiting for what it receives.
-  bool blocking_sends = false;
-  // Messages of each kind that a stage can have received and not yet used. A message moves only once there is room for
-  // it: receives are posted when the step begins, and again whenever a pass has used one.
+  TransferMode transfers = TransferMode::kBeside;
+  // Messages of each kind that a stage can have received and not yet used, other than in exchanges. A message moves
+  // only once there is room for it: receives are posted when the step begins, and again whenever a pass has used one.
   int receives_ahead = 1;
 };
 

@@ -92,7 +92,7 @@ TEST(PipelineSimulator, NoScheduleDeadlocksInSendsThatWaitForTheirReceiveWithOne
   for_every_shape([](const Shape& shape) {
     SimulatedPipeline pipeline = pipeline_of(shape);
     pipeline.transfer_us = 1.0;
-    pipeline.blocking_sends = true;
+    pipeline.transfers = TransferMode::kBlockingSends;
     pipeline.receives_ahead = 1;
     EXPECT_NO_THROW(simulate(pipeline)) << shape.text();
     for (int stage = 0; stage < shape.stages; ++stage)
@@ -100,6 +100,45 @@ TEST(PipelineSimulator, NoScheduleDeadlocksInSendsThatWaitForTheirReceiveWithOne
           forward_actions(shape.schedule, stage, shape.stages, shape.micro_batches, shape.chunks);
     EXPECT_NO_THROW(simulate(pipeline)) << shape.text();
   });
+}
+
+TEST(PipelineSimulator, TheTransfersBetweenTwoPassesMayBeOneExchangeWhereAStageHasOneChunk) {
+  const auto exchanging = [](const Shape& shape) {
+    SimulatedPipeline pipeline = pipeline_of(shape);
+    pipeline.transfer_us = 1.0;
+    pipeline.transfers = TransferMode::kExchanges;
+    return pipeline;
+  };
+  for_every_shape([&](const Shape& shape) {
+    if (shape.chunks > 1) return;
+    EXPECT_NO_THROW(simulate(exchanging(shape))) << shape.text();
+  });
+  // With several, neighbours wait in exchanges whose messages are for later ones.
+  try {
+    simulate(exchanging({kInterleaved, 2, 4, 2}));
+    FAIL() << "no deadlock: the header of schedule.h may promise more";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("the stages wait for ever"));
+  }
+}
+
+TEST(PipelineSimulator, AnExchangeTakesItsStagesTime) {
+  // Forward 1, backward 2 us; a transfer of 0.25 us before stage 1's passes, and before stage 0's backward passes.
+  SimulatedPipeline pipeline = pipeline_of({kOneFOneB, 2, 2, 1}, /*forward=*/1.0, /*backward=*/2.0);
+  pipeline.transfer_us = 0.25;
+  pipeline.transfers = TransferMode::kExchanges;
+  Timeline timeline = simulate(pipeline);
+  std::erase_if(timeline, [](const TimelineSpan& span) { return is_transfer(span.action.kind); });
+  EXPECT_THAT(timeline, ::testing::UnorderedElementsAreArray(Timeline{
+                            {0, {kForward, 0, 0}, 0.0, 1.0},
+                            {0, {kForward, 0, 1}, 1.25, 2.25},
+                            {1, {kForward, 0, 0}, 1.25, 2.25},
+                            {1, {kBackward, 0, 0}, 2.25, 4.25},
+                            {0, {kBackward, 0, 0}, 4.5, 6.5},
+                            {1, {kForward, 0, 1}, 4.5, 5.5},
+                            {1, {kBackward, 0, 1}, 5.5, 7.5},
+                            {0, {kBackward, 0, 1}, 7.75, 9.75},
+                        }));
 }
 
 TEST(PipelineSimulator, StepsTakeTheFormulasTimeWhateverBackwardCosts) {
@@ -154,7 +193,7 @@ TEST(PipelineSimulator, TransfersBesidePassesCostTheirTimeOnceAWayIfThereIsRoomF
   pipeline.receives_ahead = 1;  // a stage then waits for each transfer, since none moves while it uses the last
   EXPECT_NEAR(length_of(simulate(pipeline)), beside + 2 * 7 * 0.5, 1e-9);
   pipeline.receives_ahead = 2;
-  pipeline.blocking_sends = true;
+  pipeline.transfers = TransferMode::kBlockingSends;
   EXPECT_GT(length_of(simulate(pipeline)), beside + 1.0);
 }
 
@@ -188,7 +227,7 @@ TEST(PipelineSimulator, TimesOfASmallPipelineByHand) {
 // The error of 2 stages and 2 micro-batches after `change`.
 std::string fault(const std::function<void(SimulatedPipeline&)>& change) {
   SimulatedPipeline pipeline = pipeline_of({kOneFOneB, 2, 2, 1});
-  pipeline.blocking_sends = true;
+  pipeline.transfers = TransferMode::kBlockingSends;
   change(pipeline);
   try {
     simulate(pipeline);
