@@ -9,12 +9,13 @@
 
 namespace qat::dist {
 
+// A transfer ends when its data is there. It begins, simulated, when the data begins to move, and measured when the
+// rank turns to it: then it has the wait for the other end in it. It may overlap passes.
 struct TimelineSpan {
   int rank = 0;  // of the world
   PipelineAction action;
   double begin_us = 0.0;  // microseconds, from whatever moment is 0 for all ranks
-  double end_us = 0.0;    // not before begin_us. A transfer lasts from when its data moves to when it is there; it may
-                          // overlap passes
+  double end_us = 0.0;    // not before begin_us
 
   bool operator==(const TimelineSpan&) const = default;
 };
