@@ -3,9 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "src/checkpoint/sharded_load.h"
 #include "src/quant/torch_view.h"
+#include "src/train/feedback_state.h"
 #include "src/train/on_root.h"
 #include "src/train/range_state.h"
 #include "src/train/run_pieces.h"
@@ -51,19 +53,24 @@ void load_parameter(const ParameterSource* source, ParameterStore& store, int id
 
 std::unique_ptr<ShardedSave> begin_save(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
                                         ShardedAdamW& optimizer, dist::Communicator& comm,
-                                        const EvaluationRanges& ranges) {
+                                        const EvaluationRanges& ranges, GradientSync* gradients) {
   const auto rest = [&](CheckpointWriter& writer) { write_rest(writer, state, model, optimizer, ranges); };
   // The last update may still run on the step's stream.
   const kernels::Exec exec = exec_for(model.parameters().tensor(0));
   const PieceOrigin origin{.device = exec.device,
                            .gpu = exec.device == Device::kCuda ? model.parameters().device().index() : 0,
                            .stream = exec.stream};
-  return std::make_unique<ShardedSave>(root, state.step, pieces_to_save(model, optimizer, comm), rest, comm, origin);
+  std::vector<TensorPiece> pieces = pieces_to_save(model, optimizer, comm);
+  if (gradients != nullptr)
+    for (TensorPiece& piece : feedback_to_save(model.parameters(), *gradients, comm.rank()))
+      pieces.push_back(std::move(piece));
+  return std::make_unique<ShardedSave>(root, state.step, std::move(pieces), rest, comm, origin);
 }
 
 std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
-                               ShardedAdamW& optimizer, dist::Communicator& comm, const EvaluationRanges& ranges) {
-  const std::unique_ptr<ShardedSave> save = begin_save(root, state, model, optimizer, comm, ranges);
+                               ShardedAdamW& optimizer, dist::Communicator& comm, const EvaluationRanges& ranges,
+                               GradientSync* gradients) {
+  const std::unique_ptr<ShardedSave> save = begin_save(root, state, model, optimizer, comm, ranges, gradients);
   save->write();
   return save->finish();
 }

@@ -85,7 +85,7 @@ PassGradients StepRunner::next_gradients(const Step& step, const Pass& pass, std
     hook = [this, at = static_cast<std::int64_t>(step.plan.step), micro_batch](int id, const at::Tensor& gradient) {
       gradient_hook_(at, micro_batch, id, gradient);
     };
-  return {model_.parameters(), syncs_, step.used[pass.plan.map], std::move(hook)};
+  return {model_.parameters(), gradients_.syncs(), step.used[pass.plan.map], std::move(hook)};
 }
 
 void StepRunner::join(const LossAndGradients& pass, PassGradients& gradients, Step& step) {
@@ -116,6 +116,7 @@ void StepRunner::run_in_turn(Step& step, const Pass& pass) {
     const bool last = i + 1 == first + local_micro_batches_;
     attempt(step, [&] {
       const auto read = [&] { return batch_or_zeros(step, [&] { return loader_->take(first_sample(step.plan, i)); }); };
+      if (last && pass.ends_update) gradients_.allow_early();
       if (pass.plan.trains) {
         PassGradients gradients =
             next_gradients(step, pass, i);  // one pass may leave its gradients where they are wanted

@@ -84,6 +84,8 @@ class Trainer {
   TrainResult run_to_end();
   int train();  // why it stopped before its end, or 0
   StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
+  void check_wire(double error);
+  std::string wire_text() const;  // for the report; empty: nothing travelled
   void use_smaller_passes(const std::vector<int>& ranks);
   int after_step(const dist::StepPlan& plan);
   int stop_for(int reason);
@@ -127,6 +129,8 @@ class Trainer {
   bool save_due_ = false;        // a checkpoint fell on a skipped step
   LossMonitor losses_;
   PrecisionUsage usage_;
+  WireReport wire_;                                    // of this rank, since this program started
+  std::int64_t wire_updates_ = 0;                      // in that
   std::optional<PrecisionUsage::Change> loss_change_;  // of the newest step's last update
   dist::StragglerWindow stragglers_;
   BitopsTotal bitops_;

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "src/train/feedback_state.h"
 #include "src/train/final_table.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
@@ -42,6 +43,8 @@ void Trainer::load(const CheckpointReader* reader) {
     parts_.log.info(
         fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
   load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.comm);
+  if (!load_feedback(reader, parts_.model.parameters(), runner_.gradients(), parts_.comm))
+    parts_.log.warning("the checkpoint's error feedback is dropped: comm.wire and comm.error_feedback keep none now");
   if (state_.version < 2)
     state_.bitops_at_full =
         bitops_at_full(parts_.model, parts_.lora, state_.consumed_tokens, options_.data.sequence_length);
