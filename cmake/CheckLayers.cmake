@@ -22,6 +22,7 @@ set(levels
     "src/export"
     "src/config"
     "src/memory"
+    "src/cost"
     "launch")
 set(sideways "src/data -> src/text")
 

@@ -33,6 +33,8 @@ class GradExchange {
   GradExchange(std::span<GradSync> syncs, std::vector<BucketPlace> order, Device device, StreamRef compute,
                StreamRef exchange, bool overlapped);
 
+  GradExchange(const GradExchange&) = delete;
+
   // The syncs have been started, or rest.
   void start();
   // From here to finish() nobody makes another call to the communicator: buckets may go as they become complete. All

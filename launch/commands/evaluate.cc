@@ -70,7 +70,9 @@ AgreedConfig evaluation_config(World& world, const TrainState& state, const Eval
   world.comm().broadcast(view(std::span(micro_batch)), /*root=*/0);
   sets.push_back(fmt::format("train.micro_batch_size={}", micro_batch[0]));
   sets.push_back(fmt::format("train.batch_size={}", world.size() * micro_batch[0]));
-  for (const char* free : {"parallel.data=0", "parallel.pipeline=1", "model.init=random"}) sets.emplace_back(free);
+  for (const char* free : {"parallel.data=0", "parallel.pipeline=1", "parallel.schedule=1f1b", "parallel.chunks=1",
+                           "parallel.cut=[]", "model.init=random"})
+    sets.emplace_back(free);
   if (const std::vector<std::string> maps = maps_of(arguments); !arguments.bits.empty() || !maps.empty()) {
     sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
     sets.push_back("eval.maps=" + to_json(Value::array(maps)));

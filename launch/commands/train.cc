@@ -99,6 +99,8 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
     log.info(
         "train.accumulate is running: each rank adds up its passes' gradients one after the other, so the run's bits "
         "depend on the number of ranks");
+  else if (config.comm.wire != WireFormatName::kFp32)
+    log.info(fmt::format("comm.wire is {}: the run's bits depend on the number of ranks", enum_name(config.comm.wire)));
   else if (!std::has_single_bit(static_cast<unsigned>(world.size())))
     log.info(
         fmt::format("sums over {0} ranks have the same bits on {1}, {2}, {3}, ... ranks; on other numbers of ranks "

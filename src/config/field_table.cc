@@ -3,6 +3,7 @@
 #include <initializer_list>
 
 #include "src/config/field_rules.h"
+#include "src/config/parallel_fields.h"
 #include "src/config/question_fields.h"
 
 namespace qat {
@@ -253,14 +254,6 @@ void add_training(Fields& f) {
           {"load_best_model_at_end", "save_best"}));
   f.push_back(key("checkpoint.on_error", at(&R::checkpoint, &CheckpointConfig::on_error), any(), "",
                   "a checkpoint that cannot be written: stop with exit code 4, or continue with a warning"));
-  f.push_back(key("parallel.data", at(&R::parallel, &ParallelConfig::data), between(0, kMostOfAny), "ranks",
-                  "data-parallel ranks; 0: all ranks / parallel.pipeline", {"dp", "data_parallel", "dp_size"}));
-  f.push_back(key("parallel.pipeline", at(&R::parallel, &ParallelConfig::pipeline), between(1, kMostOfAny), "stages",
-                  "pipeline stages", {"pp", "pipeline_parallel", "pp_size"}));
-  f.push_back(key("parallel.threads_per_rank", at(&R::parallel, &ParallelConfig::threads_per_rank),
-                  between(0, kMostOfAny), "threads",
-                  "CPU threads of a rank; 0: the node's cores / its ranks, at least 1",
-                  {"num_threads", "omp_num_threads", "threads"}));
 }
 
 void add_compute(Fields& f) {
@@ -307,6 +300,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_data(f);
     add_training(f);
     add_distill_fields(f);
+    add_parallel_fields(f);
     add_comm_fields(f);
     add_compute(f);
     add_watchdog(f);

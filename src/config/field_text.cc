@@ -70,8 +70,9 @@ std::string expectation(const Field<Owner>& field) {
   if (with_element(field, [](const auto&) {})) return "a list of objects";
   if (!ints && !texts) return element_expectation(field);
   const Rule& rule = field.rule;
-  return fmt::format("a list of {}{}{}", ints ? "widths, each " + integer_rule(rule) : "texts",
-                     rule.unique ? ", no two equal" : "", rule.empty_allowed ? "" : ", not empty");
+  const char* of = !ints ? "texts" : rule.widths.empty() ? "numbers, each " : "widths, each ";
+  return fmt::format("a list of {}{}{}{}", of, ints ? integer_rule(rule) : "", rule.unique ? ", no two equal" : "",
+                     rule.empty_allowed ? "" : ", not empty");
 }
 
 template std::string expectation(const Field<RunConfig>&);

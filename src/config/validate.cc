@@ -12,6 +12,7 @@
 #include "kernels/common/bit_width.h"
 #include "src/base/glob_match.h"
 #include "src/base/json.h"
+#include "src/config/parallel_rules.h"
 #include "src/config/quantizer_rules.h"
 #include "src/config/warnings.h"
 #include "src/config/width_lists.h"
@@ -47,6 +48,7 @@ class Checker {
     data_and_eval();
     questions();
     training();
+    check_pipeline(c_, found_);
     distill();
     comm();
     optimizer();

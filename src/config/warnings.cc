@@ -102,6 +102,7 @@ class Warner {
              "model.init");
     unused_of_task();
     unused_of_adapters();
+    unused_of_pipeline();
     unused_of_noise();
     if (c_.compute.recompute == Recompute::kSelective && c_.compute.device == DeviceChoice::kCpu)
       warn("compute.recompute", "has no effect: only a GPU's blocks are recomputed selectively", {"compute.device"});
@@ -122,6 +123,15 @@ class Warner {
     if (!q.activation.uses(QuantizerKind::kLog))
       unused("quant.activation.log_codebook", q.activation.log_codebook, standard_.quant.activation.log_codebook,
              "the method is not log", "quant.activation.method");
+  }
+
+  void unused_of_pipeline() {
+    const ParallelConfig &p = c_.parallel, &p0 = standard_.parallel;
+    if (p.pipeline > 1) return;
+    for (const auto& [path, differs] : {std::pair{"parallel.schedule", p.schedule != p0.schedule},
+                                        {"parallel.chunks", p.chunks != p0.chunks},
+                                        {"parallel.cut", p.cut != p0.cut}})
+      unused(path, differs, false, "there is one stage", "parallel.pipeline");
   }
 
   void unused_of_adapters() {

@@ -22,9 +22,11 @@ namespace {
 
 constexpr std::int64_t kFp32 = 4;
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+// Of a pass's residual stream: two that come and two that go, forward and backward.
+constexpr std::int64_t kTransferBuffers = 4;
 
-ParameterCount count_parameters(const RunConfig& config) {
-  ParameterCount count = qat::count_parameters(config.model, config.lora, config.quant);
+ParameterCount count_parameters(const RunConfig& config, const RankLayout& layout) {
+  ParameterCount count = qat::count_parameters(config.model, config.lora, config.quant, layout.part);
   count.of_pass = std::min(count.of_widths, count.of_pass * widths_at_once(config.train.recipe, config.precision,
                                                                            config.quant.widths, config.model.n_layer));
   return count;
@@ -38,13 +40,20 @@ std::int64_t elems_of(const std::vector<TrainedMember>& members) {
 }
 
 // Of ranges that quantizers train, for each weight width.
-std::map<int, std::int64_t> trained_range_elems(const Gpt2Config& model, const QuantConfig& quant) {
+std::map<int, std::int64_t> trained_range_elems(const Gpt2Config& model, const QuantConfig& quant,
+                                                const StagePart& part) {
   const std::int64_t d = model.n_embd;
   const std::pair<std::int64_t, std::int64_t> shapes[kLinearsPerBlock] = {{3 * d, d}, {d, d}, {4 * d, d}, {d, 4 * d}};
   const std::vector<std::string> names = quantized_layer_names(model);
+  const std::int64_t in_blocks = kLinearsPerBlock * model.n_layer;
+  std::vector<std::size_t> linears;
+  for (const std::int64_t block : part.blocks(model.n_layer))
+    for (std::int64_t i = 0; i < kLinearsPerBlock; ++i)
+      linears.push_back(static_cast<std::size_t>(kLinearsPerBlock * block + i));
+  if (part.heads && std::ssize(names) > in_blocks) linears.push_back(static_cast<std::size_t>(in_blocks));
   std::map<int, std::int64_t> elems;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    const bool head = static_cast<std::int64_t>(i) == kLinearsPerBlock * model.n_layer;
+  for (const std::size_t i : linears) {
+    const bool head = static_cast<std::int64_t>(i) == in_blocks;
     const auto [rows, cols] = head ? std::pair{model.vocab_size, d} : shapes[i % kLinearsPerBlock];
     std::set<int> weights;
     for (const LayerPrecision& precision : layer_precisions(quant, names[i])) {
@@ -72,10 +81,16 @@ std::int64_t most_maps_of_a_width(const QuantConfig& quant) {
   return most;
 }
 
+// Of a token table that is trained here; 0: there is none.
+std::int64_t table_elems(const RunConfig& config, const RankLayout& layout) {
+  const bool has_table = layout.part.embeds || layout.part.heads;
+  return config.model.freeze_base || !has_table ? 0 : config.model.vocab_size * config.model.n_embd;
+}
+
 // A tree needs buffers of all gradients. A running sum is one, and beside it the leaves that a pass is filling: two
 // buckets, and the token table's, which backward begins and ends with.
 std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layout) {
-  const ParameterCount count = count_parameters(config);
+  const ParameterCount count = count_parameters(config, layout);
   const std::int64_t passes = local_micro_batches(config, layout);
   // Of all passes of an update a leaf each; widths' own parameters have leaves of their own passes alone.
   const bool all_widths = config.train.recipe == Recipe::kSpnet || config.train.recipe == Recipe::kInstantnet;
@@ -92,13 +107,13 @@ std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layou
     return dist::TreeAccumulator::buffers(leaves) * shared + dist::TreeAccumulator::buffers(of_width) * own;
   const std::int64_t trained = shared + own;
   if (leaves == 1) return trained;
-  const std::int64_t table = config.model.freeze_base ? 0 : config.model.vocab_size * config.model.n_embd;
+  const std::int64_t table = table_elems(config, layout);
   return trained + std::min(trained, (table + 2 * dist::kBucketElems) * kFp32);
 }
 
 // What is there from the first step to the last, where the parameters are.
 std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& layout) {
-  const ParameterCount count = count_parameters(config);
+  const ParameterCount count = count_parameters(config, layout);
   const std::int64_t everywhere = count.trained - count.of_widths + count.frozen;
   if (!layout.training || layout.ranks == 1) {
     const MemoryConsumer parameters{"parameters", (everywhere + count.of_widths) * kFp32};
@@ -111,7 +126,7 @@ std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& la
       {"parameters of single widths", (count.of_widths / layout.ranks + count.of_pass) * kFp32},
       {"gradient sums", gradient_sum_bytes(config, layout)},
       {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
-  const std::int64_t table = config.model.freeze_base ? 0 : config.model.vocab_size * config.model.n_embd;
+  const std::int64_t table = table_elems(config, layout);
   for (MemoryConsumer& one : wire_memory(config.comm, count.trained, table, layout.ranks))
     all.push_back(std::move(one));
   return all;
@@ -135,16 +150,21 @@ MemoryEstimate training_step(const PassShape& pass, std::int64_t passes, const s
   const PassMemory memory = pass_memory(pass);
   const PassGradients gradients = pass_gradients(pass);
   const MemoryConsumer prepared{"weights as products read them", prepared_weight_bytes(pass)};
+  const std::int64_t stream = pass.tokens() * pass.config.model.n_embd * pass.float_bytes();
+  const std::int64_t transfers = pass.part.is_whole() ? 0 : kTransferBuffers * stream;
+  // Of a pipeline's stage more passes wait for their backward than are at work.
+  const std::int64_t kept = std::max(passes, pass.part.in_flight) * memory.kept;
   const auto now = [&](std::int64_t activations, std::int64_t loss, std::int64_t of_passes) {
     return moment("a training step", base,
                   {prepared,
-                   {"activations", passes * activations},
+                   {"activations", activations},
                    {"output projection and loss", passes * loss},
-                   {"gradients of passes under way", passes * of_passes}});
+                   {"gradients of passes under way", passes * of_passes},
+                   {"transfers between stages", transfers}});
   };
   return larger(
-      larger(now(memory.kept, memory.loss, gradients.twice), now(memory.kept + memory.working, 0, 2 * gradients.twice)),
-      now(0, 0, gradients.all + gradients.twice));
+      larger(now(kept, memory.loss, gradients.twice), now(kept + passes * memory.working, 0, 2 * gradients.twice)),
+      now(kept - passes * memory.kept, 0, gradients.all + gradients.twice));
 }
 
 MemoryEstimate evaluation(const PassShape& pass, std::int64_t passes, const std::vector<MemoryConsumer>& base) {
@@ -166,7 +186,8 @@ std::int64_t taught_bytes(const RunConfig& config, const RankLayout& layout, con
                                     ? std::ssize(config.quant.widths)
                                     : 1;
   const std::int64_t features = config.distill.features == 0.0 ? 0 : all ? may : std::min(may, students);
-  const std::int64_t states = std::max<std::int64_t>(1, student.teachers) + features;
+  // What a head makes logits of is where the head is.
+  const std::int64_t states = (student.part.heads ? std::max<std::int64_t>(1, student.teachers) : 0) + features;
   return states * local_micro_batches(config, layout) * student.tokens() * config.model.n_embd * student.float_bytes();
 }
 
@@ -176,7 +197,8 @@ MemoryEstimate passes_needed(const RunConfig& config, const RankLayout& layout,
   const std::int64_t training = std::min<std::int64_t>(layout.threads, local_micro_batches(config, layout));
   std::vector<int> widths = recipe_widths(config.train.recipe, config.precision, config.distill, config.quant.widths);
   MemoryEstimate most;
-  const auto training_at = [&](const PassShape& pass) {
+  const auto training_at = [&](PassShape pass) {
+    pass.part = layout.part;
     std::vector<MemoryConsumer> with_teachers = base;
     with_teachers.push_back({"teachers' hidden states", taught_bytes(config, layout, pass)});
     most = larger(std::move(most), training_step(pass, training, with_teachers));
@@ -186,11 +208,12 @@ MemoryEstimate passes_needed(const RunConfig& config, const RankLayout& layout,
   if (layout.training)
     for (const std::string& map : config.quant.maps) training_at(map_pass(config, layout.cuda, map, /*training=*/true));
   const Evaluated evaluated = evaluated_by(config.eval, config.quant);
-  for (const int bits : evaluated.widths)
-    most = larger(std::move(most), evaluation(evaluation_pass(config, layout.cuda, bits), layout.threads, base));
-  for (const std::string& map : evaluated.maps)
-    most = larger(std::move(most),
-                  evaluation(map_pass(config, layout.cuda, map, /*training=*/false), layout.threads, base));
+  const auto evaluated_at = [&](PassShape pass) {
+    pass.part = layout.part;
+    most = larger(std::move(most), evaluation(pass, layout.threads, base));
+  };
+  for (const int bits : evaluated.widths) evaluated_at(evaluation_pass(config, layout.cuda, bits));
+  for (const std::string& map : evaluated.maps) evaluated_at(map_pass(config, layout.cuda, map, /*training=*/false));
   return most;
 }
 
@@ -224,24 +247,27 @@ MemoryEstimate gpu_memory_needed(const RunConfig& config, const RankLayout& layo
   return passes_needed(config, layout, base);
 }
 
-ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant) {
+ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant,
+                                const StagePart& part) {
   const std::int64_t d = model.n_embd, table = model.vocab_size * d;
-  const std::int64_t norms = (4 * model.n_layer + 2) * d;
-  const std::int64_t linears = model.n_layer * (12 * d * d + 9 * d);  // weights and biases
-  const bool projects = !model.answers_questions();
-  const std::int64_t base = table + model.n_positions * d + linears + (projects && !model.tie_lm_head ? table : 0);
+  const auto blocks = std::ssize(part.blocks(model.n_layer));
+  const std::int64_t norms = (4 * blocks + (part.heads ? 2 : 0)) * d;
+  const std::int64_t linears = blocks * (12 * d * d + 9 * d);  // weights and biases
+  const bool projects = part.heads && !model.answers_questions();
+  const std::int64_t tables = (part.embeds ? 1 : 0) + (projects && !(model.tie_lm_head && part.embeds) ? 1 : 0);
+  const std::int64_t base = tables * table + (part.embeds ? model.n_positions * d : 0) + linears;
   const auto adapters = [&](int bits) {
     std::int64_t of_block = 0;
     for (const auto& [in, out] : {std::pair{d, 3 * d}, {d, d}, {d, 4 * d}, {4 * d, d}})
       of_block += adapter_shape(lora, bits, in).rank * (in + out);
-    return model.n_layer * of_block +
-           (model.quantize_lm_head ? adapter_shape(lora, bits, d).rank * (d + model.vocab_size) : 0);
+    return blocks * of_block +
+           (part.heads && model.quantize_lm_head ? adapter_shape(lora, bits, d).rank * (d + model.vocab_size) : 0);
   };
   const bool own_norms = model.norm_slots == Slots::kPerWidth, own_adapters = lora.slots == Slots::kPerWidth;
   ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters(0))};
-  if (!projects) count.trained += 2 * d + 2;
+  if (part.heads && !projects) count.trained += 2 * d + 2;
   (model.freeze_base ? count.frozen : count.trained) += base;
-  const std::map<int, std::int64_t> ranges = trained_range_elems(model, quant);
+  const std::map<int, std::int64_t> ranges = trained_range_elems(model, quant, part);
   // The pass's own width, which may be the largest that no override has, and those of overrides.
   std::set<int> beside;
   for (const LayerOverride& rule : quant.overrides)

@@ -11,16 +11,18 @@
 #include <vector>
 
 #include "src/config/run_config.h"
+#include "src/memory/pass_shape.h"
 
 namespace qat {
 
 // Where a run's ranks are.
 struct RankLayout {
   bool cuda = false;     // each rank has a GPU
-  int ranks = 1;         // of the run
+  int ranks = 1;         // with the same part of the model: data parallel
   int ranks_here = 1;    // on this host
   int threads = 1;       // passes of a rank side by side, on CPUs
   bool training = true;  // else the run only evaluates
+  StagePart part{};      // of the model, that the rank has
 };
 
 struct MemoryConsumer {
@@ -47,7 +49,8 @@ MemoryEstimate host_memory_needed(const RunConfig& config, const RankLayout& lay
 // One rank's GPU memory, with CUDA's own.
 MemoryEstimate gpu_memory_needed(const RunConfig& config, const RankLayout& layout);
 
-// Parameters of the model, adapters included.
+// Parameters of the model, or of a part of it, adapters included. A tied embedding counts in the part that embeds and
+// in the one that heads.
 struct ParameterCount {
   std::int64_t trained = 0;  // of_widths among them
   std::int64_t frozen = 0;
@@ -57,6 +60,7 @@ struct ParameterCount {
   // Trained in a step at most.
   std::int64_t in_a_step() const { return trained - of_widths + of_pass; }
 };
-ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant);
+ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant,
+                                const StagePart& part = {});
 
 }  // namespace qat

@@ -45,6 +45,8 @@ class GradientSync {
   // Collective. model and comm outlive this; on a GPU sums are made on the stream that is LibTorch's current one now.
   GradientSync(const Gpt2& model, dist::Communicator& comm, const GradientSyncOptions& options);
 
+  GradientSync(const GradientSync&) = delete;
+
   // So many micro-batches of this rank in each pass from now on.
   void set_micro_batches(std::int64_t local);
 

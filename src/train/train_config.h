@@ -4,7 +4,9 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "dist/pipeline/schedule.h"
 #include "src/base/named_enum.h"
 
 namespace qat {
@@ -55,9 +57,18 @@ struct TrainConfig {
   std::int64_t log_every = 1;                             // steps between metrics lines
 };
 
+// dist/pipeline/schedule.h says what they are.
+template <>
+struct EnumNames<dist::PipelineSchedule> {
+  static constexpr std::array names{"gpipe", "1f1b", "interleaved"};
+};
+
 struct ParallelConfig {
-  int data = 0;              // data-parallel ranks; 0: the world size / pipeline
-  int pipeline = 1;          // pipeline stages; more than one needs a build that has them
+  int data = 0;      // data-parallel ranks; 0: the world size / pipeline
+  int pipeline = 1;  // pipeline stages; more than one needs a build that has them
+  dist::PipelineSchedule schedule = dist::PipelineSchedule::kOneFOneB;
+  int chunks = 1;            // pieces of the model a stage; more than one for the interleaved schedule
+  std::vector<int> cut;      // the first block of every piece: [pipeline * chunks]; empty: cut by cost
   int threads_per_rank = 0;  // CPU threads; 0: this node's cores / its ranks, at least 1
 };
 

@@ -11,6 +11,8 @@
 #include "dist/comm/device_assignment.h"
 #include "dist/comm/nccl_comm.h"
 #include "dist/grad/cuda_flat_memory.h"
+#include "dist/grad/error_feedback.h"
+#include "dist/grad/grad_reducer.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_stream.h"
 #include "tests/dist/communicator_cases.h"
@@ -204,6 +206,52 @@ void leaves_on_the_gpu_continue_the_tree_over_the_ranks(Communicator& world) {
   EXPECT_EQ(testing::compare_bits(got, want), "equal");
 }
 
+// Two steps with feedback, whose second encodes what the first left: the bits of host memory over MPI. Nodes of one
+// rank, too, which on two ranks are two levels.
+void gradients_on_every_wire_equal_those_of_mpi(Communicator& world, Communicator& mpi) {
+  const std::int64_t elems = 4096 * world.size();
+  const FlatLayout layout(std::vector<std::int64_t>{elems}, {.pad_to = world.size()});
+  const DeviceStream stream(Device::kCuda);
+  const NodeGroups gpu_nodes = make_node_groups(world, 1), mpi_nodes = make_node_groups(mpi, 1);
+  for (const WireFormat format : {WireFormat::kFloat32, WireFormat::kBFloat16, WireFormat::kInt8, WireFormat::kInt4})
+    for (const WireSum sum : {WireSum::kCodeSum, WireSum::kTwoPhase})
+      for (const bool levels : {false, true}) {
+        const GradWire wire{.format = format, .sum = sum, .stochastic = kernels::has_codes(format)};
+        const auto host = host_flat_memory();
+        const auto memory = cuda_flat_memory(stream.ref());
+        GradReducer gpu(world, elems,
+                        {.exec = {.device = Device::kCuda, .stream = stream.ref()},
+                         .wire = wire,
+                         .nodes = levels ? &gpu_nodes : nullptr,
+                         .staging = std::make_shared<WireStaging>(memory)});
+        GradReducer cpu(
+            mpi, elems,
+            {.wire = wire, .nodes = levels ? &mpi_nodes : nullptr, .staging = std::make_shared<WireStaging>(host)});
+        ErrorFeedback gpu_feedback(layout, world.rank(), world.size(), memory);
+        ErrorFeedback cpu_feedback(layout, mpi.rank(), mpi.size(), host);
+        const std::shared_ptr<float> full = memory->allocate(elems);
+        const std::span<float> on_gpu(full.get(), static_cast<std::size_t>(elems));
+        for (int step = 0; step < 2; ++step) {
+          std::vector<float> values = testing::random_leaf(world.rank() + 10 * step, elems);
+          cuda_copy_to_device(full.get(), values.data(), values.size() * sizeof(float), stream.ref());
+          const kernels::WireRounding rounding{.key = {.seed = 3, .stream = static_cast<std::uint64_t>(step)}};
+          const bool keeps = format != WireFormat::kFloat32;
+          gpu.reduce_scatter(on_gpu, keeps ? gpu_feedback.of(0) : Feedback{}, rounding);
+          cpu.reduce_scatter(values, keeps ? cpu_feedback.of(0) : Feedback{}, rounding);
+          std::vector<float> got(values.size());
+          cuda_copy_to_host(got.data(), full.get(), got.size() * sizeof(float), stream.ref());
+          const auto shard = [&](const std::vector<float>& all) {
+            return std::vector<float>(all.begin() + gpu.shard().begin, all.begin() + gpu.shard().end);
+          };
+          EXPECT_EQ(testing::compare_bits(shard(got), shard(values)), "equal")
+              << "format " << static_cast<int>(format) << ", sum " << static_cast<int>(sum) << ", step " << step;
+          if (!keeps) continue;
+          gpu_feedback.commit(0, on_gpu);
+          cpu_feedback.commit(0, values);
+        }
+      }
+}
+
 void misuse_is_refused_before_anything_is_sent(Communicator& world) {
   EXPECT_EQ(world.backend(), "nccl");
   const GpuMemory memory(64);
@@ -249,6 +297,8 @@ int run(int argc, char** argv) {
                     [&] { large_sums_equal_those_of_mpi(gpu_pieces, mpi); });
       register_test("Nccl", "LeavesOnTheGpuContinueTheTreeOverTheRanks",
                     [&] { leaves_on_the_gpu_continue_the_tree_over_the_ranks(*nccl); });
+      register_test("Nccl", "GradientsOnEveryWireEqualThoseOfMpi",
+                    [&] { gradients_on_every_wire_equal_those_of_mpi(*nccl, mpi); });
       register_test("Nccl", "MisuseIsRefusedBeforeAnythingIsSent",
                     [&] { misuse_is_refused_before_anything_is_sent(*nccl); });
     });

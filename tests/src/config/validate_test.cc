@@ -117,6 +117,26 @@ INSTANTIATE_TEST_SUITE_P(
                 "train.micro_batch_size = 64: must divide train.batch_size; nearest: 32 ("},
         Refused{{"parallel.pipeline=2"},
                 "parallel.pipeline = 2: must be 1: this build trains with data parallelism only"},
+        Refused{{"parallel.pipeline=2", "parallel.chunks=2"},
+                "parallel.chunks = 2: must be 1 for parallel.schedule \"1f1b\""},
+        Refused{{"parallel.pipeline=4", "parallel.schedule=interleaved"},
+                "parallel.chunks = 1 (default): must be 2 to 3 for parallel.schedule \"interleaved\""},
+        Refused{{"parallel.pipeline=4", "parallel.schedule=interleaved", "parallel.chunks=4"},
+                "parallel.chunks = 4: must be at most 3: each chunk of each stage has at least one block"},
+        Refused{{"parallel.pipeline=7", "parallel.schedule=interleaved", "parallel.chunks=2"},
+                "parallel.schedule = \"interleaved\": must not be \"interleaved\", which needs two blocks a stage: "
+                "take \"1f1b\", or a parallel.pipeline of at most 6"},
+        Refused{{"parallel.schedule=zb"}, "parallel.schedule = \"zb\": must be one of gpipe, 1f1b, interleaved"},
+        Refused{{"parallel.pipeline=3", "parallel.cut=[0,6]"},
+                "parallel.cut = [0,6]: must name the first block of each of the 3 pieces, or nothing for a cut by "
+                "cost; for example [0, 4, 8]"},
+        Refused{{"parallel.pipeline=3", "parallel.cut=[0,6,6]"},
+                "parallel.cut = [0,6,6]: must begin with 0, rise and end below model.n_layer, so that every piece has "
+                "a block; nearest: [0, 6, 7]"},
+        Refused{{"parallel.pipeline=3", "parallel.cut=[1,6,12]"}, "nearest: [0, 6, 11] (model.n_layer = 12, default)"},
+        Refused{{"parallel.pipeline=3", "parallel.cut=[0,11,12]"}, "nearest: [0, 10, 11]"},
+        Refused{{"parallel.pipeline=2", "parallel.cut=[0,2000]"},
+                "parallel.cut[1] = 2000: must be an integer from 0 to 1023"},
         Refused{{"parallel.pipeline=13"}, "parallel.pipeline = 13: must not exceed model.n_layer"},
         Refused{{"eval.bits=[9]"}, "eval.bits[0] = 9: must be one of quant.widths, or 32"},
         Refused{{"eval.max_tokens=1"}, "eval.max_tokens = 1: must be at least 2, or 0 for all"},
@@ -288,6 +308,10 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
               IsEmpty());
   EXPECT_THAT(warning({"lora.slots=per_width", "lora.rank_rule=by_width", "lora.rank=8"}),
               HasSubstr("lora.rank = 8: has no effect: ranks follow from the widths"));
+  EXPECT_THAT(warning({"parallel.schedule=gpipe"}),
+              HasSubstr("parallel.schedule = \"gpipe\": has no effect: there is one stage"));
+  EXPECT_THAT(warning({"parallel.chunks=2"}), HasSubstr("parallel.chunks = 2: has no effect"));
+  EXPECT_THAT(warning({"parallel.cut=[0,6]"}), HasSubstr("parallel.cut = [0,6]: has no effect"));
   EXPECT_THAT(warning({"optim.noise_scale=absolute"}), HasSubstr("has no effect: there is no noise"));
   EXPECT_THAT(warning({"compute.recompute=selective", "compute.device=cpu"}),
               HasSubstr("compute.recompute = \"selective\": has no effect"));

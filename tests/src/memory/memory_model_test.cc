@@ -120,6 +120,49 @@ TEST(MemoryModel, CountsAHeadThatAnswersQuestions) {
   }
 }
 
+TEST(MemoryModel, CountsWhatAStageDeclares) {
+  for (const bool tied : {false, true})
+    for (const bool questions : {false, true})
+      for (const StageRange& stage : {StageRange{.first = 0, .last = 1, .heads = false},
+                                      StageRange{.first = 1, .last = 1 + 1, .embeds = false, .heads = false},
+                                      StageRange{.first = 1, .last = -1, .embeds = false}}) {
+        RunConfig config = of_preset("nano");
+        config.lora.rank = 4;
+        config.model.tie_lm_head = tied, config.model.quantize_lm_head = !questions;
+        if (questions) config.model.task = ModelTask::kSpanQa;
+        config.model.norm_slots = tied ? Slots::kShared : Slots::kPerWidth;
+        config.quant.weight = {.method = QuantizerKind::kLsq, .granularity = Granularity::kTensor};
+        config.quant.widths = {4, 8, 32};
+        const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1, {}, Recompute::kNone, stage);
+        const StagePart part{
+            .chunks = {{model.stage().first, model.stage().last}}, .embeds = stage.embeds, .heads = stage.heads};
+        EXPECT_EQ(count_parameters(config.model, config.lora, config.quant, part).trained,
+                  model.parameters().trainable_elems())
+            << tied << questions << stage.first;
+      }
+}
+
+TEST(MemoryModel, AStageHasItsBlocksItsPassesInFlightAndNoOthersLoss) {
+  RunConfig config = of_preset("gpt2");
+  config.train.batch_size = 64;
+  const auto stage = [&](StagePart part) { return gpu_memory_needed(config, {.cuda = true, .part = std::move(part)}); };
+  const MemoryEstimate whole = gpu_memory_needed(config, {.cuda = true});
+  const MemoryEstimate middle = stage({.chunks = {{3, 6}}, .embeds = false, .heads = false, .in_flight = 3});
+  const std::int64_t stream = 8 * std::int64_t{1024} * 768 * 2;
+  const PassMemory pass = pass_memory(training_pass(config, /*cuda=*/true, 8));
+  // All blocks alike: a quarter of them, three times, and one at work; the last norm's input is not among them.
+  EXPECT_EQ(bytes_of(middle, "activations"), 3 * (pass.kept - stream) / 4 + pass.working);
+  EXPECT_EQ(bytes_of(middle, "output projection and loss"), 0);
+  EXPECT_EQ(bytes_of(middle, "transfers between stages"), 4 * stream);
+  EXPECT_EQ(bytes_of(whole, "transfers between stages"), 0);
+  EXPECT_EQ(bytes_of(middle, "parameters"), 3 * (12 * std::int64_t{768} * 768 + 13 * 768) * 4);
+  EXPECT_LT(middle.total(), whole.total());
+  // Chunks: one of two is in flight as often, and all blocks have parameters.
+  const MemoryEstimate chunks = stage({.chunks = {{0, 3}, {6, 9}}, .heads = false, .in_flight = 3});
+  EXPECT_EQ(bytes_of(chunks, "activations"), bytes_of(middle, "activations"));
+  EXPECT_EQ(bytes_of(chunks, "parameters"), 4 * (6 * (12 * std::int64_t{768} * 768 + 13 * 768) + 51281 * 768));
+}
+
 TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
   RunConfig config = of_preset("gpt2");
   const std::int64_t all = 4 * std::int64_t{124'439'808};

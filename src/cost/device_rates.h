@@ -1,0 +1,41 @@
+// How fast a device does the kinds of work that a pass is made of: measured, and what the model of times (pass_time.h)
+// divides by.
+#pragma once
+
+#include <string>
+
+#include "src/quant/compute_config.h"
+
+namespace qat {
+
+struct DeviceRates {
+  std::string name;  // "H100", or what it is taken for: "H100 (in place of NVIDIA A100)"
+  // Operations a second, 2 M N K a product.
+  double code_products = 0.0;  // int8 codes, with their scales
+  double wide_products = 0.0;  // fp16 codes, of 9 to 11 bits
+  double bf16_products = 0.0;  // of the blocks
+  double head_products = 0.0;  // the same, of the output projection
+  double tf32_products = 0.0;
+  double fp32_products = 0.0;
+  // Attention without the half of its products that the causal mask leaves out.
+  double attention_forward = 0.0;
+  double attention_backward = 0.0;
+  double repeatable_attention_backward = 0.0;
+  double bytes = 0.0;  // a second, through memory: norms, encoding, GELU, loss, sums of gradients, the optimizer
+  // Seconds that a pass takes for a block, or for what comes before or behind them, however few its tokens are: kernels
+  // that begin and end.
+  double part_forward_s = 0.0;
+  double part_backward_s = 0.0;
+};
+
+// By the name that CUDA gives a GPU, as in "NVIDIA H100 80GB HBM3". One that was never measured is taken for an H100,
+// and says so in its name: the proportions of a model's parts, which a cut is made by, differ less than its speed.
+DeviceRates gpu_rates(const std::string& gpu_name);
+
+// Of a rank with so many threads.
+DeviceRates cpu_rates(int threads);
+
+// Products on values, by the dtype that activations have there.
+double float_products(const DeviceRates& rates, const ComputeConfig& compute, bool cuda);
+
+}  // namespace qat

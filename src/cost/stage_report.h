@@ -1,0 +1,17 @@
+// How a run's pipeline is laid out, for people.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "src/cost/stage_plan.h"
+#include "src/memory/memory_model.h"
+
+namespace qat {
+
+// A line for each stage: its blocks, its parameters, its share of a micro-batch's time and the memory of one of its
+// ranks. layout: of a rank; ranks are those of a stage. Where a GPU holds the model, its memory.
+std::vector<std::string> describe_stages(const RunConfig& config, const RankLayout& layout, const ModelTimes& times,
+                                         const dist::StageCut& cut);
+
+}  // namespace qat
