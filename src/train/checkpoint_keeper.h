@@ -19,7 +19,7 @@
 #include <set>
 #include <string>
 
-#include "dist/comm/communicator.h"
+#include "dist/grid/process_grid.h"
 #include "src/base/log.h"
 #include "src/checkpoint/checkpoint_config.h"
 #include "src/checkpoint/reader.h"
@@ -36,7 +36,7 @@ class CheckpointKeeper {
 
   // run_dir/checkpoints is its folder. All of the arguments outlive it.
   CheckpointKeeper(const std::string& run_dir, const CheckpointConfig& config, Gpt2& model, ShardedAdamW& optimizer,
-                   dist::Communicator& comm, Logger& log);
+                   const dist::Grid& grid, Logger& log);
   ~CheckpointKeeper();
 
   // What run.resume means here; rank 0 only, the others get null. Null: a new run.
@@ -94,7 +94,7 @@ class CheckpointKeeper {
   CheckpointConfig config_;
   Gpt2& model_;
   ShardedAdamW& optimizer_;
-  dist::Communicator& comm_;
+  dist::Grid grid_;
   Logger& log_;
   bool goes_back_ = false;  // rank 0: find() took the checkpoint that run.resume names
   std::int64_t saved_step_ = -1;

@@ -5,11 +5,12 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "dist/comm/communicator.h"
 #include "dist/control/stop_poll.h"
+#include "dist/grid/process_grid.h"
 #include "dist/watch/progress_board.h"
 #include "dist/watch/straggler.h"
 #include "src/base/log.h"
@@ -40,7 +41,7 @@ struct TrainerParts {
   const LoraConfig& lora;
   const SampleSource& samples;  // what it trains on
   const HeldOutSet& held_out;   // what it is evaluated on
-  dist::Communicator& comm;
+  dist::Grid grid;              // of which the model is this rank's stage
   Logger& log;
   Progress* progress = nullptr;              // rank 0's; null: none
   const std::atomic<int>* signal = nullptr;  // a signal this process has received, 0: none; may be null
@@ -70,7 +71,8 @@ class Trainer {
   const TrainState& state() const { return state_; }
 
  private:
-  bool is_root() const { return parts_.comm.rank() == 0; }
+  dist::Communicator& world() const { return parts_.grid.world(); }
+  bool is_root() const { return world().rank() == 0; }
   int requested_stop() const;
   bool is_complete() const;  // nothing is left to train
   void resume();
@@ -84,6 +86,7 @@ class Trainer {
   TrainResult run_to_end();
   int train();  // why it stopped before its end, or 0
   StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
+  void write_timeline(const StageTimeline& mine);
   void use_smaller_passes(const std::vector<int>& ranks);
   int after_step(const dist::StepPlan& plan);
   int stop_for(int reason);
@@ -128,7 +131,8 @@ class Trainer {
   LossMonitor losses_;
   PrecisionUsage usage_;
   std::optional<PrecisionUsage::Change> loss_change_;  // of the newest step's last update
-  dist::StragglerWindow stragglers_;
+  void look_for_stragglers(std::span<const double> own_seconds);
+  std::vector<dist::StragglerWindow> stragglers_;  // of each stage: only equal work is compared
   BitopsTotal bitops_;
   std::optional<MetricsWriter> metrics_;
   std::optional<JsonLinesFile> evaluations_;
