@@ -20,6 +20,10 @@ class CudaFlatMemory final : public FlatMemory {
   void add(std::span<float> a, std::span<const float> b) override {
     kernels::add_flat({.device = Device::kCuda, .stream = stream_}, a, b);
   }
+  void copy(std::span<float> a, std::span<const float> b) override {
+    cuda_copy(a.data(), b.data(), b.size_bytes(), stream_);
+  }
+  void wait() override { cuda_synchronize(stream_); }
 
  private:
   StreamRef stream_;

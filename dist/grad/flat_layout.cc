@@ -24,9 +24,13 @@ FlatLayout::FlatLayout(std::span<const std::int64_t> tensor_elems, const FlatLay
   };
   for (const std::int64_t elems : tensor_elems) {
     QAT_CHECK(elems >= 0, "a negative number of elements");
-    if (buckets_.empty() || end - buckets_.back().range.begin + elems > options.bucket_elems) {
+    const auto index = static_cast<int>(tensors_.size());
+    if (buckets_.empty() || index == options.exact_from ||
+        end - buckets_.back().range.begin + elems > options.bucket_elems) {
       close();
-      buckets_.push_back({.range = {end, end}, .first_tensor = static_cast<int>(tensors_.size())});
+      buckets_.push_back({.range = {end, end},
+                          .first_tensor = index,
+                          .exact = options.exact_from >= 0 && index >= options.exact_from});
     }
     tensors_.push_back({.offset = end, .elems = elems, .bucket = static_cast<int>(buckets_.size()) - 1});
     ++buckets_.back().tensors;

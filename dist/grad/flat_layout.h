@@ -34,6 +34,7 @@ struct FlatLayoutOptions {
   std::int64_t block = 1;
   std::int64_t pad_to = 1;
   std::int64_t bucket_elems = kBucketElems;  // a bucket takes no further tensor that would make it larger
+  int exact_from = -1;  // this tensor begins a bucket; it and those after it are never encoded. -1: none
 };
 
 class FlatLayout {
@@ -46,6 +47,7 @@ class FlatLayout {
   struct Bucket {
     ShardRange range;
     int first_tensor = 0, tensors = 0;
+    bool exact = false;  // travels as fp32 on any wire
   };
   // Where an element is kept when every rank keeps its shards of all buckets, one after the other.
   struct Owner {

@@ -17,6 +17,7 @@ class HostFlatMemory final : public FlatMemory {
     const float* const from = b.data();
     for (std::size_t i = 0; i < a.size(); ++i) to[i] += from[i];
   }
+  void copy(std::span<float> a, std::span<const float> b) override { std::copy(b.begin(), b.end(), a.begin()); }
 };
 
 }  // namespace

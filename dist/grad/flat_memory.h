@@ -15,6 +15,10 @@ class FlatMemory {
   virtual void zero(std::span<float> values) = 0;
   // a += b.
   virtual void add(std::span<float> a, std::span<const float> b) = 0;
+  // a = b; they do not overlap.
+  virtual void copy(std::span<float> a, std::span<const float> b) = 0;
+  // Returns when all of this is done.
+  virtual void wait() {}
 };
 
 // Host memory, on the calling thread.

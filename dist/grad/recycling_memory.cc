@@ -21,6 +21,8 @@ class RecyclingMemory final : public FlatMemory {
   }
   void zero(std::span<float> values) override { memory_->zero(values); }
   void add(std::span<float> a, std::span<const float> b) override { memory_->add(a, b); }
+  void copy(std::span<float> a, std::span<const float> b) override { memory_->copy(a, b); }
+  void wait() override { memory_->wait(); }
 
  private:
   using Spare = std::multimap<std::int64_t, std::shared_ptr<float>>;  // by elements

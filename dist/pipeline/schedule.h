@@ -15,11 +15,12 @@
 // With p stages, m micro-batches, v chunks, a forward of f and a backward of b seconds for all of a stage's chunks, and
 // transfers that take no time:
 //
-//                   a step takes                        idle share of it        most micro-batches kept by stage s
-//   GPipe           (m + p - 1) (f + b)                 (p - 1) / (m + p - 1)   m
-//   1F1B            (m + p - 1) (f + b)                 (p - 1) / (m + p - 1)   min(p - s, m)
-//   interleaved     (m + (p - 1) / v) (f + b)           (p - 1) / (v m + p - 1) min(2 (p - s - 1) + (v - 1) p + 1, v
-//   m), (p divides m)                                                               each of one chunk's size
+//                a step takes               idle share of it          most passes that stage s keeps for backward
+//   GPipe        (m + p - 1) (f + b)        (p - 1) / (m + p - 1)     m
+//   1F1B         (m + p - 1) (f + b)        (p - 1) / (m + p - 1)     min(p - s, m)
+//   interleaved  (m + (p - 1) / v) (f + b)  (p - 1) / (v m + p - 1)   min(2 (p - s - 1) + (v - 1) p + 1, v m)
+//
+// The last line is for p that divide m, and its passes are each through one chunk.
 //
 // Interleaving works through the micro-batches in groups of p. Where p does not divide m, the last group is short: its
 // lists are those of the next multiple without the micro-batches that are not there. They need no more time and memory

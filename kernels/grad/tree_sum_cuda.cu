@@ -2,18 +2,14 @@
 
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/device_scratch.h"
+#include "kernels/grad/parts_tree.cuh"
 #include "kernels/grad/tree_sum_cuda.h"
 
 namespace qat::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr std::int64_t kPassParts = 64;  // parts that one kernel sums
-
-__device__ __forceinline__ float plus(float a, float b) { return __fadd_rn(a, b); }
-__device__ __forceinline__ float4 plus(float4 a, float4 b) {
-  return make_float4(plus(a.x, b.x), plus(a.y, b.y), plus(a.z, b.z), plus(a.w, b.w));
-}
+constexpr std::int64_t kPassParts = kMostTreeParts;
 
 // Each byte is read once: it should not push other data out of the L2 cache. Not the read-only path, for the sum may
 // replace the first part.
@@ -22,53 +18,28 @@ __device__ __forceinline__ V load(const V* x) {
   return __ldcs(x);
 }
 
-// The complete tree over kLeaves (a power of two) values, `stride` apart.
-template <int kLeaves, typename V>
-__device__ __forceinline__ V full_tree(const V* x, std::int64_t stride) {
-  if constexpr (kLeaves == 1) {
-    return load(x);
-  } else {
-    const V left = full_tree<kLeaves / 2>(x, stride);
-    return plus(left, full_tree<kLeaves / 2>(x + (kLeaves / 2) * stride, stride));
-  }
-}
-
-// The tree over `leaves` of 1..kMost values: complete subtrees on the left, what is left of the last one on the right.
-template <int kMost, typename V>
-__device__ __forceinline__ V any_tree(const V* x, std::int64_t stride, int leaves) {
-  if constexpr (kMost == 1) {
-    return load(x);
-  } else {
-    constexpr int kHalf = kMost / 2;
-    if (leaves <= kHalf) return any_tree<kHalf>(x, stride, leaves);
-    const V left = full_tree<kHalf>(x, stride);
-    return plus(left, any_tree<kHalf>(x + kHalf * stride, stride, leaves - kHalf));
-  }
-}
-
 // n and stride count Vs. kMost / 2 < parts <= kMost.
 template <int kMost, typename V>
 __global__ void __launch_bounds__(kThreads)
     tree_sum_kernel(const V* x, std::int64_t stride, int parts, V* sum, std::int64_t n) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= n) return;
-  sum[i] = parts == kMost ? full_tree<kMost>(x + i, stride) : any_tree<kMost>(x + i, stride, parts);
+  sum[i] = parts_tree<kMost>([&](int part) { return load(x + i + part * stride); }, parts);
 }
 
 template <typename V>
 __global__ void __launch_bounds__(kThreads) add_kernel(V* a, const V* b, std::int64_t n) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < n) a[i] = plus(a[i], load(b + i));
+  if (i < n) a[i] = tree_plus(a[i], load(b + i));
 }
 
 unsigned grid_for(std::int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
 
-template <int kMost, typename V>
+template <typename V>
 void launch(const V* x, std::int64_t stride, int parts, V* sum, std::int64_t n, cudaStream_t stream) {
-  if constexpr (kMost > 2) {
-    if (parts <= kMost / 2) return launch<kMost / 2>(x, stride, parts, sum, n, stream);
-  }
-  tree_sum_kernel<kMost><<<grid_for(n), kThreads, 0, stream>>>(x, stride, parts, sum, n);
+  with_tree_of(parts, [&](auto most) {
+    tree_sum_kernel<most()><<<grid_for(n), kThreads, 0, stream>>>(x, stride, parts, sum, n);
+  });
   QAT_CUDA_CHECK(cudaGetLastError());
 }
 
@@ -83,10 +54,10 @@ void sum_once(const float* x, std::int64_t parts, float* sum, std::int64_t n, cu
     return;
   }
   if (n % 4 == 0 && is_aligned(x) && is_aligned(sum))
-    launch<kPassParts>(reinterpret_cast<const float4*>(x), n / 4, static_cast<int>(parts),
-                       reinterpret_cast<float4*>(sum), n / 4, stream);
+    launch(reinterpret_cast<const float4*>(x), n / 4, static_cast<int>(parts), reinterpret_cast<float4*>(sum), n / 4,
+           stream);
   else
-    launch<kPassParts>(x, n, static_cast<int>(parts), sum, n, stream);
+    launch(x, n, static_cast<int>(parts), sum, n, stream);
 }
 
 }  // namespace

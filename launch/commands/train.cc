@@ -55,6 +55,7 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .optim = config.optim,
           .eval = config.eval,
           .checkpoint = config.checkpoint,
+          .comm = config.comm,
           .watchdog = config.watchdog,
           .config_json = agreed.json,
           .config_hash = agreed.hash,

@@ -301,6 +301,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_training(f);
     add_distill_fields(f);
     add_parallel_fields(f);
+    add_comm_fields(f);
     add_compute(f);
     add_watchdog(f);
     add_question_fields(f);

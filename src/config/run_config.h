@@ -10,6 +10,7 @@
 #include "src/quant/compute_config.h"
 #include "src/quant/quant_config.h"
 #include "src/schedule/schedule_config.h"
+#include "src/train/comm_config.h"
 #include "src/train/distill_config.h"
 #include "src/train/train_config.h"
 #include "src/train/watchdog_config.h"
@@ -30,6 +31,7 @@ struct RunConfig {
   EvalConfig eval;
   CheckpointConfig checkpoint;
   ParallelConfig parallel;
+  CommConfig comm;
   ComputeConfig compute;
   WatchdogConfig watchdog;
 };

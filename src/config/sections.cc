@@ -20,6 +20,7 @@ const std::vector<Section>& config_sections() {
       {"eval", "held-out perplexity, or how well questions are answered"},
       {"checkpoint", "checkpoints during a run; there is always one at its end"},
       {"parallel", "how the ranks are used"},
+      {"comm", "how gradients travel between data-parallel ranks"},
       {"compute", "where, and in which arithmetic, the work runs that is not on integer codes"},
       {"watchdog", "ranks that hang, die or are slow"}};
   return sections;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <bit>
 #include <optional>
 #include <set>
 #include <utility>
@@ -50,6 +51,7 @@ class Checker {
     check_pipeline(c_, found_);
     check_staged_run(c_, found_);
     distill();
+    comm();
     optimizer();
     if (maps_are_maps) found_.warnings = find_warnings(c_);
     return std::move(found_);
@@ -246,6 +248,14 @@ class Checker {
       error("parallel.pipeline", "must not exceed model.n_layer: a stage has at least one block", {"model.n_layer"});
   }
 
+  void comm() {
+    const std::int64_t block = c_.comm.block;
+    if ((block & (block - 1)) != 0)
+      error("comm.block",
+            fmt::format("must be a power of two; nearest: {} or {}", std::bit_floor(static_cast<std::uint64_t>(block)),
+                        std::bit_ceil(static_cast<std::uint64_t>(block))));
+  }
+
   void distill() {
     const DistillConfig& d = c_.distill;
     const Recipe recipe = c_.train.recipe;
@@ -348,6 +358,9 @@ void validate_parallel(const RunConfig& config, int world_size) {
         "train.batch_size = {}: must be a multiple of train.micro_batch_size * data-parallel "
         "ranks = {} * {} = {}; {}",
         train.batch_size, train.micro_batch_size, ranks, train.micro_batch_size * ranks, batch_mends(train, ranks)));
+  if (const std::int64_t places = config.comm.ranks_per_node; places > 0 && ranks % places != 0)
+    errors.push_back(fmt::format("comm.ranks_per_node = {}: must divide the data-parallel ranks, {}; nearest: {}",
+                                 places, ranks, either(nearest_divisors(ranks, places))));
   if (errors.empty()) return;
   throw Error(ErrorKind::kConfig, fmt::format("the configuration does not fit {} rank{}:\n  {}", world_size,
                                               world_size == 1 ? "" : "s", fmt::join(errors, "\n  ")));

@@ -32,6 +32,19 @@ class Warner {
     if (!(value == standard)) warn(path, "has no effect: " + reason, {std::move(because)});
   }
 
+  void unused_of_comm() {
+    const CommConfig &comm = c_.comm, &usual = standard_.comm;
+    const bool codes = comm.wire == WireFormatName::kInt8 || comm.wire == WireFormatName::kInt4;
+    const bool exact = comm.wire == WireFormatName::kFp32;
+    for (const auto& [path, unused] :
+         {std::pair{"comm.sum", !codes && comm.sum != usual.sum},
+          {"comm.block", !codes && comm.block != usual.block},
+          {"comm.stochastic_rounding", !codes && comm.stochastic_rounding != usual.stochastic_rounding},
+          {"comm.error_feedback", exact && comm.error_feedback != usual.error_feedback},
+          {"comm.self_check", exact && comm.self_check != usual.self_check}})
+      if (unused) warn(path, fmt::format("has no effect with comm.wire \"{}\"", enum_name(comm.wire)), {"comm.wire"});
+  }
+
   void unused_of_distill() {
     const DistillConfig &d = c_.distill, &d0 = standard_.distill;
     const bool auto_teacher = d.teacher == TeacherChoice::kAuto;
@@ -79,6 +92,7 @@ class Warner {
              "only sp has a teacher that may learn", "train.recipe");
     }
     unused_of_distill();
+    unused_of_comm();
     if (p.grad_kind == GradientSchedule::kConstant)
       unused("precision.grad_max_bits", p.grad_max_bits, p0.grad_max_bits, "constant gradient bits are grad_min_bits",
              "precision.grad_kind");

@@ -11,6 +11,7 @@
 #include "dist/grad/flat_layout.h"
 #include "dist/grad/tree_accumulator.h"
 #include "src/memory/pass_memory.h"
+#include "src/memory/wire_memory.h"
 #include "src/model/gpt2_config.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/quant_method.h"
@@ -77,6 +78,12 @@ std::int64_t most_maps_of_a_width(const QuantConfig& quant) {
   return most;
 }
 
+// Of a token table that is trained here; 0: there is none.
+std::int64_t table_elems(const RunConfig& config, const RankLayout& layout) {
+  const bool has_table = layout.part.embeds || layout.part.heads;
+  return config.model.freeze_base || !has_table ? 0 : config.model.vocab_size * config.model.n_embd;
+}
+
 // A tree needs buffers of all gradients. A running sum is one, and beside it the leaves that a pass is filling: two
 // buckets, and the token table's, which backward begins and ends with.
 std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layout) {
@@ -97,8 +104,7 @@ std::int64_t gradient_sum_bytes(const RunConfig& config, const RankLayout& layou
     return dist::TreeAccumulator::buffers(leaves) * shared + dist::TreeAccumulator::buffers(of_width) * own;
   const std::int64_t trained = shared + own;
   if (leaves == 1) return trained;
-  const bool has_table = layout.part.embeds || layout.part.heads;
-  const std::int64_t table = config.model.freeze_base || !has_table ? 0 : config.model.vocab_size * config.model.n_embd;
+  const std::int64_t table = table_elems(config, layout);
   return trained + std::min(trained, (table + 2 * dist::kBucketElems) * kFp32);
 }
 
@@ -112,10 +118,15 @@ std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& la
     return {
         parameters, {"gradient sums", gradient_sum_bytes(config, layout)}, {"optimizer", 2 * count.trained * kFp32}};
   }
-  return {{"parameters", everywhere * kFp32},
-          {"parameters of single widths", (count.of_widths / layout.ranks + count.of_pass) * kFp32},
-          {"gradient sums", gradient_sum_bytes(config, layout)},
-          {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
+  std::vector<MemoryConsumer> all = {
+      {"parameters", everywhere * kFp32},
+      {"parameters of single widths", (count.of_widths / layout.ranks + count.of_pass) * kFp32},
+      {"gradient sums", gradient_sum_bytes(config, layout)},
+      {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
+  const std::int64_t table = table_elems(config, layout);
+  for (MemoryConsumer& one : wire_memory(config.comm, count.trained, table, layout.ranks))
+    all.push_back(std::move(one));
+  return all;
 }
 
 MemoryEstimate moment(std::string name, std::vector<MemoryConsumer> consumers,

@@ -57,9 +57,17 @@ int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, Group
 void ParameterStore::allocate(std::int64_t pad_to, at::Device device, std::int64_t bucket_elems) {
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
   for (FlatGroup& group : groups_) {
+    // Norms and biases are too few to be worth codes, and suffer most from them.
+    const auto rest = std::stable_partition(group.ids.begin(), group.ids.end(), [&](int id) { return info(id).decay; });
     std::vector<std::int64_t> elems;
-    for (const int id : group.ids) elems.push_back(info(id).elems);
-    group.layout = dist::FlatLayout(elems, {.block = kNormBlock, .pad_to = pad_to, .bucket_elems = bucket_elems});
+    for (const int id : group.ids) {
+      infos_[static_cast<std::size_t>(id)].layout_index = static_cast<int>(elems.size());
+      elems.push_back(info(id).elems);
+    }
+    group.layout = dist::FlatLayout(elems, {.block = kNormBlock,
+                                            .pad_to = pad_to,
+                                            .bucket_elems = bucket_elems,
+                                            .exact_from = static_cast<int>(rest - group.ids.begin())});
     group.values = at::zeros({group.layout.elems()}, options);
   }
   frozen_ = at::zeros({frozen_elems()}, options);
@@ -148,7 +156,7 @@ void ParameterStore::gather(const std::vector<bool>& wanted, dist::Communicator&
       const at::Tensor values = group.values.narrow(0, all.begin, all.size());
       values.narrow(0, shard.begin - all.begin, shard.size())
           .copy_(group.own.narrow(0, group.layout.own_offset(bucket, ranks_), shard.size()));
-      dist::GradReducer(comm, all.size(), exec.device, exec.stream).all_gather(span_of(values));
+      dist::GradReducer(comm, all.size(), {.exec = exec}).all_gather(span_of(values));
     }
     held_[g] = Held::kNewest;
   }

@@ -45,7 +45,8 @@ struct ParameterInfo {
   int trainable_index = -1, group_index = -1, layout_index = -1;
 };
 
-// The trainable parameters of one group, in order of use. A rank answers for its shards of them: it updates those and
+// The trainable parameters of one group: matrices in order of use, then norms, biases and other vectors in buckets that
+// are never encoded (dist/grad/flat_layout.h). A rank answers for its shards of them: it updates those and
 // sends them to the others.
 struct FlatGroup {
   GroupKey key;

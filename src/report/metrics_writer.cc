@@ -22,6 +22,10 @@ Value to_value(const StepMetrics& metrics) {
                               {"skips_in_a_row", metrics.skips_in_a_row},
                               {"saving", metrics.saving}});
   if (!metrics.map.empty()) line.set("map", metrics.map);
+  if (metrics.wire)
+    line.set("wire", Value::object({{"bytes", metrics.wire->bytes},
+                                    {"fp32_bytes", metrics.wire->fp32_bytes},
+                                    {"exposed_ms", metrics.wire->exposed_ms}}));
   if (metrics.loss_change) {
     line.set("loss_change", *metrics.loss_change);
     line.set("switched", metrics.switched);

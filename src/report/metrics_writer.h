@@ -35,11 +35,17 @@ struct StepMetrics {
   std::int64_t tokens = 0;  // of this step, over all ranks
   double tokens_per_s = 0.0;
   double step_ms = 0.0;
-  double bitops = 0.0;                // bit operations of this step
-  double bitops_ratio = 1.0;          // of the run so far, relative to 32 bits
-  bool skipped = false;               // the parameters were not updated
-  int skips_in_a_row = 0;             // this one included
-  bool saving = false;                // a checkpoint was being written beside this step
+  double bitops = 0.0;        // bit operations of this step
+  double bitops_ratio = 1.0;  // of the run so far, relative to 32 bits
+  bool skipped = false;       // the parameters were not updated
+  int skips_in_a_row = 0;     // this one included
+  bool saving = false;        // a checkpoint was being written beside this step
+  // Of the gradients' exchange, of one rank; none: the run has one.
+  struct Wire {
+    std::int64_t bytes = 0, fp32_bytes = 0;  // sent; what fp32 would have sent
+    double exposed_ms = 0.0;                 // from the last gradient to the last sum
+  };
+  std::optional<Wire> wire;
   std::optional<double> loss_change;  // against the step before; none: there is none, or several updates
   bool switched = false;              // and that one was at another precision
   std::vector<PassMetrics> passes;    // of a step that has several, in order; else empty

@@ -107,11 +107,13 @@ struct CheckpointKeeper::Saving {
 };
 
 CheckpointKeeper::CheckpointKeeper(const std::string& run_dir, const CheckpointConfig& config, Gpt2& model,
-                                   ShardedAdamW& optimizer, const dist::Grid& grid, Logger& log)
+                                   ShardedAdamW& optimizer, GradientSync& gradients, const dist::Grid& grid,
+                                   Logger& log)
     : root_(fs::path(run_dir) / "checkpoints"),
       config_(config),
       model_(model),
       optimizer_(optimizer),
+      gradients_(gradients),
       grid_(grid),
       log_(log) {}
 
@@ -222,7 +224,7 @@ void CheckpointKeeper::start(const TrainState& state, const EvaluationRanges& ra
                        .is_best = config_.keep_best && state.best_step == state.step,
                        .keep = config_.keep,
                        .stay = protected_steps(state)};
-  auto work = std::make_unique<KeptSave>(qat::begin_save(root_, state, model_, optimizer_, grid_, ranges),
+  auto work = std::make_unique<KeptSave>(qat::begin_save(root_, state, model_, optimizer_, grid_, ranges, &gradients_),
                                          grid_.world().rank() == 0 ? &saving->aftermath : nullptr);
   saving->save.emplace(std::move(work), grid_.world());
   saving_ = std::move(saving);

@@ -27,6 +27,7 @@
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
 #include "src/optim/sharded_adamw.h"
+#include "src/train/gradient_sync.h"
 
 namespace qat {
 
@@ -36,7 +37,7 @@ class CheckpointKeeper {
 
   // run_dir/checkpoints is its folder. All of the arguments outlive it.
   CheckpointKeeper(const std::string& run_dir, const CheckpointConfig& config, Gpt2& model, ShardedAdamW& optimizer,
-                   const dist::Grid& grid, Logger& log);
+                   GradientSync& gradients, const dist::Grid& grid, Logger& log);
   ~CheckpointKeeper();
 
   // What run.resume means here; rank 0 only, the others get null. Null: a new run.
@@ -94,6 +95,7 @@ class CheckpointKeeper {
   CheckpointConfig config_;
   Gpt2& model_;
   ShardedAdamW& optimizer_;
+  GradientSync& gradients_;
   dist::Grid grid_;
   Logger& log_;
   bool goes_back_ = false;  // rank 0: find() took the checkpoint that run.resume names

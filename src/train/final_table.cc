@@ -70,7 +70,7 @@ Value evaluation_record(const WidthScore& score, std::int64_t step) {
 
 std::string write_final_table(const TrainerOptions& options, const Gpt2& model, const LoraConfig& lora,
                               const TrainState& state, const BitopsTotal& bitops, const std::vector<WidthScore>& scores,
-                              const std::string& checkpoint, const std::string& settings) {
+                              const std::string& wire, const std::string& checkpoint, const std::string& settings) {
   FinalReport report{.title = report_title(scores)};
   report.widths = width_results(model, lora, options.quant, scores, options.data.sequence_length);
   report.summary = {{"steps", std::to_string(state.step)},
@@ -89,6 +89,7 @@ std::string write_final_table(const TrainerOptions& options, const Gpt2& model, 
   }
   if (usage.at_switches().count > 0)
     report.summary.emplace_back("loss change at a switch of precision", impact_text(usage));
+  if (!wire.empty()) report.summary.emplace_back("gradients travelled as", wire);
   if (state.best_step >= 0)
     report.summary.emplace_back("lowest held-out loss during the run",
                                 fmt::format("{:.4f} nats after step {}", state.best_loss, state.best_step));

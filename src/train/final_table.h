@@ -23,7 +23,7 @@ Value evaluation_record(const WidthScore& score, std::int64_t step);
 // Writes report.md and report.json below run.dir; the table for the console. One rank's work.
 std::string write_final_table(const TrainerOptions& options, const Gpt2& model, const LoraConfig& lora,
                               const TrainState& state, const BitopsTotal& bitops, const std::vector<WidthScore>& scores,
-                              const std::string& checkpoint, const std::string& settings);
+                              const std::string& wire, const std::string& checkpoint, const std::string& settings);
 
 struct ExistingTable {
   std::string text;   // report.md; empty: there is none for this step

@@ -9,7 +9,7 @@
 namespace qat {
 namespace {
 
-enum Draw : std::uint64_t { kStudents = 0, kFeatures = 1 };
+enum RecipeDraw : std::uint64_t { kStudents = 0, kFeatures = 1 };
 
 using dist::PlannedWidths;
 

@@ -3,9 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "src/checkpoint/sharded_load.h"
 #include "src/quant/torch_view.h"
+#include "src/train/feedback_state.h"
 #include "src/train/on_root.h"
 #include "src/train/range_state.h"
 #include "src/train/run_pieces.h"
@@ -67,8 +69,8 @@ void load_parameter(const ParameterSource* source, ParameterStore& store, const 
 }  // namespace
 
 std::unique_ptr<ShardedSave> begin_save(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
-                                        ShardedAdamW& optimizer, const dist::Grid& grid,
-                                        const EvaluationRanges& ranges) {
+                                        ShardedAdamW& optimizer, const dist::Grid& grid, const EvaluationRanges& ranges,
+                                        GradientSync* gradients) {
   const std::vector<std::int64_t> steps = steps_of_all_stages(model, optimizer, grid);
   const std::vector<StoredRange> all_ranges = ranges_of_all_stages(model, ranges, grid);
   const auto rest = [&](CheckpointWriter& writer) { write_rest(writer, state, model.whole(), steps, all_ranges); };
@@ -77,13 +79,17 @@ std::unique_ptr<ShardedSave> begin_save(const std::filesystem::path& root, const
   const PieceOrigin origin{.device = exec.device,
                            .gpu = exec.device == Device::kCuda ? model.parameters().device().index() : 0,
                            .stream = exec.stream};
-  return std::make_unique<ShardedSave>(root, state.step, pieces_to_save(model, optimizer, grid.data()), rest,
-                                       grid.world(), origin);
+  std::vector<TensorPiece> pieces = pieces_to_save(model, optimizer, grid.data());
+  if (gradients != nullptr)
+    for (TensorPiece& piece : feedback_to_save(model.parameters(), *gradients, grid.data_rank()))
+      pieces.push_back(std::move(piece));
+  return std::make_unique<ShardedSave>(root, state.step, std::move(pieces), rest, grid.world(), origin);
 }
 
 std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
-                               ShardedAdamW& optimizer, const dist::Grid& grid, const EvaluationRanges& ranges) {
-  const std::unique_ptr<ShardedSave> save = begin_save(root, state, model, optimizer, grid, ranges);
+                               ShardedAdamW& optimizer, const dist::Grid& grid, const EvaluationRanges& ranges,
+                               GradientSync* gradients) {
+  const std::unique_ptr<ShardedSave> save = begin_save(root, state, model, optimizer, grid, ranges, gradients);
   save->write();
   return save->finish();
 }

@@ -16,6 +16,7 @@
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
 #include "src/optim/sharded_adamw.h"
+#include "src/train/gradient_sync.h"
 #include "src/train/structure_check.h"
 
 namespace qat {
@@ -23,13 +24,15 @@ namespace qat {
 // Collective: begins a checkpoint below `root`, which all ranks see. Everything small (`state`, ranges, counts of
 // updates) is written when this returns; parameters and moments are what the parts of the returned work read and write.
 // A failure of any rank is thrown on every rank. `ranges`: those that evaluation has of its own at this very state of
-// training. model: this rank's stage of the grid, here and below.
+// training. model: this rank's stage of the grid, here and below. gradients: what its encoded sums did not carry is
+// saved, too.
 std::unique_ptr<ShardedSave> begin_save(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
                                         ShardedAdamW& optimizer, const dist::Grid& grid,
-                                        const EvaluationRanges& ranges = {});
+                                        const EvaluationRanges& ranges = {}, GradientSync* gradients = nullptr);
 // The same to its end: the checkpoint is durable when this returns its folder.
 std::filesystem::path save_run(const std::filesystem::path& root, const TrainState& state, const Gpt2& model,
-                               ShardedAdamW& optimizer, const dist::Grid& grid, const EvaluationRanges& ranges = {});
+                               ShardedAdamW& optimizer, const dist::Grid& grid, const EvaluationRanges& ranges = {},
+                               GradientSync* gradients = nullptr);
 
 // Collective, as the following: `reader` is rank 0's, and null on other ranks. Rank 0 reads and broadcasts, some MiB at
 // a time, so that only it needs the checkpoint's file system.

@@ -91,7 +91,7 @@ PassGradients StepRunner::next_gradients(const Step& step, const Pass& pass, std
     for (std::size_t g = 0; g < groups.size(); ++g)
       if ((groups[g].key.kind == GroupKind::kTied) != of_table) used[g] = false;
   }
-  return {model_.parameters(), syncs_, used, std::move(hook)};
+  return {model_.parameters(), gradients_.syncs(), used, std::move(hook)};
 }
 
 void StepRunner::join(const LossAndGradients& pass, PassGradients& gradients, Step& step) {
@@ -122,6 +122,7 @@ void StepRunner::run_in_turn(Step& step, const Pass& pass) {
     const bool last = i + 1 == first + local_micro_batches_;
     attempt(step, [&] {
       const auto read = [&] { return batch_or_zeros(step, [&] { return loader_->take(first_sample(step.plan, i)); }); };
+      if (last && pass.ends_update) gradients_.allow_early();
       if (pass.plan.trains) {
         PassGradients gradients =
             next_gradients(step, pass, i);  // one pass may leave its gradients where they are wanted

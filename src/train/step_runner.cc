@@ -7,9 +7,7 @@
 #include <cmath>
 
 #include "dist/comm/agree.h"
-#include "dist/grad/cuda_flat_memory.h"
 #include "dist/grad/norm_block.h"
-#include "dist/grad/recycling_memory.h"
 #include "kernels/common/error.h"
 #include "kernels/common/trace_range.h"
 #include "src/quant/torch_view.h"
@@ -33,18 +31,6 @@ OptimLayout optim_layout(const Gpt2& model, int ranks, const OptimConfig& config
 }
 
 kernels::Exec exec_of(const Gpt2& model) { return exec_for(model.parameters().tensor(0)); }
-
-std::shared_ptr<dist::FlatMemory> memory_of(const Gpt2& model) {
-  return model.mode().is_cuda() ? dist::cuda_flat_memory(exec_of(model).stream) : dist::host_flat_memory();
-}
-
-// A running sum's leaves come and go, and so do the sums of single widths' groups.
-std::shared_ptr<dist::FlatMemory> gradient_memory(const Gpt2& model, Accumulate accumulate) {
-  const std::vector<FlatGroup>& groups = model.parameters().groups();
-  const bool widths = std::any_of(groups.begin(), groups.end(),
-                                  [](const FlatGroup& group) { return group.key.kind == GroupKind::kWidth; });
-  return widths || accumulate == Accumulate::kRunning ? dist::recycling_memory(memory_of(model)) : memory_of(model);
-}
 
 // The losses in double, in memory of the host once the device has done what it was given so far.
 at::Tensor on_host(const std::vector<at::Tensor>& losses) {
@@ -96,10 +82,14 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
       sampler_(sampler),
       grid_(grid),
       options_(options),
-      memory_(gradient_memory(model, options.train.accumulate)),
+      gradients_(model, grid.data(),
+                 {.comm = options.comm,
+                  .accumulate = options.train.accumulate,
+                  .seed = options.seed,
+                  .places = options.places}),
       optimizer_(optim_layout(model, grid.data_size(), options.optim), grid.data_rank(), options.optim,
-                 *memory_of(model)),
-      global_norm_(optimizer_.layout(), *memory_of(model)),
+                 *flat_memory_of(model)),
+      global_norm_(optimizer_.layout(), *flat_memory_of(model)),
       timer_(model.mode().device) {
   QAT_CHECK(grid.stages() == 1 || options.threads == 1, "stages take one micro-batch at a time");
   QAT_CHECK(model.stage().embeds == grid.is_first_stage() && model.stage().heads == grid.is_last_stage(),
@@ -115,15 +105,7 @@ void StepRunner::set_micro_batch_size(std::int64_t sequences) {
   micro_batches_ = options_.train.batch_size / sequences;
   local_micro_batches_ = micro_batches_ / grid_.data_size();
   loader_.emplace(sampler_, sequences, options_.sequence_length, model_.mode().device);
-  syncs_.clear();
-  for (const FlatGroup& group : model_.parameters().groups())
-    syncs_.emplace_back(
-        grid_.data(), group.layout, memory_,
-        dist::GradSyncOptions{.order = options_.train.accumulate == Accumulate::kRunning ? dist::SumOrder::kRunning
-                                                                                         : dist::SumOrder::kTree,
-                              .group = dist::odd_part(local_micro_batches_),
-                              .device = exec_of(model_).device,
-                              .stream = exec_of(model_).stream});
+  gradients_.set_micro_batches(local_micro_batches_);
   pace_ = dist::Pace();
 }
 
@@ -189,12 +171,12 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, Updat
   outcome.stop = std::max(outcome.stop, static_cast<int>(stop));
 }
 
-void StepRunner::start_exchange(const Step& step, bool with_passes) {
-  for (std::size_t g = 0; g < syncs_.size(); ++g) {
-    std::int64_t passes = 0;
-    for (const dist::PassPlan& pass : update_of(step).passes) passes += pass.trains && step.used[pass.map][g] ? 1 : 0;
-    passes > 0 ? syncs_[g].start(with_passes ? passes * local_micro_batches_ : 0) : syncs_[g].rest();
-  }
+void StepRunner::start_exchange(const Step& step) {
+  std::vector<std::int64_t> passes(model_.parameters().groups().size());
+  for (const dist::PassPlan& pass : update_of(step).passes)
+    for (std::size_t g = 0; g < passes.size(); ++g)
+      if (pass.trains && step.used[pass.map][g]) passes[g] += local_micro_batches_;
+  gradients_.start(step.plan.step, step.update, passes);
 }
 
 StepOutcome StepRunner::run(const dist::StepPlan& plan, std::span<const PrecisionMap> maps, dist::StopPoll& poll,
@@ -219,22 +201,21 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, std::span<const Precisio
 }
 
 bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& outcome) {
-  start_exchange(step, /*with_passes=*/true);
+  start_exchange(step);
   timer_.start();
   run_passes(step);
   if (step.stop != 0) {
     outcome.stop = step.stop;
     return false;
   }
-  if (step.out_of_memory)  // zeros: the other ranks' collectives need a partner
-    start_exchange(step, /*with_passes=*/false);
+  if (step.out_of_memory) gradients_.give_up();  // zeros: the other ranks' collectives need a partner
   const bool has_losses = !step.out_of_memory && grid_.is_last_stage();
   const at::Tensor losses = has_losses ? on_host(step.losses) : at::Tensor();
   timer_.stop();
   std::vector<dist::BucketShards> gradient;
   {
     const TraceRange exchange("gradient exchange");
-    for (dist::GradSync& sync : syncs_) gradient.push_back(sync.rests() ? dist::BucketShards() : sync.finish());
+    gradient = gradients_.finish();
   }
   const kernels::Exec exec = exec_of(model_);
   UpdateOutcome update;
@@ -243,6 +224,12 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
     // Waits for the device, for the first time in the update; the losses are there when the norm is.
     const dist::WaitMark wait(exec.device == Device::kCuda ? options_.board : nullptr, dist::WaitFor::kDevice);
     update.grad_norm = global_norm_(grid_, exec, gradient) * (1.0 / static_cast<double>(micro_batches_));
+  }
+  outcome.wire.add(gradients_.report());
+  if (std::optional<double> error = gradients_.take_error()) {
+    // Of this stage; all of them judge the largest.
+    if (grid_.stages() > 1) grid_.pipeline().all_reduce(view(std::span(&*error, 1)), dist::ReduceOp::kMax);
+    outcome.wire_error = error;
   }
   agree_on_loss(step, losses, update, outcome);
   if (!outcome.out_of_memory.empty()) return false;
@@ -261,8 +248,7 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
 
 void StepRunner::add_noise(const Step& step, double scale) {
   if (options_.optim.noise == 0.0) return;
-  std::vector<ShardValues> gradient;
-  for (dist::GradSync& sync : syncs_) gradient.push_back(sync.rests() ? ShardValues() : sync.own_sums());
+  std::vector<ShardValues> gradient = gradients_.own_sums();
   add_gradient_noise(exec_of(model_),
                      {.config = options_.optim,
                       .store = model_.parameters(),
@@ -285,16 +271,17 @@ void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradie
   if (update.clipped) scale *= options_.optim.clip_norm / update.grad_norm;
   ParameterStore& store = model_.parameters();
   std::vector<ShardValues> own;
-  for (std::size_t g = 0; g < syncs_.size(); ++g) own.push_back(store.own_shards(static_cast<int>(g)));
+  for (std::size_t g = 0; g < gradient.size(); ++g) own.push_back(store.own_shards(static_cast<int>(g)));
+  gradients_.commit();
   add_noise(step, scale);
   std::vector<float> rates;
   for (const FlatGroup& group : store.groups())
     rates.push_back(group.key.kind == GroupKind::kWidth ? dist::rate_of(update_of(step), group.key.bits)
                                                         : update_of(step).learning_rate);
   optimizer_.step(exec_of(model_), own, gradient, step.produced, rates, scale);
-  for (std::size_t g = 0; g < syncs_.size(); ++g) {
+  for (std::size_t g = 0; g < gradient.size(); ++g) {
     if (gradient[g].empty()) continue;
-    if (!store.groups()[g].is_sharded()) syncs_[g].gather(span_of(store.groups()[g].values));
+    if (!store.groups()[g].is_sharded()) gradients_.gather(static_cast<int>(g));
     store.updated(static_cast<int>(g));
   }
   renew_copy_of_table();

@@ -25,7 +25,6 @@
 
 #include "dist/control/step_plan.h"
 #include "dist/control/stop_poll.h"
-#include "dist/grad/grad_sync.h"
 #include "dist/grid/process_grid.h"
 #include "dist/pipeline/schedule.h"
 #include "dist/watch/progress_board.h"
@@ -35,6 +34,7 @@
 #include "src/optim/global_norm.h"
 #include "src/optim/sharded_adamw.h"
 #include "src/train/batch.h"
+#include "src/train/gradient_sync.h"
 #include "src/train/pass_gradients.h"
 #include "src/train/stage_timeline.h"
 #include "src/train/train_config.h"
@@ -70,10 +70,12 @@ struct StepOutcome {
   bool spike = false;                  // one of them
   bool abandoned =
       false;  // given up on the way, for `stop` or for want of memory: what is not in `updates` has not begun
-  bool refused = false;             // an update before the last one left elements alone (ShardedAdamW)
-  std::vector<int> out_of_memory;   // ranks whose memory did not suffice for the next update
-  int stop = 0;                     // why to stop (dist/control/stop_poll.h), 0: go on
-  std::vector<double> own_seconds;  // by rank: its own work, without waiting for others
+  bool refused = false;              // an update before the last one left elements alone (ShardedAdamW)
+  std::vector<int> out_of_memory;    // ranks whose memory did not suffice for the next update
+  int stop = 0;                      // why to stop (dist/control/stop_poll.h), 0: go on
+  std::vector<double> own_seconds;   // by rank: its own work, without waiting for others
+  WireReport wire;                   // of this rank's exchanges, all updates'
+  std::optional<double> wire_error;  // of the first exchange of codes, where it was measured
 
   void add(UpdateOutcome update);  // to `updates`, and to what is said of them all
 };
@@ -87,6 +89,8 @@ struct StepRunnerOptions {
   TrainConfig train;
   OptimConfig optim;
   bool stochastic_gradients = true;
+  CommConfig comm{};
+  int places = 0;   // GradientSyncOptions'
   int threads = 1;  // micro-batches of this rank that are computed at the same time, each on one thread; 1 with stages
   dist::PipelineSchedule schedule = dist::PipelineSchedule::kOneFOneB;  // of the stages
   dist::ProgressBoard* board = nullptr;  // where waiting for a GPU is marked; null: nobody watches
@@ -121,6 +125,8 @@ class StepRunner {
   bool take_refused();
 
   ShardedAdamW& optimizer() { return optimizer_; }
+  GradientSync& gradients() { return gradients_; }
+  const GradientSync& gradients() const { return gradients_; }
   void set_loss_hook(LossHook hook) { loss_hook_ = std::move(hook); }
   void set_gradient_hook(GradientHook hook) { gradient_hook_ = std::move(hook); }
   void set_before_update(BeforeUpdate wait) { before_update_ = std::move(wait); }
@@ -196,8 +202,8 @@ class StepRunner {
   class StagedPass;  // step_stages.cc
   // The table that the last stage trains, to the first stage's copy.
   void renew_copy_of_table();
-  // Of the groups that the update uses; the others rest. Without passes this rank's part of the sums is zero.
-  void start_exchange(const Step& step, bool with_passes);
+  // Of the groups that the update uses; the others rest.
+  void start_exchange(const Step& step);
   // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.
   void run_in_turn(Step& step, const Pass& pass);
   void run_side_by_side(Step& step, const Pass& pass);
@@ -224,11 +230,10 @@ class StepRunner {
   std::optional<BatchLoader> loader_;
   dist::Grid grid_;
   StepRunnerOptions options_;
-  std::int64_t micro_batches_ = 0;            // of the global batch
-  std::int64_t local_micro_batches_ = 0;      // of this rank
-  std::int64_t most_threads_ = 0;             // of any rank: so many micro-batches are a turn, after which all may ask
-  std::shared_ptr<dist::FlatMemory> memory_;  // of gradients
-  std::vector<dist::GradSync> syncs_;         // of the model's groups
+  std::int64_t micro_batches_ = 0;        // of the global batch
+  std::int64_t local_micro_batches_ = 0;  // of this rank
+  std::int64_t most_threads_ = 0;         // of any rank: so many micro-batches are a turn, after which all may ask
+  GradientSync gradients_;
   ShardedAdamW optimizer_;
   GlobalNorm global_norm_;
   WeightCache weight_cache_;

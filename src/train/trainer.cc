@@ -34,15 +34,32 @@ std::vector<PrecisionMap> precision_of(const Gpt2& model, const QuantConfig& qua
   return maps;
 }
 
-StepRunnerOptions runner_options(const TrainerOptions& options, dist::ProgressBoard* board) {
+// Ranks of a node on the two levels of the gradients' exchange; 0: one level.
+int exchange_places(const TrainerOptions& options, const TrainerParts& parts) {
+  const dist::Grid& grid = parts.grid;
+  if (options.comm.ranks_per_node > 0) return options.comm.ranks_per_node / grid.stages();
+  std::vector<std::string> hosts;  // of this stage's ranks
+  for (int replica = 0; replica < grid.data_size() && !parts.hosts.empty(); ++replica)
+    hosts.push_back(parts.hosts.at(static_cast<std::size_t>(grid.rank_of(replica, grid.stage()))));
+  std::string why;
+  const int places = places_of(hosts, why);
+  if (!why.empty())
+    parts.log.warning("gradients are exchanged on one level: " + why +
+                      "; start equally many ranks on each node, a node's one after the other");
+  return places;
+}
+
+StepRunnerOptions runner_options(const TrainerOptions& options, const TrainerParts& parts) {
   return {.seed = options.run.seed,
           .sequence_length = options.data.sequence_length,
           .train = options.train,
           .optim = options.optim,
           .stochastic_gradients = options.quant.stochastic_gradients,
+          .comm = options.comm,
+          .places = exchange_places(options, parts),
           .threads = options.threads,
           .schedule = options.schedule,
-          .board = board};
+          .board = parts.board};
 }
 
 CalibratorOptions calibrator_options(const TrainerOptions& options, dist::ProgressBoard* board) {
@@ -58,8 +75,9 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     : options_(options),
       parts_(parts),
       maps_(configured_maps(parts.model.config(), options.quant, options.precision.most_gradient_bits())),
-      runner_(parts.model, parts.samples, parts.grid, runner_options(options, parts.board)),
-      keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), parts.grid, parts.log),
+      runner_(parts.model, parts.samples, parts.grid, runner_options(options, parts)),
+      keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), runner_.gradients(), parts.grid,
+              parts.log),
       poll_(parts.grid.world(), [this] { return requested_stop(); }),
       calibrator_(parts.model, options_.quant, parts.samples, parts.grid, poll_, parts.log,
                   calibrator_options(options, parts.board)),
@@ -76,6 +94,9 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     keeper_.wait_until_read();
   });
   if (running_ranges_.any()) runner_.set_range_sink(&running_ranges_);
+  if (parts.grid.data_size() > 1) parts.log.info("gradients travel as " + runner_.gradients().describe());
+  if (options.comm.wire != WireFormatName::kFp32 && options.comm.self_check > 0.0 && parts.grid.data_size() > 1)
+    runner_.gradients().measure_next();
   calibrator_.set_on_report([this](const CalibrationReport& report) { record_calibration(report); });
 }
 
@@ -126,6 +147,7 @@ int Trainer::train() {
       if (!calibrator_.before_step(precision, state_.step, state_.consumed_samples)) return poll_.ask();
     if (running_ranges_.any()) running_ranges_.begin_step();
     const StepOutcome outcome = run_step(plan, maps);
+    if (outcome.wire_error) check_wire(*outcome.wire_error);
     if (outcome.refused) diverge_in_update();
     if (outcome.abandoned) return outcome.stop;
     if (running_ranges_.any() && !outcome.skipped) running_ranges_.end_step(maps);
@@ -137,6 +159,30 @@ int Trainer::train() {
   }
   finish_save();  // the final evaluation may take long
   return 0;
+}
+
+// The first sums of codes beside those in fp32.
+void Trainer::check_wire(double error) {
+  const std::string found = fmt::format("the first gradients' sum as {} differs by {:.3g} of its norm from fp32's",
+                                        runner_.gradients().describe(), error);
+  parts_.log.info(found);
+  if (error <= options_.comm.self_check) return;
+  throw dist::AgreedError(ErrorKind::kSelfCheck,
+                          fmt::format("{}: more than comm.self_check = {}; a smaller comm.block or a wider comm.wire "
+                                      "comes nearer",
+                                      found, options_.comm.self_check));
+}
+
+std::string Trainer::wire_text() const {
+  if (parts_.grid.data_size() == 1 || wire_updates_ == 0) return {};
+  constexpr double kMiB = 1024.0 * 1024.0;
+  const auto updates = static_cast<double>(wire_updates_);
+  const auto bytes = static_cast<double>(wire_.sent_bytes), whole = static_cast<double>(wire_.fp32_bytes);
+  return fmt::format(
+      "{}: {:.2f} MiB an update from each rank ({:.2f} MiB in fp32), {:.2f} ms of it exposed ({:.2f} "
+      "GiB/s), since the last start",
+      runner_.gradients().describe(), bytes / updates / kMiB, whole / updates / kMiB, wire_.seconds / updates * 1e3,
+      bytes / kMiB / 1024.0 / std::max(wire_.seconds, 1e-9));
 }
 
 // The step, in smaller passes from where memory does not suffice.
@@ -319,7 +365,7 @@ std::string Trainer::write_report(const std::vector<WidthScore>& scores) {
   std::string table;
   const dist::SectionMark section(parts_.board, dist::Section::kReport);
   on_root(world(), "writing the report", [&] {
-    table = write_final_table(options_, parts_.model.whole(), parts_.lora, state_, bitops_, scores,
+    table = write_final_table(options_, parts_.model.whole(), parts_.lora, state_, bitops_, scores, wire_text(),
                               keeper_.newest_folder(), evaluation_settings(options_, parts_.held_out));
     if (options_.eval.predictions) write_predictions(options_.run.dir, parts_.held_out, scores);
   });

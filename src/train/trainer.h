@@ -87,6 +87,8 @@ class Trainer {
   int train();  // why it stopped before its end, or 0
   StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
   void write_timeline(const StageTimeline& mine);
+  void check_wire(double error);
+  std::string wire_text() const;  // for the report; empty: nothing travelled
   void use_smaller_passes(const std::vector<int>& ranks);
   int after_step(const dist::StepPlan& plan);
   int stop_for(int reason);
@@ -130,6 +132,8 @@ class Trainer {
   bool save_due_ = false;        // a checkpoint fell on a skipped step
   LossMonitor losses_;
   PrecisionUsage usage_;
+  WireReport wire_;                                    // of this rank, since this program started
+  std::int64_t wire_updates_ = 0;                      // in that
   std::optional<PrecisionUsage::Change> loss_change_;  // of the newest step's last update
   void look_for_stragglers(std::span<const double> own_seconds);
   std::vector<dist::StragglerWindow> stragglers_;  // of each stage: only equal work is compared

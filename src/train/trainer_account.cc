@@ -56,6 +56,8 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
   state_.bitops = bitops_.spent;
   state_.bitops_at_full = bitops_.at_full;
   state_.precision_usage = usage_.to_text();
+  wire_.add(outcome.wire);
+  wire_updates_ += static_cast<std::int64_t>(outcome.updates.size());
   if (!outcome.skipped) {
     applied_ = state_;
     skip_plausible_ = false;
@@ -136,6 +138,11 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
       if (!pass.feature_layers.empty()) line.features = losses.features;
     }
   if (passes.size() == 1) passes.clear();  // the step's own
+  std::optional<StepMetrics::Wire> wire;
+  if (parts_.grid.data_size() > 1)
+    wire = {.bytes = outcome.wire.sent_bytes,
+            .fp32_bytes = outcome.wire.fp32_bytes,
+            .exposed_ms = outcome.wire.seconds * 1e3};
   const std::optional<PrecisionUsage::Change> change = plan.updates.size() == 1 ? loss_change_ : std::nullopt;
   if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
     record([&] {
@@ -156,6 +163,7 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
                        .skipped = outcome.skipped,
                        .skips_in_a_row = static_cast<int>(state_.skips_in_row),
                        .saving = keeper_.is_saving(),
+                       .wire = wire,
                        .loss_change = change ? std::optional(change->loss) : std::nullopt,
                        .switched = change && change->switched,
                        .passes = passes,

@@ -11,6 +11,7 @@
 #include "src/optim/optim_config.h"
 #include "src/quant/quant_config.h"
 #include "src/schedule/schedule_config.h"
+#include "src/train/comm_config.h"
 #include "src/train/distill_config.h"
 #include "src/train/train_config.h"
 #include "src/train/watchdog_config.h"
@@ -28,6 +29,7 @@ struct TrainerOptions {
   OptimConfig optim;
   EvalConfig eval;
   CheckpointConfig checkpoint;
+  CommConfig comm;
   WatchdogConfig watchdog;
   std::string config_json;        // the effective configuration, kept in checkpoints
   std::uint64_t config_hash = 0;  // of it; equal on all ranks

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "src/train/feedback_state.h"
 #include "src/train/final_table.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
@@ -41,6 +42,9 @@ void Trainer::load(const CheckpointReader* reader) {
   if (state_.world_size != world().size())
     parts_.log.info(fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, world().size()));
   load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.grid);
+  // Stages keep none: of a checkpoint that has some, all ranks come to know so.
+  if (!load_feedback(reader, parts_.model.whole().parameters(), runner_.gradients(), world()))
+    parts_.log.warning("the checkpoint's error feedback is dropped: comm.wire and comm.error_feedback keep none now");
   if (state_.version < 2)
     state_.bitops_at_full =
         bitops_at_full(parts_.model.whole(), parts_.lora, state_.consumed_tokens, options_.data.sequence_length);

@@ -35,6 +35,19 @@ TEST(FlatLayout, ATensorLargerThanABucketHasOneOfItsOwn) {
   EXPECT_EQ(layout.buckets()[1].range.size(), 100);
 }
 
+TEST(FlatLayout, TensorsThatAreNotEncodedHaveBucketsOfTheirOwn) {
+  const FlatLayout layout(std::vector<std::int64_t>{3, 3, 3, 3, 9},
+                          {.block = 4, .pad_to = 4, .bucket_elems = 16, .exact_from = 2});
+  std::vector<int> buckets;
+  for (const FlatLayout::Tensor& tensor : layout.tensors()) buckets.push_back(tensor.bucket);
+  EXPECT_EQ(buckets, (std::vector<int>{0, 0, 1, 1, 2}));
+  EXPECT_FALSE(layout.buckets()[0].exact);
+  EXPECT_TRUE(layout.buckets()[1].exact);
+  EXPECT_TRUE(layout.buckets()[2].exact);
+  const FlatLayout all(std::vector<std::int64_t>{3}, {.exact_from = 0});
+  EXPECT_TRUE(all.buckets()[0].exact);
+}
+
 TEST(FlatLayout, NothingIsALayoutToo) {
   const FlatLayout layout({}, {});
   EXPECT_EQ(layout.elems(), 0);

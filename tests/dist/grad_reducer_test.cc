@@ -58,7 +58,7 @@ TEST(GradReducer, PassesDeviceAndStreamOn) {
   std::vector<float> full(8);  // never read: the recorder only looks at addresses
   int stream = 0;
   Recorder comm;
-  GradReducer reducer(comm, /*elems=*/8, Device::kCuda, StreamRef{&stream});
+  GradReducer reducer(comm, /*elems=*/8, {.exec = {.device = Device::kCuda, .stream = StreamRef{&stream}}});
   reducer.reduce_scatter(full);
   expect_call(comm, 1, full, Device::kCuda, &stream);
   reducer.all_gather(full);
@@ -85,7 +85,7 @@ TEST(GradReducer, RefusesABufferThatRanksHaveNoEqualSharesOf) {
 
 TEST(GradReducer, AloneItLeavesTheBufferAsItIs) {
   const std::unique_ptr<Communicator> comm = make_single_comm();
-  GradReducer reducer(*comm, /*elems=*/4, Device::kCuda);
+  GradReducer reducer(*comm, /*elems=*/4, {.exec = {.device = Device::kCuda}});
   std::vector<float> full{1.0F, 2.0F, 3.0F, 0.0F};
   const std::vector<float> before = full;
   reducer.reduce_scatter(full);

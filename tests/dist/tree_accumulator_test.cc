@@ -120,6 +120,7 @@ class CountingMemory final : public FlatMemory {
     ++additions;
     host_->add(a, b);
   }
+  void copy(std::span<float> a, std::span<const float> b) override { host_->copy(a, b); }
   int allocations = 0;
   int zeroings = 0;
   int additions = 0;

@@ -187,7 +187,7 @@ void leaves_on_the_gpu_continue_the_tree_over_the_ranks(Communicator& world) {
   const int leaves = 8 / world.size();
   if (leaves * world.size() != 8) return;
   const std::int64_t padded = 640 * world.size();
-  GradReducer reducer(world, padded, Device::kCuda);
+  GradReducer reducer(world, padded, {.exec = {.device = Device::kCuda}});
   TreeAccumulator accumulator(padded, cuda_flat_memory());
   for (int leaf = 0; leaf < leaves; ++leaf) {
     const std::vector<float> values = testing::random_leaf(world.rank() * leaves + leaf, padded);

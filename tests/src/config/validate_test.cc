@@ -68,6 +68,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "train.students = 3: must not exceed the 2 widths below 32 in quant.widths"},
         Refused{{"distill.teacher=wider"},
                 "distill.teacher = \"wider\": must not be \"wider\" with train.recipe \"cpt\""},
+        Refused{{"comm.block=100"}, "comm.block = 100: must be a power of two; nearest: 64 or 128"},
+        Refused{{"comm.wire=int16"}, "comm.wire"},
         Refused{{"distill.feature_layers=[13]", "distill.teacher=full", "distill.features=1"},
                 "distill.feature_layers[0] = 13: must be at most model.n_layer = 12"},
         Refused{{"train.recipe=sp", "distill.weight=0", "distill.cross_entropy=0"},
@@ -121,6 +123,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "must be \"stop\" with several stages"},
         Refused{{"parallel.pipeline=2", "train.recipe=sp", "distill.features=1"},
                 "distill.features = 1.0: must be 0 with several stages"},
+        Refused{{"parallel.pipeline=2", "comm.wire=int8"}, "must be false with several stages"},
+        Refused{{"parallel.pipeline=2", "comm.ranks_per_node=3"},
+                "comm.ranks_per_node = 3: must be a multiple of parallel.pipeline"},
         Refused{{"parallel.pipeline=2", "model.task=span_qa"},
                 "model.task = \"span_qa\": must not be \"span_qa\" with several stages"},
         Refused{{"parallel.pipeline=2", "parallel.chunks=2"},
@@ -322,6 +327,10 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
   EXPECT_THAT(warning({"compute.recompute=selective", "compute.device=cpu"}),
               HasSubstr("compute.recompute = \"selective\": has no effect"));
   EXPECT_THAT(warning({"compute.recompute=selective"}), IsEmpty());
+  EXPECT_THAT(warning({"comm.block=512"}), HasSubstr("comm.block = 512: has no effect with comm.wire \"fp32\""));
+  EXPECT_THAT(warning({"comm.wire=bf16", "comm.sum=two_phase"}),
+              HasSubstr("comm.sum = \"two_phase\": has no effect with comm.wire \"bf16\""));
+  EXPECT_THAT(warning({"comm.wire=int4", "comm.block=512", "comm.stochastic_rounding=true"}), IsEmpty());
   EXPECT_THAT(warning({"watchdog.limit_seconds=5"}), HasSubstr("watchdog.limit_seconds = 5"));
   EXPECT_THAT(warning({"watchdog.limit_seconds=0"}), IsEmpty());
   EXPECT_THAT(warning({"precision.cycles=7"}), HasSubstr("precision.cycles = 7: does not divide the steps"));
@@ -352,6 +361,12 @@ std::string parallel_error(const Sets& sets, int world_size) {
 TEST(ValidateParallel, AcceptsRanksThatTheBatchSplitsOver) {
   for (const int ranks : {1, 2, 4, 8}) EXPECT_EQ(parallel_error({}, ranks), "");
   EXPECT_EQ(parallel_error({"parallel.data=4"}, 4), "");
+}
+
+TEST(ValidateParallel, NodesAreEquallyLarge) {
+  EXPECT_EQ(parallel_error({"comm.ranks_per_node=2"}, 8), "");
+  EXPECT_THAT(parallel_error({"comm.ranks_per_node=3"}, 8),
+              HasSubstr("comm.ranks_per_node = 3: must divide the data-parallel ranks, 8; nearest: 2 or 4"));
 }
 
 TEST(ValidateParallel, NamesTheNearestValidNumbers) {

@@ -163,6 +163,22 @@ TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
   EXPECT_EQ(bytes_of(needed(4), "parameters"), all);
 }
 
+TEST(MemoryModel, GradientsThatTravelAsCodesTakeFeedbackAndMessages) {
+  RunConfig config = of_preset("gpt2");
+  config.train.micro_batch_size = 1;
+  const auto needed = [&](int ranks, const std::string& name) {
+    return bytes_of(gpu_memory_needed(config, {.cuda = true, .ranks = ranks}), name);
+  };
+  const std::int64_t all = 124'439'808, table = std::int64_t{50257} * 768;
+  EXPECT_EQ(needed(4, "error feedback") + needed(4, "messages of gradients"), 0);
+  config.comm.wire = WireFormatName::kInt8;
+  EXPECT_EQ(needed(1, "error feedback") + needed(1, "messages of gradients"), 0);
+  EXPECT_EQ(needed(4, "error feedback"), 4 * (all + all / 4));
+  EXPECT_NEAR(static_cast<double>(needed(4, "messages of gradients")), 2.0 * table * (1 + 2.0 / 256), 1000);
+  config.comm.error_feedback = false;
+  EXPECT_EQ(needed(4, "error feedback"), 0);
+}
+
 TEST(MemoryModel, WidthsParametersAreSharedOutAndOneIsHeld) {
   RunConfig config = of_preset("gpt2");
   config.lora.rank = 64, config.model.freeze_base = true;

@@ -16,7 +16,7 @@ struct Store {
     first = store.add("first", {2, 3}, GroupKind::kBase, /*trainable=*/true, /*decay=*/true);
     frozen = store.add("frozen", {4}, GroupKind::kBase, /*trainable=*/false, /*decay=*/false);
     adapter = store.add("adapter", {5}, GroupKind::kShared, /*trainable=*/true, /*decay=*/false);
-    second = store.add("second", {5000}, GroupKind::kBase, /*trainable=*/true, /*decay=*/false);
+    second = store.add("second", {50, 100}, GroupKind::kBase, /*trainable=*/true, /*decay=*/true);
     store.allocate(/*pad_to=*/3 * kNormBlock, at::kCPU, bucket_elems);
   }
   const FlatGroup& group_of(int id) const {
@@ -55,6 +55,23 @@ TEST(ParameterStore, TensorsAreViewsOfTheirGroupsValuesWithZerosBetween) {
   expected.narrow(0, kNormBlock, 5000).fill_(7.0);
   EXPECT_TRUE(at::equal(s.group_of(s.first).values, expected));
   EXPECT_EQ(s.store.host_values(s.first), (std::vector<float>{1, 2, 3, 4, 5, 6}));
+}
+
+TEST(ParameterStore, VectorsComeAfterMatricesInBucketsThatAreNeverEncoded) {
+  ParameterStore store;
+  const int bias = store.add("bias", {5}, GroupKind::kBase, /*trainable=*/true, /*decay=*/false);
+  const int matrix = store.add("matrix", {2, 3}, GroupKind::kBase, /*trainable=*/true, /*decay=*/true);
+  store.allocate(/*pad_to=*/kNormBlock);
+  const FlatGroup& group = store.groups().front();
+  EXPECT_EQ(group.ids, (std::vector<int>{matrix, bias}));
+  ASSERT_EQ(group.layout.buckets().size(), 2U);
+  EXPECT_FALSE(group.layout.buckets()[0].exact);
+  EXPECT_TRUE(group.layout.buckets()[1].exact);
+  store.set_values(bias, std::vector<float>{1, 2, 3, 4, 5});
+  EXPECT_EQ(group.values.narrow(0, kNormBlock, 5).sum().item<float>(), 15.0F);
+  EXPECT_EQ(store.host_values(matrix), std::vector<float>(6));
+  EXPECT_EQ(store.trainable_tensors()[0].const_data_ptr(), store.tensor(bias).const_data_ptr())
+      << "in order of declaration";
 }
 
 TEST(ParameterStore, BucketsAreOfWholeParameters) {

@@ -170,6 +170,7 @@ TEST_F(PassGradientsTest, NoPassHasAGradientBufferBeforeItsFirstGradient) {
     std::shared_ptr<float> allocate(std::int64_t elems) override { return ++allocations, host_->allocate(elems); }
     void zero(std::span<float> values) override { host_->zero(values); }
     void add(std::span<float> a, std::span<const float> b) override { host_->add(a, b); }
+    void copy(std::span<float> a, std::span<const float> b) override { host_->copy(a, b); }
     int allocations = 0;
 
    private:

@@ -1,0 +1,34 @@
+// How gradients travel between ranks. JSON section "comm".
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "src/base/named_enum.h"
+
+namespace qat {
+
+enum class WireFormatName : unsigned char { kFp32, kBf16, kInt8, kInt4 };
+template <>
+struct EnumNames<WireFormatName> {
+  static constexpr std::array names{"fp32", "bf16", "int8", "int4"};
+};
+
+enum class WireSumName : unsigned char { kCodeSum, kTwoPhase };
+template <>
+struct EnumNames<WireSumName> {
+  static constexpr std::array names{"code_sum", "two_phase"};
+};
+
+struct CommConfig {
+  WireFormatName wire = WireFormatName::kFp32;
+  WireSumName sum = WireSumName::kCodeSum;  // of int8 and int4
+  std::int64_t block = 256;                 // elements that share a scale
+  bool error_feedback = true;               // what codes do not carry is added to the next gradients
+  bool stochastic_rounding = false;         // of codes
+  bool overlap = false;                     // GPUs: exchange while backward runs
+  int ranks_per_node = 0;                   // of the two levels; 0: as the hosts say
+  double self_check = 0.5;                  // relative error of the first exchange that ends the run; 0: not measured
+};
+
+}  // namespace qat

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "dist/grad/grad_wire.h"
+#include "src/train/comm_config.h"
+
+namespace qat {
+
+// How gradients travel, as dist calls it.
+inline dist::GradWire wire_of(const CommConfig& config) {
+  constexpr dist::WireFormat kFormats[] = {dist::WireFormat::kFloat32, dist::WireFormat::kBFloat16,
+                                           dist::WireFormat::kInt8, dist::WireFormat::kInt4};
+  return {.format = kFormats[static_cast<std::size_t>(config.wire)],
+          .sum = config.sum == WireSumName::kTwoPhase ? dist::WireSum::kTwoPhase : dist::WireSum::kCodeSum,
+          .block = config.block,
+          .stochastic = config.stochastic_rounding};
+}
+
+}  // namespace qat
