@@ -98,13 +98,22 @@ std::string MemoryOutlook::after_failure(const std::exception& error) const {
 }
 
 std::unique_ptr<const MemoryOutlook> look_at_memory(World& world, const RunConfig& config, Purpose purpose, bool cuda,
-                                                    int threads, Logger* log) {
-  auto outlook = std::make_unique<const MemoryOutlook>(world, config,
-                                                       RankLayout{.cuda = cuda,
-                                                                  .ranks = world.size(),
-                                                                  .ranks_here = world.session().local_size(),
-                                                                  .threads = threads,
-                                                                  .training = purpose == Purpose::kTraining});
+                                                    int threads, Logger* log, std::span<const StagePart> parts) {
+  RankLayout layout{.cuda = cuda,
+                    .ranks = world.size() / std::max(1, static_cast<int>(parts.size())),
+                    .ranks_here = world.session().local_size(),
+                    .threads = threads,
+                    .training = purpose == Purpose::kTraining};
+  std::int64_t most = 0;
+  for (const StagePart& part : parts) {
+    RankLayout of_stage = layout;
+    of_stage.part = part;
+    const std::int64_t bytes =
+        (cuda ? gpu_memory_needed(config, of_stage) : host_memory_needed(config, of_stage, program_bytes(cuda)))
+            .total();
+    if (bytes > most) most = bytes, layout.part = part;
+  }
+  auto outlook = std::make_unique<const MemoryOutlook>(world, config, layout);
   if (log != nullptr) outlook->report(*log);
   return outlook;
 }

@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -53,9 +54,10 @@ class MemoryOutlook {
 
 enum class Purpose : std::uint8_t { kTraining, kEvaluation };
 
-// Looks and reports. Collective; before the model is made, and with the GPU chosen.
+// Looks and reports. Collective; before the model is made, and with the GPU chosen. parts: what the stages have, of
+// which the one that needs most is looked at; empty: there are none.
 std::unique_ptr<const MemoryOutlook> look_at_memory(World& world, const RunConfig& config, Purpose purpose, bool cuda,
-                                                    int threads, Logger* log);
+                                                    int threads, Logger* log, std::span<const StagePart> parts = {});
 
 // The whole message: who, how much was asked for, how much there was, the consumers and what would help.
 // outlook: null if the run had not come so far.

@@ -80,4 +80,15 @@ GridGroups make_groups(const ProcessGrid& grid, Communicator& world) {
   return groups;
 }
 
+Grid::Grid(Communicator& world, const GridGroups& groups)
+    : world_(&world), data_(groups.data.get()), pipeline_(groups.pipeline.get()) {
+  QAT_CHECK(rank_of(data_rank(), stage()) == world.rank() && data_size() * stages() == world.size(),
+            "the groups are of another world");
+}
+
+Communicator& Grid::pipeline() const {
+  QAT_CHECK(pipeline_ != nullptr, "a grid of one stage has no pipeline");
+  return *pipeline_;
+}
+
 }  // namespace qat::dist

@@ -19,6 +19,7 @@
 #include "launch/setup_run.h"
 #include "launch/signals.h"
 #include "launch/singletons.h"
+#include "launch/stages.h"
 #include "launch/task_data.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
@@ -60,6 +61,8 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .config_json = agreed.json,
           .config_hash = agreed.hash,
           .threads = threads,
+          .schedule = config.parallel.schedule,
+          .timeline_step = config.parallel.timeline_step,
           .strict = strict};
 }
 
@@ -75,12 +78,14 @@ std::unique_ptr<RunLock> open_run_folder(World& world, const AgreedConfig& agree
   return lock;
 }
 
-void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, const TrainingData& train,
-                   const HeldOutData& val, const std::vector<std::string>& doubts, int threads, Logger& log) {
+void say_what_runs(World& world, const AgreedConfig& agreed, const Stages& stages, const Gpt2& model,
+                   const TrainingData& train, const HeldOutData& val, const std::vector<std::string>& doubts,
+                   int threads, Logger& log) {
   const RunConfig& config = agreed.loaded.config;
+  const int replicas = stages.grid().data_size();
   for (const std::string& warning : agreed.loaded.warnings) log.warning(warning);
   for (const std::string& doubt : doubts) log.warning(doubt);
-  const ParameterStore& store = model.parameters();
+  const ParameterStore& store = model.whole().parameters();
   log.info(fmt::format("{} rank{} ({}), {} thread{} each; run folder {}", world.size(), world.size() == 1 ? "" : "s",
                        world.comm().backend(), threads, threads == 1 ? "" : "s", config.run.dir));
   if (model.mode().is_cuda()) {
@@ -91,8 +96,12 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
   log.info(fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained",
                        config.model.n_layer, config.model.n_embd, config.model.vocab_size,
                        store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
+  if (stages.grid().stages() > 1)
+    log.info(fmt::format("{} replica{} of {} stages, {}", replicas, replicas == 1 ? "" : "s", stages.grid().stages(),
+                         enum_name(config.parallel.schedule)));
+  for (const std::string& line : stages.describe()) log.info(line);
   log.info(describe(parameter_memory(
-      model, config.quant, world.size(),
+      model, config.quant, replicas,
       widths_at_once(config.train.recipe, config.precision, config.quant.widths, config.model.n_layer))));
   log.info(describe(train, val));
   if (config.train.accumulate == Accumulate::kRunning)
@@ -101,19 +110,20 @@ void say_what_runs(World& world, const AgreedConfig& agreed, const Gpt2& model, 
         "depend on the number of ranks");
   else if (config.comm.wire != WireFormatName::kFp32)
     log.info(fmt::format("comm.wire is {}: the run's bits depend on the number of ranks", enum_name(config.comm.wire)));
-  else if (!std::has_single_bit(static_cast<unsigned>(world.size())))
+  else if (!std::has_single_bit(static_cast<unsigned>(replicas)))
     log.info(
-        fmt::format("sums over {0} ranks have the same bits on {1}, {2}, {3}, ... ranks; on other numbers of ranks "
+        fmt::format("sums over {0} {4} have the same bits on {1}, {2}, {3}, ... {4}; on other numbers of {4} "
                     "this run would agree to rounding only",
-                    world.size(), dist::odd_part(world.size()), 2 * dist::odd_part(world.size()),
-                    4 * dist::odd_part(world.size())));
+                    replicas, dist::odd_part(replicas), 2 * dist::odd_part(replicas), 4 * dist::odd_part(replicas),
+                    stages.grid().stages() == 1 ? "ranks" : "replicas"));
   if (config.watchdog.limit_seconds == 0.0)
     log.info("the watchdog is off (watchdog.limit_seconds): a rank that hangs or dies may go unnoticed");
-  for (const std::string& line : product_paths(model, config.quant, config.precision)) log.info(line);
+  for (const std::string& line : product_paths(model.whole(), config.quant, config.precision)) log.info(line);
 }
 
 // The base's parameters from a folder of transformers (rank 0's `stored`); adapters stay as they are in a new model.
-void load_hf_model(World& world, const Gpt2Config& config, std::optional<HfModel>& stored, Gpt2& model) {
+void load_hf_model(World& world, const dist::Grid& grid, const Gpt2Config& config, std::optional<HfModel>& stored,
+                   Gpt2& model) {
   std::map<std::string, const Gpt2Tensor*> tensors;
   on_root(world.comm(), "comparing model.init_from with the model", [&] {
     if (const auto lines = model_differences(stored->config(), config); !lines.empty())
@@ -128,7 +138,7 @@ void load_hf_model(World& world, const Gpt2Config& config, std::optional<HfModel
       const auto found = tensors.find(info.name);
       return found != tensors.end() && found->second->shape == info.shape;
     };
-    const auto& infos = model.parameters().infos();
+    const auto& infos = model.whole().parameters().infos();
     QAT_CHECK(std::cmp_equal(std::count_if(infos.begin(), infos.end(), known), tensors.size()),
               "every tensor of a GPT-2 is a parameter of the model");
   });
@@ -140,12 +150,13 @@ void load_hf_model(World& world, const Gpt2Config& config, std::optional<HfModel
   const ParameterSource source{.has = [&](const ParameterInfo& info) { return found(info) != tensors.end(); },
                                .read = [&](const ParameterInfo& info, std::int64_t first,
                                            std::span<float> out) { stored->read(*found(info)->second, first, out); }};
-  load_parameters(world.is_root() ? &source : nullptr, model, world.comm());
+  load_parameters(world.is_root() ? &source : nullptr, model, grid);
   on_root(world.comm(), "reading model.init_from", [&] { stored->require_unchanged(); });
 }
 
 // Initial parameters: random, those of another run's checkpoint, or of a model that transformers has written.
-void initialize(World& world, const AgreedConfig& agreed, bool strict, Gpt2& model, Logger& log) {
+void initialize(World& world, const dist::Grid& grid, const AgreedConfig& agreed, bool strict, Gpt2& model,
+                Logger& log) {
   const Gpt2Config& config = agreed.loaded.config.model;
   model.init_random(agreed.loaded.config.run.seed);
   if (config.init != ModelInit::kCheckpoint) return;
@@ -164,11 +175,11 @@ void initialize(World& world, const AgreedConfig& agreed, bool strict, Gpt2& mod
   });
   world.comm().broadcast(view(std::span(is_checkpoint)), /*root=*/0);
   if (is_checkpoint[0] == 0) {
-    load_hf_model(world, config, stored, model);
+    load_hf_model(world, grid, config, stored, model);
     if (stored) log.info("initial parameters from " + stored->folder().string());
     return;
   }
-  for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kInitialValues, agreed.json))
+  for (const std::string& note : load_model(reader.get(), model, grid, LoadFor::kInitialValues, agreed.json))
     warn(note);
   if (reader) log.info("initial parameters from " + reader->info().folder.string());
 }
@@ -193,8 +204,10 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   refuse_singletons(world.size(), pmix_rank);
   status.start_watchdog(world, config.watchdog);
   const ComputeMode mode = world.use_device(config.compute);
-  // A GPU takes one pass at a time.
-  const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
+  // A GPU takes one pass at a time, and so does a stage.
+  const bool one_pass = mode.is_cuda() || config.parallel.pipeline > 1;
+  const int threads = world.use_threads(one_pass ? 1 : config.parallel.threads_per_rank);
+  const Stages stages(world, config, mode);
   const TrainingData train_data = open_training_data(world, config);
   const HeldOutData val_data = open_held_out(world, config);
 
@@ -217,23 +230,24 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
   if (const std::string warning = world.size() > 1 ? stop_warning() : ""; !warning.empty()) log.warning(warning);
 
-  status.set_memory(look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log));
+  status.set_memory(look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log, stages.parts()));
   std::optional<Gpt2> built;
   on_every_rank(
       world, "model",
       [&] {
-        built.emplace(config.model, config.lora, config.quant, StepRunner::padding(world.size()), mode,
-                      config.compute.recompute, StageRange{}, RankOf{.rank = world.rank(), .ranks = world.size()});
+        built.emplace(config.model, config.lora, config.quant, StepRunner::padding(stages.grid().data_size()), mode,
+                      config.compute.recompute, stages.range(),
+                      RankOf{.rank = stages.grid().data_rank(), .ranks = stages.grid().data_size()});
         return 0;
       },
       status);
   Gpt2& model = *built;
-  initialize(world, agreed, arguments.strict, model, log);
-  say_what_runs(world, agreed, model, train_data, val_data, doubts, threads, log);
+  initialize(world, stages.grid(), agreed, arguments.strict, model, log);
+  say_what_runs(world, agreed, stages, model, train_data, val_data, doubts, threads, log);
   const TrainerParts parts{.model = model,
                            .samples = *train_data.samples,
                            .held_out = *val_data.set,
-                           .comm = world.comm(),
+                           .grid = stages.grid(),
                            .log = log,
                            .progress = progress ? &*progress : nullptr,
                            .signal = &signal,

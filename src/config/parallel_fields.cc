@@ -32,6 +32,10 @@ void add_parallel_fields(std::vector<Field<RunConfig>>& f) {
           "the first block of every piece of the model, from 0 on: pipeline * chunks of them, piece i being chunk "
           "i / pipeline of stage i % pipeline; empty: cut by cost, so that the slowest stage is fastest",
           {"pipeline_cut", "split_points", "layers_per_stage"}));
+  f.push_back(key("parallel.timeline_step", at(&R::parallel, &P::timeline_step), between(0, kMostOfAny), "step",
+                  "the step, as metrics.jsonl counts, whose timeline is written to run.dir/timeline.json (for trace "
+                  "viewers) and timeline.csv: when each stage did what; 0: none; no effect with one stage",
+                  {"trace_step", "profile_step"}));
   f.push_back(key("parallel.threads_per_rank", at(&R::parallel, &P::threads_per_rank), between(0, kMostOfAny),
                   "threads", "CPU threads of a rank; 0: the node's cores / its ranks, at least 1",
                   {"num_threads", "omp_num_threads", "threads"}));

@@ -49,6 +49,7 @@ class Checker {
     questions();
     training();
     check_pipeline(c_, found_);
+    check_staged_run(c_, found_);
     distill();
     comm();
     optimizer();
@@ -245,7 +246,6 @@ class Checker {
       error("compute.dtype", "must be \"auto\" or \"fp32\" on CPUs", {"compute.device"});
     if (c_.parallel.pipeline > c_.model.n_layer)
       error("parallel.pipeline", "must not exceed model.n_layer: a stage has at least one block", {"model.n_layer"});
-    if (c_.parallel.pipeline > 1) error("parallel.pipeline", "must be 1: this build trains with data parallelism only");
   }
 
   void comm() {

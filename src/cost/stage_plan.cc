@@ -62,8 +62,11 @@ StagePart stage_part(const RunConfig& config, const dist::StageCut& cut, int sta
   }
   part.embeds = stage == 0;
   part.heads = stage == stages - 1;
-  part.in_flight =
-      dist::peak_in_flight(dist::stage_actions(config.parallel.schedule, stage, stages, micro_batches, chunks));
+  const auto in_flight = [&](int at) {
+    return dist::peak_in_flight(dist::stage_actions(config.parallel.schedule, at, stages, micro_batches, chunks));
+  };
+  part.in_flight = in_flight(stage);
+  if (part.heads && !part.embeds) part.waiting_tables = in_flight(0);
   return part;
 }
 

@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "dist/comm/communicator.h"
 #include "dist/control/stop_poll.h"
+#include "dist/grid/process_grid.h"
 #include "src/model/gpt2.h"
 
 namespace qat {
@@ -19,8 +19,8 @@ namespace qat {
 struct EvaluationJob {
   const Gpt2& model;
   const PrecisionMap& precision;
-  int threads = 1;  // passes of this rank at the same time
-  dist::Communicator& comm;
+  int threads = 1;  // passes of this rank at the same time; 1 on a grid of stages
+  dist::Grid grid;  // of which the model is this rank's stage
   dist::StopPoll& poll;
   const RangeTable* ranges = nullptr;  // calibrated ranges in place of those in force, or null
 };
@@ -31,7 +31,9 @@ struct EvaluationPass {
   std::size_t count = 0;
 };
 
-// Fills the numbers of one pass; called on several threads.
+// Fills the numbers of one pass; called on several threads. On a grid of stages all of a replica make the pass, and the
+// last one's numbers count. Where something cannot be read (kData), it throws after the pass, which the others wait
+// for.
 using ScorePass = std::function<void(std::size_t pass, const ForwardContext& context, std::span<double> numbers)>;
 
 // Collective. Returns `numbers` numbers of each of `passes` passes. What a rank cannot read (kData) is thrown on all of

@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "kernels/common/error.h"
 #include "src/data/eval_windows.h"
+#include "src/model/stage_transfers.h"
 
 namespace qat {
 namespace {
@@ -29,21 +31,31 @@ std::vector<EvaluationPass> plan_passes(const std::vector<EvalWindow>& windows, 
 }
 
 // Sum of the scored tokens' NLL of one pass, in double, in order of tokens.
-double score_pass(const Gpt2& model, const TokenSource& tokens, const std::vector<EvalWindow>& windows,
+double score_pass(const EvaluationJob& job, const TokenSource& tokens, const std::vector<EvalWindow>& windows,
                   const EvaluationPass& pass, const ForwardContext& context) {
+  const Gpt2& model = job.model;
   const std::int64_t length = windows[pass.first].inputs();
   const auto rows = static_cast<std::int64_t>(pass.count);
   at::Tensor text = at::empty({rows, length + 1}, at::kInt);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    auto* out = text.mutable_data_ptr<std::int32_t>() + row * (length + 1);
-    tokens.copy(windows[pass.first + static_cast<std::size_t>(row)].begin,
-                std::span(out, static_cast<std::size_t>(length + 1)));
+  std::optional<Error> unreadable;
+  try {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      auto* out = text.mutable_data_ptr<std::int32_t>() + row * (length + 1);
+      tokens.copy(windows[pass.first + static_cast<std::size_t>(row)].begin,
+                  std::span(out, static_cast<std::size_t>(length + 1)));
+    }
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kData || job.grid.stages() == 1) throw;
+    unreadable = error;  // the other stages wait for this pass
+    text.zero_();
   }
   const at::Tensor ids = text.to(model.mode().device, at::kLong);
+  const at::NoGradGuard no_grad;
+  const at::Tensor hidden = hidden_over_stages(model, job.grid, ids.narrow(1, 0, length).contiguous(), context);
+  if (unreadable) throw Error(*unreadable);
+  if (!hidden.defined()) return 0.0;  // the last stage has the likelihoods
   const at::Tensor nll =
-      model.token_nll(ids.narrow(1, 0, length).contiguous(), ids.narrow(1, 1, length).contiguous(), context)
-          .to(at::kCPU)
-          .contiguous();
+      model.nll_of_hidden(hidden, ids.narrow(1, 1, length).contiguous(), context).to(at::kCPU).contiguous();
   double sum = 0.0;
   for (std::int64_t row = 0; row < rows; ++row) {
     const EvalWindow& window = windows[pass.first + static_cast<std::size_t>(row)];
@@ -78,7 +90,7 @@ std::optional<HeldOutScore> held_out_score(const EvaluationJob& job, const Token
   const std::vector<EvaluationPass> passes = plan_passes(windows, config.batch_size);
   const auto sums = run_dealt_passes(job, passes.size(), /*numbers=*/1, "held-out tokens",
                                      [&](std::size_t pass, const ForwardContext& context, std::span<double> sum) {
-                                       sum[0] = score_pass(job.model, tokens, windows, passes[pass], context);
+                                       sum[0] = score_pass(job, tokens, windows, passes[pass], context);
                                      });
   if (!sums) return std::nullopt;
   HeldOutScore score;

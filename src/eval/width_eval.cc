@@ -60,7 +60,7 @@ void write_predictions(const std::filesystem::path& dir, const HeldOutSet& held_
 std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const HeldOutSet& held_out,
                                                     const std::vector<EvaluatedAt>& widths, const QuantConfig& quant,
                                                     const EvalConfig& config, std::int64_t sequence_length, int threads,
-                                                    dist::Communicator& comm, dist::StopPoll& poll,
+                                                    const dist::Grid& grid, dist::StopPoll& poll,
                                                     const EvaluationRanges& ranges) {
   std::vector<WidthScore> scores;
   for (const EvaluatedAt& at : widths) {
@@ -69,7 +69,7 @@ std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const Hel
     auto score = held_out.score({.model = model,
                                  .precision = precision,
                                  .threads = threads,
-                                 .comm = comm,
+                                 .grid = grid,
                                  .poll = poll,
                                  .ranges = own == ranges.end() ? nullptr : &own->second},
                                 config, sequence_length);

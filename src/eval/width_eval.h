@@ -53,7 +53,7 @@ void write_predictions(const std::filesystem::path& dir, const HeldOutSet& held_
 std::optional<std::vector<WidthScore>> score_widths(const Gpt2& model, const HeldOutSet& held_out,
                                                     const std::vector<EvaluatedAt>& widths, const QuantConfig& quant,
                                                     const EvalConfig& config, std::int64_t sequence_length, int threads,
-                                                    dist::Communicator& comm, dist::StopPoll& poll,
+                                                    const dist::Grid& grid, dist::StopPoll& poll,
                                                     const EvaluationRanges& ranges = {});
 
 }  // namespace qat

@@ -64,6 +64,7 @@ Knob halves(const std::string& key, std::int64_t n, std::int64_t least, Set set)
 // are.
 Knob fewer_ranks(const RunConfig& config, const RankLayout& layout) {
   Knob knob;
+  if (!layout.part.is_whole()) return knob;  // a stage's rank cannot do without the others
   const int hosts = std::max(1, layout.ranks / layout.ranks_here);
   for (int here = layout.ranks_here - 1; here >= 1 && !layout.cuda; --here) {
     const int ranks = hosts * here;

@@ -145,6 +145,14 @@ MemoryEstimate larger(MemoryEstimate a, MemoryEstimate b) {
   return b.total() > a.total() ? std::move(b) : std::move(a);
 }
 
+// A tied table's gradients of micro-batches whose embeddings' part is on its way from the first stage.
+std::int64_t waiting_table_bytes(const PassShape& pass) {
+  const Gpt2Config& model = pass.config.model;
+  if (pass.part.embeds || !pass.part.heads || !model.tie_lm_head || model.answers_questions() || model.freeze_base)
+    return 0;
+  return pass.part.waiting_tables * model.vocab_size * model.n_embd * kFp32;
+}
+
 // The worst of a step at one width: the loss, the first block of backward, or its end, when the gradients are there.
 MemoryEstimate training_step(const PassShape& pass, std::int64_t passes, const std::vector<MemoryConsumer>& base) {
   const PassMemory memory = pass_memory(pass);
@@ -160,7 +168,8 @@ MemoryEstimate training_step(const PassShape& pass, std::int64_t passes, const s
                    {"activations", activations},
                    {"output projection and loss", passes * loss},
                    {"gradients of passes under way", passes * of_passes},
-                   {"transfers between stages", transfers}});
+                   {"transfers between stages", transfers},
+                   {"a table's gradients that wait for another stage", waiting_table_bytes(pass)}});
   };
   return larger(
       larger(now(kept, memory.loss, gradients.twice), now(kept + passes * memory.working, 0, 2 * gradients.twice)),
@@ -266,7 +275,10 @@ ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora,
   const bool own_norms = model.norm_slots == Slots::kPerWidth, own_adapters = lora.slots == Slots::kPerWidth;
   ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters(0))};
   if (part.heads && !projects) count.trained += 2 * d + 2;
-  (model.freeze_base ? count.frozen : count.trained) += base;
+  // A tied table is trained where the head is; the stage that embeds has a copy.
+  const std::int64_t copy = part.embeds && !part.heads && model.tie_lm_head && !model.answers_questions() ? table : 0;
+  count.frozen += copy;
+  (model.freeze_base ? count.frozen : count.trained) += base - copy;
   const std::map<int, std::int64_t> ranges = trained_range_elems(model, quant, part);
   // The pass's own width, which may be the largest that no override has, and those of overrides.
   std::set<int> beside;

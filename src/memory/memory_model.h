@@ -49,8 +49,8 @@ MemoryEstimate host_memory_needed(const RunConfig& config, const RankLayout& lay
 // One rank's GPU memory, with CUDA's own.
 MemoryEstimate gpu_memory_needed(const RunConfig& config, const RankLayout& layout);
 
-// Parameters of the model, or of a part of it, adapters included. A tied embedding counts in the part that embeds and
-// in the one that heads.
+// Parameters of the model, or of a part of it, adapters included. A tied embedding counts in the part that embeds, as
+// frozen, and in the one that heads.
 struct ParameterCount {
   std::int64_t trained = 0;  // of_widths among them
   std::int64_t frozen = 0;

@@ -20,10 +20,11 @@ struct BlockRange {
 
 // The part of the model that a rank has: a stage of a pipeline, or everything, which is the default.
 struct StagePart {
-  std::vector<BlockRange> chunks;  // in order of the model; empty: all blocks
-  bool embeds = true;              // token and position embeddings
-  bool heads = true;               // last norm, output projection and loss
-  std::int64_t in_flight = 1;      // forward passes, each through one chunk, that wait for their backward at most
+  std::vector<BlockRange> chunks;   // in order of the model; empty: all blocks
+  bool embeds = true;               // token and position embeddings
+  bool heads = true;                // last norm, output projection and loss
+  std::int64_t in_flight = 1;       // forward passes, each through one chunk, that wait for their backward at most
+  std::int64_t waiting_tables = 0;  // of the last stage: micro-batches that have not been backward through the first
 
   // Of a model of so many blocks, in order.
   std::vector<std::int64_t> blocks(std::int64_t n_layer) const;

@@ -36,8 +36,8 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   const bool tied = config_.tie_lm_head && !config_.answers_questions();
   const GroupKind table = tied ? GroupKind::kTied : GroupKind::kBase;
   if (stage_.embeds || (stage_.heads && tied))
-    wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, config_.n_embd}, table, train_base,
-                      /*decay=*/true);
+    wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, config_.n_embd}, table,
+                      train_base && !has_copy_of_table(), /*decay=*/true, /*copy=*/has_copy_of_table());
   if (stage_.embeds)
     wpe_ = store_.add("transformer.wpe.weight", {config_.n_positions, config_.n_embd}, GroupKind::kBase, train_base,
                       /*decay=*/true);
@@ -51,7 +51,10 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
     config_.answers_questions() ? add_answer_head() : add_head();
   }
   store_.shard(me);
-  store_.allocate(pad_to, mode_.device);
+  store_.allocate(pad_to, stage_.outline ? at::Device(at::kMeta) : mode_.device);
+  const bool whole = stage_.embeds && stage_.heads && stage_.first == 0 && stage_.last == config_.n_layer;
+  if (!whole)
+    outline_ = std::make_unique<Gpt2>(config, lora, quant, pad_to, mode, recompute, StageRange{.outline = true});
 }
 
 void Gpt2::add_head() {
@@ -96,11 +99,8 @@ void Gpt2::init_random(std::uint64_t seed) {
 at::Tensor Gpt2::embed(const at::Tensor& tokens, const ForwardContext& context) const {
   const at::Tensor& wte = store_.tensor(wte_);
   const at::Tensor& wpe = store_.tensor(wpe_);
-  const at::Tensor x = mode_.is_cuda()
-                           ? token_embedding(tokens, {wte, wte_}, {wpe, wpe_}, mode_.dtype, context.gradient_sink)
-                           : at::embedding(wte, tokens) + wpe.narrow(0, 0, tokens.size(1));
-  const double p = config_.embd_dropout;
-  return context.training && p > 0.0 ? counter_dropout(x, p, context.rng(RngPurpose::kDropout, kEmbeddingSlot)) : x;
+  return mode_.is_cuda() ? token_embedding(tokens, {wte, wte_}, {wpe, wpe_}, mode_.dtype, context.gradient_sink)
+                         : at::embedding(wte, tokens) + wpe.narrow(0, 0, tokens.size(1));
 }
 
 std::vector<bool> Gpt2::groups_used(const PrecisionMap& precision) const {
@@ -114,11 +114,15 @@ std::int64_t Gpt2::fused_blocks(const ForwardContext& context) const {
   return std::count_if(blocks_.begin(), blocks_.end(), [&](const auto& block) { return block->fuses(context); });
 }
 
+bool Gpt2::has_linear(std::int64_t index) const {
+  return std::any_of(linears_.begin(), linears_.end(),
+                     [&](const QuantLinear* linear) { return linear->spec().index == index; });
+}
+
 QuantLinear* Gpt2::find_linear(std::int64_t index) const {
-  const auto found = std::find_if(linears_.begin(), linears_.end(),
-                                  [&](const QuantLinear* linear) { return linear->spec().index == index; });
-  QAT_CHECK(found != linears_.end(), "layer " + std::to_string(index) + " belongs to another stage");
-  return *found;
+  QAT_CHECK(has_linear(index), "layer " + std::to_string(index) + " belongs to another stage");
+  return *std::find_if(linears_.begin(), linears_.end(),
+                       [&](const QuantLinear* linear) { return linear->spec().index == index; });
 }
 
 at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, const ForwardContext& context,
@@ -150,7 +154,11 @@ StagePass Gpt2::forward(const ModelInput& input, const ForwardContext& context, 
   if (stage_.embeds) {
     QAT_CHECK(input.tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
     StagePass pass{.states = {}, .output = {}, .features = wanted};
-    pass.output = states_after_blocks(embed(input.tokens, context), context, pass.features);
+    at::Tensor x = embed(input.tokens, context);
+    if (has_copy_of_table() && x.requires_grad()) pass.embedded = x;
+    const double p = config_.embd_dropout;
+    if (context.training && p > 0.0) x = counter_dropout(x, p, context.rng(RngPurpose::kDropout, kEmbeddingSlot));
+    pass.output = states_after_blocks(x, context, pass.features);
     return pass;
   }
   StagePass pass{
@@ -168,16 +176,31 @@ StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output,
   const TraceRange range("backward");
   std::vector<at::Tensor> wanted = store_.trainable_tensors();
   if (pass.states.defined()) wanted.push_back(pass.states);
+  if (pass.embedded.defined()) wanted.push_back(pass.embedded);
   // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
   std::vector<at::Tensor> results = {pass.output}, gradients = {d_output};
   if (more.defined()) results.push_back(more), gradients.push_back(at::full_like(more, weight));
   StageGradients out{.parameters = torch::autograd::grad(results, wanted, gradients, /*retain_graph=*/false,
                                                          /*create_graph=*/false, /*allow_unused=*/true)};
-  if (pass.states.defined()) {
-    out.states = out.parameters.back();
+  const auto take = [&](const at::Tensor& asked, at::Tensor& found) {
+    if (!asked.defined()) return;
+    found = out.parameters.back();
     out.parameters.pop_back();
-  }
+  };
+  take(pass.embedded, out.embedded);
+  take(pass.states, out.states);
   return out;
+}
+
+void Gpt2::add_embedding_gradient(const at::Tensor& gradient, const at::Tensor& tokens,
+                                  const at::Tensor& embedded) const {
+  QAT_CHECK(trains_table_of_first_stage(), "the stage that heads trains the table");
+  const at::NoGradGuard no_grad;
+  if (mode_.is_cuda())
+    add_token_gradient(tokens, embedded, gradient);
+  else
+    gradient.add_(at::embedding_dense_backward(embedded, tokens, config_.vocab_size, /*padding_idx=*/-1,
+                                               /*scale_grad_by_freq=*/false));
 }
 
 std::int64_t Gpt2::macs_per_token(std::int64_t linear) const {

@@ -33,6 +33,7 @@ struct StageRange {
   std::int64_t last = -1;  // -1: to the end
   bool embeds = true;      // token and position embeddings: tokens enter
   bool heads = true;       // last norm, output projection and loss
+  bool outline = false;    // names and shapes only, without memory for values: Gpt2::whole() of a stage
 };
 
 // What enters a stage: tokens where it embeds, else the residual stream (embeddings, or another stage's output).
@@ -43,14 +44,16 @@ struct ModelInput {
 
 // A stage between its forward and its backward pass.
 struct StagePass {
-  at::Tensor states;  // what entered, where gradients are to leave; undefined: tokens did
-  at::Tensor output;  // [B, T, d]: after the last norm if the stage heads, else the residual stream
+  at::Tensor states;      // what entered, where gradients are to leave; undefined: tokens did
+  at::Tensor embedded{};  // [B, T, d], where gradients are to leave for a table that another stage trains
+  at::Tensor output;      // [B, T, d]: after the last norm if the stage heads, else the residual stream
   HiddenStates features{};
 };
 
 struct StageGradients {
   std::vector<at::Tensor> parameters;  // of ParameterStore::trainable_tensors(), fp32; undefined: not used in the pass
   at::Tensor states{};                 // of what entered, [B, T, d]; undefined: tokens did
+  at::Tensor embedded{};               // of the tokens' embeddings, for add_embedding_gradient of the stage that heads
 };
 
 struct LossAndGradients {
@@ -82,6 +85,14 @@ class Gpt2 {
   StagePass forward(const ModelInput& input, const ForwardContext& context, const HiddenStates& wanted = {}) const;
   StageGradients backward(const StagePass& pass, const at::Tensor& d_output, const at::Tensor& more = {},
                           double weight = 1.0) const;
+  // Where embedding and head are one table and two stages: the stage that heads trains it, the one that embeds has a
+  // copy. Whether this is such a stage, and the table; its parameter id.
+  bool trains_table_of_first_stage() const { return ties_stages() && stage_.heads && !config_.freeze_base; }
+  bool has_copy_of_table() const { return ties_stages() && stage_.embeds; }
+  int table_id() const { return wte_; }
+  // Adds to the table's gradient of a micro-batch, [V, d] and so far its head's, what its embeddings have.
+  // embedded: StageGradients' of the first stage. The sum has the bits of a model in one piece.
+  void add_embedding_gradient(const at::Tensor& gradient, const at::Tensor& tokens, const at::Tensor& embedded) const;
   // The stage that heads: forward, cross-entropy with targets (int64 [B, T]; kernels::kIgnoredTarget: none), and back.
   // By default the mean over all B * T targets; with masked ones, `scale` says what the sum is divided by. A model that
   // answers questions has span_cross_entropy (src/loss/span_loss.h) instead, whose targets are int64 [B, 4]. lesson:
@@ -111,11 +122,15 @@ class Gpt2 {
   const ComputeMode& mode() const { return mode_; }
   // Per-token negative log-likelihood, no gradient: fp32 [B, T].
   at::Tensor token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const;
+  // The same from hidden(), at the stage that heads.
+  at::Tensor nll_of_hidden(const at::Tensor& hidden, const at::Tensor& targets, const ForwardContext& context) const;
 
   const Gpt2Config& config() const { return config_; }
   ParameterStore& parameters() { return store_; }
   const ParameterStore& parameters() const { return store_; }
   const StageRange& stage() const { return stage_; }
+  // The whole model's names, shapes and widths; of a stage, an outline without values.
+  const Gpt2& whole() const { return outline_ != nullptr ? *outline_ : *this; }
   // The stage's quantized linear layers in order of use: ranges of references.
   auto linears() {
     return std::views::transform(linears_, [](QuantLinear* linear) -> QuantLinear& { return *linear; });
@@ -126,6 +141,7 @@ class Gpt2 {
   // One of them by its index in PrecisionMap.
   QuantLinear& linear(std::int64_t index) { return *find_linear(index); }
   const QuantLinear& linear(std::int64_t index) const { return *find_linear(index); }
+  bool has_linear(std::int64_t index) const;  // else another stage has it
   // Of the whole model, by index in PrecisionMap.
   const std::vector<std::string>& linear_names() const { return linear_names_; }
   // Multiply-accumulates of a linear layer per token, by PrecisionMap index.
@@ -134,8 +150,11 @@ class Gpt2 {
  private:
   void add_head();
   void add_answer_head();
+  bool ties_stages() const {
+    return config_.tie_lm_head && !config_.answers_questions() && stage_.embeds != stage_.heads;
+  }
   QuantLinear* find_linear(std::int64_t index) const;
-  // Token and position embeddings after their dropout: [B, T, d].
+  // Token and position embeddings: [B, T, d].
   at::Tensor embed(const at::Tensor& tokens, const ForwardContext& context) const;
   at::Tensor states_after_blocks(const at::Tensor& states, const ForwardContext& context, HiddenStates& wanted) const;
   // Output projection and loss, forward and backward at once.
@@ -167,7 +186,8 @@ class Gpt2 {
   std::vector<std::unique_ptr<Block>> blocks_;
   std::optional<LayerNorm> ln_f_;
   std::optional<QuantLinear> quantized_head_;
-  std::vector<QuantLinear*> linears_;  // the blocks' and the head's
+  std::vector<QuantLinear*> linears_;    // the blocks' and the head's
+  std::unique_ptr<const Gpt2> outline_;  // of a stage; null: this is the whole model
 };
 
 }  // namespace qat

@@ -190,16 +190,21 @@ TeacherHead Gpt2::teacher_head(const ForwardContext& context) const {
 
 at::Tensor Gpt2::token_nll(const at::Tensor& tokens, const at::Tensor& targets, const ForwardContext& context) const {
   const at::NoGradGuard no_grad;
-  const at::Tensor x = hidden(tokens, context);
+  return nll_of_hidden(hidden(tokens, context), targets, context);
+}
+
+at::Tensor Gpt2::nll_of_hidden(const at::Tensor& hidden, const at::Tensor& targets,
+                               const ForwardContext& context) const {
+  const at::NoGradGuard no_grad;
   const at::Tensor flat_targets = targets.reshape({-1});
   at::Tensor nll;
   if (const std::optional<LmHead> head = chunked_head(context)) {
-    nll = lm_head_token_nll(x.reshape({-1, config_.n_embd}), *head, flat_targets);
+    nll = lm_head_token_nll(hidden.reshape({-1, config_.n_embd}), *head, flat_targets);
   } else {
-    const at::Tensor all = logits(x, context).reshape({-1, config_.vocab_size}).to(at::kFloat);
+    const at::Tensor all = logits(hidden, context).reshape({-1, config_.vocab_size}).to(at::kFloat);
     nll = at::nll_loss(at::log_softmax(all, 1), flat_targets, /*weight=*/{}, at::Reduction::None);
   }
-  return nll.view(tokens.sizes());
+  return nll.view(targets.sizes());
 }
 
 }  // namespace qat

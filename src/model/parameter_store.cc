@@ -32,11 +32,16 @@ void resize_storage(const at::Tensor& buffer, std::int64_t elems) {
 
 }  // namespace
 
-int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, GroupKey group, bool trainable, bool decay) {
+int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, GroupKey group, bool trainable, bool decay,
+                        bool copy) {
   QAT_CHECK(tensors_.empty(), "parameters are declared before they are allocated");
   const auto id = static_cast<int>(infos_.size());
-  ParameterInfo info{
-      .name = std::move(name), .shape = std::move(shape), .group = group, .trainable = trainable, .decay = decay};
+  ParameterInfo info{.name = std::move(name),
+                     .shape = std::move(shape),
+                     .group = group,
+                     .trainable = trainable,
+                     .decay = decay,
+                     .copy = copy};
   info.elems = std::accumulate(info.shape.begin(), info.shape.end(), std::int64_t{1}, std::multiplies<>());
   if (trainable) {
     auto own = std::find_if(groups_.begin(), groups_.end(), [&](const FlatGroup& one) { return one.key == group; });
@@ -179,6 +184,11 @@ void ParameterStore::gather(const std::vector<bool>& wanted, dist::Communicator&
 void ParameterStore::updated(int group) {
   const auto g = static_cast<std::size_t>(group);
   if (groups_.at(g).is_sharded() && held_[g] == Held::kNewest) held_[g] = Held::kOld;
+}
+
+int ParameterStore::find(const std::string& name) const {
+  const auto found = std::find_if(infos_.begin(), infos_.end(), [&](const auto& info) { return info.name == name; });
+  return found == infos_.end() ? -1 : static_cast<int>(found - infos_.begin());
 }
 
 std::int64_t ParameterStore::trainable_elems() const { return elems_of(infos_, /*trainable=*/true); }

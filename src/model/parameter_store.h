@@ -39,6 +39,7 @@ struct ParameterInfo {
   GroupKey group;
   bool trainable = true;
   bool decay = true;  // weight decay applies: matrices, not norms and biases
+  bool copy = false;  // another stage answers for it: not in checkpoints, and counted there
   std::int64_t elems = 0;
   // Of a trainable parameter: its index among trainable_tensors(), in groups(), and in that group's layout.
   int trainable_index = -1, group_index = -1, layout_index = -1;
@@ -68,13 +69,16 @@ class ParameterStore {
  public:
   // Declares a parameter and returns its id; before allocate() only. The order of declaration is that of use in a
   // forward pass.
-  int add(std::string name, std::vector<std::int64_t> shape, GroupKey group, bool trainable, bool decay);
+  int add(std::string name, std::vector<std::int64_t> shape, GroupKey group, bool trainable, bool decay,
+          bool copy = false);
   // Makes the buffers, zeroed. Buckets are multiples of `pad_to` elements.
   void allocate(std::int64_t pad_to, at::Device device = at::kCPU, std::int64_t bucket_elems = dist::kBucketElems);
 
   std::int64_t count() const { return static_cast<std::int64_t>(infos_.size()); }
   const ParameterInfo& info(int id) const { return infos_.at(static_cast<std::size_t>(id)); }
   const std::vector<ParameterInfo>& infos() const { return infos_; }
+  // The parameter of that name, or -1: another stage has it.
+  int find(const std::string& name) const;
   const at::Tensor& tensor(int id) const { return tensors_.at(static_cast<std::size_t>(id)); }
 
   // This is one of so many ranks, whose number times kNormBlock divides pad_to: from now on the groups of single widths

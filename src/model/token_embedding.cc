@@ -81,4 +81,10 @@ at::Tensor token_embedding(const at::Tensor& tokens, const PassParameter& token_
   return TokenEmbedding::apply(token_table.tensor, position_table.tensor, std::move(kept), dtype);
 }
 
+void add_token_gradient(const at::Tensor& tokens, const at::Tensor& dx, const at::Tensor& table_gradient) {
+  const at::Tensor ids = tokens.contiguous(), rows = dx.contiguous();
+  kernels::embed_backward(exec_for(rows), const_float_matrix(rows), ids_of(ids), ids.size(1), matrix(table_gradient),
+                          {});
+}
+
 }  // namespace qat

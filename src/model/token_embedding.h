@@ -15,4 +15,8 @@ namespace qat {
 at::Tensor token_embedding(const at::Tensor& tokens, const PassParameter& token_table,
                            const PassParameter& position_table, at::ScalarType dtype, GradientSink* sink);
 
+// The token table's part of that backward alone: adds to table_gradient, fp32 [V, d], what the table has by tokens
+// (int64 [B, T]) and dx ([B, T, d]), the gradient of token_embedding's result.
+void add_token_gradient(const at::Tensor& tokens, const at::Tensor& dx, const at::Tensor& table_gradient);
+
 }  // namespace qat

@@ -13,8 +13,8 @@ GlobalNorm::GlobalNorm(const OptimLayout& layout, dist::FlatMemory& memory)
       scratch_(memory.allocate(layout.own_elems() / kNormBlock *
                                static_cast<std::int64_t>(sizeof(double) / sizeof(float)))) {}
 
-double GlobalNorm::operator()(dist::Communicator& comm, const kernels::Exec& exec,
-                              std::span<const dist::BucketShards> grads) {
+std::vector<std::vector<double>> GlobalNorm::blocks_of_tensors(dist::Communicator& data, const kernels::Exec& exec,
+                                                               std::span<const dist::BucketShards> grads) {
   QAT_CHECK(grads.size() == layout_.groups.size(), "a norm is that of all groups");
   std::vector<bool> used;
   std::int64_t own = 0;
@@ -41,21 +41,42 @@ double GlobalNorm::operator()(dist::Communicator& comm, const kernels::Exec& exe
     cuda_copy_to_host(mine.data(), sums.data(), sums.size_bytes(), exec.stream);
   else
     mine.assign(sums.begin(), sums.end());
-  std::vector<double> all(mine.size() * static_cast<std::size_t>(comm.size()));
-  comm.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
-  double sum = 0.0;
-  tensor_squares_.assign(layout_.tensors.size(), 0.0);
+  std::vector<double> all(mine.size() * static_cast<std::size_t>(data.size()));
+  data.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
+  std::vector<std::vector<double>> blocks(layout_.tensors.size());
   std::size_t at = 0;  // in the order, which goes through the tensors of groups that take part
   for (std::size_t t = 0; t < layout_.tensors.size(); ++t) {
     const OptimTensor& tensor = layout_.tensors[t];
     if (!used[static_cast<std::size_t>(tensor.group)]) continue;
-    const std::int64_t blocks = (layout_.place(tensor).elems + kNormBlock - 1) / kNormBlock;
-    for (const std::size_t end = at + static_cast<std::size_t>(blocks); at < end; ++at) {
-      const double squares = all[static_cast<std::size_t>(order->second[at])];
-      sum += squares, tensor_squares_[t] += squares;
-    }
+    const std::int64_t count = (layout_.place(tensor).elems + kNormBlock - 1) / kNormBlock;
+    for (const std::size_t end = at + static_cast<std::size_t>(count); at < end; ++at)
+      blocks[t].push_back(all[static_cast<std::size_t>(order->second[at])]);
   }
   QAT_CHECK(at == order->second.size(), "a block's sum belongs to a tensor");
+  return blocks;
+}
+
+double GlobalNorm::operator()(const dist::Grid& grid, const kernels::Exec& exec,
+                              std::span<const dist::BucketShards> grads) {
+  const std::vector<std::vector<double>> blocks = blocks_of_tensors(grid.data(), exec, grads);
+  double sum = 0.0;
+  tensor_squares_.assign(layout_.tensors.size(), 0.0);
+  const auto add = [&](bool leading) {
+    for (std::size_t t = 0; t < blocks.size(); ++t) {
+      if (layout_.tensors[t].leads != leading) continue;
+      for (const double squares : blocks[t]) sum += squares, tensor_squares_[t] += squares;
+    }
+  };
+  if (grid.stages() == 1) {
+    add(/*leading=*/false);
+    return std::sqrt(sum);
+  }
+  const auto hand_on = [&](int stage, bool leading) {
+    if (grid.stage() == stage) add(leading);
+    grid.pipeline().broadcast(view(std::span(&sum, 1)), stage);
+  };
+  hand_on(grid.last_stage(), /*leading=*/true);
+  for (int stage = 0; stage < grid.stages(); ++stage) hand_on(stage, /*leading=*/false);
   return std::sqrt(sum);
 }
 

@@ -20,6 +20,7 @@ struct OptimTensor {
   int index = 0;
   bool decay = true;
   double learning_rate_factor = 1.0;  // beside its group's
+  bool leads = false;                 // in the norm before what earlier stages have: a table of the first stage's
 };
 
 // What one rank owns of a tensor: elements [first, first + elems) of it. A tensor lies in one bucket, of which a rank

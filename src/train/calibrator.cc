@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "dist/comm/agree.h"
+#include "src/model/stage_transfers.h"
 #include "src/quant/histogram_range.h"
 #include "src/quant/torch_view.h"
 #include "src/train/batch.h"
@@ -91,41 +92,60 @@ double share_beyond(const RangeObserver& observer, dist::Communicator& comm) {
   return static_cast<double>(counts[0]) / static_cast<double>(std::max<std::int64_t>(1, counts[1]));
 }
 
-void run_batch(const Gpt2& model, const SampleSource& sampler, std::int64_t batch, const CalibratorOptions& options,
-               const ForwardContext& context, std::uint64_t first_sample) {
+void run_batch(const Gpt2& model, const SampleSource& sampler, const dist::Grid& grid, std::int64_t batch,
+               const CalibratorOptions& options, const ForwardContext& context, std::uint64_t first_sample) {
   const auto first = first_sample + static_cast<std::uint64_t>(batch * options.micro_batch_size);
-  const Batch data =
-      sample_batch(sampler, first, options.micro_batch_size, options.sequence_length, model.mode().device);
-  const at::Tensor hidden = model.hidden(data.inputs, context);
-  if (model.config().quantize_lm_head) (void)model.logits(hidden, context);
+  at::Tensor tokens = at::zeros({options.micro_batch_size, options.sequence_length},
+                                at::TensorOptions().dtype(at::kLong).device(model.mode().device));
+  std::optional<Error> unreadable;
+  if (grid.is_first_stage()) {
+    try {
+      tokens =
+          sample_batch(sampler, first, options.micro_batch_size, options.sequence_length, model.mode().device).inputs;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kData || grid.stages() == 1) throw;
+      unreadable = error;  // the other stages wait for this batch
+    }
+  }
+  const at::Tensor hidden = hidden_over_stages(model, grid, tokens, context);
+  if (unreadable) throw Error(*unreadable);
+  if (grid.is_last_stage() && model.config().quantize_lm_head) (void)model.logits(hidden, context);
 }
 
-// This rank's batches through the model, in rounds of one on every rank. False if `poll` says stop on the way.
+// The same answer on all stages of a replica.
+bool on_any_stage(bool here, const dist::Grid& grid) {
+  if (grid.stages() == 1) return here;
+  std::vector<std::int32_t> any = {here ? 1 : 0};
+  grid.pipeline().all_reduce(view(std::span(any)), dist::ReduceOp::kMax);
+  return any[0] != 0;
+}
+
+// This replica's batches through the model, in rounds of one on every replica. False if `poll` says stop on the way.
 bool run_batches(const Gpt2& model, const PrecisionMap& precision, RangeObservers& observers,
-                 const SampleSource& sampler, dist::Communicator& comm, dist::StopPoll& poll,
+                 const SampleSource& sampler, const dist::Grid& grid, dist::StopPoll& poll,
                  const CalibratorOptions& options, std::uint64_t first_sample) {
   const ForwardContext context{.precision = &precision, .observers = &observers, .seed = options.seed};
   dist::RankReport report;
   dist::Pace pace;
   std::int64_t unasked = 0;
   poll.start();
-  for (std::int64_t round = 0; round < options.batches; round += comm.size()) {
+  for (std::int64_t round = 0; round < options.batches; round += grid.data_size()) {
     if (round > 0 && unasked >= pace.units()) {
       if (poll.ask(pace, unasked) != 0) return false;
       unasked = 0;
     }
     ++unasked;
-    const std::int64_t batch = round + comm.rank();
-    if (batch >= options.batches || !report.ok) continue;
+    const std::int64_t batch = round + grid.data_rank();
+    if (batch >= options.batches || (!report.ok && grid.stages() == 1)) continue;
     try {
-      run_batch(model, sampler, batch, options, context, first_sample);
-      comm.beat();
+      run_batch(model, sampler, grid, batch, options, context, first_sample);
+      grid.world().beat();
     } catch (const Error& error) {  // the other ranks wait for this one
       if (error.kind() == ErrorKind::kOutOfMemory) throw;
-      report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
+      if (report.ok) report = {.ok = false, .exit_code = error.exit_code(), .message = error.what()};
     }
   }
-  dist::agree(comm, report, "calibration");
+  dist::agree(grid.world(), report, "calibration");
   return true;
 }
 
@@ -151,8 +171,9 @@ std::vector<std::int64_t> layers_to_calibrate(const Gpt2& model, const Precision
 
 std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& precision,
                                      const std::vector<std::int64_t>& layers, const SampleSource& sampler,
-                                     dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options,
+                                     const dist::Grid& grid, dist::StopPoll& poll, const CalibratorOptions& options,
                                      std::uint64_t first_sample) {
+  dist::Communicator& comm = grid.data();  // whose ranks have the same layers
   const at::NoGradGuard no_grad;
   const dist::SectionMark section(options.board, dist::Section::kCalibration);
   model.parameters().gather(model.groups_used(precision), comm);
@@ -163,7 +184,7 @@ std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& prec
     observers.try_emplace(layer, quantizer, precision.at(layer).activation, linear.spec().in_features,
                           model.mode().device, quantizer.in_force(range_widths(precision.at(layer))));
   }
-  const auto run = [&] { return run_batches(model, precision, observers, sampler, comm, poll, options, first_sample); };
+  const auto run = [&] { return run_batches(model, precision, observers, sampler, grid, poll, options, first_sample); };
   if (!run()) return std::nullopt;
   Calibration found;
   for (const auto& [layer, observer] : observers) {
@@ -182,7 +203,7 @@ std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& prec
     observer.start_histogram(top);
     narrowed.push_back(layer);
   }
-  if (narrowed.empty()) return found;
+  if (!on_any_stage(!narrowed.empty(), grid)) return found;
   if (!run()) return std::nullopt;
   for (const std::int64_t layer : narrowed) narrow(found.ranges.at(layer), observers.at(layer), options, comm);
   return found;
@@ -214,9 +235,21 @@ void Calibrator::report(const PrecisionMap& precision, const Calibration& found,
   if (on_report_) on_report_(report);
 }
 
+std::vector<std::int64_t> Calibrator::layers_at(const PrecisionMap& precision, std::int64_t step,
+                                                bool& anywhere) const {
+  std::vector<std::int64_t> layers = layers_to_calibrate(model_, precision, step, quant_.recalibrate_every);
+  const auto& whole = model_.whole().linears();
+  const bool ever = std::any_of(whole.begin(), whole.end(), [](const QuantLinear& linear) {
+    return linear.activation_quantizer().ever_needs_ranges();
+  });
+  anywhere = ever && on_any_stage(!layers.empty(), grid_);
+  return layers;
+}
+
 bool Calibrator::before_step(const PrecisionMap& precision, std::int64_t step, std::uint64_t first_sample) {
-  const auto layers = layers_to_calibrate(model_, precision, step, quant_.recalibrate_every);
-  if (layers.empty()) {
+  bool anywhere = false;
+  const auto layers = layers_at(precision, step, anywhere);
+  if (!anywhere) {
     begin_weights(precision, step);
     return true;
   }
@@ -225,7 +258,7 @@ bool Calibrator::before_step(const PrecisionMap& precision, std::int64_t step, s
   if (running) options.batches = options.step_batches;
   if (quant_.activation.range == RangeSource::kCalibrated)
     log_.info(fmt::format("calibrating activation ranges at step {}", step));
-  std::optional<Calibration> found = calibrate(model_, precision, layers, sampler_, comm_, poll_, options,
+  std::optional<Calibration> found = calibrate(model_, precision, layers, sampler_, grid_, poll_, options,
                                                running ? first_sample : kCalibrationSample);
   if (!found) return false;
   begin_weights(precision, step);
@@ -233,7 +266,7 @@ bool Calibrator::before_step(const PrecisionMap& precision, std::int64_t step, s
     range.step = step;
     model_.linear(layer).begin_activation(precision.at(layer), range);
   }
-  model_.parameters().gather(model_.groups_used(precision), comm_);  // what is trained has begun
+  model_.parameters().gather(model_.groups_used(precision), grid_.data());  // what is trained has begun
   report(precision, *found, step, options.batches);
   if (found->beyond.empty()) return true;
   const auto most = std::max_element(found->beyond.begin(), found->beyond.end(),
@@ -251,9 +284,10 @@ const EvaluationRanges* Calibrator::for_evaluation(const std::vector<EvaluatedAt
   for (const EvaluatedAt& at : widths) {
     if (evaluation_.contains(at)) continue;
     const PrecisionMap precision = evaluation_precision(model_, quant_, at);
-    const auto layers = layers_to_calibrate(model_, precision, steps, quant_.recalibrate_every);
-    if (layers.empty()) continue;
-    std::optional<Calibration> found = calibrate(model_, precision, layers, sampler_, comm_, poll_, options_);
+    bool anywhere = false;
+    const auto layers = layers_at(precision, steps, anywhere);
+    if (!anywhere) continue;
+    std::optional<Calibration> found = calibrate(model_, precision, layers, sampler_, grid_, poll_, options_);
     if (!found) return nullptr;
     evaluation_[at] = std::move(found->ranges);
     own.push_back(describe(at));

@@ -13,8 +13,8 @@
 #include <optional>
 #include <vector>
 
-#include "dist/comm/communicator.h"
 #include "dist/control/stop_poll.h"
+#include "dist/grid/process_grid.h"
 #include "dist/watch/progress_board.h"
 #include "src/base/log.h"
 #include "src/data/sample_source.h"
@@ -57,27 +57,28 @@ struct Calibration {
 };
 
 // Runs the calibration batches (no gradient, no dropout, adapters off). Collective; every rank ends with the same bits,
-// whatever their number. A rank's failure (values that are not finite: kDiverged) is thrown on all. Nothing if `poll`,
-// asked between batches, says stop. Changes nothing in the model. Percentiles and entropy go over the batches twice.
-// first_sample: number of the first one of the batches.
+// whatever their number. On a grid of stages `layers` are this one's, and what is found is of them. A rank's failure
+// (values that are not finite: kDiverged) is thrown on all. Nothing if `poll`, asked between batches, says stop.
+// Changes nothing in the model. Percentiles and entropy go over the batches twice. first_sample: number of the first
+// one of the batches.
 std::optional<Calibration> calibrate(const Gpt2& model, const PrecisionMap& precision,
                                      const std::vector<std::int64_t>& layers, const SampleSource& sampler,
-                                     dist::Communicator& comm, dist::StopPoll& poll, const CalibratorOptions& options,
+                                     const dist::Grid& grid, dist::StopPoll& poll, const CalibratorOptions& options,
                                      std::uint64_t first_sample = kCalibrationSample);
 
 // The ranges of one run as it goes.
 class Calibrator {
  public:
   // All of them outlive this.
-  Calibrator(Gpt2& model, const QuantConfig& quant, const SampleSource& sampler, dist::Communicator& comm,
+  Calibrator(Gpt2& model, const QuantConfig& quant, const SampleSource& sampler, const dist::Grid& grid,
              dist::StopPoll& poll, Logger& log, const CalibratorOptions& options)
-      : model_(model), quant_(quant), sampler_(sampler), comm_(comm), poll_(poll), log_(log), options_(options) {}
+      : model_(model), quant_(quant), sampler_(sampler), grid_(grid), poll_(poll), log_(log), options_(options) {}
 
   // Puts in force what training step `step` (counted from 0), which begins with sample `first_sample`, needs and does
   // not have: running ranges begin with those of the step's own samples, all others with the calibration batches'.
   // Collective. False: the run is to stop, and nothing has changed.
   bool before_step(const PrecisionMap& precision, std::int64_t step, std::uint64_t first_sample = 0);
-  // Told what before_step put in force.
+  // Told, on every rank, what before_step put in force on its stage.
   void set_on_report(std::function<void(const CalibrationReport&)> tell) { on_report_ = std::move(tell); }
 
   // Evaluation's own ranges at `widths` after `steps` steps of training: made where this state of training has none
@@ -93,9 +94,11 @@ class Calibrator {
   Gpt2& model_;
   const QuantConfig& quant_;
   const SampleSource& sampler_;
-  dist::Communicator& comm_;
+  dist::Grid grid_;
   dist::StopPoll& poll_;
   Logger& log_;
+  // Of this stage; whether any stage has some.
+  std::vector<std::int64_t> layers_at(const PrecisionMap& precision, std::int64_t step, bool& anywhere) const;
   void begin_weights(const PrecisionMap& precision, std::int64_t step);
   void report(const PrecisionMap& precision, const Calibration& found, std::int64_t step, std::int64_t batches);
 

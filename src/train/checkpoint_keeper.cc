@@ -107,14 +107,14 @@ struct CheckpointKeeper::Saving {
 };
 
 CheckpointKeeper::CheckpointKeeper(const std::string& run_dir, const CheckpointConfig& config, Gpt2& model,
-                                   ShardedAdamW& optimizer, GradientSync& gradients, dist::Communicator& comm,
+                                   ShardedAdamW& optimizer, GradientSync& gradients, const dist::Grid& grid,
                                    Logger& log)
     : root_(fs::path(run_dir) / "checkpoints"),
       config_(config),
       model_(model),
       optimizer_(optimizer),
       gradients_(gradients),
-      comm_(comm),
+      grid_(grid),
       log_(log) {}
 
 fs::path CheckpointKeeper::folder_of(std::int64_t step) const { return root_ / step_folder_name(step); }
@@ -164,7 +164,7 @@ void CheckpointKeeper::adopt(const CheckpointReader* reader, TrainState& state) 
     std::int64_t goes_back = 0;  // run.resume names a checkpoint, and it is the one that was taken
     std::int64_t foreign = 0;    // of another folder
   } decision;
-  on_root(comm_, "taking up the checkpoint", [&] {
+  on_root(grid_.world(), "taking up the checkpoint", [&] {
     const fs::path& folder = reader->info().folder;
     decision.foreign = lies_in(folder, root_) ? 0 : 1;
     decision.goes_back = goes_back_ ? 1 : decision.foreign;
@@ -177,7 +177,7 @@ void CheckpointKeeper::adopt(const CheckpointReader* reader, TrainState& state) 
                       state.step, (root_ / kAbandonedFolder).string(), names_of(places)));
   });
   std::vector<std::int64_t> words = {decision.goes_back, decision.foreign};
-  comm_.broadcast(view(std::span(words)), /*root=*/0);
+  grid_.world().broadcast(view(std::span(words)), /*root=*/0);
   if (words[0] != 0) state.branch_step = state.step;
   healthy_step_ = state.healthy_step;
   if (words[1] != 0) {
@@ -212,7 +212,7 @@ void CheckpointKeeper::begin_save(TrainState state, const EvaluationRanges& rang
   if (saved_step_ == state.step || (saving_ && saving_->step == state.step)) return;
   finish_save();
   state.healthy_step = healthy_step_;
-  check_replicas(model_, comm_);
+  check_replicas(model_, grid_);
   attempt([&] { start(state, ranges); });
 }
 
@@ -225,9 +225,9 @@ void CheckpointKeeper::start(const TrainState& state, const EvaluationRanges& ra
                        .is_best = config_.keep_best && state.best_step == state.step,
                        .keep = config_.keep,
                        .stay = protected_steps(state)};
-  auto work = std::make_unique<KeptSave>(qat::begin_save(root_, state, model_, optimizer_, comm_, ranges, &gradients_),
-                                         comm_.rank() == 0 ? &saving->aftermath : nullptr);
-  saving->save.emplace(std::move(work), comm_);
+  auto work = std::make_unique<KeptSave>(qat::begin_save(root_, state, model_, optimizer_, grid_, ranges, &gradients_),
+                                         grid_.world().rank() == 0 ? &saving->aftermath : nullptr);
+  saving->save.emplace(std::move(work), grid_.world());
   saving_ = std::move(saving);
 }
 
@@ -251,7 +251,7 @@ void CheckpointKeeper::conclude() {
   const std::unique_ptr<Saving> done = std::move(saving_);
   saved_step_ = done->step;
   if (done->healthy) healthy_step_ = done->step;
-  on_root(comm_, "removing old checkpoints", [&] {
+  on_root(grid_.world(), "removing old checkpoints", [&] {
     for (const std::string& failure : done->aftermath.warnings) log_.warning(failure);
     if (done->aftermath.failure) throw Error(*done->aftermath.failure);
   });
@@ -275,7 +275,7 @@ void CheckpointKeeper::note_plausible(std::int64_t step) {
 
 void CheckpointKeeper::set_aside_unhealthy() {
   if (saved_step_ <= healthy_step_) return;
-  on_root(comm_, "moving checkpoints aside", [&] {
+  on_root(grid_.world(), "moving checkpoints aside", [&] {
     const auto places = move_aside(root_, kDivergedFolder, healthy_step_ + 1);
     if (!places.empty())
       log_.warning(fmt::format("written while the run came apart, and moved to {}: {}",

@@ -19,7 +19,7 @@
 #include <set>
 #include <string>
 
-#include "dist/comm/communicator.h"
+#include "dist/grid/process_grid.h"
 #include "src/base/log.h"
 #include "src/checkpoint/checkpoint_config.h"
 #include "src/checkpoint/reader.h"
@@ -37,7 +37,7 @@ class CheckpointKeeper {
 
   // run_dir/checkpoints is its folder. All of the arguments outlive it.
   CheckpointKeeper(const std::string& run_dir, const CheckpointConfig& config, Gpt2& model, ShardedAdamW& optimizer,
-                   GradientSync& gradients, dist::Communicator& comm, Logger& log);
+                   GradientSync& gradients, const dist::Grid& grid, Logger& log);
   ~CheckpointKeeper();
 
   // What run.resume means here; rank 0 only, the others get null. Null: a new run.
@@ -96,7 +96,7 @@ class CheckpointKeeper {
   Gpt2& model_;
   ShardedAdamW& optimizer_;
   GradientSync& gradients_;
-  dist::Communicator& comm_;
+  dist::Grid grid_;
   Logger& log_;
   bool goes_back_ = false;  // rank 0: find() took the checkpoint that run.resume names
   std::int64_t saved_step_ = -1;

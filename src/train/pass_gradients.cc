@@ -39,7 +39,8 @@ at::Tensor PassGradients::place(int id) {
 }
 
 at::Tensor PassGradients::open(int id) {
-  if (!store_->info(id).trainable || at(id).tensor.defined()) return {};
+  const ParameterInfo& info = store_->info(id);
+  if (!info.trainable || at(id).tensor.defined() || !used_[static_cast<std::size_t>(info.group_index)]) return {};
   return place(id);
 }
 

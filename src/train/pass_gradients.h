@@ -22,7 +22,8 @@ class PassGradients final : public GradientSink {
   // Called with every trainable parameter's gradient, in its place, before its bucket is committed.
   using Hook = std::function<void(int id, const at::Tensor& gradient)>;
 
-  // syncs: one for each of store.groups(), of which the step has started those that are `used`. All must outlive this.
+  // syncs: one for each of store.groups(), of which the step has started those that are `used`; the others have no
+  // places here. All must outlive this.
   PassGradients(const ParameterStore& store, std::span<dist::GradSync> syncs, const std::vector<bool>& used,
                 Hook hook = {});
 

@@ -4,10 +4,15 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <cstring>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
+#include "dist/comm/agree.h"
+#include "kernels/common/error.h"
 #include "src/quant/torch_view.h"
 #include "src/train/on_root.h"
 
@@ -44,15 +49,6 @@ std::optional<RangeWidths> widths_of(const std::string& group) {
   if (std::sscanf(name.c_str(), "%d%n", &activation, &end) == 1 && end == size)
     return RangeWidths{.weight = RangeWidths::kAnyWeights, .activation = activation};
   return std::nullopt;
-}
-
-void write_range(CheckpointWriter& writer, const std::string& group, const CalibratedRange& range) {
-  const auto put = [&](const char* part, const at::Tensor& t) {
-    if (t.defined()) writer.write_tensor(group + part, {t.numel()}, const_span(t.to(at::kCPU)));
-  };
-  put("/lo", range.lo), put("/hi", range.hi), put("/mean", range.mean);
-  writer.set_attribute(group + "/lo", "batches", range.batches);
-  writer.set_attribute(group + "/lo", "step", range.step);
 }
 
 // What the other ranks must know to receive a range.
@@ -126,6 +122,73 @@ std::vector<Header> find_ranges(const CheckpointReader& reader, const Gpt2& mode
   return headers;
 }
 
+// Ranges as bytes, for another stage of the same program.
+class RangeBytes {
+ public:
+  void number(std::int64_t value) { raw(&value, sizeof(value)); }
+  void text(const std::string& value) {
+    number(std::ssize(value));
+    bytes_ += value;
+  }
+  void tensor(const at::Tensor& t) {
+    number(t.defined() ? t.numel() : -1);
+    if (t.defined()) raw(const_span(t).data(), const_span(t).size_bytes());
+  }
+  std::string take() && { return std::move(bytes_); }
+
+ private:
+  void raw(const void* data, std::size_t count) { bytes_.append(static_cast<const char*>(data), count); }
+  std::string bytes_;
+};
+
+class RangeParser {
+ public:
+  explicit RangeParser(std::string_view bytes) : bytes_(bytes) {}
+  bool done() const { return bytes_.empty(); }
+  std::int64_t number() {
+    std::int64_t value = 0;
+    std::memcpy(&value, raw(sizeof(value)).data(), sizeof(value));
+    return value;
+  }
+  std::string text() { return std::string(raw(static_cast<std::size_t>(number()))); }
+  at::Tensor tensor() {
+    const std::int64_t elems = number();
+    if (elems < 0) return {};
+    at::Tensor t = at::empty({elems}, at::kFloat);
+    const std::span<float> values = span_of(t);
+    std::memcpy(values.data(), raw(values.size_bytes()).data(), values.size_bytes());
+    return t;
+  }
+
+ private:
+  std::string_view raw(std::size_t count) {
+    QAT_CHECK(count <= bytes_.size(), "a stage's ranges end too early");
+    const std::string_view taken = bytes_.substr(0, count);
+    bytes_.remove_prefix(count);
+    return taken;
+  }
+  std::string_view bytes_;
+};
+
+std::string to_bytes(const std::vector<StoredRange>& ranges) {
+  RangeBytes bytes;
+  for (const auto& [group, range] : ranges) {
+    bytes.text(group);
+    bytes.tensor(range.lo), bytes.tensor(range.hi), bytes.tensor(range.mean);
+    bytes.number(range.batches), bytes.number(range.step);
+  }
+  return std::move(bytes).take();
+}
+
+void add_ranges(std::string_view bytes, std::vector<StoredRange>& ranges) {
+  for (RangeParser parser(bytes); !parser.done();) {
+    StoredRange& one = ranges.emplace_back();
+    one.group = parser.text();
+    one.range.lo = parser.tensor(), one.range.hi = parser.tensor(), one.range.mean = parser.tensor();
+    one.range.batches = parser.number(), one.range.step = parser.number();
+  }
+}
+
 // The root's headers, on every rank.
 void share(std::vector<Header>& headers, dist::Communicator& comm) {
   std::vector<std::int64_t> count = {static_cast<std::int64_t>(headers.size())};
@@ -136,16 +199,16 @@ void share(std::vector<Header>& headers, dist::Communicator& comm) {
   comm.broadcast({headers.data(), bytes, DType::kUInt8, Device::kCpu}, /*root=*/0);
 }
 
-// Calls `take(header, range)` for every range of training, or of what is to be evaluated.
+// Calls `take(header, range)` for every range of training, or of what is to be evaluated, that is of this stage.
 template <typename Take>
 void read_ranges(const CheckpointReader* reader, const Gpt2& model, const Evaluated* evaluated,
                  dist::Communicator& comm, const Take& take) {
   std::vector<Header> headers;
-  on_root(comm, "loading calibrated ranges", [&] { headers = find_ranges(*reader, model, evaluated); });
+  on_root(comm, "loading calibrated ranges", [&] { headers = find_ranges(*reader, model.whole(), evaluated); });
   share(headers, comm);
   const at::Device device = model.parameters().device();
   for (const Header& header : headers) {
-    const Quantizer& quantizer = quantizer_of(model.linear(header.layer), header.of_weight != 0);
+    const Quantizer& quantizer = quantizer_of(model.whole().linear(header.layer), header.of_weight != 0);
     const std::string group = group_of(quantizer, header, evaluated == nullptr ? Evaluated() : *evaluated);
     const auto get = [&](const char* part) {
       at::Tensor t = at::empty({header.groups}, at::kFloat);
@@ -157,25 +220,48 @@ void read_ranges(const CheckpointReader* reader, const Gpt2& model, const Evalua
     CalibratedRange range{
         .lo = get("/lo"), .hi = get("/hi"), .mean = {}, .batches = header.batches, .step = header.step};
     if (header.has_mean != 0) range.mean = get("/mean");
-    take(header, std::move(range));
+    if (model.has_linear(header.layer)) take(header, std::move(range));
   }
 }
 
 }  // namespace
 
-void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationRanges& evaluation) {
+std::vector<StoredRange> ranges_of_all_stages(const Gpt2& model, const EvaluationRanges& evaluation,
+                                              const dist::Grid& grid) {
+  if (grid.data_rank() != 0) return {};
+  std::vector<StoredRange> ranges;
+  const auto add = [&](std::string group, const CalibratedRange& range) {
+    const auto host = [](const at::Tensor& t) { return t.defined() ? t.to(at::kCPU) : t; };
+    ranges.push_back({.group = std::move(group),
+                      .range = {.lo = host(range.lo),
+                                .hi = host(range.hi),
+                                .mean = host(range.mean),
+                                .batches = range.batches,
+                                .step = range.step}});
+  };
   for (const QuantLinear& linear : model.linears()) {
     for (const bool of_weight : {false, true}) {
       const Quantizer& quantizer = quantizer_of(linear, of_weight);
-      for (const auto& [widths, range] : quantizer.ranges())
-        write_range(writer, training_group(quantizer, widths), range);
+      for (const auto& [widths, range] : quantizer.ranges()) add(training_group(quantizer, widths), range);
     }
   }
-  for (const auto& [at, table] : evaluation) {
-    for (const auto& [layer, range] : table) {
-      const Quantizer& quantizer = model.linear(layer).activation_quantizer();
-      write_range(writer, evaluation_group(quantizer, at), range);
-    }
+  for (const auto& [at, table] : evaluation)
+    for (const auto& [layer, range] : table)
+      add(evaluation_group(model.linear(layer).activation_quantizer(), at), range);
+  if (grid.stages() == 1) return ranges;
+  std::vector<StoredRange> all;
+  for (const std::string& of_stage : dist::gather_strings(grid.pipeline(), to_bytes(ranges))) add_ranges(of_stage, all);
+  return all;
+}
+
+void write_ranges(CheckpointWriter& writer, const std::vector<StoredRange>& ranges) {
+  for (const auto& [group, range] : ranges) {
+    const auto put = [&](const char* part, const at::Tensor& t) {
+      if (t.defined()) writer.write_tensor(group + part, {t.numel()}, const_span(t));
+    };
+    put("/lo", range.lo), put("/hi", range.hi), put("/mean", range.mean);
+    writer.set_attribute(group + "/lo", "batches", range.batches);
+    writer.set_attribute(group + "/lo", "step", range.step);
   }
 }
 

@@ -7,9 +7,10 @@
 // Older programs told ranges by <activation bits> alone: those hold for weights of any width.
 #pragma once
 
+#include <string>
 #include <vector>
 
-#include "dist/comm/communicator.h"
+#include "dist/grid/process_grid.h"
 #include "src/checkpoint/reader.h"
 #include "src/checkpoint/writer.h"
 #include "src/eval/width_eval.h"
@@ -17,9 +18,19 @@
 
 namespace qat {
 
-void write_ranges(CheckpointWriter& writer, const Gpt2& model, const EvaluationRanges& evaluation);
+struct StoredRange {
+  std::string group;      // where its parts lie
+  CalibratedRange range;  // in host memory
+};
 
-// Collective: rank 0 reads and broadcasts; `reader` is null on other ranks. Puts training's ranges in force.
+// Training's ranges and evaluation's, of all layers: on the ranks of the first replica, for rank 0 writes them.
+// Collective; `model` is this rank's stage.
+std::vector<StoredRange> ranges_of_all_stages(const Gpt2& model, const EvaluationRanges& evaluation,
+                                              const dist::Grid& grid);
+void write_ranges(CheckpointWriter& writer, const std::vector<StoredRange>& ranges);
+
+// Collective: rank 0 reads and broadcasts; `reader` is null on other ranks. Puts training's ranges of
+// this stage in force.
 void load_ranges(const CheckpointReader* reader, Gpt2& model, dist::Communicator& comm);
 // Those of what is to be evaluated, as far as the checkpoint has them.
 EvaluationRanges load_evaluation_ranges(const CheckpointReader* reader, const Gpt2& model, dist::Communicator& comm,

@@ -19,15 +19,16 @@ Piece piece_of(std::string name, const ParameterInfo& info, std::int64_t first, 
 
 Device device_of(const Gpt2& model) { return model.parameters().device().is_cuda() ? Device::kCuda : Device::kCpu; }
 
-// This rank's part of the frozen parameters, of which every rank has all.
-void add_frozen(const Gpt2& model, const dist::Communicator& comm, std::vector<TensorPiece>& pieces) {
+// This rank's part of the stage's frozen parameters, of which every rank of the stage has all.
+void add_frozen(const Gpt2& model, const dist::Communicator& data, std::vector<TensorPiece>& pieces) {
   const ParameterStore& store = model.parameters();
-  const std::int64_t all = store.frozen_elems();
-  const std::int64_t begin = all * comm.rank() / comm.size(), end = all * (comm.rank() + 1) / comm.size();
+  std::int64_t all = 0;
+  for (const ParameterInfo& info : store.infos()) all += info.trainable || info.copy ? 0 : info.elems;
+  const std::int64_t begin = all * data.rank() / data.size(), end = all * (data.rank() + 1) / data.size();
   std::int64_t offset = 0;  // of a parameter among the frozen ones
   for (int id = 0; id < store.count(); ++id) {
     const ParameterInfo& info = store.info(id);
-    if (info.trainable) continue;
+    if (info.trainable || info.copy) continue;
     const std::int64_t first = std::max(begin - offset, std::int64_t{0}), last = std::min(end - offset, info.elems);
     offset += info.elems;
     if (first >= last) continue;
@@ -52,7 +53,7 @@ std::vector<int> trainable_ids(const Gpt2& model) {
   return ids;
 }
 
-std::vector<TensorPiece> pieces_to_save(const Gpt2& model, ShardedAdamW& optimizer, const dist::Communicator& comm) {
+std::vector<TensorPiece> pieces_to_save(const Gpt2& model, ShardedAdamW& optimizer, const dist::Communicator& data) {
   std::vector<TensorPiece> pieces;
   for (const OwnedState& own : owned_state(model.parameters(), optimizer)) {
     const ParameterInfo& info = model.parameters().info(own.id);
@@ -63,7 +64,7 @@ std::vector<TensorPiece> pieces_to_save(const Gpt2& model, ShardedAdamW& optimiz
     add(moment_name("exp_avg", info), own.exp_avg);
     add(moment_name("exp_avg_sq", info), own.exp_avg_sq);
   }
-  add_frozen(model, comm, pieces);
+  add_frozen(model, data, pieces);
   return pieces;
 }
 

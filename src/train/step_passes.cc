@@ -62,36 +62,42 @@ Lesson StepRunner::lesson_of(const Step& step, const Pass& pass, std::size_t mic
 }
 
 LossAndGradients StepRunner::forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch,
-                                              const Batch& batch, GradientSink* sink) {
+                                              const ModelInput& input, const at::Tensor& targets, GradientSink* sink) {
   // The valid targets of the global batch; the sum over its micro-batches is divided by their number later. Without
   // masked targets this is a micro-batch's own number of them, exactly.
   const auto valid = static_cast<double>(sampler_.valid_targets(options_.train.batch_size));
   const LossScale scale{.tokens = valid / static_cast<double>(micro_batches_), .weight = pass.plan.loss.cross_entropy};
   const std::size_t here = local(micro_batch);
   Teaching* teaching = pass.teaching != nullptr ? &pass.teaching->of_micro_batch[here] : nullptr;
-  return model_.loss_and_gradients({.tokens = batch.inputs}, batch.targets, context_of(step, pass, micro_batch, sink),
-                                   scale, lesson_of(step, pass, here), teaching);
+  return model_.loss_and_gradients(input, targets, context_of(step, pass, micro_batch, sink), scale,
+                                   lesson_of(step, pass, here), teaching);
 }
 
 void StepRunner::teach(const Step& step, const Pass& pass, std::int64_t micro_batch, const Batch& batch) {
   QAT_CHECK(pass.teaching != nullptr, "a pass that does not train has somebody who learns from it");
   model_.teach({.tokens = batch.inputs}, context_of(step, pass, micro_batch, /*sink=*/nullptr),
                pass.teaching->of_micro_batch[local(micro_batch)]);
-  comm_.beat();
+  grid_.world().beat();
 }
 
-PassGradients StepRunner::next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch) {
+PassGradients StepRunner::next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch, bool of_table) {
   PassGradients::Hook hook;
   if (gradient_hook_)
     hook = [this, at = static_cast<std::int64_t>(step.plan.step), micro_batch](int id, const at::Tensor& gradient) {
       gradient_hook_(at, micro_batch, id, gradient);
     };
-  return {model_.parameters(), gradients_.syncs(), step.used[pass.plan.map], std::move(hook)};
+  std::vector<bool> used = step.used[pass.plan.map];
+  if (model_.trains_table_of_first_stage()) {
+    const std::vector<FlatGroup>& groups = model_.parameters().groups();
+    for (std::size_t g = 0; g < groups.size(); ++g)
+      if ((groups[g].key.kind == GroupKind::kTied) != of_table) used[g] = false;
+  }
+  return {model_.parameters(), gradients_.syncs(), used, std::move(hook)};
 }
 
 void StepRunner::join(const LossAndGradients& pass, PassGradients& gradients, Step& step) {
   gradients.finish(pass.gradients.parameters, step.produced);
-  comm_.beat();
+  grid_.world().beat();
   for (const at::Tensor* part : {&pass.loss, &pass.distillation, &pass.features})
     if (part->defined()) step.losses.push_back(*part);
 }
@@ -112,7 +118,7 @@ Batch StepRunner::batch_or_zeros(Step& step, const std::function<Batch()>& read)
 }
 
 void StepRunner::run_in_turn(Step& step, const Pass& pass) {
-  const std::int64_t first = comm_.rank() * local_micro_batches_;
+  const std::int64_t first = first_micro_batch();
   for (std::int64_t i = first; i < first + local_micro_batches_; ++i) {
     const bool last = i + 1 == first + local_micro_batches_;
     attempt(step, [&] {
@@ -122,7 +128,7 @@ void StepRunner::run_in_turn(Step& step, const Pass& pass) {
         PassGradients gradients =
             next_gradients(step, pass, i);  // one pass may leave its gradients where they are wanted
         const Batch batch = read();
-        join(forward_backward(step, pass, i, batch, &gradients), gradients, step);
+        join(forward_backward(step, pass, i, {.tokens = batch.inputs}, batch.targets, &gradients), gradients, step);
       } else {
         teach(step, pass, i, read());
       }
@@ -142,7 +148,8 @@ void StepRunner::run_round(Step& step, const Pass& pass, std::int64_t first, std
                           options_.sequence_length, model_.mode().device);
     });
     if (pass.plan.trains)
-      round[static_cast<std::size_t>(i)] = forward_backward(step, pass, first + i, batch, /*sink=*/nullptr);
+      round[static_cast<std::size_t>(i)] =
+          forward_backward(step, pass, first + i, {.tokens = batch.inputs}, batch.targets, /*sink=*/nullptr);
     else
       teach(step, pass, first + i, batch);
   });
@@ -154,7 +161,7 @@ void StepRunner::run_round(Step& step, const Pass& pass, std::int64_t first, std
 }
 
 void StepRunner::run_side_by_side(Step& step, const Pass& pass) {
-  const std::int64_t first = comm_.rank() * local_micro_batches_;
+  const std::int64_t first = first_micro_batch();
   // Rounds of as many micro-batches as there are threads; gradients join the sum in order, so threads change no bit.
   // Ranks may have unequally many threads, and ask at the same places all the same.
   for (std::int64_t turn = 0; turn < local_micro_batches_; turn += most_threads_) {
@@ -200,11 +207,11 @@ bool StepRunner::hold(Step& step, const std::vector<bool>& groups) {
     attempt(step, [&] { store.make_room(groups); });
     timer_.pause();
     std::vector<std::int32_t> missing = {step.out_of_memory ? 1 : 0};
-    comm_.all_reduce(view(std::span(missing)), dist::ReduceOp::kMax);
+    grid_.data().all_reduce(view(std::span(missing)), dist::ReduceOp::kMax);
     timer_.resume();
     step.given_up = missing[0] != 0;
   }
-  if (!step.given_up) store.gather(groups, comm_);
+  if (!step.given_up) store.gather(groups, grid_.data());
   return !step.given_up;
 }
 
@@ -227,8 +234,11 @@ void StepRunner::run_passes(Step& step) {
       weight_cache_.clear();
       if (!hold(step, step.used[passes[i].map])) return;
     }
-    options_.threads == 1 ? run_in_turn(step, pass) : run_side_by_side(step, pass);
-    if (pass.teaching != nullptr)
+    if (grid_.stages() > 1)
+      run_through_stages(step, pass);
+    else
+      options_.threads == 1 ? run_in_turn(step, pass) : run_side_by_side(step, pass);
+    if (pass.teaching != nullptr && grid_.is_last_stage())
       attempt(step, [&] { pass.teaching->head = model_.teacher_head(context_of(step, pass, 0, nullptr)); });
     drop_taught(step, update_of(step), i);
   }

@@ -16,7 +16,8 @@
 namespace qat {
 namespace {
 
-OptimLayout optim_layout(const ParameterStore& store, int ranks, const OptimConfig& config) {
+OptimLayout optim_layout(const Gpt2& model, int ranks, const OptimConfig& config) {
+  const ParameterStore& store = model.parameters();
   OptimLayout layout{.ranks = ranks};
   for (const FlatGroup& group : store.groups()) layout.groups.push_back({.layout = group.layout});
   for (const ParameterInfo& info : store.infos())
@@ -24,7 +25,8 @@ OptimLayout optim_layout(const ParameterStore& store, int ranks, const OptimConf
       layout.tensors.push_back({.group = info.group_index,
                                 .index = info.layout_index,
                                 .decay = info.decay,
-                                .learning_rate_factor = is_trained_range(info.name) ? config.range_lr_factor : 1.0});
+                                .learning_rate_factor = is_trained_range(info.name) ? config.range_lr_factor : 1.0,
+                                .leads = info.group.kind == GroupKind::kTied && model.trains_table_of_first_stage()});
   return layout;
 }
 
@@ -74,37 +76,42 @@ void StepOutcome::add(UpdateOutcome update) {
   skipped = last.skipped && (updates.size() == 1 || skipped);
 }
 
-StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, dist::Communicator& comm,
+StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Grid& grid,
                        const StepRunnerOptions& options)
     : model_(model),
       sampler_(sampler),
-      comm_(comm),
+      grid_(grid),
       options_(options),
-      gradients_(model, comm,
+      gradients_(model, grid.data(),
                  {.comm = options.comm,
                   .accumulate = options.train.accumulate,
                   .seed = options.seed,
                   .places = options.places}),
-      optimizer_(optim_layout(model.parameters(), comm.size(), options.optim), comm.rank(), options.optim,
+      optimizer_(optim_layout(model, grid.data_size(), options.optim), grid.data_rank(), options.optim,
                  *flat_memory_of(model)),
       global_norm_(optimizer_.layout(), *flat_memory_of(model)),
       timer_(model.mode().device) {
-  model.parameters().shard({.rank = comm.rank(), .ranks = comm.size()});
+  QAT_CHECK(grid.stages() == 1 || options.threads == 1, "stages take one micro-batch at a time");
+  QAT_CHECK(model.stage().embeds == grid.is_first_stage() && model.stage().heads == grid.is_last_stage(),
+            "the model is this rank's stage");
+  model.parameters().shard({.rank = grid.data_rank(), .ranks = grid.data_size()});
   set_micro_batch_size(options.train.micro_batch_size);
 }
 
 void StepRunner::set_micro_batch_size(std::int64_t sequences) {
-  QAT_CHECK(sequences > 0 && options_.train.batch_size % (sequences * comm_.size()) == 0,
+  QAT_CHECK(sequences > 0 && options_.train.batch_size % (sequences * grid_.data_size()) == 0,
             "the global batch divides into equal micro-batches on every rank");
   options_.train.micro_batch_size = sequences;
   micro_batches_ = options_.train.batch_size / sequences;
-  local_micro_batches_ = micro_batches_ / comm_.size();
+  local_micro_batches_ = micro_batches_ / grid_.data_size();
   loader_.emplace(sampler_, sequences, options_.sequence_length, model_.mode().device);
   gradients_.set_micro_batches(local_micro_batches_);
   pace_ = dist::Pace();
 }
 
-bool StepRunner::take_refused() { return most_of(optimizer_.take_refused(exec_of(model_)) ? 1 : 0, comm_) != 0; }
+bool StepRunner::take_refused() {
+  return most_of(optimizer_.take_refused(exec_of(model_)) ? 1 : 0, grid_.world()) != 0;
+}
 
 void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, UpdateOutcome& update,
                                StepOutcome& outcome) {
@@ -113,36 +120,38 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, Updat
   std::size_t count = 0;
   for (const dist::PassPlan& pass : passes) count += loss_parts(pass).size() * of_pass;
   std::vector<double> mine(count);
-  if (step.has_losses()) std::copy_n(losses.const_data_ptr<double>(), losses.numel(), mine.begin());
+  if (losses.defined()) std::copy_n(losses.const_data_ptr<double>(), losses.numel(), mine.begin());
   const bool refused = optimizer_.take_refused(exec_of(model_));
   const auto flag = [](bool value) { return value ? 1.0 : 0.0; };
   // What a rank says beside its losses.
   const std::array words = {flag(step.unreadable.has_value()), flag(step.out_of_memory), flag(refused),
                             static_cast<double>(step.poll.requested()), timer_.seconds()};
   mine.insert(mine.end(), words.begin(), words.end());
-  std::vector<double> all(mine.size() * static_cast<std::size_t>(comm_.size()));
-  comm_.all_gather(view(std::span<const double>(mine)), view(std::span(all)));
+  const auto ranks = static_cast<std::size_t>(grid_.world().size());
+  std::vector<double> all(mine.size() * ranks);
+  grid_.world().all_gather(view(std::span<const double>(mine)), view(std::span(all)));
   update.losses.assign(passes.size(), {});
-  outcome.own_seconds.resize(static_cast<std::size_t>(comm_.size()));
+  outcome.own_seconds.resize(ranks);
   double stop = 0.0, unreadable = 0.0;
-  for (std::size_t begin = 0; begin < all.size(); begin += mine.size()) {
-    const std::span<const double> of_rank(all.data() + begin, mine.size());
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    const std::span<const double> of_rank(all.data() + rank * mine.size(), mine.size());
     const std::span<const double> said = of_rank.last(words.size());
     const double* next = of_rank.data();
-    for (std::size_t i = 0; i < passes.size(); ++i) {
+    // The last stage of each replica has its losses; ranks are in order of replicas, and so are micro-batches.
+    const bool has_losses = static_cast<int>(rank) % grid_.stages() == grid_.last_stage();
+    for (std::size_t i = 0; has_losses && i < passes.size(); ++i) {
       const auto parts = loss_parts(passes[i]);
       for (std::size_t m = 0; m < of_pass; ++m)
         for (double PassLosses::*part : parts) update.losses[i].*part += *next++;
     }
     unreadable = std::max(unreadable, said[0]);
-    const std::size_t rank = begin / mine.size();
     if (said[1] != 0.0) outcome.out_of_memory.push_back(static_cast<int>(rank));
     outcome.refused = outcome.refused || said[2] != 0.0;
     stop = std::max(stop, said[3]);
     outcome.own_seconds[rank] += said[4];
   }
   if (unreadable > 0.0)
-    dist::on_every_rank(comm_, "training tokens", [&] {
+    dist::on_every_rank(grid_.world(), "training tokens", [&] {
       if (step.unreadable) throw Error(*step.unreadable);
     });
   double cross_entropies = 0.0;
@@ -175,7 +184,7 @@ StepOutcome StepRunner::run(const dist::StepPlan& plan, std::span<const Precisio
   const TraceRange range("step");
   dist::check(plan);
   QAT_CHECK(maps.size() == plan.maps.size(), "a precision map for each of the plan's");
-  if (most_threads_ == 0) most_threads_ = most_of(options_.threads, comm_);
+  if (most_threads_ == 0) most_threads_ = most_of(options_.threads, grid_.world());
   StepOutcome outcome = so_far;
   outcome.abandoned = false;
   outcome.out_of_memory.clear();
@@ -201,7 +210,8 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
     return false;
   }
   if (!step.has_losses()) gradients_.give_up();  // zeros: the other ranks' collectives need a partner
-  const at::Tensor losses = step.has_losses() ? on_host(step.losses) : at::Tensor();
+  const bool has_losses = step.has_losses() && grid_.is_last_stage();
+  const at::Tensor losses = has_losses ? on_host(step.losses) : at::Tensor();
   timer_.stop();
   std::vector<dist::BucketShards> gradient;
   {
@@ -214,10 +224,14 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
     const TraceRange norm("gradient norm");
     // Waits for the device, for the first time in the update; the losses are there when the norm is.
     const dist::WaitMark wait(exec.device == Device::kCuda ? options_.board : nullptr, dist::WaitFor::kDevice);
-    update.grad_norm = global_norm_(comm_, exec, gradient) * (1.0 / static_cast<double>(micro_batches_));
+    update.grad_norm = global_norm_(grid_, exec, gradient) * (1.0 / static_cast<double>(micro_batches_));
   }
   outcome.wire.add(gradients_.report());
-  if (const std::optional<double> error = gradients_.take_error()) outcome.wire_error = error;
+  if (std::optional<double> error = gradients_.take_error()) {
+    // Of this stage; all of them judge the largest.
+    if (grid_.stages() > 1) grid_.pipeline().all_reduce(view(std::span(&*error, 1)), dist::ReduceOp::kMax);
+    outcome.wire_error = error;
+  }
   agree_on_loss(step, losses, update, outcome);
   if (!outcome.out_of_memory.empty()) return false;
   if (loss_hook_) {
@@ -243,7 +257,7 @@ void StepRunner::add_noise(const Step& step, double scale) {
                      {.config = options_.optim,
                       .store = model_.parameters(),
                       .optimizer = optimizer_,
-                      .rank = comm_.rank(),
+                      .rank = grid_.data_rank(),
                       .plan = step.plan,
                       .update = step.update,
                       .produced = step.produced,
@@ -274,6 +288,7 @@ void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradie
     if (!store.groups()[g].is_sharded()) gradients_.gather(static_cast<int>(g));
     store.updated(static_cast<int>(g));
   }
+  renew_copy_of_table();
 }
 
 }  // namespace qat

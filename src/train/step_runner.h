@@ -7,6 +7,9 @@
 // same whatever the number of ranks. What a micro-batch contains, and every random draw in it, depends on (seed, step,
 // index in the global batch, number of the pass in the step) alone.
 //
+// Where the model is cut into stages, a rank has one of them, and micro-batches go through the stages of its replica
+// (step_stages.cc): gradients join each stage's sum in the same order, so that cuts change no bit either.
+//
 // Updates of a step are judged one by one: one that is skipped changes nothing, and the next goes on. A stop on the way
 // is obeyed within the first update only, while nothing has changed; after that the step goes to its end.
 #pragma once
@@ -20,9 +23,10 @@
 #include <span>
 #include <vector>
 
-#include "dist/comm/communicator.h"
 #include "dist/control/step_plan.h"
 #include "dist/control/stop_poll.h"
+#include "dist/grid/process_grid.h"
+#include "dist/pipeline/schedule.h"
 #include "dist/watch/progress_board.h"
 #include "kernels/common/error.h"
 #include "src/data/sample_source.h"
@@ -32,6 +36,7 @@
 #include "src/train/batch.h"
 #include "src/train/gradient_sync.h"
 #include "src/train/pass_gradients.h"
+#include "src/train/stage_timeline.h"
 #include "src/train/train_config.h"
 #include "src/train/work_timer.h"
 
@@ -86,7 +91,8 @@ struct StepRunnerOptions {
   bool stochastic_gradients = true;
   CommConfig comm{};
   int places = 0;   // GradientSyncOptions'
-  int threads = 1;  // micro-batches of this rank that are computed at the same time, each on one thread
+  int threads = 1;  // micro-batches of this rank that are computed at the same time, each on one thread; 1 with stages
+  dist::PipelineSchedule schedule = dist::PipelineSchedule::kOneFOneB;  // of the stages
   dist::ProgressBoard* board = nullptr;  // where waiting for a GPU is marked; null: nobody watches
 };
 
@@ -103,7 +109,8 @@ class StepRunner {
   using BeforeUpdate = std::function<void()>;
 
   // On a GPU all steps run on the stream that is LibTorch's current one now.
-  StepRunner(Gpt2& model, const SampleSource& sampler, dist::Communicator& comm, const StepRunnerOptions& options);
+  // model: this rank's stage of the grid. What the grid's groups refer to outlives this.
+  StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Grid& grid, const StepRunnerOptions& options);
 
   // maps: those of the plan, for every layer. `poll`: asked between micro-batches, where they take long, and with the
   // losses. `is_spike` may be empty. so_far: of a step that memory did not suffice for; it goes on after the updates
@@ -123,9 +130,11 @@ class StepRunner {
   void set_loss_hook(LossHook hook) { loss_hook_ = std::move(hook); }
   void set_gradient_hook(GradientHook hook) { gradient_hook_ = std::move(hook); }
   void set_before_update(BeforeUpdate wait) { before_update_ = std::move(wait); }
+  // Where the stage's actions are timed; null: nowhere.
+  void set_timeline(StageTimeline* timeline) { timeline_ = timeline; }
   // Told what passes that train see of inputs with running ranges; null: nobody.
   void set_range_sink(RangeSink* sink) { range_sink_ = sink; }
-  // Elements that the groups' buckets must be multiples of on `ranks` ranks.
+  // Elements that the groups' buckets must be multiples of on `ranks` data-parallel ranks.
   static std::int64_t padding(int ranks) { return kNormBlock * ranks; }
 
  private:
@@ -170,30 +179,38 @@ class StepRunner {
   // Runs a part of this rank's step; notes what the memory does not suffice for, where that is to be tried again.
   void attempt(Step& step, const std::function<void()>& part) const;
   ForwardContext context_of(const Step& step, const Pass& pass, std::int64_t micro_batch, GradientSink* sink);
+  // This rank's first one in the global batch.
+  std::int64_t first_micro_batch() const { return grid_.data_rank() * local_micro_batches_; }
   // Number of a micro-batch among this rank's.
   std::size_t local(std::int64_t micro_batch) const {
-    return static_cast<std::size_t>(micro_batch - comm_.rank() * local_micro_batches_);
+    return static_cast<std::size_t>(micro_batch - first_micro_batch());
   }
   // What a pass learns beside its targets.
   static Lesson lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch);
   // sink: where gradients may be left, or null.
-  LossAndGradients forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch, const Batch& batch,
-                                    GradientSink* sink);
+  LossAndGradients forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch,
+                                    const ModelInput& input, const at::Tensor& targets, GradientSink* sink);
   // A micro-batch of a pass that only teaches.
   void teach(const Step& step, const Pass& pass, std::int64_t micro_batch, const Batch& batch);
-  // The sink of the pass that joins the step next.
-  PassGradients next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch);
+  // The sink of the pass that joins the step next. A table that is complete only with what another stage owes it has a
+  // sink of its own, with of_table.
+  PassGradients next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch, bool of_table = false);
   // Adds a pass to the step.
   void join(const LossAndGradients& pass, PassGradients& gradients, Step& step);
   // Makes room for what the pass leaves to others, if any learn from it.
   PassTeaching* prepare_teaching(Step& step, std::size_t pass);
   // Drops what nobody learns from after this pass.
   static void drop_taught(Step& step, const dist::UpdatePlan& update, std::size_t pass);
+  class StagedPass;  // step_stages.cc
+  // The table that the last stage trains, to the first stage's copy.
+  void renew_copy_of_table();
   // Of the groups that the update uses; the others rest.
   void start_exchange(const Step& step);
   // All of this rank's micro-batches, until the poll says stop: one at a time, or as many at once as there are threads.
   void run_in_turn(Step& step, const Pass& pass);
   void run_side_by_side(Step& step, const Pass& pass);
+  // All of this replica's micro-batches through its stages; a stop waits for the end of the pass.
+  void run_through_stages(Step& step, const Pass& pass);
   // That many micro-batches at once.
   void run_round(Step& step, const Pass& pass, std::int64_t first, std::int64_t count);
   // Holds the groups for passes that use them, as ParameterStore::gather. False: the update is given up.
@@ -215,7 +232,7 @@ class StepRunner {
   Gpt2& model_;
   const SampleSource& sampler_;
   std::optional<BatchLoader> loader_;
-  dist::Communicator& comm_;
+  dist::Grid grid_;
   StepRunnerOptions options_;
   std::int64_t micro_batches_ = 0;        // of the global batch
   std::int64_t local_micro_batches_ = 0;  // of this rank
@@ -228,6 +245,7 @@ class StepRunner {
   GradientHook gradient_hook_;
   BeforeUpdate before_update_;
   RangeSink* range_sink_ = nullptr;
+  StageTimeline* timeline_ = nullptr;
   dist::Pace pace_;
   WorkTimer timer_;
 };

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "src/base/file.h"
 #include "src/quant/tensor_memory.h"
 #include "src/train/final_table.h"
 #include "src/train/model_report.h"
@@ -52,9 +53,13 @@ std::vector<PrecisionMap> maps_that_counted(const dist::StepPlan& plan, const St
 
 // Ranks of a node on the two levels of the gradients' exchange; 0: one level.
 int exchange_places(const TrainerOptions& options, const TrainerParts& parts) {
-  if (options.comm.ranks_per_node > 0) return options.comm.ranks_per_node;
+  const dist::Grid& grid = parts.grid;
+  if (options.comm.ranks_per_node > 0) return options.comm.ranks_per_node / grid.stages();
+  std::vector<std::string> hosts;  // of this stage's ranks
+  for (int replica = 0; replica < grid.data_size() && !parts.hosts.empty(); ++replica)
+    hosts.push_back(parts.hosts.at(static_cast<std::size_t>(grid.rank_of(replica, grid.stage()))));
   std::string why;
-  const int places = places_of(parts.hosts, why);
+  const int places = places_of(hosts, why);
   if (!why.empty())
     parts.log.warning("gradients are exchanged on one level: " + why +
                       "; start equally many ranks on each node, a node's one after the other");
@@ -70,6 +75,7 @@ StepRunnerOptions runner_options(const TrainerOptions& options, const TrainerPar
           .comm = options.comm,
           .places = exchange_places(options, parts),
           .threads = options.threads,
+          .schedule = options.schedule,
           .board = parts.board};
 }
 
@@ -86,15 +92,16 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     : options_(options),
       parts_(parts),
       maps_(configured_maps(parts.model.config(), options.quant, options.precision.most_gradient_bits())),
-      runner_(parts.model, parts.samples, parts.comm, runner_options(options, parts)),
-      keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), runner_.gradients(), parts.comm,
+      runner_(parts.model, parts.samples, parts.grid, runner_options(options, parts)),
+      keeper_(options.run.dir, options.checkpoint, parts.model, runner_.optimizer(), runner_.gradients(), parts.grid,
               parts.log),
-      poll_(parts.comm, [this] { return requested_stop(); }),
-      calibrator_(parts.model, options_.quant, parts.samples, parts.comm, poll_, parts.log,
+      poll_(parts.grid.world(), [this] { return requested_stop(); }),
+      calibrator_(parts.model, options_.quant, parts.samples, parts.grid, poll_, parts.log,
                   calibrator_options(options, parts.board)),
-      running_ranges_(parts.model, options_.quant, parts.comm, parts.log),
+      running_ranges_(parts.model, options_.quant, parts.grid.data(), parts.log),
       losses_(options.train.spike_window),
-      stragglers_(parts.comm.size(), options.watchdog.straggler_window) {
+      stragglers_(static_cast<std::size_t>(parts.grid.stages()),
+                  dist::StragglerWindow(parts.grid.data_size(), options.watchdog.straggler_window)) {
   options_.model = parts.model.config();
   state_.seed = options.run.seed;
   identify_state();
@@ -104,8 +111,8 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     keeper_.wait_until_read();
   });
   if (running_ranges_.any()) runner_.set_range_sink(&running_ranges_);
-  if (parts.comm.size() > 1) parts.log.info("gradients travel as " + runner_.gradients().describe());
-  if (options.comm.wire != WireFormatName::kFp32 && options.comm.self_check > 0.0 && parts.comm.size() > 1)
+  if (parts.grid.data_size() > 1) parts.log.info("gradients travel as " + runner_.gradients().describe());
+  if (options.comm.wire != WireFormatName::kFp32 && options.comm.self_check > 0.0 && parts.grid.data_size() > 1)
     runner_.gradients().measure_next();
   calibrator_.set_on_report([this](const CalibrationReport& report) { record_calibration(report); });
 }
@@ -151,7 +158,7 @@ int Trainer::train() {
     if (parts_.board != nullptr) parts_.board->enter(dist::Section::kStep);
     const double start = seconds_now();
     const dist::StepPlan plan = dist::exchange_step_plan(
-        parts_.comm, coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
+        world(), coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
     const std::vector<PrecisionMap> maps = precision_of(parts_.model, options_.quant, maps_, plan);
     for (const PrecisionMap& precision : maps)
       if (!calibrator_.before_step(precision, state_.step, state_.consumed_samples)) return poll_.ask();
@@ -184,7 +191,7 @@ void Trainer::check_wire(double error) {
 }
 
 std::string Trainer::wire_text() const {
-  if (parts_.comm.size() == 1 || wire_updates_ == 0) return {};
+  if (parts_.grid.data_size() == 1 || wire_updates_ == 0) return {};
   constexpr double kMiB = 1024.0 * 1024.0;
   const auto updates = static_cast<double>(wire_updates_);
   const auto bytes = static_cast<double>(wire_.sent_bytes), whole = static_cast<double>(wire_.fp32_bytes);
@@ -198,12 +205,34 @@ std::string Trainer::wire_text() const {
 // The step, in smaller passes from where memory does not suffice.
 StepOutcome Trainer::run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps) {
   const SpikeTest spike = [&](const dist::UpdatePlan& update, double loss) { return is_spike(plan, update, loss); };
+  std::optional<StageTimeline> timeline;
+  const bool timed = options_.timeline_step > 0 && parts_.grid.stages() > 1;
+  if (timed && state_.step == options_.timeline_step) {
+    world().barrier();
+    timeline.emplace(parts_.model.mode().device, world().rank());
+    runner_.set_timeline(&*timeline);
+  }
   StepOutcome outcome = runner_.run(plan, maps, poll_, spike);
   while (!outcome.out_of_memory.empty()) {
     use_smaller_passes(outcome.out_of_memory);
     outcome = runner_.run(plan, maps, poll_, spike, outcome);
   }
+  if (timeline) {
+    runner_.set_timeline(nullptr);
+    write_timeline(*timeline);
+  }
   return outcome;
+}
+
+void Trainer::write_timeline(const StageTimeline& mine) {
+  const dist::Timeline all = gather_timeline(mine, world());
+  if (!is_root()) return;
+  const std::filesystem::path dir = options_.run.dir;
+  record([&] {
+    write_file_atomic(dir / "timeline.json", dist::to_chrome_trace(all));
+    write_file_atomic(dir / "timeline.csv", dist::to_csv(all));
+  });
+  parts_.log.info(fmt::format("the timeline of step {} is in {}", state_.step, (dir / "timeline.json").string()));
 }
 
 void Trainer::use_smaller_passes(const std::vector<int>& ranks) {
@@ -229,7 +258,7 @@ void Trainer::use_smaller_passes(const std::vector<int>& ranks) {
 // What comes after a step: evaluation, checkpoint. Why to stop then, asked anew since both take time; 0: go on.
 int Trainer::after_step(const dist::StepPlan& plan) {
   const std::int64_t every = options_.train.replica_check_every;
-  if (every > 0 && state_.step % every == 0) check_replicas(parts_.model, parts_.comm);
+  if (every > 0 && state_.step % every == 0) check_replicas(parts_.model, parts_.grid);
   bool asked = false;
   int reason = 0;
   if (plan.evaluate_after) reason = evaluate_during_run(), asked = true;
@@ -254,8 +283,17 @@ void Trainer::record(const std::function<void()>& write) {
 }
 
 void Trainer::record_calibration(const CalibrationReport& report) {
+  if (parts_.grid.stages() == 1) {
+    if (is_root()) record([&] { calibrations_->append(to_value(report)); });
+    return;
+  }
+  const std::vector<std::string> lines = dist::gather_strings(parts_.grid.pipeline(), to_json(to_value(report)));
   if (!is_root()) return;
-  record([&] { calibrations_->append(to_value(report)); });
+  for (std::size_t stage = 0; stage < lines.size(); ++stage) {
+    Value line = parse_json(lines[stage], "a stage's calibration");
+    line.set("stage", static_cast<std::int64_t>(stage));
+    record([&] { calibrations_->append(line); });
+  }
 }
 
 void Trainer::stop_if_diverged() {
@@ -305,7 +343,7 @@ std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<Evalu
   const EvaluationRanges* ranges = calibrator_.for_evaluation(widths, state_.step);
   if (ranges == nullptr) return std::nullopt;
   auto scores = score_widths(parts_.model, parts_.held_out, widths, options_.quant, options_.eval,
-                             options_.data.sequence_length, options_.threads, parts_.comm, poll_, *ranges);
+                             options_.data.sequence_length, options_.threads, parts_.grid, poll_, *ranges);
   if (!scores) return scores;
   for (const WidthScore& one : *scores) {
     parts_.log.info(evaluation_line(one, state_.step));
@@ -343,9 +381,9 @@ std::string Trainer::write_report(const std::vector<WidthScore>& scores) {
     diverge("the held-out loss after the last step is not finite at any width");
   std::string table;
   const dist::SectionMark section(parts_.board, dist::Section::kReport);
-  on_root(parts_.comm, "writing the report", [&] {
-    table = write_final_table(options_, parts_.model, state_, bitops_, scores, wire_text(), keeper_.newest_folder(),
-                              evaluation_settings(options_, parts_.held_out));
+  on_root(world(), "writing the report", [&] {
+    table = write_final_table(options_, parts_.model.whole(), state_, bitops_, scores, wire_text(),
+                              keeper_.newest_folder(), evaluation_settings(options_, parts_.held_out));
     if (options_.eval.predictions) write_predictions(options_.run.dir, parts_.held_out, scores);
   });
   return table;

@@ -5,11 +5,12 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "dist/comm/communicator.h"
 #include "dist/control/stop_poll.h"
+#include "dist/grid/process_grid.h"
 #include "dist/watch/progress_board.h"
 #include "dist/watch/straggler.h"
 #include "src/base/log.h"
@@ -39,7 +40,7 @@ struct TrainerParts {
   Gpt2& model;
   const SampleSource& samples;  // what it trains on
   const HeldOutSet& held_out;   // what it is evaluated on
-  dist::Communicator& comm;
+  dist::Grid grid;              // of which the model is this rank's stage
   Logger& log;
   Progress* progress = nullptr;              // rank 0's; null: none
   const std::atomic<int>* signal = nullptr;  // a signal this process has received, 0: none; may be null
@@ -69,7 +70,8 @@ class Trainer {
   const TrainState& state() const { return state_; }
 
  private:
-  bool is_root() const { return parts_.comm.rank() == 0; }
+  dist::Communicator& world() const { return parts_.grid.world(); }
+  bool is_root() const { return world().rank() == 0; }
   int requested_stop() const;
   bool is_complete() const;  // nothing is left to train
   void resume();
@@ -83,6 +85,7 @@ class Trainer {
   TrainResult run_to_end();
   int train();  // why it stopped before its end, or 0
   StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
+  void write_timeline(const StageTimeline& mine);
   void check_wire(double error);
   std::string wire_text() const;  // for the report; empty: nothing travelled
   void use_smaller_passes(const std::vector<int>& ranks);
@@ -131,7 +134,8 @@ class Trainer {
   WireReport wire_;                                    // of this rank, since this program started
   std::int64_t wire_updates_ = 0;                      // in that
   std::optional<PrecisionUsage::Change> loss_change_;  // of the newest step's last update
-  dist::StragglerWindow stragglers_;
+  void look_for_stragglers(std::span<const double> own_seconds);
+  std::vector<dist::StragglerWindow> stragglers_;  // of each stage: only equal work is compared
   BitopsTotal bitops_;
   std::optional<MetricsWriter> metrics_;
   std::optional<JsonLinesFile> evaluations_;

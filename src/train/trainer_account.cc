@@ -31,13 +31,13 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
   double bitops = 0.0;
   for (const dist::UpdatePlan& update : plan.updates)
     for (std::size_t pass = 0; pass < update.passes.size(); ++pass) {
-      const auto work = pass_work(parts_.model, update, pass, maps, tokens, options_.data.sequence_length);
+      const auto work = pass_work(parts_.model.whole(), update, pass, maps, tokens, options_.data.sequence_length);
       bitops_.add(work);
       bitops += step_bitops(work).total();
       const dist::PassPlan& planned = update.passes[pass];
       if (planned.trains)
         usage_.add_pass(precision_name(plan.maps[planned.map], maps_),
-                        macs_by_width(parts_.model, maps[planned.map], tokens));
+                        macs_by_width(parts_.model.whole(), maps[planned.map], tokens));
     }
   loss_change_.reset();
   for (std::size_t i = 0; i < outcome.updates.size(); ++i) {
@@ -63,10 +63,22 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
   }
   warn_of_skips(plan, outcome);
   tell_progress();
-  if (const auto slow = stragglers_.add(outcome.own_seconds))
+  look_for_stragglers(outcome.own_seconds);
+  if (is_root()) write_metrics(plan, outcome, bitops, seconds);
+}
+
+void Trainer::look_for_stragglers(std::span<const double> own_seconds) {
+  const dist::Grid& grid = parts_.grid;
+  for (int stage = 0; stage < grid.stages(); ++stage) {
+    std::vector<double> seconds;
+    for (int replica = 0; replica < grid.data_size(); ++replica)
+      seconds.push_back(own_seconds[static_cast<std::size_t>(grid.rank_of(replica, stage))]);
+    std::optional<dist::Straggler> slow = stragglers_[static_cast<std::size_t>(stage)].add(seconds);
+    if (!slow) continue;
+    slow->rank = grid.rank_of(slow->rank, stage);
     parts_.log.warning(
         dist::to_text(*slow, parts_.hosts.empty() ? "" : parts_.hosts[static_cast<std::size_t>(slow->rank)]));
-  if (is_root()) write_metrics(plan, outcome, bitops, seconds);
+  }
 }
 
 void Trainer::warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outcome) {
@@ -128,7 +140,7 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
     }
   if (passes.size() == 1) passes.clear();  // the step's own
   std::optional<StepMetrics::Wire> wire;
-  if (parts_.comm.size() > 1)
+  if (parts_.grid.data_size() > 1)
     wire = {.bytes = outcome.wire.sent_bytes,
             .fp32_bytes = outcome.wire.fp32_bytes,
             .exposed_ms = outcome.wire.seconds * 1e3};

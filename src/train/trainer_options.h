@@ -35,7 +35,9 @@ struct TrainerOptions {
   std::uint64_t config_hash = 0;  // of it; equal on all ranks
   Gpt2Config model;               // what recipes ask about, blocks and dropout; the trainer takes its model's
   int threads = 1;                // CPU threads of this rank
-  bool strict = false;            // resume from no older checkpoint than the one meant
+  dist::PipelineSchedule schedule = dist::PipelineSchedule::kOneFOneB;  // of the grid's stages
+  std::int64_t timeline_step = 0;                                       // step whose timeline is written; 0: none
+  bool strict = false;  // resume from no older checkpoint than the one meant
 };
 
 }  // namespace qat

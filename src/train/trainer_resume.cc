@@ -16,10 +16,10 @@ namespace qat {
 
 void Trainer::resume() {
   std::unique_ptr<CheckpointReader> reader;
-  on_root(parts_.comm, "looking for a checkpoint",
+  on_root(world(), "looking for a checkpoint",
           [&] { reader = keeper_.find(options_.run.resume, options_.config_hash, {.strict = options_.strict}); });
   std::vector<std::int32_t> found = {reader ? 1 : 0};
-  parts_.comm.broadcast(view(std::span(found)), /*root=*/0);
+  world().broadcast(view(std::span(found)), /*root=*/0);
   if (found[0] != 0) {
     load(reader.get());
     keeper_.adopt(reader.get(), state_);
@@ -33,20 +33,20 @@ void Trainer::resume() {
 }
 
 void Trainer::load(const CheckpointReader* reader) {
-  state_ = load_state(reader, parts_.comm);
-  for (const std::string& note : load_model(reader, parts_.model, parts_.comm, LoadFor::kResume, options_.config_json))
+  state_ = load_state(reader, world());
+  for (const std::string& note : load_model(reader, parts_.model, parts_.grid, LoadFor::kResume, options_.config_json))
     parts_.log.warning(note);
   for (const std::string& change : resumed_changes(state_.config_json, options_.config_json))
     parts_.log.warning(change);
   check_data();
-  if (state_.world_size != parts_.comm.size())
-    parts_.log.info(
-        fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, parts_.comm.size()));
-  load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.comm);
-  if (!load_feedback(reader, parts_.model.parameters(), runner_.gradients(), parts_.comm))
+  if (state_.world_size != world().size())
+    parts_.log.info(fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, world().size()));
+  load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.grid);
+  // Stages keep none: of a checkpoint that has some, all ranks come to know so.
+  if (!load_feedback(reader, parts_.model.whole().parameters(), runner_.gradients(), world()))
     parts_.log.warning("the checkpoint's error feedback is dropped: comm.wire and comm.error_feedback keep none now");
   if (state_.version < 2)
-    state_.bitops_at_full = bitops_at_full(parts_.model, state_.consumed_tokens, options_.data.sequence_length);
+    state_.bitops_at_full = bitops_at_full(parts_.model.whole(), state_.consumed_tokens, options_.data.sequence_length);
   bitops_ = {.spent = state_.bitops, .at_full = state_.bitops_at_full, .steps = state_.step};
   losses_ = LossMonitor::from_text(state_.loss_statistics, options_.train.spike_window,
                                    map_keys(parts_.model.config(), state_.config_json));
@@ -59,11 +59,11 @@ void Trainer::identify_state() {
   state_.data_json = to_json(data_identity());
   state_.config_json = options_.config_json;
   state_.config_hash = options_.config_hash;
-  state_.world_size = parts_.comm.size();
+  state_.world_size = world().size();
 }
 
 void Trainer::open_records() {
-  on_root(parts_.comm, "opening the run's records", [&] {
+  on_root(world(), "opening the run's records", [&] {
     const std::filesystem::path dir = options_.run.dir;
     metrics_.emplace(dir / "metrics.jsonl", state_.step);
     // The line of an evaluation after step k says k, and is written before the checkpoint of k.
@@ -78,7 +78,7 @@ void Trainer::check_data() {
   // Nothing is trained any more in a run that has finished: other training tokens change nothing.
   const bool allow = options_.data.allow_change || state_.step >= options_.train.steps;
   std::vector<std::string> lines;
-  dist::on_every_rank(parts_.comm, "token files",
+  dist::on_every_rank(world(), "token files",
                       [&] { lines = check_resumed_data(state_.data_json, data_identity(), allow); });
   for (const std::string& line : lines) parts_.log.warning(line);
 }
@@ -86,13 +86,13 @@ void Trainer::check_data() {
 std::string Trainer::existing_report() {
   if (!is_complete()) return {};
   ExistingTable table;
-  on_root(parts_.comm, "reading the report", [&] {
+  on_root(world(), "reading the report", [&] {
     table = existing_table(options_.run.dir, state_.step, evaluation_settings(options_, parts_.held_out));
   });
   if (!table.stale.empty())
     parts_.log.info(
         fmt::format("this run is finished, but its table is of other settings ({}): evaluating again", table.stale));
-  const std::string text = dist::broadcast_string(parts_.comm, table.stale.empty() ? table.text : "");
+  const std::string text = dist::broadcast_string(world(), table.stale.empty() ? table.text : "");
   if (!text.empty())
     parts_.log.info(fmt::format("this run is finished: step {} of {}", state_.step, options_.train.steps));
   return text;

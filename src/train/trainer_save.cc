@@ -57,7 +57,7 @@ int Trainer::stop_for(int reason) {
     return reason;
   }
   std::string what = parts_.log.failed() ? "the log cannot be written" : records_failure_;
-  for (const std::string& one : dist::gather_strings(parts_.comm, requested_stop() == dist::kRecordsFailed ? what : ""))
+  for (const std::string& one : dist::gather_strings(world(), requested_stop() == dist::kRecordsFailed ? what : ""))
     if (!one.empty()) {
       what = one;
       break;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "dist/comm/local_comm.h"
 #include "kernels/common/error.h"
 
 namespace qat::dist {
@@ -57,6 +58,28 @@ TEST(ProcessGrid, AWorldThatDoesNotFitNamesTheNumbersAndTheNearestOnesThatDo) {
   EXPECT_THAT(config_error(4, 0, 0), HasSubstr("parallel.pipeline is 0"));
   EXPECT_THAT(config_error(4, -1, 1), HasSubstr("parallel.data is -1"));
   EXPECT_THAT(config_error(4, 1 << 30, 1 << 30), HasSubstr("= 1152921504606846976"));  // no overflow
+}
+
+TEST(Grid, WithoutStagesTheDataGroupIsTheWorld) {
+  const auto world = make_single_comm();
+  const Grid grid(*world);
+  EXPECT_EQ(&grid.data(), world.get());
+  EXPECT_EQ(grid.stages(), 1);
+  EXPECT_TRUE(grid.is_first_stage() && grid.is_last_stage());
+  EXPECT_THROW((void)grid.pipeline(), Error);
+}
+
+TEST(Grid, NamesEveryRanksPlace) {
+  run_local_ranks(6, [](Communicator& world) {
+    const GridGroups groups = make_groups(ProcessGrid::make(6, world.rank(), 2, 3), world);
+    const Grid grid(world, groups);
+    EXPECT_EQ(grid.data_size(), 2);
+    EXPECT_EQ(grid.stages(), 3);
+    EXPECT_EQ(grid.data_rank(), world.rank() / 3);
+    EXPECT_EQ(grid.stage(), world.rank() % 3);
+    EXPECT_EQ(grid.rank_of(grid.data_rank(), grid.stage()), world.rank());
+    EXPECT_EQ(grid.is_last_stage(), world.rank() % 3 == 2);
+  });
 }
 
 }  // namespace

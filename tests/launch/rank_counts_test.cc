@@ -1,4 +1,5 @@
-// The same bits on other numbers of ranks, wherever the README claims it: in what a run writes.
+// The same bits on other numbers of ranks and on other grids of them, wherever the README claims it: in what a run
+// writes.
 #include <map>
 
 #include "src/checkpoint/train_state.h"
@@ -18,15 +19,16 @@ class RankCounts : public Cli {
   };
 
   // Two steps of so many micro-batches, in a folder of its own, under a name that is the same for all.
-  Written run(int ranks, int micro_batches) const {
-    const fs::path dir = root_ / (std::to_string(micro_batches) + "_on_" + std::to_string(ranks));
+  Written run(int ranks, int micro_batches, int stages = 1, const std::string& more = "") const {
+    static int runs = 0;
+    const fs::path dir = root_ / std::to_string(runs++);
     fs::create_directories(dir);
     const Outcome outcome = shell(
         "cd " + quote(dir.string()) + " && " + on_ranks(ranks) + " --config " +
         quote(source_ + "/configs/tiny_cpu.json") +
         " --set run.dir=run --set train.steps=2 --set precision.cycles=1 --set lr.warmup_steps=0 --set eval.every=1 "
         "--set eval.bits=[8] --set eval.max_tokens=512 --set data.sequence_length=16 --set train.batch_size=" +
-        std::to_string(micro_batches));
+        std::to_string(micro_batches) + " --set parallel.pipeline=" + std::to_string(stages) + more);
     EXPECT_EQ(outcome.exit_code, 0) << outcome.text;
     Written written{.said = outcome.text};
     std::ifstream metrics(dir / "run/metrics.jsonl");
@@ -47,6 +49,7 @@ class RankCounts : public Cli {
     }
     TrainState state = load_train_state(reader);
     state.world_size = 1;
+    state.config_json.clear(), state.config_hash = 0;  // the grid is in there
     written.state = to_text(state);
   }
   static std::string value(const std::string& line, const std::string& key) {
@@ -79,6 +82,35 @@ TEST_F(RankCounts, ThatDifferByAPowerOfTwoWriteTheSame) {
     for (std::size_t i = 1; i < ranks.size(); ++i)
       expect_same(run(ranks[i], micro_batches), few,
                   std::to_string(micro_batches) + " micro-batches on " + std::to_string(ranks[i]) + " ranks");
+  }
+}
+
+TEST_F(RankCounts, InAnyGridOfReplicasAndStagesWriteTheSame) {
+  const std::string layers = " --set model.n_layer=4";
+  const Written one = run(1, 8, 1, layers);
+  for (const auto& [ranks, stages] : {std::pair{8, 1}, {8, 2}, {8, 4}, {2, 2}, {3, 3}}) {
+    const Written many = run(ranks, 8, stages, layers);
+    expect_same(many, one, std::to_string(ranks) + " ranks in " + std::to_string(stages) + " stages");
+    if (stages == 1) continue;
+    EXPECT_THAT(many.said, HasSubstr(std::to_string(ranks / stages) + " replica"));
+    EXPECT_THAT(many.said, HasSubstr("stage 0: block"));
+    EXPECT_THAT(many.said, HasSubstr(", head; "));
+  }
+  expect_same(run(4, 8, 4, layers + " --set compute.recompute=block --set parallel.schedule=gpipe"), one, "recomputed");
+}
+
+// A grid that does not fit is refused at once, with what would fit.
+TEST_F(RankCounts, AGridThatDoesNotFitIsRefused) {
+  for (const auto& [sets, said] : std::vector<std::pair<std::string, std::string>>{
+           {"parallel.pipeline=3", "must not exceed model.n_layer"},
+           {"model.n_layer=3 --set parallel.pipeline=3", "must divide the number of ranks, 2; nearest: 2"},
+           {"parallel.data=2 --set parallel.pipeline=2", "= 2 * 2 = 4, but 2 ranks were started: start 4"},
+           {"parallel.pipeline=2 --set parallel.cut=[0,2]", "so that every piece has a block; nearest: [0, 1]"},
+           {"parallel.pipeline=2 --set parallel.threads_per_rank=3", "must be 0 or 1 with several stages"}}) {
+    const Outcome outcome = shell(on_ranks(2) + tiny("run", "--set " + sets));
+    EXPECT_EQ(outcome.exit_code, 2) << outcome.text;
+    EXPECT_EQ(count(outcome.text, said), 1U) << sets << "\n" << outcome.text;
+    EXPECT_FALSE(fs::exists(root_ / "run")) << sets;
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "dist/comm/local_comm.h"
 #include "src/data/sampler.h"
+#include "src/model/stage_cut.h"
 #include "src/train/step_runner.h"
 #include "tests/support/tiny_model.h"
 
@@ -34,16 +35,22 @@ inline std::vector<float> parameters_of(const Gpt2& model) {
   return all;
 }
 
-// One rank of a run, driven step by step.
+// As equal numbers of blocks as may be.
+inline dist::StageCut equal_cut(std::int64_t blocks, int stages) {
+  return dist::cut_stages({.blocks = std::vector<double>(static_cast<std::size_t>(blocks), 1.0)}, stages);
+}
+
+// One rank of a run, driven step by step. On a grid of stages it has its own, of as equal numbers of blocks as may be.
 class TinyRank {
  public:
-  TinyRank(TinyModel& spec, const TokenSource& tokens, dist::Communicator& comm, const StepRunnerOptions& options,
+  TinyRank(TinyModel& spec, const TokenSource& tokens, const dist::Grid& grid, const StepRunnerOptions& options,
            const ComputeMode& mode = {})
-      : comm_(comm),
-        model_(spec.config, spec.lora, spec.quant, StepRunner::padding(comm.size()), mode),
+      : grid_(grid),
+        model_(spec.config, spec.lora, spec.quant, StepRunner::padding(grid.data_size()), mode, Recompute::kNone,
+               stage_range(equal_cut(spec.config.n_layer, grid.stages()), grid.stage())),
         sampler_(tokens, options.sequence_length, options.seed),
-        runner_(model_, sampler_, comm, options),
-        poll_(comm),
+        runner_(model_, sampler_, grid, options),
+        poll_(grid.world()),
         batch_size_(static_cast<std::uint64_t>(options.train.batch_size)) {
     model_.init_random(options.seed);
   }
@@ -71,11 +78,11 @@ class TinyRank {
     return parameters_of(model_);
   }
   void hold_everything() const {
-    model_.parameters().gather(std::vector<bool>(model_.parameters().groups().size(), true), comm_);
+    model_.parameters().gather(std::vector<bool>(model_.parameters().groups().size(), true), grid_.data());
   }
 
  private:
-  dist::Communicator& comm_;
+  dist::Grid grid_;
   Gpt2 model_;
   Sampler sampler_;
   StepRunner runner_;

@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -50,11 +52,11 @@ class TrainerTest : public ::testing::Test {
   struct End {
     TrainResult result;
     TrainState state;
-    std::vector<float> parameters;
+    std::vector<float> parameters;  // of the whole model
   };
   using Prepare = std::function<void(Trainer&)>;
 
-  // Runs `options` on `ranks` threads; what rank 0 ends with.
+  // Runs `options` on `ranks` threads, in stages_ stages; what rank 0 ends with.
   End train(const TrainerOptions& options, int ranks,
             const QuantizerConfig& activation = {.granularity = Granularity::kToken}, const Prepare& prepare = {},
             const std::atomic<int>* signal = nullptr) {
@@ -69,13 +71,20 @@ class TrainerTest : public ::testing::Test {
                const QuantizerConfig& activation = {.granularity = Granularity::kToken}, const Prepare& prepare = {},
                const std::atomic<int>* signal = nullptr) {
     End end;
+    std::mutex mutex;
+    std::map<std::string, std::vector<float>> parameters;  // of all stages
+    std::vector<std::string> names;                        // in the model's order
     dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
       TinyModel mine;
       mine.config = config;
       mine.lora = lora_;
       mine.quant = options.quant;
       mine.quant.activation = activation;
-      Gpt2 model(mine.config, mine.lora, mine.quant, StepRunner::padding(comm.size()));
+      const dist::GridGroups groups =
+          dist::make_groups(dist::ProcessGrid::make(ranks, comm.rank(), ranks / stages_, stages_), comm);
+      const dist::Grid grid = stages_ == 1 ? dist::Grid(comm) : dist::Grid(comm, groups);
+      Gpt2 model(mine.config, mine.lora, mine.quant, StepRunner::padding(grid.data_size()), ComputeMode{},
+                 Recompute::kNone, stage_range(equal_cut(mine.config.n_layer, stages_), grid.stage()));
       model.init_random(options.run.seed);
       fs::create_directories(options.run.dir);
       Logger log({.dir = fs::path(options.run.dir) / "logs", .rank = comm.rank()});
@@ -84,16 +93,23 @@ class TrainerTest : public ::testing::Test {
       Trainer trainer(own, {.model = model,
                             .samples = samples,
                             .held_out = held_out,
-                            .comm = comm,
+                            .grid = grid,
                             .log = log,
                             .signal = signal,
                             .on_progress = comm.rank() == 0 ? on_progress_ : nullptr});
       if (prepare) prepare(trainer);
       TrainResult result = trainer.run();
-      model.parameters().gather(std::vector<bool>(model.parameters().groups().size(), true), comm);
+      model.parameters().gather(std::vector<bool>(model.parameters().groups().size(), true), grid.data());
+      const std::lock_guard lock(mutex);
+      if (grid.data_rank() == 0)
+        for (int id = 0; id < model.parameters().count(); ++id)
+          parameters[model.parameters().info(id).name] = model.parameters().host_values(id);
       if (comm.rank() != 0) return;
-      end = {std::move(result), trainer.state(), parameters_of(model)};
+      end = {std::move(result), trainer.state(), {}};
+      for (const ParameterInfo& info : model.whole().parameters().infos()) names.push_back(info.name);
     });
+    for (const std::string& name : names)
+      end.parameters.insert(end.parameters.end(), parameters.at(name).begin(), parameters.at(name).end());
     return end;
   }
 
@@ -114,6 +130,7 @@ class TrainerTest : public ::testing::Test {
   fs::path root_;
   Gpt2Config config_ = TinyModel().config;
   LoraConfig lora_ = TinyModel().lora;
+  int stages_ = 1;
   std::int64_t train_tokens_ = 4000, held_out_tokens_ = 300;
   std::function<void(std::int64_t, const std::string&)> on_progress_;
 };

@@ -95,6 +95,7 @@ TEST(ConfigToJson, EveryKeyOfTheTableIsReadIntoItsOwnMember) {
                                       "parallel.schedule",
                                       "parallel.chunks",
                                       "parallel.cut",
+                                      "parallel.timeline_step",
                                       "train.recipe",
                                       "model.task",
                                       "quant.maps",

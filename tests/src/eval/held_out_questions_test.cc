@@ -61,7 +61,7 @@ class Questions : public ::testing::Test {
       dist::StopPoll poll(comm);
       const PrecisionMap full = PrecisionMap::uniform(4, BitWidth::kFull, BitWidth::kFull);
       const auto mine =
-          HeldOutQuestions(windows).score({.model = *tiny_.model, .precision = full, .comm = comm, .poll = poll},
+          HeldOutQuestions(windows).score({.model = *tiny_.model, .precision = full, .grid = comm, .poll = poll},
                                           config, windows.layout().sequence_length);
       if (comm.rank() == comm.size() - 1) found = mine.value();
     });

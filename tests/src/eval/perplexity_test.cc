@@ -20,7 +20,7 @@ HeldOutScore score(TinyModel& tiny, const TokenSource& tokens, const EvalConfig&
   const auto comm = dist::make_single_comm();
   dist::StopPoll poll(*comm);
   const PrecisionMap map = evaluation_precision(*tiny.model, tiny.quant, bits);
-  return held_out_score({.model = *tiny.model, .precision = map, .threads = 2, .comm = *comm, .poll = poll}, tokens,
+  return held_out_score({.model = *tiny.model, .precision = map, .threads = 2, .grid = *comm, .poll = poll}, tokens,
                         config, length)
       .value();
 }
@@ -115,7 +115,7 @@ TEST(HeldOutScore, HasTheSameBitsOnAnyNumberOfRanks) {
       dist::StopPoll poll(comm);
       const PrecisionMap map = evaluation_precision(*tiny.model, tiny.quant, 4);
       const EvaluationJob job{
-          .model = *tiny.model, .precision = map, .threads = 1 + comm.rank(), .comm = comm, .poll = poll};
+          .model = *tiny.model, .precision = map, .threads = 1 + comm.rank(), .grid = comm, .poll = poll};
       const double sum = held_out_score(job, tokens, {.batch_size = 4}, 12).value().nll_sum;
       const std::lock_guard lock(mutex);
       if (ranks == 1) one = sum;

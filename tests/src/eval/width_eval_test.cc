@@ -40,7 +40,7 @@ TEST(ScoreWidths, ScoresTheModelAtEachWidth) {
   ASSERT_EQ(scores.size(), 2U);
   for (const WidthScore& one : scores) {
     const PrecisionMap map = PrecisionMap::uniform(tiny.config.linears(), one.at.bits, one.at.bits);
-    const EvaluationJob job{.model = *tiny.model, .precision = map, .comm = *comm, .poll = poll};
+    const EvaluationJob job{.model = *tiny.model, .precision = map, .grid = *comm, .poll = poll};
     EXPECT_EQ(one.score.nll_sum, held_out_score(job, tokens, {}, 12)->nll_sum) << one.at.bits;
   }
   EXPECT_NE(scores[0].score.nll_sum, scores[1].score.nll_sum);

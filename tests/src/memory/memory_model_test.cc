@@ -136,9 +136,9 @@ TEST(MemoryModel, CountsWhatAStageDeclares) {
         const Gpt2 model(config.model, config.lora, config.quant, /*pad_to=*/1, {}, Recompute::kNone, stage);
         const StagePart part{
             .chunks = {{model.stage().first, model.stage().last}}, .embeds = stage.embeds, .heads = stage.heads};
-        EXPECT_EQ(count_parameters(config.model, config.lora, config.quant, part).trained,
-                  model.parameters().trainable_elems())
-            << tied << questions << stage.first;
+        const ParameterCount count = count_parameters(config.model, config.lora, config.quant, part);
+        EXPECT_EQ(count.trained, model.parameters().trainable_elems()) << tied << questions << stage.first;
+        EXPECT_EQ(count.frozen, model.parameters().frozen_elems()) << tied << questions << stage.first;
       }
 }
 

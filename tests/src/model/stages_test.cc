@@ -70,8 +70,15 @@ TEST(Stages, TwoStagesHaveTheBitsOfOne) {
             second->loss_and_gradients({.states = pass.output}, whole.tokens(2, 9, 8), context);
         EXPECT_EQ(last.loss.item<float>(), want.loss.item<float>());
         ByName got;
+        const StageGradients of_first = first->backward(pass, last.gradients.states);
+        ASSERT_EQ(of_first.embedded.defined(), tied);
+        if (tied) {
+          const ParameterInfo& table = second->parameters().info(second->table_id());
+          second->add_embedding_gradient(last.gradients.parameters.at(static_cast<std::size_t>(table.trainable_index)),
+                                         whole.tokens(2, 9), of_first.embedded);
+        }
         add_by_name(*second, last.gradients, got);
-        add_by_name(*first, first->backward(pass, last.gradients.states), got);
+        add_by_name(*first, of_first, got);
         ASSERT_EQ(got.size(), expected.size());
         for (const auto& [name, gradient] : expected) EXPECT_TRUE(at::equal(got.at(name), gradient)) << name;
       }
@@ -90,6 +97,30 @@ TEST(Stages, AStageHasItsOwnLayersUnderTheirNumbers) {
     EXPECT_TRUE(info.name.starts_with("transformer.h.1.")) << info.name;
   const auto last = stage_of(whole, {.first = 3, .last = -1, .embeds = false, .heads = true});
   EXPECT_EQ(last->linear(12).spec().name, "lm_head");
+}
+
+TEST(Stages, ATableOfBothEndsIsTrainedByTheLastStage) {
+  const TinyModel whole = whole_model(/*tied=*/true, /*quantized_head=*/false);
+  const auto first = stage_of(whole, {.first = 0, .last = 1, .embeds = true, .heads = false});
+  const auto last = stage_of(whole, {.first = 1, .last = -1, .embeds = false, .heads = true});
+  const ParameterInfo& copy = first->parameters().info(first->table_id());
+  EXPECT_TRUE(copy.copy);
+  EXPECT_FALSE(copy.trainable);
+  EXPECT_TRUE(last->parameters().info(last->table_id()).trainable);
+  EXPECT_FALSE(last->parameters().info(last->table_id()).copy);
+  EXPECT_THROW(first->add_embedding_gradient(at::zeros({1}), whole.tokens(2, 9), at::zeros({1})), Error);
+}
+
+TEST(Stages, AnOutlineHasNamesAndShapesAndNoMemory) {
+  const TinyModel whole = whole_model(/*tied=*/true, /*quantized_head=*/true);
+  const Gpt2 outline(whole.config, whole.lora, whole.quant, /*pad_to=*/8, ComputeMode{}, Recompute::kNone,
+                     {.outline = true});
+  ASSERT_EQ(outline.parameters().count(), whole.model->parameters().count());
+  for (int id = 0; id < outline.parameters().count(); ++id) {
+    EXPECT_EQ(outline.parameters().info(id).name, whole.model->parameters().info(id).name);
+    EXPECT_EQ(outline.parameters().tensor(id).sizes(), whole.model->parameters().tensor(id).sizes());
+    EXPECT_TRUE(outline.parameters().tensor(id).is_meta());
+  }
 }
 
 TEST(Stages, WhatEntersMustBeWhatTheStageTakes) {

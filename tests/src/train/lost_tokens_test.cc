@@ -23,6 +23,12 @@ using ::testing::Each;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
+// Two ranks as replicas or as stages, and which of them loses its tokens.
+struct TwoRanks {
+  int stages = 1;
+  int loser = 1;
+};
+
 class LostTokens : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -44,11 +50,9 @@ class LostTokens : public ::testing::Test {
     return writer.path();
   }
 
-  // On two ranks, of which rank 1 loses its tokens: what `body` throws on each of them. It is given the rank's set-up,
-  // and what makes the loss.
-  using Body =
-      std::function<void(TinyRank&, const TokenSource&, dist::Communicator&, const std::function<void()>& lose)>;
-  void expect_agreed_end(const QuantConfig& quant, int threads, const Body& body) const {
+  // What `body` throws on each of them. It is given the rank's set-up, and what makes the loss.
+  using Body = std::function<void(TinyRank&, const TokenSource&, const dist::Grid&, const std::function<void()>& lose)>;
+  void expect_agreed_end(const QuantConfig& quant, int threads, const Body& body, const TwoRanks& ranks = {}) const {
     std::mutex mutex;
     std::vector<std::string> messages;
     dist::run_local_ranks(2, [&](dist::Communicator& comm) {
@@ -59,10 +63,13 @@ class LostTokens : public ::testing::Test {
       spec.quant = quant;
       StepRunnerOptions options = test::tiny_options();
       options.threads = threads;
-      TinyRank rank(spec, tokens, comm, options);
+      const auto place = dist::ProcessGrid::make(2, comm.rank(), 2 / ranks.stages, ranks.stages);
+      const dist::GridGroups groups = dist::make_groups(place, comm);
+      const dist::Grid grid = ranks.stages == 1 ? dist::Grid(comm) : dist::Grid(comm, groups);
+      TinyRank rank(spec, tokens, grid, options);
       try {
-        body(rank, tokens, comm, [&] {
-          if (comm.rank() == 1) fs::resize_file(file, 1030);
+        body(rank, tokens, grid, [&] {
+          if (comm.rank() == ranks.loser) fs::resize_file(file, 1030);
         });
         ADD_FAILURE() << "rank " << comm.rank() << " goes on";
       } catch (const dist::AgreedError& error) {
@@ -71,47 +78,56 @@ class LostTokens : public ::testing::Test {
         messages.emplace_back(error.what());
       }
     });
-    EXPECT_THAT(messages, AllOf(SizeIs(2), Each(AllOf(HasSubstr("rank 1 only: "), HasSubstr("rank1.bin"),
-                                                      HasSubstr("changed while it was in use")))));
+    const std::string loser = std::to_string(ranks.loser);
+    EXPECT_THAT(messages,
+                AllOf(SizeIs(2), Each(AllOf(HasSubstr("rank " + loser + " only: "), HasSubstr("rank" + loser + ".bin"),
+                                            HasSubstr("changed while it was in use")))));
   }
 
   const fs::path root_ = fs::temp_directory_path() / ("qat lost tokens é " + std::to_string(getpid()));
 };
 
 TEST_F(LostTokens, EndAStepBeforeAnyParameterChanges) {
-  for (const int threads : {1, 3})
-    expect_agreed_end({}, threads, [](TinyRank& rank, const TokenSource&, dist::Communicator&, const auto& lose) {
-      EXPECT_FALSE(rank.step(0, 8, 8).skipped);
-      const std::vector<float> before = rank.parameters();
-      lose();
-      try {
-        rank.step(1, 8, 8);
-      } catch (...) {
-        EXPECT_EQ(rank.parameters(), before);
-        throw;
-      }
-    });
+  const Body body = [](TinyRank& rank, const TokenSource&, const dist::Grid&, const auto& lose) {
+    EXPECT_FALSE(rank.step(0, 8, 8).skipped);
+    const std::vector<float> before = rank.parameters();
+    lose();
+    try {
+      rank.step(1, 8, 8);
+    } catch (...) {
+      EXPECT_EQ(rank.parameters(), before);
+      throw;
+    }
+  };
+  for (const int threads : {1, 3}) expect_agreed_end({}, threads, body);
+  for (const int loser : {0, 1}) expect_agreed_end({}, 1, body, {.stages = 2, .loser = loser});
 }
 
 TEST_F(LostTokens, EndCalibration) {
   QuantConfig quant;
   quant.activation = {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
-  expect_agreed_end(quant, 1, [](TinyRank& rank, const TokenSource&, dist::Communicator& comm, const auto& lose) {
+  const Body body = [](TinyRank& rank, const TokenSource&, const dist::Grid& grid, const auto& lose) {
     lose();
-    dist::StopPoll never(comm);
-    (void)calibrate(rank.model(), PrecisionMap::uniform(rank.model().config().linears(), 4, 4, 8), {0}, rank.sampler(),
-                    comm, never, {.seed = 1, .batches = 4, .micro_batch_size = 2, .sequence_length = 12});
-  });
+    dist::StopPoll never(grid.world());
+    const std::int64_t layer = rank.model().linears().front().spec().index;
+    (void)calibrate(rank.model(), PrecisionMap::uniform(rank.model().config().linears(), 4, 4, 8), {layer},
+                    rank.sampler(), grid, never,
+                    {.seed = 1, .batches = 4, .micro_batch_size = 2, .sequence_length = 12});
+  };
+  expect_agreed_end(quant, 1, body);
+  expect_agreed_end(quant, 1, body, {.stages = 2, .loser = 0});
 }
 
 TEST_F(LostTokens, EndAnEvaluation) {
-  expect_agreed_end({}, 1, [](TinyRank& rank, const TokenSource& tokens, dist::Communicator& comm, const auto& lose) {
+  const Body body = [](TinyRank& rank, const TokenSource& tokens, const dist::Grid& grid, const auto& lose) {
     lose();
     const QuantConfig quant;
-    dist::StopPoll never(comm);
-    (void)score_widths(rank.model(), HeldOutText(tokens), {32}, quant, {.batch_size = 4}, 12, /*threads=*/2, comm,
-                       never);
-  });
+    dist::StopPoll never(grid.world());
+    (void)score_widths(rank.model(), HeldOutText(tokens), {32}, quant, {.batch_size = 4}, 12,
+                       /*threads=*/grid.stages() == 1 ? 2 : 1, grid, never);
+  };
+  expect_agreed_end({}, 1, body);
+  for (const int loser : {0, 1}) expect_agreed_end({}, 1, body, {.stages = 2, .loser = loser});
 }
 
 }  // namespace

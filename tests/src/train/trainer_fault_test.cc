@@ -112,7 +112,7 @@ TEST_F(TrainerTest, ABitFlippedOnOneReplicaIsFound) {
     Logger log({.dir = root_ / "logs", .rank = comm.rank()});
     const Sampler samples(tokens, o.data.sequence_length, o.run.seed);
     const HeldOutText text(held_out);
-    Trainer trainer(o, {.model = model, .samples = samples, .held_out = text, .comm = comm, .log = log});
+    Trainer trainer(o, {.model = model, .samples = samples, .held_out = text, .grid = comm, .log = log});
     trainer.runner().set_gradient_hook([&](std::int64_t step, std::int64_t micro_batch, int id, const at::Tensor&) {
       const bool first = model.parameters().info(id).trainable_index == 0;  // once a micro-batch
       if (step != 2 || micro_batch != 2 || !first) return;                  // the first of rank 1's two
