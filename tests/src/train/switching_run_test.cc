@@ -93,7 +93,7 @@ TEST_F(TrainerTest, SwitchingOverEighteenWidthsInEveryStepGrowsNoMemoryAndLeaves
     Trainer trainer(o, {.model = model,
                         .samples = samples,
                         .held_out = text,
-                        .comm = comm,
+                        .grid = comm,
                         .log = log,
                         .on_progress = [&](std::int64_t steps, const std::string&) {
                           if (steps == seen) return;  // a checkpoint, or the beginning
