@@ -112,8 +112,9 @@ TEST_F(TrainerTest, SwitchingOverEighteenWidthsInEveryStepGrowsNoMemoryAndLeaves
                 info.group.kind == GroupKind::kWidth ? updates.at(info.group.bits) : kSteps)
           << info.name;
   });
-  // Between the second checkpoint and the last.
-  EXPECT_LE(memory.of(9), memory.of(5) + 100'000) << memory.text();
+  // Between the second checkpoint and the last. What threads keep comes and goes by some hundred kB; what a width
+  // holds, lost at each switch, would be tens of MB.
+  EXPECT_LE(memory.of(9), memory.of(5) + 1'000'000) << memory.text();
 }
 
 }  // namespace
