@@ -109,9 +109,10 @@ void GradReducer::reduce_scatter(std::span<float> full, const Feedback& feedback
   if (group_->size() == 1) {  // what more ranks left earlier, perhaps; nothing is left now
     if (feedback.residual.empty()) return;
     kernels::add_flat(options_.exec, full, feedback.residual);
-    options_.exec.device == Device::kCuda
-        ? cuda_zero(feedback.own_left.data(), feedback.own_left.size_bytes(), options_.exec.stream)
-        : static_cast<void>(std::fill(feedback.own_left.begin(), feedback.own_left.end(), 0.0F));
+    if (options_.exec.device == Device::kCuda)
+      cuda_zero(feedback.own_left.data(), feedback.own_left.size_bytes(), options_.exec.stream);
+    else
+      std::fill(feedback.own_left.begin(), feedback.own_left.end(), 0.0F);
     return;
   }
   const kernels::WireShape all = shape();

@@ -14,11 +14,11 @@
 namespace qat::dist {
 
 struct GradReducerOptions {
-  kernels::Exec
-      exec{};  // where buffers are, and the stream that calls are ordered on: they return before they are done
+  // Where buffers are, and the stream that calls are ordered on: they return before they are done.
+  kernels::Exec exec{};
   GradWire wire{};
-  const NodeGroups* nodes = nullptr;       // two levels; null: one
-  std::shared_ptr<WireStaging> staging{};  // needed where gradients are encoded
+  const NodeGroups* nodes = nullptr;     // two levels; null: one
+  std::shared_ptr<WireStaging> staging;  // needed where gradients are encoded
 };
 
 // The part of the last sums that this rank's codes did not carry (Seide et al., 2014; Karimireddy et al., 2019), to be
