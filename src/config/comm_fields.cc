@@ -34,7 +34,8 @@ void add_comm_fields(std::vector<Field<RunConfig>>& f) {
                   "hosts say",
                   {"gpus_per_node", "local_world_size"}));
   f.push_back(key("comm.self_check", at(&R::comm, &C::self_check), between(0, 1e6), "",
-                  "the first exchange is made in fp32 too: a larger relative difference ends the run with exit code 9; "
+                  "the first exchange after a start is made in fp32 too: a larger relative difference ends the run "
+                  "with exit code 9; "
                   "0: not compared"));
 }
 
