@@ -9,6 +9,7 @@
 #include "src/optim/optim_config.h"
 #include "src/quant/compute_config.h"
 #include "src/quant/quant_config.h"
+#include "src/schedule/range_test_config.h"
 #include "src/schedule/schedule_config.h"
 #include "src/train/comm_config.h"
 #include "src/train/distill_config.h"
@@ -23,6 +24,7 @@ struct RunConfig {
   LoraConfig lora;
   QuantConfig quant;
   PrecisionScheduleConfig precision;
+  RangeTestConfig range_test;
   LrScheduleConfig lr;
   DataConfig data;
   OptimConfig optim;

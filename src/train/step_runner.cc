@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include "dist/comm/agree.h"
 #include "dist/grad/norm_block.h"
@@ -248,6 +249,15 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
   }
   outcome.add(std::move(update));
   return true;
+}
+
+void StepRunner::share_parameters() {
+  ParameterStore& store = model_.parameters();
+  for (int group = 0; std::cmp_less(group, store.groups().size()); ++group) {
+    if (!store.groups()[static_cast<std::size_t>(group)].is_sharded()) gradients_.gather(group);
+    store.updated(group);
+  }
+  renew_copy_of_table();
 }
 
 void StepRunner::add_noise(const Step& step, double scale) {

@@ -124,6 +124,9 @@ class StepRunner {
   // Collective: whether updates since the last question left elements alone, on any rank. run() asks, too.
   bool take_refused();
 
+  // Collective: every rank has everyone's new values of the parameters, after their owners have changed them.
+  void share_parameters();
+
   ShardedAdamW& optimizer() { return optimizer_; }
   GradientSync& gradients() { return gradients_; }
   const GradientSync& gradients() const { return gradients_; }
