@@ -55,8 +55,7 @@ Value element_schema(const Field<Owner>& field) {
     if (choices.empty() && (list || !rule.empty_allowed)) schema.set("minLength", 1);
   } else {
     const bool integer = !f.template holds<double>() && !f.template holds<std::optional<double>>();
-    set_type(integer ? "integer" : "number");
-    if (!rule.zero.empty()) schema.set("type", Value::array(std::vector<std::string>{"integer", "string"}));
+    if (rule.zero.empty()) set_type(integer ? "integer" : "number");  // else the list of values says all
     add_number_rule<Owner>(rule, integer, schema);
   }
   return schema;

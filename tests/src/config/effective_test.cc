@@ -139,7 +139,7 @@ TEST(ConfigHash, DoesNotDependOnTheLocale) {
   EXPECT_EQ(config_hash(r.config), plain);
   EXPECT_EQ(
       to_json(config_to_json(r.config).at("lr")),
-      R"({"peak":0.00125,"min_ratio":0.1,"warmup_steps":0,"decay":"cosine","scale_preset":"none","scale_per_width":[]})");
+      R"({"peak":0.00125,"min_ratio":0.1,"warmup_steps":0,"decay":"cosine","milestones":[],"scale_preset":"none","scale_per_width":[]})");
   EXPECT_THAT(print_config(r.config, r.origins), HasSubstr(" = 12000 "));
 }
 

@@ -64,7 +64,8 @@ TEST(LoadRunConfig, AMisspeltKeyIsNamedWithItsLineAndTheNearestKey) {
 }
 
 TEST(LoadRunConfig, AKeyOfAnotherSectionIsSuggestedWithItsWholePath) {
-  EXPECT_THAT(error_of(R"({"steps": 5})"), HasSubstr("run.json:1: steps: unknown key; did you mean \"train.steps\"?"));
+  EXPECT_THAT(error_of(R"({"steps": 5})"),
+              HasSubstr("run.json:1: steps: unknown key; did you mean \"range_test.steps\" or \"train.steps\"?"));
   EXPECT_THAT(error_of(R"({"model": {"warmup_steps": 5}})"),
               HasSubstr("did you mean \"precision.warmup_steps\" or \"lr.warmup_steps\"?"));
   EXPECT_THAT(error_of(R"({"train": {"bit_widths": [8]}})"), HasSubstr("did you mean \"quant.widths\""));
