@@ -30,6 +30,7 @@ QuantLinear add_linear(std::int64_t layer, std::int64_t n, std::int64_t in, std:
                   .in_features = in,
                   .out_features = out};
   spec.weight = store.add(spec.parameter_prefix + ".weight", {out, in}, GroupKind::kBase, train_base, true);
+  store.mark_coded(spec.weight);
   spec.bias = store.add(spec.parameter_prefix + ".bias", {out}, GroupKind::kBase, train_base, /*decay=*/false);
   return {std::move(spec), config.quant, config.lora, store};
 }

@@ -110,6 +110,17 @@ std::vector<bool> Gpt2::groups_used(const PrecisionMap& precision) const {
   return used;
 }
 
+std::vector<int> Gpt2::code_bits(const PrecisionMap& precision) const {
+  std::vector<int> bits(static_cast<std::size_t>(store_.count()));
+  for (const QuantLinear* linear : linears_) {
+    const LayerPrecision& layer = precision.at(linear->spec().index);
+    const int weight = linear->spec().weight;
+    if (store_.info(weight).coded && linear->reads_codes(layer))
+      bits[static_cast<std::size_t>(weight)] = layer.weight.bits();
+  }
+  return bits;
+}
+
 std::int64_t Gpt2::fused_blocks(const ForwardContext& context) const {
   return std::count_if(blocks_.begin(), blocks_.end(), [&](const auto& block) { return block->fuses(context); });
 }

@@ -115,6 +115,9 @@ class Gpt2 {
   at::Tensor answer_logits(const at::Tensor& tokens, const ForwardContext& context) const;
   // By groups() of parameters(): whether passes at these widths use the group. Those of other widths are left alone.
   std::vector<bool> groups_used(const PrecisionMap& precision) const;
+  const QuantConfig& quant() const { return *quant_; }
+  // By parameter: the bits of the codes that are all a pass at these widths reads of it; 0: it reads the values.
+  std::vector<int> code_bits(const PrecisionMap& precision) const;
   // How many blocks run fused (block.h) in a pass; the others go operator by operator.
   std::int64_t fused_blocks(const ForwardContext& context) const;
   // Whether the output projection runs on codes, in chunks; it then rounds no gradient (docs/training-numerics.md).

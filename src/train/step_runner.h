@@ -213,8 +213,10 @@ class StepRunner {
   void run_through_stages(Step& step, const Pass& pass);
   // That many micro-batches at once.
   void run_round(Step& step, const Pass& pass, std::int64_t first, std::int64_t count);
-  // Holds the groups for passes that use them, as ParameterStore::gather. False: the update is given up.
-  bool hold(Step& step, const std::vector<bool>& groups);
+  // Holds what passes at this map of the step use, as ParameterStore::gather. False: the update is given up.
+  bool hold(Step& step, std::uint32_t map);
+  // What such passes read as codes, where these cost less than values for all of the update's passes.
+  std::vector<int> code_bits(const Step& step, std::uint32_t map) const;
   // All passes of an update, until the poll says stop.
   void run_passes(Step& step);
   // An update from its passes to the parameters, added to the outcome; false: the step is abandoned.
@@ -241,6 +243,10 @@ class StepRunner {
   ShardedAdamW optimizer_;
   GlobalNorm global_norm_;
   WeightCache weight_cache_;
+  // Whether weights wait for the next pass's widths when they have been updated; else they come back as they are.
+  bool weights_as_codes_ = false;
+  dist::WireStaging weight_staging_;
+  std::int64_t weight_bytes_ = 0;  // sent of updated values since the last report
   LossHook loss_hook_;
   GradientHook gradient_hook_;
   BeforeUpdate before_update_;
