@@ -9,6 +9,7 @@
 #include "src/optim/optim_config.h"
 #include "src/quant/compute_config.h"
 #include "src/quant/quant_config.h"
+#include "src/report/report_config.h"
 #include "src/schedule/schedule_config.h"
 #include "src/train/comm_config.h"
 #include "src/train/distill_config.h"
@@ -34,6 +35,7 @@ struct RunConfig {
   CommConfig comm;
   ComputeConfig compute;
   WatchdogConfig watchdog;
+  ReportConfig report;
 };
 
 }  // namespace qat

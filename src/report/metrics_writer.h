@@ -47,6 +47,13 @@ struct StepMetrics {
     double exposed_ms = 0.0;                 // from the last gradient to the last sum
   };
   std::optional<Wire> wire;
+  // What rank 0 has after the step: on CPUs its resident set, on a GPU what its tensors take there, and what the
+  // allocator keeps for them.
+  struct Memory {
+    std::int64_t bytes = 0;
+    std::optional<std::int64_t> reserved_bytes;
+  };
+  std::optional<Memory> memory;
   std::optional<double> loss_change;  // against the step before; none: there is none, or several updates
   bool switched = false;              // and that one was at another precision
   std::vector<PassMetrics> passes;    // of a step that has several, in order; else empty

@@ -99,6 +99,19 @@ PrecisionSchedule::Position PrecisionSchedule::position(std::int64_t unit) const
   return {(unit % cycled_units_) * config_.cycles % cycled_units_, cycled_units_};
 }
 
+std::optional<PrecisionSchedule::Phase> PrecisionSchedule::phase(std::int64_t unit) const {
+  const bool cosine = config_.kind == ScheduleKind::kCosine, falls = cosine && config_.phase == CosinePhase::kFall;
+  if (is_switching(config_.kind) || config_.kind == ScheduleKind::kConstant || is_static(unit)) return std::nullopt;
+  if (falls && unit < config_.warmup_steps) return std::nullopt;
+  const Position x = position(unit);
+  const bool whole = falls || (cosine && config_.phase == CosinePhase::kRise);  // cycles of whole units
+  const std::int64_t cycle = whole ? (unit - (falls ? config_.warmup_steps : 0)) / x.den
+                                   : (unit % cycled_units_) * config_.cycles / cycled_units_;
+  return Phase{.cycle = cycle,
+               .cycles = std::max(config_.cycles, cycle + 1),
+               .share = static_cast<double>(x.num) / static_cast<double>(x.den)};
+}
+
 double PrecisionSchedule::curve(std::int64_t unit, int low, int high) const {
   const double half_range = 0.5 * (high - low);
   if (config_.kind == ScheduleKind::kTriangular) {

@@ -256,6 +256,13 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
   return true;
 }
 
+std::vector<double> StepRunner::gradient_norms() const {
+  std::vector<double> norms;
+  for (const double squares : global_norm_.tensor_squares())
+    norms.push_back(std::sqrt(squares) / static_cast<double>(micro_batches_));
+  return norms;
+}
+
 void StepRunner::add_noise(const Step& step, double scale) {
   if (options_.optim.noise == 0.0) return;
   std::vector<ShardValues> gradient = gradients_.own_sums();

@@ -124,6 +124,10 @@ class StepRunner {
   // Collective: whether updates since the last question left elements alone, on any rank. run() asks, too.
   bool take_refused();
 
+  // Of each trainable tensor of this stage, the norm of its gradient in the last update, before clipping; 0 where the
+  // update left its group alone.
+  std::vector<double> gradient_norms() const;
+
   ShardedAdamW& optimizer() { return optimizer_; }
   GradientSync& gradients() { return gradients_; }
   const GradientSync& gradients() const { return gradients_; }
