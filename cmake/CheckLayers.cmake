@@ -30,7 +30,7 @@ set(sideways "src/data -> src/text")
 # Folders that see less than their level allows: regular expressions over what they may include besides themselves.
 set(narrow
     "src/base" "^kernels/common/"
-    "src/config" "^(kernels/common|src/base|src/bitmap)/|^src/[a-z]+/[a-z0-9_]+_config[.]h$|^src/schedule/schedule_rules[.]h$")
+    "src/config" "^(kernels/common|src/base|src/bitmap)/|^src/[a-z]+/[a-z0-9_]+_config[.]h$|^src/schedule/(schedule_rules|lr_schedule)[.]h$")
 
 # Third parties: regular expressions over the header in <>, and over the files that may include it.
 set(fences

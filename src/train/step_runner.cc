@@ -263,6 +263,21 @@ std::vector<double> StepRunner::gradient_norms() const {
   return norms;
 }
 
+void StepRunner::share_parameters() {
+  ParameterStore& store = model_.parameters();
+  for (int group = 0; std::cmp_less(group, store.groups().size()); ++group) {
+    store.updated(group);
+    bring_back(group);
+  }
+  renew_copy_of_table();
+}
+
+void StepRunner::bring_back(int group) {
+  const FlatGroup& updated = model_.parameters().groups()[static_cast<std::size_t>(group)];
+  const bool waits = updated.is_sharded() || (weights_as_codes_ && updated.key.kind == GroupKind::kBase);
+  if (!waits) weight_bytes_ += model_.parameters().gather_group(group, grid_.data());
+}
+
 void StepRunner::add_noise(const Step& step, double scale) {
   if (options_.optim.noise == 0.0) return;
   std::vector<ShardValues> gradient = gradients_.own_sums();
@@ -299,9 +314,7 @@ void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradie
   for (std::size_t g = 0; g < gradient.size(); ++g) {
     if (gradient[g].empty()) continue;
     store.updated(static_cast<int>(g));
-    const bool waits = weights_as_codes_ && store.groups()[g].key.kind == GroupKind::kBase;
-    if (!store.groups()[g].is_sharded() && !waits)
-      weight_bytes_ += store.gather_group(static_cast<int>(g), grid_.data());
+    bring_back(static_cast<int>(g));
   }
   renew_copy_of_table();
 }

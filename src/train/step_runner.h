@@ -128,6 +128,9 @@ class StepRunner {
   // update left its group alone.
   std::vector<double> gradient_norms() const;
 
+  // Collective: the owners of parameters have changed them, and everyone will read their new values.
+  void share_parameters();
+
   ShardedAdamW& optimizer() { return optimizer_; }
   GradientSync& gradients() { return gradients_; }
   const GradientSync& gradients() const { return gradients_; }
@@ -225,6 +228,8 @@ class StepRunner {
   void run_passes(Step& step);
   // An update from its passes to the parameters, added to the outcome; false: the step is abandoned.
   bool run_update(Step& step, const SpikeTest& is_spike, StepOutcome& outcome);
+  // Others' new values of a group, but where these come with the next pass that reads them.
+  void bring_back(int group);
   // optim.noise, on this rank's shards of the gradients. scale: what the optimizer multiplies them by.
   void add_noise(const Step& step, double scale);
   void apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update);
