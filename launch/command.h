@@ -23,5 +23,6 @@ Run add_import(CLI::App& app);
 Run add_export(CLI::App& app);
 Run add_logits(CLI::App& app);
 Run add_schema(CLI::App& app);
+Run add_report(CLI::App& app);
 
 }  // namespace qat::launch

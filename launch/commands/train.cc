@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -20,6 +21,7 @@
 #include "launch/signals.h"
 #include "launch/singletons.h"
 #include "launch/stages.h"
+#include "launch/start_blocks.h"
 #include "launch/task_data.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
@@ -28,9 +30,12 @@
 #include "src/checkpoint/reader.h"
 #include "src/checkpoint/shared_folder.h"
 #include "src/export/hf_model.h"
+#include "src/report/numbers.h"
+#include "src/report/run_report.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
 #include "src/train/parameter_memory.h"
+#include "src/train/product_peak.h"
 #include "src/train/run_state.h"
 #include "src/train/trainer.h"
 
@@ -60,6 +65,7 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .checkpoint = config.checkpoint,
           .comm = config.comm,
           .watchdog = config.watchdog,
+          .report = config.report,
           .config_json = agreed.json,
           .config_hash = agreed.hash,
           .threads = threads,
@@ -80,47 +86,60 @@ std::unique_ptr<RunLock> open_run_folder(World& world, const AgreedConfig& agree
   return lock;
 }
 
-void say_what_runs(World& world, const AgreedConfig& agreed, const Stages& stages, const Gpt2& model,
-                   const TrainingData& train, const HeldOutData& val, const std::vector<std::string>& doubts,
-                   int threads, Logger& log) {
+// Before the model is made.
+void say_what_starts(World& world, const AgreedConfig& agreed, const TrainingData& train, const HeldOutData& val,
+                     const std::vector<std::string>& doubts, const ComputeMode& mode, int threads, int hosts,
+                     Logger& log) {
+  const RunConfig& config = agreed.loaded.config;
+  log.info(start_block("Options", changed_options(agreed.loaded)));
+  for (const std::string& warning : agreed.loaded.warnings) log.warning(warning);
+  std::vector<std::string> system = {fmt::format("qat_dist {}; {} rank{} ({}) on {} host{}, {} thread{} each",
+                                                 QAT_VERSION, world.size(), world.size() == 1 ? "" : "s",
+                                                 world.comm().backend(), hosts, hosts == 1 ? "" : "s", threads,
+                                                 threads == 1 ? "" : "s")};
+  if (mode.is_cuda()) {
+    const CudaDeviceInfo gpu = cuda_device_info(mode.device.index());
+    system.push_back(
+        fmt::format("{} on rank 0, {} GiB; activations in {}", gpu.name, gpu.total_bytes >> 30, floats_of(mode)));
+  }
+  system.push_back("run folder " + config.run.dir);
+  if (config.watchdog.limit_seconds == 0.0)
+    system.emplace_back("the watchdog is off (watchdog.limit_seconds): a rank that hangs or dies may go unnoticed");
+  log.info(start_block("System", system));
+  log.info(start_block("Data", {describe(train, val)}));
+  for (const std::string& doubt : doubts) log.warning(doubt);
+}
+
+void say_layout(const AgreedConfig& agreed, const Stages& stages, const Gpt2& model, Logger& log) {
   const RunConfig& config = agreed.loaded.config;
   const int replicas = stages.grid().data_size();
-  for (const std::string& warning : agreed.loaded.warnings) log.warning(warning);
-  for (const std::string& doubt : doubts) log.warning(doubt);
   const ParameterStore& store = model.whole().parameters();
-  log.info(fmt::format("{} rank{} ({}), {} thread{} each; run folder {}", world.size(), world.size() == 1 ? "" : "s",
-                       world.comm().backend(), threads, threads == 1 ? "" : "s", config.run.dir));
-  if (model.mode().is_cuda()) {
-    const CudaDeviceInfo gpu = cuda_device_info(model.mode().device.index());
-    log.info(fmt::format("{} on rank 0, {} GiB; activations in {}", gpu.name, gpu.total_bytes >> 30,
-                         floats_of(model.mode())));
-  }
-  log.info(fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained",
-                       config.model.n_layer, config.model.n_embd, config.model.vocab_size,
-                       store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
+  std::vector<std::string> lines = {
+      fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained", config.model.n_layer,
+                  config.model.n_embd, config.model.vocab_size, store.trainable_elems() + store.frozen_elems(),
+                  store.trainable_elems())};
   if (stages.grid().stages() > 1)
-    log.info(fmt::format("{} replica{} of {} stages, {}", replicas, replicas == 1 ? "" : "s", stages.grid().stages(),
-                         enum_name(config.parallel.schedule)));
-  for (const std::string& line : stages.describe()) log.info(line);
-  log.info(describe(parameter_memory(
+    lines.push_back(fmt::format("{} replica{} of {} stages, {}", replicas, replicas == 1 ? "" : "s",
+                                stages.grid().stages(), enum_name(config.parallel.schedule)));
+  for (const std::string& line : stages.describe()) lines.push_back(line);
+  lines.push_back(describe(parameter_memory(
       model, config.quant, replicas,
       widths_at_once(config.train.recipe, config.precision, config.quant.widths, config.model.n_layer))));
-  log.info(describe(train, val));
   if (config.train.accumulate == Accumulate::kRunning)
-    log.info(
+    lines.emplace_back(
         "train.accumulate is running: each rank adds up its passes' gradients one after the other, so the run's bits "
         "depend on the number of ranks");
   else if (config.comm.wire != WireFormatName::kFp32)
-    log.info(fmt::format("comm.wire is {}: the run's bits depend on the number of ranks", enum_name(config.comm.wire)));
+    lines.push_back(
+        fmt::format("comm.wire is {}: the run's bits depend on the number of ranks", enum_name(config.comm.wire)));
   else if (!std::has_single_bit(static_cast<unsigned>(replicas)))
-    log.info(
+    lines.push_back(
         fmt::format("sums over {0} {4} have the same bits on {1}, {2}, {3}, ... {4}; on other numbers of {4} "
                     "this run would agree to rounding only",
                     replicas, dist::odd_part(replicas), 2 * dist::odd_part(replicas), 4 * dist::odd_part(replicas),
                     stages.grid().stages() == 1 ? "ranks" : "replicas"));
-  if (config.watchdog.limit_seconds == 0.0)
-    log.info("the watchdog is off (watchdog.limit_seconds): a rank that hangs or dies may go unnoticed");
-  for (const std::string& line : product_paths(model.whole(), config.quant, config.precision)) log.info(line);
+  for (const std::string& line : product_paths(model.whole(), config.quant, config.precision)) lines.push_back(line);
+  log.info(start_block("Layout", lines));
 }
 
 // The base's parameters from a folder of transformers (rank 0's `stored`); adapters stay as they are in a new model.
@@ -184,6 +203,16 @@ void initialize(World& world, const dist::Grid& grid, const AgreedConfig& agreed
   for (const std::string& note : load_model(reader.get(), model, grid, LoadFor::kInitialValues, agreed.json))
     warn(note);
   if (reader) log.info("initial parameters from " + reader->info().folder.string());
+}
+
+// What the folder says now, as report.html and report.md. A run has ended well without them, too.
+void write_report(const std::filesystem::path& dir, Logger& log) {
+  try {
+    const RunHistory run = read_run(dir);
+    write_run_report(std::span(&run, 1), dir / "report.html");
+  } catch (const Error& error) {
+    log.warning(fmt::format("no report: {}; qat_dist report {} makes it", error.what(), dir.string()));
+  }
 }
 
 std::string stopped_text(int signal, const dist::ProgressBoard& board) {
@@ -263,6 +292,8 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
   if (const std::string warning = world.size() > 1 ? stop_warning() : ""; !warning.empty()) log.warning(warning);
 
+  say_what_starts(world, agreed, train_data, val_data, doubts, mode, threads,
+                  static_cast<int>(std::set<std::string>(hosts.begin(), hosts.end()).size()), log);
   status.set_memory(look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log, stages.parts()));
   std::optional<Gpt2> built;
   on_every_rank(
@@ -276,13 +307,20 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
       status);
   Gpt2& model = *built;
   initialize(world, stages.grid(), agreed, arguments.strict, model, log);
-  say_what_runs(world, agreed, stages, model, train_data, val_data, doubts, threads, log);
+  say_layout(agreed, stages, model, log);
+  double peak = 0.0;
+  if (world.is_root() && mode.is_cuda()) {
+    peak = measured_product_peak(mode);
+    log.info(fmt::format("products of int8 codes on rank 0's GPU: {}op/s, the peak of the progress line",
+                         short_count(peak)));
+  }
   const TrainerParts parts{.model = model,
                            .samples = *train_data.samples,
                            .held_out = *val_data.set,
                            .grid = stages.grid(),
                            .log = log,
                            .progress = progress ? &*progress : nullptr,
+                           .product_peak = peak,
                            .signal = &signal,
                            .on_progress =
                                [&](std::int64_t steps, const std::string& checkpoint) {
@@ -305,10 +343,15 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   const TrainResult result = trainer->run();
   status.memory()->report_peak(world, log);
   if (progress) progress->finish();
-  if (!result.finished) return stopped(result.signal, world, status);
+  if (!result.finished) {
+    const int code = stopped(result.signal, world, status);
+    if (world.is_root()) write_report(config.run.dir, log);
+    return code;
+  }
   if (world.is_root()) {
     print(fmt::format("{}\nresults: {}\n", result.table, config.run.dir));
     status.finish("finished");
+    write_report(config.run.dir, log);
   }
   return 0;
 }

@@ -107,6 +107,7 @@ std::uint64_t config_hash(const RunConfig& config) {
   hashed.run.resume.clear();
   hashed.model.preset.clear();
   hashed.watchdog = {};
+  hashed.report = {};
   const std::string text = to_json(config_to_json(hashed));
   return XXH3_64bits(text.data(), text.size());
 }

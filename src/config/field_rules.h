@@ -13,6 +13,7 @@ namespace qat {
 // The keys of single sections, in order (field_table.cc has the others).
 void add_comm_fields(std::vector<Field<RunConfig>>& fields);
 void add_distill_fields(std::vector<Field<RunConfig>>& fields);
+void add_report_fields(std::vector<Field<RunConfig>>& fields);
 
 }  // namespace qat
 

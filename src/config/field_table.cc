@@ -306,6 +306,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_compute(f);
     add_watchdog(f);
     add_question_fields(f);
+    add_report_fields(f);
     return f;
   }();
   return fields;

@@ -9,6 +9,7 @@
 #include "src/optim/optim_config.h"
 #include "src/quant/compute_config.h"
 #include "src/quant/quant_config.h"
+#include "src/report/report_config.h"
 #include "src/schedule/range_test_config.h"
 #include "src/schedule/schedule_config.h"
 #include "src/train/comm_config.h"
@@ -36,6 +37,7 @@ struct RunConfig {
   CommConfig comm;
   ComputeConfig compute;
   WatchdogConfig watchdog;
+  ReportConfig report;
 };
 
 }  // namespace qat

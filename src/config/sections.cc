@@ -23,7 +23,8 @@ const std::vector<Section>& config_sections() {
       {"parallel", "how the ranks are used"},
       {"comm", "how gradients travel between data-parallel ranks"},
       {"compute", "where, and in which arithmetic, the work runs that is not on integer codes"},
-      {"watchdog", "ranks that hang, die or are slow"}};
+      {"watchdog", "ranks that hang, die or are slow"},
+      {"report", "what a run writes for those who watch it"}};
   return sections;
 }
 

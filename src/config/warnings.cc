@@ -44,11 +44,6 @@ class Warner {
           {"comm.error_feedback", exact && comm.error_feedback != usual.error_feedback},
           {"comm.self_check", exact && comm.self_check != usual.self_check}})
       if (unused) warn(path, fmt::format("has no effect with comm.wire \"{}\"", enum_name(comm.wire)), {"comm.wire"});
-    if (comm.overlap && c_.parallel.pipeline > 1)
-      warn("comm.overlap", "has no effect with pipeline stages: gradients are exchanged after the last backward pass",
-           {"parallel.pipeline"});
-    if (comm.overlap && c_.compute.device == DeviceChoice::kCpu)
-      warn("comm.overlap", "has no effect on CPUs", {"compute.device"});
   }
 
   void unused_of_distill() {

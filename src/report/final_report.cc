@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "src/base/file.h"
 #include "src/report/numbers.h"
@@ -97,6 +98,40 @@ Value to_value(const WidthResult& width) {
   return object;
 }
 
+double number_or_nan(const Value& value) {
+  return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.as_double();
+}
+
+BitsRange range_of(const Value& bits) {
+  return {.least = static_cast<int>(bits.as_array().at(0).as_int()),
+          .most = static_cast<int>(bits.as_array().at(1).as_int())};
+}
+
+WidthResult width_of(const Value& value) {
+  WidthResult width{.weight_bits = static_cast<int>(value.at("bit_width").as_int()),
+                    .activation_bits = static_cast<int>(value.at("activation_bits").as_int()),
+                    .nll = number_or_nan(value.at("nll")),
+                    .tokens_scored = value.at("tokens_scored").as_int(),
+                    .size = {.linear_bytes = value.at("linear_bytes").as_int(),
+                             .adapter_bytes = value.at("adapter_bytes").as_int(),
+                             .other_bytes = value.at("other_bytes").as_int(),
+                             .effective_bits = value.at("effective_bits").as_double()},
+                    .forward_bitops_ratio = value.at("forward_bitops_ratio").as_double()};
+  width.size.full_bytes =
+      std::llround(value.at("compression_ratio").as_double() * static_cast<double>(width.size.total_bytes()));
+  if (value.find("exact_match") != nullptr)
+    width.answers = AnswerFigures{.exact_match = value.at("exact_match").as_double(),
+                                  .f1 = value.at("f1").as_double(),
+                                  .questions = value.at("questions").as_int()};
+  if (const Value* map = value.find("map"); map != nullptr)
+    width.map = MapBits{.name = map->as_string(),
+                        .weights = range_of(value.at("weight_bits_range")),
+                        .activations = range_of(value.at("activation_bits_range")),
+                        .kv = range_of(value.at("kv_bits_range"))};
+  if (const Value* error = value.find("error"); error != nullptr) width.error = error->as_string();
+  return width;
+}
+
 }  // namespace
 
 std::optional<double> WidthResult::perplexity() const {
@@ -140,6 +175,23 @@ Table width_table(const std::vector<WidthResult>& widths) {
   return table;
 }
 
+std::string final_heading(const FinalReport& report) {
+  return fmt::format("Held-out {} at every width", are_answers(report.widths) ? "questions" : "text");
+}
+
+std::string final_notes(const FinalReport& report) {
+  const bool answers = are_answers(report.widths);
+  std::string text;
+  const std::string reasons = failures(report.widths, "- ");
+  if (!reasons.empty()) text += fmt::format("Without a {}:\n\n", answers ? "loss" : "perplexity") + reasons + "\n";
+  return text +
+         (answers ? "Exact match and F1 are percentages, as SQuAD's programs compute them."
+                  : "Perplexity is exp(NLL per token).") +
+         " Size counts packed codes, their scales, adapters and the unquantized\n"
+         "parameters; Bits/weight is the mean over the linear layers' weights. Compression and Forward BitOps compare\n"
+         "with the same model at 32 bits.\n";
+}
+
 std::string to_markdown(const FinalReport& report) {
   std::string text = fmt::format("# {}\n\n", report.title);
   if (!report.summary.empty()) {
@@ -147,17 +199,8 @@ std::string to_markdown(const FinalReport& report) {
     for (const auto& [name, value] : report.summary) facts.add_row({{"", name}, {"Value", value}});
     text += facts.markdown() + "\n";
   }
-  const bool answers = are_answers(report.widths);
-  text += fmt::format("## Held-out {} at every width\n\n", answers ? "questions" : "text") +
-          width_table(report.widths).markdown();
-  const std::string reasons = failures(report.widths, "- ");
-  if (!reasons.empty()) text += fmt::format("\nWithout a {}:\n\n", answers ? "loss" : "perplexity") + reasons;
-  return text +
-         (answers ? "\nExact match and F1 are percentages, as SQuAD's programs compute them."
-                  : "\nPerplexity is exp(NLL per token).") +
-         " Size counts packed codes, their scales, adapters and the unquantized\n"
-         "parameters; Bits/weight is the mean over the linear layers' weights. Compression and Forward BitOps compare\n"
-         "with the same model at 32 bits.\n";
+  return text + fmt::format("## {}\n\n", final_heading(report)) + width_table(report.widths).markdown() + "\n" +
+         final_notes(report);
 }
 
 Value to_value(const FinalReport& report) {
@@ -165,8 +208,19 @@ Value to_value(const FinalReport& report) {
   Value::Array widths;
   for (const WidthResult& width : report.widths) widths.push_back(to_value(width));
   object.set("title", report.title);
+  Value facts = Value::object();
+  for (const auto& [name, value] : report.summary) facts.set(name, value);
+  object.set("summary", std::move(facts));
   object.set("widths", Value::array(std::move(widths)));
   return object;
+}
+
+FinalReport final_report_of(const Value& report) {
+  FinalReport found{.title = report.at("title").as_string()};
+  if (const Value* facts = report.find("summary"); facts != nullptr)  // earlier programs wrote none
+    for (const Value::Member& fact : facts->as_object()) found.summary.emplace_back(fact.key, fact.value.as_string());
+  for (const Value& width : report.at("widths").as_array()) found.widths.push_back(width_of(width));
+  return found;
 }
 
 std::string write_final_report(const std::filesystem::path& dir, const FinalReport& report) {

@@ -62,7 +62,12 @@ struct FinalReport {
 Table width_table(const std::vector<WidthResult>& widths);
 
 std::string to_markdown(const FinalReport& report);
+// Of its table: the heading above, and what stands below, reasons for missing values first.
+std::string final_heading(const FinalReport& report);
+std::string final_notes(const FinalReport& report);
 Value to_value(const FinalReport& report);
+// The report that to_value() made this of, without `details`; throws an error of the value's source.
+FinalReport final_report_of(const Value& report);
 
 // Writes `dir`/report.md and `dir`/report.json, each whole or not at all, and returns the table for the console, with
 // the reasons for missing values below it.

@@ -120,6 +120,19 @@ PrecisionSchedule::Position PrecisionSchedule::position(std::int64_t unit) const
   return {(unit % cycled_units_) * config_.cycles % cycled_units_, cycled_units_};
 }
 
+std::optional<PrecisionSchedule::Phase> PrecisionSchedule::phase(std::int64_t unit) const {
+  const bool phases = has_phases(config_.kind), falls = phases && config_.phase == CyclePhase::kFall;
+  if (is_switching(config_.kind) || config_.kind == ScheduleKind::kConstant || is_static(unit)) return std::nullopt;
+  if (falls && unit < config_.warmup_steps) return std::nullopt;
+  const Position x = position(unit);
+  const bool whole = falls || (phases && config_.phase == CyclePhase::kRise);  // cycles of whole units
+  const std::int64_t cycle = whole ? (unit - (falls ? config_.warmup_steps : 0)) / x.den
+                                   : (unit % cycled_units_) * config_.cycles / cycled_units_;
+  return Phase{.cycle = cycle,
+               .cycles = std::max(config_.cycles, cycle + 1),
+               .share = static_cast<double>(x.num) / static_cast<double>(x.den)};
+}
+
 // One division of whole numbers where the profile is rational: what lies half-way between two widths is exact.
 double PrecisionSchedule::up(Position x, int low, int high) const {
   const std::int64_t range = high - low;

@@ -61,6 +61,13 @@ class PrecisionSchedule {
   // at(), for units [begin, end), neighbours of equal bits joined.
   std::vector<ScheduleSegment> segments(std::int64_t begin, std::int64_t end) const;
 
+  // Which of how many cycles a unit lies in, from 0, and how far into it (0 to 1); nothing where there are no cycles.
+  struct Phase {
+    std::int64_t cycle = 0, cycles = 0;
+    double share = 0.0;
+  };
+  std::optional<Phase> phase(std::int64_t unit) const;
+
   std::int64_t total_units() const noexcept { return total_units_; }
 
  private:

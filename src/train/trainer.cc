@@ -152,6 +152,7 @@ int Trainer::train() {
     if (outcome.abandoned) return outcome.stop;
     if (running_ranges_.any()) running_ranges_.end_step(maps_that_counted(plan, outcome, maps));
     account(plan, outcome, maps, seconds_now() - start);
+    look_at_layers(plan, maps);
     stop_if_diverged();
     look_after_save();
     // What would come after the step waits for the resumed run.
@@ -336,7 +337,7 @@ std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<Evalu
   if (!scores) return scores;
   for (const WidthScore& one : *scores) {
     parts_.log.info(evaluation_line(one, state_.step));
-    if (is_root()) record([&] { evaluations_->append(evaluation_record(one, state_.step)); });
+    if (is_root()) record_evaluation(one);
   }
   return scores;
 }

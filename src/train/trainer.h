@@ -20,6 +20,7 @@
 #include "src/data/sample_source.h"
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
+#include "src/report/event_file.h"
 #include "src/report/metrics_writer.h"
 #include "src/report/progress.h"
 #include "src/schedule/bitops.h"
@@ -44,6 +45,7 @@ struct TrainerParts {
   dist::Grid grid;              // of which the model is this rank's stage
   Logger& log;
   Progress* progress = nullptr;              // rank 0's; null: none
+  double product_peak = 0.0;                 // measured_product_peak() of rank 0's device; 0: not measured
   const std::atomic<int>* signal = nullptr;  // a signal this process has received, 0: none; may be null
   // Told after every step and checkpoint: steps completed, and the newest checkpoint's folder ("": none).
   std::function<void(std::int64_t steps, const std::string& checkpoint)> on_progress;
@@ -113,11 +115,19 @@ class Trainer {
   bool is_spike(const dist::StepPlan& plan, const dist::UpdatePlan& update, double loss) const;
   bool evaluation_pending() const;  // the run stopped between a step and its evaluation
   void judge(const dist::StepPlan& plan, const StepOutcome& outcome);
-  void write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds);
+  // products: operations of the step's products, over all ranks.
+  void write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double products,
+                     double seconds);
+  void show_progress(const dist::StepPlan& plan, const StepOutcome& outcome, double products, double seconds);
   void stop_if_diverged();
   [[noreturn]] void diverge(const std::string& what);
   [[noreturn]] void diverge_in_update();
   void record_calibration(const CalibrationReport& report);
+  void record_evaluation(const WidthScore& score);
+  // After a step, with the widths that it had.
+  void look_at_layers(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
+  void record_layers(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
+  void record_histograms(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
   // Writes to the run's records; a failure is kept, and ends the run at the next chance.
   void record(const std::function<void()>& write);
 
@@ -154,6 +164,8 @@ class Trainer {
   std::vector<dist::StragglerWindow> stragglers_;  // of each stage: only equal work is compared
   BitopsTotal bitops_;
   std::optional<MetricsWriter> metrics_;
+  std::optional<EventFiles> events_;     // where TensorBoard is wanted
+  std::optional<JsonLinesFile> layers_;  // where report.layers_every is
   std::optional<JsonLinesFile> evaluations_;
   std::optional<JsonLinesFile> calibrations_;  // where inputs have ranges of their own
   std::string records_failure_;                // rank 0: why a record could not be written; empty: all were

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <set>
+#include <string>
 
 #include "kernels/common/error.h"
 #include "src/schedule/schedule_rules.h"
@@ -57,6 +59,28 @@ TEST(PrecisionSchedule, RiseHasWholeCyclesAndBeginsAnotherWithTheRest) {
   const PrecisionSchedule schedule(curve("cosine", "rise", 3, 8, 3), kAll, 32);  // Tn = int(32 / 3) = 10, 2 left over
   EXPECT_THAT(weights(schedule, 3, 30), ElementsAre(3, 3, 3));
   EXPECT_EQ(weights(schedule, 10, 0), weights(schedule, 10, 20));
+}
+
+TEST(PrecisionSchedule, SaysWhereInItsCyclesAUnitIs) {
+  const auto text = [](const PrecisionSchedule& schedule, std::int64_t unit) {
+    const auto phase = schedule.phase(unit);
+    return phase ? std::to_string(phase->cycle) + "/" + std::to_string(phase->cycles) + " " +
+                       std::to_string(std::llround(100.0 * phase->share))
+                 : std::string("none");
+  };
+  const PrecisionSchedule rise(curve("cosine", "rise", 3, 8, 3), kAll, 32);
+  EXPECT_EQ(text(rise, 0), "0/3 0");
+  EXPECT_EQ(text(rise, 19), "1/3 90");
+  EXPECT_EQ(text(rise, 31), "3/4 10");  // what is left over
+  const PrecisionSchedule full(curve("cosine", "full", 3, 8, 3), kAll, 32);
+  EXPECT_EQ(text(full, 11), "1/3 3");
+  PrecisionScheduleConfig config = curve("cosine", "fall", 3, 8, 2);
+  config.warmup_steps = 4;
+  const PrecisionSchedule fall(config, kAll, 24);
+  EXPECT_EQ(text(fall, 3), "none");
+  EXPECT_EQ(text(fall, 4), "0/2 0");
+  EXPECT_EQ(text(fall, 19), "1/2 50");
+  EXPECT_EQ(text(PrecisionSchedule(curve("constant", "", 3, 8, 3), kAll, 32), 5), "none");
 }
 
 TEST(PrecisionSchedule, RoundsHalfToEvenWhereTheCosineIsRational) {
