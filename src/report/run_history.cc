@@ -85,10 +85,10 @@ RecordedEvaluation evaluation_of(const Value& line) {
 // A file that may be missing, or be half written: null then.
 Value json_or_null(const fs::path& path) {
   try {
-    if (fs::exists(path)) return parse_json(read_file(path, ErrorKind::kConfig), path.string());
-  } catch (const Error&) {  // the report says what the other files say
+    return fs::exists(path) ? parse_json(read_file(path, ErrorKind::kConfig), path.string()) : Value();
+  } catch (const Error&) {
+    return {};  // the report says what the other files say
   }
-  return {};
 }
 
 void read_status(const Value& status, RunHistory& run) {
