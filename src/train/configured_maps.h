@@ -27,6 +27,10 @@ std::vector<PrecisionChoice> choices_of(const std::vector<ConfiguredMap>& maps);
 // What a step's plan calls the map of that number.
 dist::PlannedWidths planned_map(const std::vector<ConfiguredMap>& maps, std::size_t number);
 
+// The precision of every linear layer in each of a step's maps. names: quantized_layer_names of the model.
+std::vector<PrecisionMap> planned_precision(const std::vector<std::string>& names, const QuantConfig& quant,
+                                            const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan);
+
 // A text that tells precisions apart, whatever they are called and in what order they are configured: "8", "map 8x4".
 std::string precision_key(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps);
 

@@ -20,24 +20,6 @@ double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-std::vector<PrecisionMap> precision_of(const Gpt2& model, const QuantConfig& quant,
-                                       const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan) {
-  std::vector<PrecisionMap> maps;
-  for (const dist::PlannedWidths& map : plan.maps) {
-    if (!map.block_bits.empty())
-      maps.push_back(PrecisionMap::of_blocks(model.linear_names(), map.block_bits,
-                                             scheduled_precision(quant, map.weight_bits, map.gradient_bits),
-                                             map.gradient_bits, quant));
-    else if (map.bitmap != dist::PlannedWidths::kNoBitmap)
-      maps.push_back(configured.at(static_cast<std::size_t>(map.bitmap)).precision);
-    else
-      maps.push_back(PrecisionMap::make(
-          model.linear_names(), {BitWidth(map.weight_bits), BitWidth(map.activation_bits), BitWidth(map.gradient_bits)},
-          quant.overrides, quant.kv_bits));
-  }
-  return maps;
-}
-
 // Of the updates that changed parameters.
 std::vector<PrecisionMap> maps_that_counted(const dist::StepPlan& plan, const StepOutcome& outcome,
                                             const std::vector<PrecisionMap>& maps) {
@@ -159,7 +141,7 @@ int Trainer::train() {
     const double start = seconds_now();
     const dist::StepPlan plan = dist::exchange_step_plan(
         world(), coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
-    const std::vector<PrecisionMap> maps = precision_of(parts_.model, options_.quant, maps_, plan);
+    const std::vector<PrecisionMap> maps = planned_precision(parts_.model.linear_names(), options_.quant, maps_, plan);
     for (const PrecisionMap& precision : maps)
       if (!calibrator_.before_step(precision, state_.step, state_.consumed_samples)) return poll_.ask();
     if (running_ranges_.any()) running_ranges_.begin_step();
@@ -252,7 +234,7 @@ void Trainer::use_smaller_passes(const std::vector<int>& ranks) {
       fmt::format("out of memory on {} in step {}: from this step on, passes are of {} sequences instead of "
                   "{} (train.on_out_of_memory); the batch stays. To be spared this, set "
                   "train.micro_batch_size to {}",
-                  who, state_.step, smaller, now, smaller));
+                  who, state_.step + 1, smaller, now, smaller));
 }
 
 // What comes after a step: evaluation, checkpoint. Why to stop then, asked anew since both take time; 0: go on.
@@ -301,11 +283,10 @@ void Trainer::stop_if_diverged() {
   // A run that ends on a skipped step has only what its last update left.
   const bool last = state_.step >= options_.train.steps && !skip_plausible_;
   if (state_.skips_in_row < options_.train.max_skips && !last) return;
-  diverge(last
-              ? fmt::format("the run's last step ({}) was skipped: its loss or gradient is not finite", state_.step - 1)
-              : fmt::format("{} steps in a row (to step {}) had a loss or gradient that is not finite, or a loss that "
-                            "stands out (train.max_skips)",
-                            state_.skips_in_row, state_.step - 1));
+  diverge(last ? fmt::format("the run's last step ({}) was skipped: its loss or gradient is not finite", state_.step)
+               : fmt::format("{} steps in a row (to step {}) had a loss or gradient that is not finite, or a loss that "
+                             "stands out (train.max_skips)",
+                             state_.skips_in_row, state_.step));
 }
 
 void Trainer::diverge(const std::string& what) {
