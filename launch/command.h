@@ -23,6 +23,7 @@ Run add_export(CLI::App& app);
 Run add_logits(CLI::App& app);
 Run add_plan(CLI::App& app);
 Run add_doctor(CLI::App& app);
+Run add_sweep(CLI::App& app);
 Run add_schema(CLI::App& app);
 
 }  // namespace qat::launch
