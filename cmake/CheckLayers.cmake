@@ -23,7 +23,7 @@ set(levels
     "src/export"
     "src/config"
     "src/memory"
-    "src/cost"
+    "src/cost src/doctor"
     "launch")
 set(sideways "src/data -> src/text")
 

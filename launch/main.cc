@@ -47,6 +47,10 @@ int run_command(int argc, char** argv) {
   add("train", "train a model (the default)", add_train);
   add("prt", "try training at each width, and find the bounds of a precision schedule", add_range_test);
   add("eval", "held-out perplexity of a checkpoint at several bit widths", add_evaluate);
+  add("plan", "what a run would take on so many ranks: memory, time, checkpoints; starts nothing", add_plan);
+  add("doctor", "look at this machine, or at all hosts of a job: versions, speed, links, limits, file system",
+      add_doctor);
+  add("sweep", "one configuration at every combination of some keys' values, one run after the other", add_sweep);
   add("tokenize", "turn text files into token shards", add_tokenize);
   add("import", "make a checkpoint of a GPT-2 that Hugging Face's transformers has written", add_import);
   add("export", "write a checkpoint's model for transformers, or its adapter for peft", add_export);

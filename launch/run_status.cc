@@ -28,7 +28,7 @@ double steady_now() {
 
 std::optional<std::int64_t> last_step(std::int64_t completed) {
   if (completed == 0) return std::nullopt;
-  return completed - 1;
+  return completed;
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // cuda_device.h and device_stream.h in a program built without CUDA.
 #include "kernels/common/cuda_device.h"
+#include "kernels/common/cuda_versions.h"
 #include "kernels/common/device_stream.h"
 #include "kernels/common/error.h"
 
@@ -17,6 +18,7 @@ namespace {
 
 }  // namespace
 
+CudaVersions cuda_versions() noexcept { return {}; }
 int cuda_device_count() noexcept { return 0; }
 CudaDeviceInfo cuda_device_info(int /*device*/) { refuse(); }
 void set_cuda_device(int /*device*/) { refuse(); }

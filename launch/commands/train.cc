@@ -207,7 +207,7 @@ void initialize(World& world, const dist::Grid& grid, const AgreedConfig& agreed
 std::string stopped_text(int signal, const dist::ProgressBoard& board) {
   const std::int64_t steps = board.read().steps;
   return fmt::format("stopped by {} {}{}; start the same command again to go on\n", signal_name(signal),
-                     steps > 0 ? fmt::format("after step {}", steps - 1) : "before the first step",
+                     steps > 0 ? fmt::format("after step {}", steps) : "before the first step",
                      board.checkpoint().empty() ? "" : " with a checkpoint");
 }
 
