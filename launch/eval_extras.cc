@@ -73,7 +73,10 @@ std::int64_t kv_bytes(const Gpt2& model, const PrecisionMap& precision) {
   return bytes;
 }
 
-void require_tasks(const CLI::App& app, const ExtraOptions& options) {
+// What single options' rules do not say.
+void check_together(const CLI::App& app, const ExtraOptions& options) {
+  if (options.texts.tokens == 1)
+    throw CLI::ValidationError("--text-tokens", "must be 0, or at least 2: the first token has nothing before it");
   for (const char* option : {"--prompts", "--limit", "--items", "--pass-tokens"})
     if (app.count(option) > 0 && !options.tasks.any())
       throw CLI::ValidationError(option, "needs --tasks or --few-shot");
@@ -83,6 +86,9 @@ void add_text_options(CLI::App& app, ExtraOptions& options) {
   CLI::Option* files =
       app.add_option("--text", options.texts.files,
                      "texts, or tokens (.bin), each scored by itself: files, folders of .txt, NAME=FILE");
+  app.add_option("--text-tokens", options.texts.tokens, "with --text: the first so many tokens of each; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->needs(files);
   app.add_flag("--quick", options.texts.quick,
                "quick perplexity: the first 10,000 tokens of each text, its mean loss at most 20")
       ->needs(files);
@@ -99,7 +105,7 @@ void add_extra_options(CLI::App& app, ExtraOptions& options) {
   add_speed_options(app, options);
   app.add_option("--merges", options.tasks.merges,
                  "GPT-2's merges.txt, for --tasks and --text; without it data.tokenizer says how texts become tokens");
-  app.final_callback([&app, &options] { require_tasks(app, options); });
+  app.final_callback([&app, &options] { check_together(app, options); });
   app.add_flag("--held-out", options.held_out,
                "with --tasks or --text: also the held-out text (or name one by --set data.val=...)");
 }

@@ -83,6 +83,7 @@ std::optional<std::vector<std::vector<TextFigures>>> score_texts(World& world, c
                                                                  const EvaluationRanges& ranges, int threads,
                                                                  const TextOptions& options, dist::StopPoll& poll) {
   EvalConfig how = config.eval;
+  how.max_tokens = options.tokens;
   const std::int64_t window = config.data.sequence_length;
   if (options.quick) {
     how.stride = window;

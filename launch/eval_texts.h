@@ -17,6 +17,7 @@ namespace qat::launch {
 struct TextOptions {
   std::vector<std::string> files;  // FILE, NAME=FILE or a glob: UTF-8 text, or tokens as a .bin file
   std::string merges;              // GPT-2's merges.txt; empty: data.tokenizer says
+  std::int64_t tokens = 0;         // of each, from its beginning; 0: all
   bool quick = false;              // the beginning alone, and a loss of at most kQuickLossLimit
   bool token_accuracy = false;
 };
@@ -30,8 +31,8 @@ struct OpenedText {
 // Collective. A file that cannot be used costs the others nothing.
 std::vector<OpenedText> open_texts(World& world, const RunConfig& config, const TextOptions& options);
 
-// Collective. The figures of every text, width by width, in windows of data.sequence_length tokens, eval.stride apart;
-// nothing if the poll says stop.
+// Collective. The figures of every text, width by width, in windows of data.sequence_length tokens, eval.stride apart,
+// whatever eval.max_tokens says of the held-out text; nothing if the poll says stop.
 std::optional<std::vector<std::vector<TextFigures>>> score_texts(World& world, const Gpt2& model,
                                                                  const RunConfig& config,
                                                                  const std::vector<OpenedText>& texts,

@@ -11,46 +11,46 @@ namespace {
 // The checks in order, each with the thresholds that it names.
 class Checker {
  public:
-  explicit Checker(std::vector<Finding>& out) : out_(out) {}
+  explicit Checker(std::vector<HealthFinding>& out) : out_(out) {}
 
-  void add(Severity severity, const char* check, std::string text) {
+  void add(HealthLevel severity, const char* check, std::string text) {
     out_.push_back({severity, check, std::move(text)});
   }
 
   // Critical above the first limit, a warning above the second.
   void at_most(const char* check, double value, double critical, double warning) {
     if (!(value <= critical))
-      add(Severity::kCritical, check, fmt::format("{:.4g}: above {:g}", value, critical));
+      add(HealthLevel::kCritical, check, fmt::format("{:.4g}: above {:g}", value, critical));
     else if (value > warning)
-      add(Severity::kWarning, check, fmt::format("{:.4g}: above {:g}", value, warning));
+      add(HealthLevel::kWarning, check, fmt::format("{:.4g}: above {:g}", value, warning));
     else
-      add(Severity::kGood, check,
+      add(HealthLevel::kGood, check,
           fmt::format("{:.4g} (warning above {:g}, critical above {:g})", value, warning, critical));
   }
 
  private:
-  std::vector<Finding>& out_;
+  std::vector<HealthFinding>& out_;
 };
 
 void check_logits(const LogitFigures& logits, Checker& check) {
   const std::int64_t broken = logits.not_a_number + logits.infinite;
   if (broken > 0)
-    check.add(Severity::kCritical, "finite logits",
+    check.add(HealthLevel::kCritical, "finite logits",
               fmt::format("{} of {} are not a number, {} infinite: none may be", logits.not_a_number, logits.logits,
                           logits.infinite));
   else
-    check.add(Severity::kGood, "finite logits", fmt::format("all {}", logits.logits));
+    check.add(HealthLevel::kGood, "finite logits", fmt::format("all {}", logits.logits));
   if (logits.mean < -50.0)
-    check.add(Severity::kCritical, "logit mean", fmt::format("{:.4g}: below -50", logits.mean));
+    check.add(HealthLevel::kCritical, "logit mean", fmt::format("{:.4g}: below -50", logits.mean));
   else if (logits.mean < -30.0)
-    check.add(Severity::kWarning, "logit mean", fmt::format("{:.4g}: below -30", logits.mean));
+    check.add(HealthLevel::kWarning, "logit mean", fmt::format("{:.4g}: below -30", logits.mean));
   else
-    check.add(Severity::kGood, "logit mean",
+    check.add(HealthLevel::kGood, "logit mean",
               fmt::format("{:.4g} (warning below -30, critical below -50)", logits.mean));
   if (logits.deviation < 1.0)
-    check.add(Severity::kWarning, "logit deviation", fmt::format("{:.4g}: below 1", logits.deviation));
+    check.add(HealthLevel::kWarning, "logit deviation", fmt::format("{:.4g}: below 1", logits.deviation));
   else
-    check.add(Severity::kGood, "logit deviation", fmt::format("{:.4g} (warning below 1)", logits.deviation));
+    check.add(HealthLevel::kGood, "logit deviation", fmt::format("{:.4g} (warning below 1)", logits.deviation));
 }
 
 void check_repetition(const Diagnosis& one, Checker& check) {
@@ -58,31 +58,31 @@ void check_repetition(const Diagnosis& one, Checker& check) {
   const char* name = "variance of equal passes";
   const std::string value = fmt::format("{:.3g} over {} passes", one.run_variance, kDiagnosisRuns);
   if (one.run_variance < kDeterministic)
-    check.add(Severity::kGood, name, value + ": deterministic (below 1e-6)");
+    check.add(HealthLevel::kGood, name, value + ": deterministic (below 1e-6)");
   else if (one.run_variance < kMinor)
-    check.add(Severity::kNote, name, value + ": minor (below 0.01)");
+    check.add(HealthLevel::kNote, name, value + ": minor (below 0.01)");
   else
-    check.add(Severity::kWarning, name, value + ": 0.01 or more");
+    check.add(HealthLevel::kWarning, name, value + ": 0.01 or more");
   const std::string passes =
       fmt::format("largest difference {:.3g} over {} passes", one.pass_difference, kConsistencyPasses);
   if (one.pass_difference == 0.0)
-    check.add(Severity::kGood, "consistency", passes + ": none");
+    check.add(HealthLevel::kGood, "consistency", passes + ": none");
   else
-    check.add(one.pass_difference < kMinor ? Severity::kNote : Severity::kWarning, "consistency",
+    check.add(one.pass_difference < kMinor ? HealthLevel::kNote : HealthLevel::kWarning, "consistency",
               passes + (one.pass_difference < kMinor ? ": below 0.01" : ": 0.01 or more"));
 }
 
 void check_adapters(const Diagnosis& one, Checker& check) {
   if (one.adapters == 0) {
-    check.add(Severity::kNote, "adapters", "none at this width");
+    check.add(HealthLevel::kNote, "adapters", "none at this width");
     return;
   }
-  check.add(one.zero_adapters == 0 ? Severity::kGood : Severity::kWarning, "adapters",
+  check.add(one.zero_adapters == 0 ? HealthLevel::kGood : HealthLevel::kWarning, "adapters",
             fmt::format("{} at this width, {} parameters of {}; {} with a B of zeros, which adds nothing", one.adapters,
                         one.adapter_parameters, one.parameters, one.zero_adapters));
   if (!one.adapter_effect) return;
   const bool enough = *one.adapter_effect > 0.01;
-  check.add(enough ? Severity::kGood : Severity::kWarning, "adapters' effect",
+  check.add(enough ? HealthLevel::kGood : HealthLevel::kWarning, "adapters' effect",
             fmt::format("mean change of a logit {:.3g}: {} 0.01", *one.adapter_effect, enough ? "above" : "at most"));
 }
 
@@ -91,8 +91,8 @@ Value number(double value) { return std::isfinite(value) ? Value(value) : Value(
 
 }  // namespace
 
-std::vector<Finding> findings(const Diagnosis& one, const Diagnosis* baseline) {
-  std::vector<Finding> found;
+std::vector<HealthFinding> health_findings(const Diagnosis& one, const Diagnosis* baseline) {
+  std::vector<HealthFinding> found;
   Checker check(found);
   check_logits(one.logits, check);
   if (baseline != nullptr)
@@ -109,7 +109,7 @@ std::string diagnosis_text(const std::vector<Diagnosis>& all, std::optional<std:
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Diagnosis& one = all[i];
     text += fmt::format("Diagnosis at {}{}\n", one.bits, baseline == i ? ", the baseline" : "");
-    for (const Finding& finding : findings(one, baseline && *baseline != i ? &all[*baseline] : nullptr))
+    for (const HealthFinding& finding : health_findings(one, baseline && *baseline != i ? &all[*baseline] : nullptr))
       text += fmt::format("  {:8} {}: {}\n", enum_name(finding.severity), finding.check, finding.text);
     const LogitFigures& logits = one.logits;
     text += fmt::format(
@@ -128,7 +128,7 @@ Value diagnosis_value(const std::vector<Diagnosis>& all, std::optional<std::size
     const Diagnosis& one = all[i];
     const LogitFigures& logits = one.logits;
     Value::Array found, top;
-    for (const Finding& finding : findings(one, baseline && *baseline != i ? &all[*baseline] : nullptr))
+    for (const HealthFinding& finding : health_findings(one, baseline && *baseline != i ? &all[*baseline] : nullptr))
       found.push_back(Value::object(
           {{"severity", enum_name(finding.severity)}, {"check", finding.check}, {"finding", finding.text}}));
     for (const auto& [id, logit] : logits.top_5) top.push_back(Value::object({{"id", id}, {"logit", number(logit)}}));

@@ -40,20 +40,20 @@ struct Diagnosis {
 inline constexpr int kDiagnosisRuns = 5;
 inline constexpr int kConsistencyPasses = 3;
 
-enum class Severity : unsigned char { kGood, kNote, kWarning, kCritical };
+enum class HealthLevel : unsigned char { kGood, kNote, kWarning, kCritical };
 template <>
-struct EnumNames<Severity> {
+struct EnumNames<HealthLevel> {
   static constexpr std::array names{"ok", "note", "warning", "critical"};
 };
 
-struct Finding {
-  Severity severity = Severity::kGood;
+struct HealthFinding {
+  HealthLevel severity = HealthLevel::kGood;
   std::string check;  // "logit mean"
   std::string text;   // "-52.1: below -50"
 };
 
 // baseline: of the width that others are compared with; null: this is it, or there is none.
-std::vector<Finding> findings(const Diagnosis& diagnosis, const Diagnosis* baseline);
+std::vector<HealthFinding> health_findings(const Diagnosis& diagnosis, const Diagnosis* baseline);
 
 // A section for every width, findings with their thresholds first. baseline: an index, or none.
 std::string diagnosis_text(const std::vector<Diagnosis>& all, std::optional<std::size_t> baseline);

@@ -82,8 +82,12 @@ TEST_F(Tasks, TextsAreScoredByThemselvesAndComparedWithABaseline) {
                               HasSubstr("What stands out"), HasSubstr("no perplexity of lost")));
   const std::string report = content(root_ / "out/report.json");
   EXPECT_THAT(report, AllOf(HasSubstr("\"mine\": "), HasSubstr("\"lost\": null"), HasSubstr("\"top_5_accuracy\"")));
-  const Outcome ranks = shell(eval(what + " --insights --output " + at("out3"), 3));
-  EXPECT_EQ(content(root_ / "out3/report.json"), report) << ranks.text;
+  const std::string good = "--bits 32,4 --token-accuracy --text-tokens 200 --text mine=" + at("a b.txt");
+  const Outcome alone = shell(eval(good + " --output " + at("out1"))),
+                ranks = shell(eval(good + " --output " + at("out3"), 3));
+  EXPECT_EQ(alone.exit_code, 0) << alone.text;
+  EXPECT_THAT(alone.text, HasSubstr("mine: 199 tokens scored"));
+  EXPECT_EQ(content(root_ / "out3/report.json"), content(root_ / "out1/report.json")) << ranks.text;
   EXPECT_THAT(shell(eval("--bits 32 --quick --text " + at("a b.txt"))).text, HasSubstr("quick: its beginning"));
 }
 

@@ -144,7 +144,7 @@ def sliding_perplexity(model, tokens, length, stride):
 def compare_text(path, qat, model, tokenizer, work):
     length, stride, count = 128, 64, 3000
     qat("--text", f"mine={path}", "--output", work / "text", "--set", f"data.sequence_length={length}", "--set",
-        f"eval.stride={stride}", "--set", f"eval.max_tokens={count}")
+        f"eval.stride={stride}", "--text-tokens", count)
     ours = json.loads((work / "text/report.json").read_text())["widths"][0]["texts"]["mine"]
     tokens = tokenizer.encode(path.read_text(encoding="utf-8")).ids[:count]
     theirs = sliding_perplexity(model, tokens, length, stride)
