@@ -46,6 +46,7 @@ struct TrainArguments {
   std::vector<std::string> sets;
   bool print_config = false;
   bool strict = false;
+  bool only_range_test = false;
 };
 
 TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool strict) {
@@ -55,6 +56,7 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .distill = config.distill,
           .quant = config.quant,
           .precision = config.precision,
+          .range_test = config.range_test,
           .lr = config.lr,
           .data = config.data,
           .optim = config.optim,
@@ -209,6 +211,36 @@ std::string stopped_text(int signal, const dist::ProgressBoard& board) {
                      board.checkpoint().empty() ? "" : " with a checkpoint");
 }
 
+int stopped(int signal, World& world, RunStatus& status) {
+  if (world.is_root()) {
+    print(stopped_text(signal, world.board()));
+    status.finish("stopped", exit_code_of_signal(signal));
+  }
+  return exit_code_of_signal(signal);
+}
+
+// What `qat_dist prt` needs of a configuration that a run may do without.
+void check_range_test(const RunConfig& config) {
+  if (!config.quant.maps.empty())
+    throw Error(ErrorKind::kConfig,
+                "quant.maps has maps: the range test tries the widths of quant.widths; leave quant.maps out");
+  if (config.quant.widths == std::vector<int>{BitWidth::kFull})
+    throw Error(ErrorKind::kConfig, "quant.widths = [32]: the range test needs a width below 32 to try");
+  if (config.model.answers_questions() && config.range_test.form == RangeTestForm::kAccuracy)
+    throw Error(ErrorKind::kConfig,
+                "range_test.form = \"accuracy\": must be \"plateau\" for a model that answers questions (model.task)");
+}
+
+int measure_range(Trainer& trainer, const RunConfig& config, World& world, RunStatus& status) {
+  const RangeTestRun run = trainer.run_range_test();
+  if (!run.result) return stopped(run.signal, world, status);
+  if (!world.is_root()) return 0;
+  print(fmt::format("{}results: {}\n", range_test_text(*run.result),
+                    (std::filesystem::path(config.run.dir) / "range_test.json").string()));
+  status.finish("finished");
+  return 0;
+}
+
 int train(World& world, const TrainArguments& arguments, int pmix_rank, const std::atomic<int>& signal,
           RunStatus& status) {
   const std::optional<std::string> file =
@@ -219,6 +251,7 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
     if (world.is_root()) fmt::print("{}", print_config(config, agreed.loaded.origins));
     return 0;
   }
+  if (arguments.only_range_test) dist::on_every_rank(world.comm(), "range test", [&] { check_range_test(config); });
   refuse_singletons(world.size(), pmix_rank);
   status.start_watchdog(world, config.watchdog);
   const ComputeMode mode = world.use_device(config.compute);
@@ -295,16 +328,14 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
         return 0;
       },
       status);
+  if (arguments.only_range_test) return measure_range(*trainer, config, world, status);
   const TrainResult result = trainer->run();
   status.memory()->report_peak(world, log);
   if (progress) progress->finish();
   if (!result.finished) {
-    if (world.is_root()) {
-      print(stopped_text(result.signal, world.board()));
-      status.finish("stopped", exit_code_of_signal(result.signal));
-      status.write_report();
-    }
-    return exit_code_of_signal(result.signal);
+    const int code = stopped(result.signal, world, status);
+    status.write_report();
+    return code;
   }
   if (world.is_root()) {
     print(fmt::format("{}\nresults: {}\n", result.table, config.run.dir));
@@ -314,10 +345,10 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   return 0;
 }
 
-}  // namespace
-
-Run add_train(CLI::App& app) {
+// A run, or its range test alone.
+Run add_run(CLI::App& app, bool only_range_test) {
   auto arguments = std::make_shared<TrainArguments>();
+  arguments->only_range_test = only_range_test;
   app.add_option("-c,--config", arguments->config, "JSON configuration; without it every key has its default");
   app.add_option("--set", arguments->sets, "override: section.key=value, as often as needed")->take_all();
   app.add_flag("--strict", arguments->strict,
@@ -332,5 +363,11 @@ Run add_train(CLI::App& app) {
     return run_guarded(world, status, [&] { return train(world, *arguments, pmix_rank, signal, status); });
   };
 }
+
+}  // namespace
+
+Run add_train(CLI::App& app) { return add_run(app, /*only_range_test=*/false); }
+
+Run add_range_test(CLI::App& app) { return add_run(app, /*only_range_test=*/true); }
 
 }  // namespace qat::launch

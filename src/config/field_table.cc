@@ -297,6 +297,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_lora(f);
     add_quant(f);
     rules::add_schedules(f);
+    rules::add_range_test(f);
     add_data(f);
     add_training(f);
     add_distill_fields(f);

@@ -10,6 +10,7 @@
 #include "src/quant/compute_config.h"
 #include "src/quant/quant_config.h"
 #include "src/report/report_config.h"
+#include "src/schedule/range_test_config.h"
 #include "src/schedule/schedule_config.h"
 #include "src/train/comm_config.h"
 #include "src/train/distill_config.h"
@@ -24,6 +25,7 @@ struct RunConfig {
   LoraConfig lora;
   QuantConfig quant;
   PrecisionScheduleConfig precision;
+  RangeTestConfig range_test;
   LrScheduleConfig lr;
   DataConfig data;
   OptimConfig optim;

@@ -13,6 +13,7 @@ const std::vector<Section>& config_sections() {
       {"quant.activation", "quantizer of the inputs of linear layers"},
       {"precision", "which width a step uses"},
       {"lr", "learning rate over the run"},
+      {"range_test", "the precision range test, before the first step or by `qat_dist prt`"},
       {"data", "where tokens come from, or questions; relative paths are relative to the working folder"},
       {"optim", "AdamW and gradient clipping"},
       {"train", "the training loop"},

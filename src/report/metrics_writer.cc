@@ -27,6 +27,7 @@ Value to_value(const StepMetrics& metrics) {
   if (metrics.wire)
     line.set("wire", Value::object({{"bytes", metrics.wire->bytes},
                                     {"fp32_bytes", metrics.wire->fp32_bytes},
+                                    {"weight_bytes", metrics.wire->weight_bytes},
                                     {"exposed_ms", metrics.wire->exposed_ms}}));
   if (metrics.memory) {
     Value memory = Value::object({{"bytes", metrics.memory->bytes}});

@@ -42,7 +42,8 @@ struct StepMetrics {
   bool saving = false;        // a checkpoint was being written beside this step
   // Of the gradients' exchange, of one rank; none: the run has one.
   struct Wire {
-    std::int64_t bytes = 0, fp32_bytes = 0;  // sent; what fp32 would have sent
+    std::int64_t bytes = 0, fp32_bytes = 0;  // of gradients: sent; what fp32 would have sent
+    std::int64_t weight_bytes = 0;           // sent of updated weights, since the last line's
     double exposed_ms = 0.0;                 // from the last gradient to the last sum
   };
   std::optional<Wire> wire;

@@ -71,4 +71,22 @@ std::string precision_name(const dist::PlannedWidths& planned, const std::vector
   return maps.at(static_cast<std::size_t>(planned.bitmap)).name;
 }
 
+std::vector<PrecisionMap> planned_precision(const std::vector<std::string>& linears, const QuantConfig& quant,
+                                            const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan) {
+  std::vector<PrecisionMap> maps;
+  for (const dist::PlannedWidths& map : plan.maps) {
+    if (!map.block_bits.empty())
+      maps.push_back(PrecisionMap::of_blocks(linears, map.block_bits,
+                                             scheduled_precision(quant, map.weight_bits, map.gradient_bits),
+                                             map.gradient_bits, quant));
+    else if (map.bitmap != dist::PlannedWidths::kNoBitmap)
+      maps.push_back(configured.at(static_cast<std::size_t>(map.bitmap)).precision);
+    else
+      maps.push_back(PrecisionMap::make(
+          linears, {BitWidth(map.weight_bits), BitWidth(map.activation_bits), BitWidth(map.gradient_bits)},
+          quant.overrides, quant.kv_bits));
+  }
+  return maps;
+}
+
 }  // namespace qat

@@ -20,24 +20,6 @@ double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-std::vector<PrecisionMap> precision_of(const Gpt2& model, const QuantConfig& quant,
-                                       const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan) {
-  std::vector<PrecisionMap> maps;
-  for (const dist::PlannedWidths& map : plan.maps) {
-    if (!map.block_bits.empty())
-      maps.push_back(PrecisionMap::of_blocks(model.linear_names(), map.block_bits,
-                                             scheduled_precision(quant, map.weight_bits, map.gradient_bits),
-                                             map.gradient_bits, quant));
-    else if (map.bitmap != dist::PlannedWidths::kNoBitmap)
-      maps.push_back(configured.at(static_cast<std::size_t>(map.bitmap)).precision);
-    else
-      maps.push_back(PrecisionMap::make(
-          model.linear_names(), {BitWidth(map.weight_bits), BitWidth(map.activation_bits), BitWidth(map.gradient_bits)},
-          quant.overrides, quant.kv_bits));
-  }
-  return maps;
-}
-
 // Of the updates that changed parameters.
 std::vector<PrecisionMap> maps_that_counted(const dist::StepPlan& plan, const StepOutcome& outcome,
                                             const std::vector<PrecisionMap>& maps) {
@@ -150,6 +132,7 @@ TrainResult Trainer::run_to_end() {
 
 int Trainer::train() {
   if (const int reason = poll_.ask(); reason != 0) return reason;
+  if (const int reason = settle_bounds(); reason != 0) return reason;
   if (state_.step == 0 && options_.eval.at_start && !evaluate({EvaluatedAt(BitWidth::kFull)})) return poll_.ask();
   if (evaluation_pending()) {
     if (const int reason = evaluate_during_run(); reason != 0) return reason;
@@ -159,7 +142,7 @@ int Trainer::train() {
     const double start = seconds_now();
     const dist::StepPlan plan = dist::exchange_step_plan(
         world(), coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
-    const std::vector<PrecisionMap> maps = precision_of(parts_.model, options_.quant, maps_, plan);
+    const std::vector<PrecisionMap> maps = planned_precision(parts_.model.linear_names(), options_.quant, maps_, plan);
     for (const PrecisionMap& precision : maps)
       if (!calibrator_.before_step(precision, state_.step, state_.consumed_samples)) return poll_.ask();
     if (running_ranges_.any()) running_ranges_.begin_step();
@@ -203,7 +186,6 @@ std::string Trainer::wire_text() const {
       bytes / kMiB / 1024.0 / std::max(wire_.seconds, 1e-9));
 }
 
-// The step, in smaller passes from where memory does not suffice.
 StepOutcome Trainer::run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps) {
   const SpikeTest spike = [&](const dist::UpdatePlan& update, double loss) { return is_spike(plan, update, loss); };
   std::optional<StageTimeline> timeline;
@@ -213,14 +195,21 @@ StepOutcome Trainer::run_step(const dist::StepPlan& plan, const std::vector<Prec
     timeline.emplace(parts_.model.mode().device, world().rank());
     runner_.set_timeline(&*timeline);
   }
-  StepOutcome outcome = runner_.run(plan, maps, poll_, spike);
-  while (!outcome.out_of_memory.empty()) {
-    use_smaller_passes(outcome.out_of_memory);
-    outcome = runner_.run(plan, maps, poll_, spike, outcome);
-  }
+  const StepOutcome outcome =
+      run_fitting([&](const StepOutcome& so_far) { return runner_.run(plan, maps, poll_, spike, so_far); });
   if (timeline) {
     runner_.set_timeline(nullptr);
     write_timeline(*timeline);
+  }
+  return outcome;
+}
+
+// A step goes on in smaller passes from where memory does not suffice.
+StepOutcome Trainer::run_fitting(const std::function<StepOutcome(const StepOutcome& so_far)>& run) {
+  StepOutcome outcome = run({});
+  while (!outcome.out_of_memory.empty()) {
+    use_smaller_passes(outcome.out_of_memory);
+    outcome = run(outcome);
   }
   return outcome;
 }

@@ -24,6 +24,7 @@
 #include "src/report/metrics_writer.h"
 #include "src/report/progress.h"
 #include "src/schedule/bitops.h"
+#include "src/schedule/range_test.h"
 #include "src/train/calibrator.h"
 #include "src/train/checkpoint_keeper.h"
 #include "src/train/configured_maps.h"
@@ -58,6 +59,11 @@ struct TrainResult {
   std::string table;      // rank 0, finished: the final table as text
 };
 
+struct RangeTestRun {
+  std::optional<RangeTestResult> result;
+  int signal = 0;  // why there is none: the signal that stopped it
+};
+
 class Trainer {
  public:
   Trainer(const TrainerOptions& options, const TrainerParts& parts);
@@ -67,6 +73,10 @@ class Trainer {
   // checkpoint in place; Error(kSelfCheck) when the ranks' parameters differ; Error(kCheckpoint), after a checkpoint,
   // when the disk takes no more records.
   TrainResult run();
+
+  // Collective, in place of run(): only the range test, at every width of quant.widths below 32, of the model as it is.
+  // Writes run.dir/range_test.json.
+  RangeTestRun run_range_test();
 
   StepRunner& runner() { return runner_; }
   const TrainState& state() const { return state_; }
@@ -86,6 +96,12 @@ class Trainer {
 
   TrainResult run_to_end();
   int train();  // why it stopped before its end, or 0
+  // The coordinator, once the bounds of its schedule are known: the checkpoint's, or measured now. Why to stop, or 0.
+  int settle_bounds();
+  // Leaves everything as it was. Nothing if the run is to stop.
+  std::optional<RangeTestResult> test_range(const std::vector<int>& widths);
+  std::optional<WidthTrial> try_width(int bits);
+  StepOutcome run_fitting(const std::function<StepOutcome(const StepOutcome& so_far)>& run);
   StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
   void write_timeline(const StageTimeline& mine);
   void check_wire(double error);

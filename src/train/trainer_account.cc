@@ -164,6 +164,7 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
   if (parts_.grid.data_size() > 1)
     wire = {.bytes = outcome.wire.sent_bytes,
             .fp32_bytes = outcome.wire.fp32_bytes,
+            .weight_bytes = outcome.wire.weight_bytes,
             .exposed_ms = outcome.wire.seconds * 1e3};
   const std::optional<PrecisionUsage::Change> change = plan.updates.size() == 1 ? loss_change_ : std::nullopt;
   std::optional<StepMetrics::Memory> memory;

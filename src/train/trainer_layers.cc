@@ -13,8 +13,13 @@ bool is_due(std::int64_t every, const dist::StepPlan& plan) {
 }  // namespace
 
 void Trainer::look_at_layers(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps) {
-  if (is_due(options_.report.layers_every, plan)) record_layers(plan, maps);
-  if (options_.report.tensorboard && is_due(options_.report.histograms_every, plan)) record_histograms(plan, maps);
+  const bool layers = is_due(options_.report.layers_every, plan);
+  const bool histograms = options_.report.tensorboard && is_due(options_.report.histograms_every, plan);
+  if (!layers && !histograms) return;
+  // Weights may have waited for the widths of the next pass.
+  parts_.model.parameters().gather_whole(parts_.grid.data());
+  if (layers) record_layers(plan, maps);
+  if (histograms) record_histograms(plan, maps);
 }
 
 // The last update's: its groups are held.

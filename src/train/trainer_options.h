@@ -11,6 +11,7 @@
 #include "src/optim/optim_config.h"
 #include "src/quant/quant_config.h"
 #include "src/report/report_config.h"
+#include "src/schedule/range_test_config.h"
 #include "src/schedule/schedule_config.h"
 #include "src/train/comm_config.h"
 #include "src/train/distill_config.h"
@@ -25,6 +26,7 @@ struct TrainerOptions {
   DistillConfig distill;
   QuantConfig quant;
   PrecisionScheduleConfig precision;
+  RangeTestConfig range_test;
   LrScheduleConfig lr;
   DataConfig data;
   OptimConfig optim;

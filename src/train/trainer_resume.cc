@@ -26,8 +26,6 @@ void Trainer::resume() {
     keeper_.adopt(reader.get(), state_);
   }
   applied_ = state_;
-  coordinator_.emplace(options_, parts_.samples.windows_per_epoch(),
-                       RunPosition{.step = state_.step, .samples = state_.consumed_samples}, maps_);
   tell_progress();
   if (reader)
     parts_.log.info(fmt::format("resuming after step {} from {}", state_.step, reader->info().folder.string()));

@@ -113,7 +113,7 @@ TEST(LoadRunConfig, WrongEnumeratorsListTheAllowedOnesAndTheNearest) {
   EXPECT_THAT(
       error_of(R"({"precision": {"kind": "cosin"}})"),
       HasSubstr("precision.kind = \"cosin\": must be one of cosine, triangular, list, constant, cyclic, random, "
-                "progressive, scheduled; did you mean "
+                "progressive, scheduled, linear, exponential, rex; did you mean "
                 "\"cosine\"?"));
   EXPECT_THAT(error_of(R"({"quant": {"weight": {"granularity": "token"}}})"),
               HasSubstr("quant.weight.granularity = \"token\": must be one of tensor, channel"));
@@ -157,7 +157,7 @@ TEST(LoadRunConfig, SetGivesTextKeysWhateverIsWritten) {
   const RunConfig c = load_sets({"run.dir=2024", "run.resume=true", "precision.phase=full"}).config;
   EXPECT_EQ(c.run.dir, "2024");
   EXPECT_EQ(c.run.resume, "true");
-  EXPECT_EQ(c.precision.phase, CosinePhase::kFull);
+  EXPECT_EQ(c.precision.phase, CyclePhase::kFull);
   EXPECT_EQ(load_sets({"run.dir=\"quoted\""}).config.run.dir, "quoted");
 }
 
