@@ -106,6 +106,13 @@ std::string percent_of(std::int64_t done, std::int64_t all) {
   return fmt::format("{} of {} ({:.0f} %)", done, all, 100.0 * static_cast<double>(done) / static_cast<double>(all));
 }
 
+// "4 to 8 bits"; empty where there is none, or nothing passed.
+std::string range_test_text(const Value& test) {
+  if (!test.is_object()) return "";
+  const std::int64_t least = integer(test, "min_bits", 0), most = integer(test, "max_bits", 0);
+  return least > 0 && most > 0 ? fmt::format("{} to {} bits", least, most) : "";
+}
+
 }  // namespace
 
 bool operator<(const PrecisionName& a, const PrecisionName& b) {
@@ -176,6 +183,8 @@ std::vector<std::pair<std::string, std::string>> run_facts(const RunHistory& run
   }
   if (std::isfinite(run.steps.back().bitops_ratio))
     facts.emplace_back("training BitOps relative to 32 bits", fixed(run.steps.back().bitops_ratio, 4));
+  if (const std::string bounds = range_test_text(run.range_test); !bounds.empty())
+    facts.emplace_back("precision range test", bounds);
   if (memory > 0.0) facts.emplace_back("most memory of rank 0", byte_size(static_cast<std::int64_t>(memory)));
   if (!run.checkpoint.empty()) facts.emplace_back("newest checkpoint", run.checkpoint);
   return facts;
