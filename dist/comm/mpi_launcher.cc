@@ -4,10 +4,8 @@
 #include <mpi.h>
 
 #include <array>
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
-#include <thread>
 
 #include "kernels/common/error.h"
 
@@ -68,7 +66,8 @@ void require_process_manager() {
   if (!task.started_by_srun || task.pmix) return;
   const std::string complaint = launch_complaint(task, mpi_speaks_pmi());
   if (complaint.empty()) return;
-  if (task.task != 0) std::this_thread::sleep_for(std::chrono::seconds(5));
+  // srun lets the tasks of a failed step go on, so they would all say the same.
+  if (task.task != 0) std::_Exit(static_cast<int>(ErrorKind::kConfig));
   throw Error(ErrorKind::kConfig, complaint);
 }
 

@@ -23,7 +23,7 @@ bool mpi_speaks_pmi();
 // What is wrong, and the way out; empty: nothing.
 std::string launch_complaint(const SlurmTask& task, bool speaks_pmi);
 
-// Throws Error(kConfig) with it. One task throws at once; the others leave it the time to say so.
+// Throws Error(kConfig) with it in the first task. The others end at once with that exit code, and say nothing.
 void require_process_manager();
 
 // The name and version of the MPI library, on one line. Also before MPI has started.

@@ -82,7 +82,7 @@ TEST(Findings, EachTroubleIsNamedWithItsRanks) {
     std::string text;
   };
   const std::vector<Case> cases = {
-      {[](auto& f) { f[2].build = f[3].build = "cd"; }, "fault build: on q2 (ranks 2-3) run another qat_dist"},
+      {[](auto& f) { f[2].build = f[3].build = "cd"; }, "fault build: on q2 (ranks 2, 3) run another qat_dist"},
       {[](auto& f) { f[3].mpi = "Open MPI v5.0.1"; }, "fault versions: MPI of rank 3 is Open MPI v5.0.1"},
       {[](auto& f) { f[1].libtorch = "2.10.0"; }, "fault versions: LibTorch of rank 1 is 2.10.0"},
       {[](auto& f) { f[0].code_products = 60e9; }, "warning cores: on q1 (rank 0): products on int8 codes are 33 %"},
