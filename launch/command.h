@@ -21,6 +21,7 @@ Run add_tokenize(CLI::App& app);
 Run add_import(CLI::App& app);
 Run add_export(CLI::App& app);
 Run add_logits(CLI::App& app);
+Run add_generate(CLI::App& app);
 Run add_schema(CLI::App& app);
 
 }  // namespace qat::launch

@@ -50,6 +50,7 @@ int run_command(int argc, char** argv) {
   add("import", "make a checkpoint of a GPT-2 that Hugging Face's transformers has written", add_import);
   add("export", "write a checkpoint's model for transformers, or its adapter for peft", add_export);
   add("logits", "write a checkpoint's logits of a few tokens, to compare with other programs", add_logits);
+  add("generate", "let a checkpoint's model go on with prompts", add_generate);
   add("schema", "print the JSON Schema of the configuration, or its documentation", add_schema);
   try {
     app.parse(argc, argv);
