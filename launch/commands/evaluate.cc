@@ -7,6 +7,7 @@
 
 #include "dist/comm/agree.h"
 #include "launch/command.h"
+#include "launch/eval_answers.h"
 #include "launch/failure.h"
 #include "launch/setup_run.h"
 #include "launch/task_data.h"
@@ -35,6 +36,7 @@ struct EvalArguments {
   std::vector<std::string> sets;
   std::string output;
   bool strict = false;
+  AnswerOptions answers;
 };
 
 // Such a folder says nothing of widths, adapters and data: a checkpoint does.
@@ -61,23 +63,11 @@ std::vector<std::string> maps_of(const EvalArguments& arguments) {
 // The checkpoint's configuration with the user's changes, whatever number of ranks is here.
 AgreedConfig evaluation_config(World& world, const TrainState& state, const EvalArguments& arguments) {
   std::vector<std::string> sets = arguments.sets;
-  // How the run was split over ranks is no matter here; a micro-batch is what ranges are calibrated on.
-  std::vector<std::int64_t> micro_batch = {1};
-  on_root(world.comm(), "reading the checkpoint's configuration", [&] {
-    const Value stored = parse_json(state.config_json, "the checkpoint's configuration", ErrorKind::kCheckpoint);
-    micro_batch[0] = stored.at("train").at("micro_batch_size").as_int();
-  });
-  world.comm().broadcast(view(std::span(micro_batch)), /*root=*/0);
-  sets.push_back(fmt::format("train.micro_batch_size={}", micro_batch[0]));
-  sets.push_back(fmt::format("train.batch_size={}", world.size() * micro_batch[0]));
-  for (const char* free : {"parallel.data=0", "parallel.pipeline=1", "parallel.schedule=1f1b", "parallel.chunks=1",
-                           "parallel.cut=[]", "model.init=random"})
-    sets.emplace_back(free);
   if (const std::vector<std::string> maps = maps_of(arguments); !arguments.bits.empty() || !maps.empty()) {
     sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
     sets.push_back("eval.maps=" + to_json(Value::array(maps)));
   }
-  return agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
+  return agree_on_stored_config(world, state.config_json, std::move(sets));
 }
 
 // Calibrates `widths` as the run would have.
@@ -135,14 +125,16 @@ EvaluationRanges own_ranges(World& world, const CheckpointReader* reader, const 
 }
 
 void print_report(const CheckpointReader& reader, const TrainState& state, const std::string& title,
-                  const std::vector<WidthResult>& widths, const std::string& output) {
+                  const std::vector<WidthResult>& widths, const AnswerEvaluation& answers, const std::string& output) {
   const std::string folder = reader.info().folder.string();
   FinalReport report{.title = title};
   report.widths = widths;
   report.summary = {{"checkpoint", folder}, {"step", std::to_string(state.step)}};
   report.details = Value::object({{"checkpoint", folder}, {"step", state.step}});
+  answers.report(report);
   const std::string table = output.empty() ? width_table(report.widths).ascii() : write_final_report(output, report);
-  fmt::print("{}", table);
+  fmt::print("{}{}", table, answers.table());
+  if (!output.empty()) answers.write_predictions(output);
 }
 
 bool given_by_set(const LoadResult& loaded, const std::string& key) {
@@ -199,6 +191,8 @@ int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
 
   const HeldOutData held_out = open_held_out(world, config);
   check_held_out(world, agreed.loaded, state.data_json, held_out);
+  AnswerEvaluation answers(world, config, state.data_json.empty() ? TokenizerFrom::kDefault : TokenizerFrom::kRun,
+                           arguments.answers);
   status.set_memory(look_at_memory(world, config, Purpose::kEvaluation, mode.is_cuda(), threads, /*log=*/nullptr));
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1), mode);
   for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kEvaluation, agreed.json))
@@ -209,9 +203,10 @@ int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
   world.board().enter(dist::Section::kEvaluation);
   const auto scores = score_widths(model, *held_out.set, widths, config.quant, config.eval, config.data.sequence_length,
                                    threads, world.comm(), never, ranges);
+  answers.score(world, model, config, widths, ranges, threads, never);
   on_root(world.comm(), "writing the report", [&] {
     print_report(*reader, state, report_title(*scores),
-                 width_results(model, config.quant, *scores, config.data.sequence_length), arguments.output);
+                 width_results(model, config.quant, *scores, config.data.sequence_length), answers, arguments.output);
     if (config.eval.predictions && !arguments.output.empty())
       write_predictions(arguments.output, *held_out.set, *scores);
   });
@@ -235,6 +230,7 @@ Run add_evaluate(CLI::App& app) {
       ->take_all();
   app.add_option("--set", arguments->sets, "override, e.g. data.val='[\"mine_val.bin\"]'")->take_all();
   app.add_option("-o,--output", arguments->output, "folder for report.md and report.json; made if it is not there");
+  add_answer_options(app, arguments->answers);
   app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
   return [arguments](Invocation invocation) {
     RunStatus status;
