@@ -25,6 +25,7 @@ Run add_logits(CLI::App& app);
 Run add_plan(CLI::App& app);
 Run add_doctor(CLI::App& app);
 Run add_sweep(CLI::App& app);
+Run add_generate(CLI::App& app);
 Run add_schema(CLI::App& app);
 Run add_report(CLI::App& app);
 

@@ -55,6 +55,7 @@ int run_command(int argc, char** argv) {
   add("import", "make a checkpoint of a GPT-2 that Hugging Face's transformers has written", add_import);
   add("export", "write a checkpoint's model for transformers, or its adapter for peft", add_export);
   add("logits", "write a checkpoint's logits of a few tokens, to compare with other programs", add_logits);
+  add("generate", "let a checkpoint's model go on with prompts", add_generate);
   add("report", "report.html and report.md of a run, or of several side by side", add_report);
   add("schema", "print the JSON Schema of the configuration, or its documentation", add_schema);
   try {

@@ -9,6 +9,7 @@
 
 #include "dist/comm/agree.h"
 #include "launch/command.h"
+#include "launch/eval_answers.h"
 #include "launch/eval_extras.h"
 #include "launch/failure.h"
 #include "launch/setup_run.h"
@@ -39,6 +40,7 @@ struct EvalArguments {
   std::string output;
   bool strict = false;
   ExtraOptions extras;
+  AnswerOptions answers;
 };
 
 // Such a folder says nothing of widths, adapters and data: a checkpoint does.
@@ -65,23 +67,11 @@ std::vector<std::string> maps_of(const EvalArguments& arguments) {
 // The checkpoint's configuration with the user's changes, whatever number of ranks is here.
 AgreedConfig evaluation_config(World& world, const TrainState& state, const EvalArguments& arguments) {
   std::vector<std::string> sets = arguments.sets;
-  // How the run was split over ranks is no matter here; a micro-batch is what ranges are calibrated on.
-  std::vector<std::int64_t> micro_batch = {1};
-  on_root(world.comm(), "reading the checkpoint's configuration", [&] {
-    const Value stored = parse_json(state.config_json, "the checkpoint's configuration", ErrorKind::kCheckpoint);
-    micro_batch[0] = stored.at("train").at("micro_batch_size").as_int();
-  });
-  world.comm().broadcast(view(std::span(micro_batch)), /*root=*/0);
-  sets.push_back(fmt::format("train.micro_batch_size={}", micro_batch[0]));
-  sets.push_back(fmt::format("train.batch_size={}", world.size() * micro_batch[0]));
-  for (const char* free : {"parallel.data=0", "parallel.pipeline=1", "parallel.schedule=1f1b", "parallel.chunks=1",
-                           "parallel.cut=[]", "model.init=random"})
-    sets.emplace_back(free);
   if (const std::vector<std::string> maps = maps_of(arguments); !arguments.bits.empty() || !maps.empty()) {
     sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
     sets.push_back("eval.maps=" + to_json(Value::array(maps)));
   }
-  return agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
+  return agree_on_stored_config(world, state.config_json, std::move(sets));
 }
 
 // Calibrates `widths` as the run would have.
@@ -139,14 +129,18 @@ EvaluationRanges own_ranges(World& world, const CheckpointReader* reader, const 
 }
 
 void print_report(const CheckpointReader& reader, const TrainState& state, const std::string& title,
-                  const std::vector<WidthResult>& widths, const ExtraEvaluations& extras, const std::string& output) {
+                  const std::vector<WidthResult>& widths, const ExtraEvaluations& extras,
+                  const AnswerEvaluation& answers, const std::string& output) {
   const std::string folder = reader.info().folder.string();
   FinalReport report{.title = title};
   report.widths = widths;
   report.summary = {{"checkpoint", folder}, {"step", std::to_string(state.step)}};
   report.details = Value::object({{"checkpoint", folder}, {"step", state.step}});
   extras.report(report);
+  answers.report(report);
   fmt::print("{}", output.empty() ? to_text(report) : write_final_report(output, report));
+  fmt::print("{}", answers.table());
+  if (!output.empty()) answers.write_predictions(output);
   fmt::print("{}", extras.write_diagnosis(output, report.widths));
 }
 
@@ -225,6 +219,8 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
     check_held_out(world, agreed.loaded, state.data_json, held_out);
   }
   ExtraEvaluations extras(world, config, arguments.extras);
+  AnswerEvaluation answers(world, config, state.data_json.empty() ? TokenizerFrom::kDefault : TokenizerFrom::kRun,
+                           arguments.answers);
   RunConfig largest = config;  // pass
   if (arguments.extras.tasks.any())
     largest.eval.batch_size = std::max(
@@ -244,10 +240,12 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
     scores = *score_widths(model, *held_out.set, widths, config.quant, config.eval, config.data.sequence_length,
                            threads, world.comm(), never, ranges);
   extras.score(world, model, config, widths, ranges, threads, never);
+  answers.score(world, model, config, widths, ranges, threads, never);
   extras.diagnose_on(world, model, config, ranges, held_out.tokens.get());
   on_root(world.comm(), "writing the report", [&] {
     print_report(*reader, state, report_title(scores),
-                 width_results(model, config.quant, scores, config.data.sequence_length), extras, arguments.output);
+                 width_results(model, config.quant, scores, config.data.sequence_length), extras, answers,
+                 arguments.output);
     extras.write_items();
     if (config.eval.predictions && !arguments.output.empty() && scores_held_out)
       write_predictions(arguments.output, *held_out.set, scores);
@@ -275,6 +273,7 @@ Run add_evaluate(CLI::App& app) {
   app.add_option("-o,--output", arguments->output,
                  "folder for report.md, report.json, tables.txt and tables.tex; made if it is not there");
   add_extra_options(app, arguments->extras);
+  add_answer_options(app, arguments->answers);
   app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
   return [arguments](Invocation invocation) {
     RunStatus status;
