@@ -100,7 +100,7 @@ int doctor(World& world, const DoctorArguments& arguments) {
       facts[rank].clock_ahead_s = clocks[rank].ahead_s;
       facts[rank].clock_error_s = clocks[rank].error_s;
     }
-  const std::vector<HealthFinding> findings = judge(facts, links);
+  const std::vector<MachineFinding> findings = judge(facts, links);
   dist::on_every_rank(world.comm(), "saving the rates", [&] {
     if (world.is_root() && !arguments.save.empty())
       write_file_atomic(arguments.save, rates_text(measured_device(facts, links, rates)));

@@ -26,7 +26,7 @@ class Judge {
  public:
   Judge(std::span<const RankFacts> facts, const LinkFacts& links) : facts_(facts), links_(links) {}
 
-  std::vector<HealthFinding> all() {
+  std::vector<MachineFinding> all() {
     build();
     versions();
     start();
@@ -383,12 +383,12 @@ class Judge {
 
   std::span<const RankFacts> facts_;
   const LinkFacts& links_;
-  std::vector<HealthFinding> findings_;
+  std::vector<MachineFinding> findings_;
 };
 
 }  // namespace
 
-std::vector<HealthFinding> judge(std::span<const RankFacts> facts, const LinkFacts& links) {
+std::vector<MachineFinding> judge(std::span<const RankFacts> facts, const LinkFacts& links) {
   return Judge(facts, links).all();
 }
 

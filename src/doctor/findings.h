@@ -18,7 +18,7 @@ struct EnumNames<FindingLevel> {
   static constexpr std::array names{"ok", "warning", "fault"};
 };
 
-struct HealthFinding {
+struct MachineFinding {
   FindingLevel level = FindingLevel::kOk;
   std::string topic;  // "clocks"
   std::string text;   // what was found, and where
@@ -26,12 +26,12 @@ struct HealthFinding {
 };
 
 // At least one for each topic that concerns these ranks, in a fixed order. facts: of every rank, in their order.
-std::vector<HealthFinding> judge(std::span<const RankFacts> facts, const LinkFacts& links);
+std::vector<MachineFinding> judge(std::span<const RankFacts> facts, const LinkFacts& links);
 
-bool has_fault(std::span<const HealthFinding> findings);
+bool has_fault(std::span<const MachineFinding> findings);
 
 // A screen: one line a finding, the fix below it, and how many there are of what.
-std::string to_text(std::span<const HealthFinding> findings, std::span<const RankFacts> facts);
-Value to_value(std::span<const HealthFinding> findings);
+std::string to_text(std::span<const MachineFinding> findings, std::span<const RankFacts> facts);
+Value to_value(std::span<const MachineFinding> findings);
 
 }  // namespace qat

@@ -58,7 +58,7 @@ LinkFacts links() {
 // What is not ok, as "level topic text".
 std::vector<std::string> complaints(const std::vector<RankFacts>& facts, const LinkFacts& of = links()) {
   std::vector<std::string> texts;
-  for (const HealthFinding& one : judge(facts, of)) {
+  for (const MachineFinding& one : judge(facts, of)) {
     if (one.level == FindingLevel::kOk) continue;
     EXPECT_FALSE(one.fix.empty()) << one.text;
     texts.push_back(std::string(enum_name(one.level)) + " " + one.topic + ": " + one.text);
