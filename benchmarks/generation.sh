@@ -21,7 +21,7 @@ new=${NEW:-256}
 if [ ! -d "$folder/run/checkpoints" ]; then
   mkdir -p "$folder"
   echo '{}' >"$folder/empty.json"
-  "$program" --config "$folder/empty.json" --set run.dir="$folder/run" --set model.preset="$preset" --set train.steps=1 --set train.batch_size=1 \
+  "$program" --config "$folder/empty.json" --set run.dir="$folder/run" --set model.preset="$preset" --set train.steps=2 --set train.batch_size=1 \
     --set train.micro_batch_size=1 --set quant.widths='[8,32]' --set precision.cycles=1 --set precision.min_bits=8 \
     --set precision.max_bits=8 --set lora.rank="${RANK:-16}" --set eval.bits='[32]' --set eval.max_tokens=256 \
     --set lr.warmup_steps=0 >"$folder/train.log" 2>&1 || { tail "$folder/train.log" >&2; exit 1; }

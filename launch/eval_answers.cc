@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "dist/comm/agree.h"
+#include "launch/eval_tasks.h"
 #include "src/base/file.h"
 #include "src/eval/prediction_file.h"
 #include "src/generate/generator.h"
@@ -17,7 +18,7 @@
 namespace qat::launch {
 namespace {
 
-std::uint64_t hash_of(const std::vector<OpenQuestion>& questions) {
+std::uint64_t content_hash(const std::vector<OpenQuestion>& questions) {
   std::uint64_t hash = questions.size();
   for (const OpenQuestion& one : questions) {
     const std::string text = one.id + one.before + one.context + one.after;
@@ -60,7 +61,7 @@ void add_answer_options(CLI::App& app, AnswerOptions& options) {
       ->capture_default_str();
 }
 
-AnswerEvaluation::AnswerEvaluation(World& world, const RunConfig& config, TokenizerFrom from,
+AnswerEvaluation::AnswerEvaluation(World& world, const RunConfig& config, const std::string& merges,
                                    const AnswerOptions& options) {
   if (!options.any()) return;
   std::shared_ptr<const Tokenizer> tokenizer;
@@ -69,13 +70,13 @@ AnswerEvaluation::AnswerEvaluation(World& world, const RunConfig& config, Tokeni
       throw Error(ErrorKind::kConfig,
                   "--squad and --trivia are for language models; this one points at answers (model.task is "
                   "\"span_qa\"): name its questions by --set data.val=...");
-    tokenizer = open_generation_tokenizer(config, from);
+    tokenizer = open_text_tokenizer(config, merges);
   });
   const auto add = [&](const std::string& name, AnswerRule rule,
                        const std::function<std::vector<OpenQuestion>()>& read) {
     dist::on_every_rank(world.comm(), name + " questions", [&] {
       std::vector<OpenQuestion> questions = read();
-      const std::uint64_t hash = hash_of(questions);
+      const std::uint64_t hash = content_hash(questions);
       tasks_.push_back(
           {name, OpenQuestionSet(std::move(questions), rule, tokenizer, config.model.n_positions, options.generated)});
       return hash;

@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "launch/generation_task.h"
 #include "launch/world.h"
 #include "src/base/json.h"
 #include "src/config/run_config.h"
@@ -32,8 +31,8 @@ void add_answer_options(CLI::App& app, AnswerOptions& options);
 class AnswerEvaluation {
  public:
   // Collective. Opens the files on every rank, whose contents must be the same; what is wrong with those of any rank is
-  // thrown on all. Without options nothing is done here and below.
-  AnswerEvaluation(World& world, const RunConfig& config, TokenizerFrom tokenizer, const AnswerOptions& options);
+  // thrown on all. merges: as of open_text_tokenizer. Without options nothing is done here and below.
+  AnswerEvaluation(World& world, const RunConfig& config, const std::string& merges, const AnswerOptions& options);
 
   // Collective. At every width in turn.
   void score(World& world, const Gpt2& model, const RunConfig& config, const std::vector<EvaluatedAt>& widths,

@@ -104,10 +104,11 @@ void add_extra_options(CLI::App& app, ExtraOptions& options) {
   add_text_options(app, options);
   add_speed_options(app, options);
   app.add_option("--merges", options.tasks.merges,
-                 "GPT-2's merges.txt, for --tasks and --text; without it data.tokenizer says how texts become tokens");
+                 "GPT-2's merges.txt, for --tasks, --text, --squad and --trivia; without it data.tokenizer says how "
+                 "texts become tokens");
   app.final_callback([&app, &options] { check_together(app, options); });
   app.add_flag("--held-out", options.held_out,
-               "with --tasks or --text: also the held-out text (or name one by --set data.val=...)");
+               "with what else is scored: also the held-out text (or name one by --set data.val=...)");
 }
 
 ExtraEvaluations::ExtraEvaluations(World& world, const RunConfig& config, ExtraOptions& options) : options_(options) {

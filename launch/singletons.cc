@@ -4,7 +4,7 @@
 
 #include <cstdlib>
 
-#include "kernels/common/error.h"
+#include "launch/refuse.h"
 
 namespace qat::launch {
 namespace {
@@ -21,8 +21,6 @@ int number(const char* name) {           // 0: not set
   const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): read before any thread exists
   return text == nullptr ? 0 : std::atoi(text);
 }
-
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::kConfig, message); }
 
 }  // namespace
 

@@ -211,16 +211,15 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
   const ComputeMode mode = world.use_device(config.compute);
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
 
-  const bool scores_held_out = !arguments.extras.any() || arguments.extras.held_out || arguments.extras.diagnose ||
-                               given_by_set(agreed.loaded, "data.val");
+  const bool scores_held_out = !(arguments.extras.any() || arguments.answers.any()) || arguments.extras.held_out ||
+                               arguments.extras.diagnose || given_by_set(agreed.loaded, "data.val");
   HeldOutData held_out;
   if (scores_held_out) {
     held_out = open_held_out(world, config);
     check_held_out(world, agreed.loaded, state.data_json, held_out);
   }
   ExtraEvaluations extras(world, config, arguments.extras);
-  AnswerEvaluation answers(world, config, state.data_json.empty() ? TokenizerFrom::kDefault : TokenizerFrom::kRun,
-                           arguments.answers);
+  AnswerEvaluation answers(world, config, arguments.extras.tasks.merges, arguments.answers);
   RunConfig largest = config;  // pass
   if (arguments.extras.tasks.any())
     largest.eval.batch_size = std::max(

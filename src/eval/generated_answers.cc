@@ -8,16 +8,10 @@
 #include "kernels/common/error.h"
 #include "src/base/json.h"
 #include "src/eval/answer_score.h"
+#include "src/text/white_space.h"
 
 namespace qat {
 namespace {
-
-std::string_view without_white_space(std::string_view text) {
-  constexpr std::string_view kWhite = " \t\r\n";
-  const std::size_t first = text.find_first_not_of(kWhite);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kWhite) - first + 1);
-}
 
 // A line that has something in it has ended.
 bool has_a_line(std::string_view text) {
@@ -98,8 +92,8 @@ std::string OpenQuestionSet::text_of(std::span<const double> numbers) const {
   for (std::size_t i = 1; i <= static_cast<std::size_t>(numbers[0]); ++i)
     tokens.push_back(static_cast<int>(numbers[i]));
   const std::string text = tokenizer_->decode(tokens);
-  const std::string_view said = without_white_space(text);
-  return std::string(without_white_space(said.substr(0, said.find('\n'))));
+  const std::string_view said = trimmed(text);
+  return std::string(trimmed(said.substr(0, said.find('\n'))));
 }
 
 std::string OpenQuestionSet::predictions(const GeneratedAnswers& found) const {
