@@ -6,7 +6,7 @@
 # same level, unless `sideways` says so.
 set(levels
     "kernels/common"
-    "kernels/quant kernels/optim kernels/grad kernels/loss kernels/embedding"
+    "kernels/quant kernels/optim kernels/grad kernels/loss kernels/embedding kernels/attention"
     "kernels/gemm kernels/norm kernels/activation"
     "dist/comm"
     "dist/grid dist/control dist/grad dist/shard dist/pipeline dist/watch"
@@ -16,6 +16,7 @@ set(levels
     "src/loss"
     "src/model"
     "src/optim src/schedule src/checkpoint"
+    "src/generate"
     "src/eval"
     "src/analysis"
     "src/train"
@@ -29,7 +30,7 @@ set(sideways "src/data -> src/text")
 # Folders that see less than their level allows: regular expressions over what they may include besides themselves.
 set(narrow
     "src/base" "^kernels/common/"
-    "src/config" "^(kernels/common|src/base|src/bitmap)/|^src/[a-z]+/[a-z0-9_]+_config[.]h$|^src/schedule/schedule_rules[.]h$")
+    "src/config" "^(kernels/common|src/base|src/bitmap)/|^src/[a-z]+/[a-z0-9_]+_config[.]h$|^src/schedule/(schedule_rules|lr_schedule)[.]h$")
 
 # Third parties: regular expressions over the header in <>, and over the files that may include it.
 set(fences
@@ -37,7 +38,7 @@ set(fences
     "^nccl[.]h$" "^dist/comm/nccl_"
     "^(cuda|cublas|cudnn|cufft|curand|nvtx|cooperative_groups|cutlass/|cute/|cub/|thrust/|mma[.]h)"
     "^(kernels/|dist/comm/nccl_)"
-    "^(torch|ATen|c10)/" "^(src/(quant|loss|model|eval|train)/|src/base/torch_|launch/)"
+    "^(torch|ATen|c10)/" "^(src/(quant|loss|model|generate|eval|train)/|src/base/torch_|launch/)"
     "^(hdf5[.]h|hdf5_hl[.]h|H5[A-Za-z]+[.]h)$" "^src/checkpoint/h5_"
     "^nlohmann/" "^src/(base/json[a-z_]*|text/byte_pair_vocabulary|checkpoint/manifest)[.]cc$"
     "^(fmt|spdlog)/" "^(src|launch)/"

@@ -16,6 +16,7 @@ using Run = std::function<int(Invocation)>;
 
 // Each returns what runs the subcommand and gives its exit code. `app` owns the options' storage through the closure.
 Run add_train(CLI::App& app);
+Run add_range_test(CLI::App& app);
 Run add_evaluate(CLI::App& app);
 Run add_tokenize(CLI::App& app);
 Run add_import(CLI::App& app);
@@ -25,5 +26,6 @@ Run add_plan(CLI::App& app);
 Run add_doctor(CLI::App& app);
 Run add_sweep(CLI::App& app);
 Run add_schema(CLI::App& app);
+Run add_report(CLI::App& app);
 
 }  // namespace qat::launch

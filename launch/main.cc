@@ -45,7 +45,8 @@ int run_command(int argc, char** argv) {
   };
   const Run train_by_default = add_train(app);
   add("train", "train a model (the default)", add_train);
-  add("eval", "held-out perplexity of a checkpoint at several bit widths", add_evaluate);
+  add("prt", "try training at each width, and find the bounds of a precision schedule", add_range_test);
+  add("eval", "evaluate a checkpoint at several bit widths: texts, tasks, speed", add_evaluate);
   add("plan", "what a run would take on so many ranks: memory, time, checkpoints; starts nothing", add_plan);
   add("doctor", "look at this machine, or at all hosts of a job: versions, speed, links, limits, file system",
       add_doctor);
@@ -54,6 +55,7 @@ int run_command(int argc, char** argv) {
   add("import", "make a checkpoint of a GPT-2 that Hugging Face's transformers has written", add_import);
   add("export", "write a checkpoint's model for transformers, or its adapter for peft", add_export);
   add("logits", "write a checkpoint's logits of a few tokens, to compare with other programs", add_logits);
+  add("report", "report.html and report.md of a run, or of several side by side", add_report);
   add("schema", "print the JSON Schema of the configuration, or its documentation", add_schema);
   try {
     app.parse(argc, argv);

@@ -8,6 +8,7 @@
 
 #include "dist/comm/agree.h"
 #include "kernels/common/cuda_device.h"
+#include "launch/start_blocks.h"
 #include "src/quant/torch_errors.h"
 #include "src/report/numbers.h"
 
@@ -64,9 +65,12 @@ void MemoryOutlook::find_worst(World& world, Account& account) const {
 }
 
 void MemoryOutlook::report(Logger& log) const {
+  std::vector<std::string> lines;
+  for (const Account& account : accounts_)
+    lines.push_back(fmt::format("{} of a rank: {}; there is {} ({})", account.name, describe(account.needed, 4),
+                                amount(account.least), account.worst));
+  log.info(start_block("Memory", lines));
   for (const Account& account : accounts_) {
-    log.info(fmt::format("{} of a rank: {}; there is {} ({})", account.name, describe(account.needed, 4),
-                         amount(account.least), account.worst));
     if (account.fits()) continue;
     log.warning(fmt::format("this run may run out of {}: a rank needs {}, and there is {} ({}). {}", account.name,
                             describe(account.needed, 8), amount(account.least), account.worst, changes(account)));

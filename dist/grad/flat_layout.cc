@@ -1,5 +1,6 @@
 #include "dist/grad/flat_layout.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "kernels/common/error.h"
@@ -26,6 +27,7 @@ FlatLayout::FlatLayout(std::span<const std::int64_t> tensor_elems, const FlatLay
     QAT_CHECK(elems >= 0, "a negative number of elements");
     const auto index = static_cast<int>(tensors_.size());
     if (buckets_.empty() || index == options.exact_from ||
+        std::binary_search(options.begins.begin(), options.begins.end(), index) ||
         end - buckets_.back().range.begin + elems > options.bucket_elems) {
       close();
       buckets_.push_back({.range = {end, end},

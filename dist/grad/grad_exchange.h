@@ -42,14 +42,13 @@ class GradExchange {
   void allow_early() { launching_ = overlapped_; }
   // Collective: whatever has not been exchanged, in order. error: measured, for exchanges that did not go early.
   void finish(WireError* error = nullptr);
-  // What comes on `exchange` from now on sees what `compute` did so far; and the other way round.
-  void begin_on_exchange();
-  void end_on_exchange();
-
   std::int64_t launched_early() const noexcept { return early_; }  // buckets of this step
 
  private:
   void launch_ready();
+  // What comes on `exchange` from now on sees what `compute` did so far; and the other way round.
+  void begin_on_exchange();
+  void end_on_exchange();
 
   std::span<GradSync> syncs_;
   std::vector<BucketPlace> order_;

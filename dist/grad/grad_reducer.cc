@@ -188,9 +188,4 @@ void GradReducer::add_values(std::span<float> own) {
   add(*options_.nodes->across, 1, own);
 }
 
-void GradReducer::all_gather(std::span<float> full) {
-  const std::span<float> own = own_part(full);
-  if (group_->size() > 1) group_->all_gather(buffer(own), buffer(full), options_.exec.stream);
-}
-
 }  // namespace qat::dist

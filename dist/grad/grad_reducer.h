@@ -42,8 +42,6 @@ class GradReducer {
   void reduce_scatter(std::span<float> full, const Feedback& feedback = {}, kernels::WireRounding rounding = {});
   // The same without codes, whatever the wire.
   void reduce_scatter_exact(std::span<float> full);
-  // full: [elems]. Every rank's shard, from the rank that owns it.
-  void all_gather(std::span<float> full);
 
   // What this rank sends to others in a reduce_scatter(), with its scales; and in fp32.
   std::int64_t sent_bytes() const;

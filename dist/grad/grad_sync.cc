@@ -165,11 +165,4 @@ std::int64_t GradSync::fp32_bytes() const {
   return bytes;
 }
 
-void GradSync::gather(std::span<float> values) {
-  QAT_CHECK(static_cast<std::int64_t>(values.size()) == layout_->elems(), "values lie as the layout says");
-  for (Bucket& bucket : buckets_)
-    bucket.reducer.all_gather(
-        values.subspan(static_cast<std::size_t>(bucket.range.begin), static_cast<std::size_t>(bucket.range.size())));
-}
-
 }  // namespace qat::dist

@@ -79,9 +79,6 @@ class GradSync {
   // After finish(): the same shards, which may be changed where they lie.
   std::vector<std::span<float>> own_sums();
 
-  // Collective. values: [layout().elems()]; every shard of every bucket, from the rank that owns it.
-  void gather(std::span<float> values);
-
   // What this rank sends in an exchange of all buckets, and what it would send in fp32.
   std::int64_t sent_bytes() const;
   std::int64_t fp32_bytes() const;

@@ -1,6 +1,7 @@
 #include "kernels/gemm/matmul_plan.h"
 
 #include <algorithm>
+#include <bit>
 #include <mutex>
 
 namespace qat::kernels {
@@ -96,6 +97,14 @@ MatmulPlan plan_code_matmul(const MatmulProblem& problem) {
   const char* no_cublaslt = cublaslt_obstacle(problem);
   if (no_cublaslt == nullptr) return {MatmulPath::kCublasLt, no_cutlass};
   return {MatmulPath::kSimple, no_cublaslt};
+}
+
+std::int64_t tuned_size(std::int64_t n) noexcept {
+  constexpr int kKeptBits = 4;  // the leading one among them
+  const int bits = std::bit_width(static_cast<std::uint64_t>(n));
+  if (bits <= kKeptBits) return n;
+  const std::int64_t unit = std::int64_t{1} << (bits - kKeptBits);
+  return (n + unit - 1) / unit * unit;
 }
 
 std::string to_text(const MatmulProblem& problem, const MatmulPlan& plan) {

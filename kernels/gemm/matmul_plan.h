@@ -46,11 +46,15 @@ MatmulPlan plan_code_matmul(const MatmulProblem& problem);
 // Null if `path` can run `problem`, else what is in its way.
 const char* obstacle_of(MatmulPath path, const MatmulProblem& problem) noexcept;
 
+// Up to one of eight sizes between a power of two and the next: 1..16, 18, 20, 22, ..., 32, 36, ... n >= 0.
+std::int64_t tuned_size(std::int64_t n) noexcept;
+
 // "65536 x 768 x 3072 to bf16 on sm_90: cutlass (...)"
 std::string to_text(const MatmulProblem& problem, const MatmulPlan& plan);
 
 // Several tiles of kCutlass fit most shapes. The first call of a shape in a process times them, and the fastest serves
-// the calls that follow.
+// the calls that follow, and those of all shapes that are the same once M, N and K are rounded up: texts of every
+// length come to some products each.
 struct MatmulTuning {
   enum class Pick : std::uint8_t { kTimed, kFirst };  // kFirst: no timing, the first tile that can run the shape
   Pick pick = Pick::kTimed;

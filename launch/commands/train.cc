@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -20,6 +21,7 @@
 #include "launch/signals.h"
 #include "launch/singletons.h"
 #include "launch/stages.h"
+#include "launch/start_blocks.h"
 #include "launch/task_data.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
@@ -28,9 +30,11 @@
 #include "src/checkpoint/reader.h"
 #include "src/checkpoint/shared_folder.h"
 #include "src/export/hf_model.h"
+#include "src/report/numbers.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
 #include "src/train/parameter_memory.h"
+#include "src/train/product_peak.h"
 #include "src/train/run_state.h"
 #include "src/train/trainer.h"
 
@@ -42,6 +46,7 @@ struct TrainArguments {
   std::vector<std::string> sets;
   bool print_config = false;
   bool strict = false;
+  bool only_range_test = false;
 };
 
 TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool strict) {
@@ -51,6 +56,7 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .distill = config.distill,
           .quant = config.quant,
           .precision = config.precision,
+          .range_test = config.range_test,
           .lr = config.lr,
           .data = config.data,
           .optim = config.optim,
@@ -58,6 +64,7 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .checkpoint = config.checkpoint,
           .comm = config.comm,
           .watchdog = config.watchdog,
+          .report = config.report,
           .config_json = agreed.json,
           .config_hash = agreed.hash,
           .threads = threads,
@@ -78,47 +85,60 @@ std::unique_ptr<RunLock> open_run_folder(World& world, const AgreedConfig& agree
   return lock;
 }
 
-void say_what_runs(World& world, const AgreedConfig& agreed, const Stages& stages, const Gpt2& model,
-                   const TrainingData& train, const HeldOutData& val, const std::vector<std::string>& doubts,
-                   int threads, Logger& log) {
+// Before the model is made.
+void say_what_starts(World& world, const AgreedConfig& agreed, const TrainingData& train, const HeldOutData& val,
+                     const std::vector<std::string>& doubts, const ComputeMode& mode, int threads, int hosts,
+                     Logger& log) {
+  const RunConfig& config = agreed.loaded.config;
+  log.info(start_block("Options", changed_options(agreed.loaded)));
+  for (const std::string& warning : agreed.loaded.warnings) log.warning(warning);
+  std::vector<std::string> system = {fmt::format("qat_dist {}; {} rank{} ({}) on {} host{}, {} thread{} each",
+                                                 QAT_VERSION, world.size(), world.size() == 1 ? "" : "s",
+                                                 world.comm().backend(), hosts, hosts == 1 ? "" : "s", threads,
+                                                 threads == 1 ? "" : "s")};
+  if (mode.is_cuda()) {
+    const CudaDeviceInfo gpu = cuda_device_info(mode.device.index());
+    system.push_back(
+        fmt::format("{} on rank 0, {} GiB; activations in {}", gpu.name, gpu.total_bytes >> 30, floats_of(mode)));
+  }
+  system.push_back("run folder " + config.run.dir);
+  if (config.watchdog.limit_seconds == 0.0)
+    system.emplace_back("the watchdog is off (watchdog.limit_seconds): a rank that hangs or dies may go unnoticed");
+  log.info(start_block("System", system));
+  log.info(start_block("Data", {describe(train, val)}));
+  for (const std::string& doubt : doubts) log.warning(doubt);
+}
+
+void say_layout(const AgreedConfig& agreed, const Stages& stages, const Gpt2& model, Logger& log) {
   const RunConfig& config = agreed.loaded.config;
   const int replicas = stages.grid().data_size();
-  for (const std::string& warning : agreed.loaded.warnings) log.warning(warning);
-  for (const std::string& doubt : doubts) log.warning(doubt);
   const ParameterStore& store = model.whole().parameters();
-  log.info(fmt::format("{} rank{} ({}), {} thread{} each; run folder {}", world.size(), world.size() == 1 ? "" : "s",
-                       world.comm().backend(), threads, threads == 1 ? "" : "s", config.run.dir));
-  if (model.mode().is_cuda()) {
-    const CudaDeviceInfo gpu = cuda_device_info(model.mode().device.index());
-    log.info(fmt::format("{} on rank 0, {} GiB; activations in {}", gpu.name, gpu.total_bytes >> 30,
-                         floats_of(model.mode())));
-  }
-  log.info(fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained",
-                       config.model.n_layer, config.model.n_embd, config.model.vocab_size,
-                       store.trainable_elems() + store.frozen_elems(), store.trainable_elems()));
+  std::vector<std::string> lines = {
+      fmt::format("GPT-2 {} layers x {} wide, vocabulary {}: {} parameters, {} of them trained", config.model.n_layer,
+                  config.model.n_embd, config.model.vocab_size, store.trainable_elems() + store.frozen_elems(),
+                  store.trainable_elems())};
   if (stages.grid().stages() > 1)
-    log.info(fmt::format("{} replica{} of {} stages, {}", replicas, replicas == 1 ? "" : "s", stages.grid().stages(),
-                         enum_name(config.parallel.schedule)));
-  for (const std::string& line : stages.describe()) log.info(line);
-  log.info(describe(parameter_memory(
+    lines.push_back(fmt::format("{} replica{} of {} stages, {}", replicas, replicas == 1 ? "" : "s",
+                                stages.grid().stages(), enum_name(config.parallel.schedule)));
+  for (const std::string& line : stages.describe()) lines.push_back(line);
+  lines.push_back(describe(parameter_memory(
       model, config.quant, replicas,
       widths_at_once(config.train.recipe, config.precision, config.quant.widths, config.model.n_layer))));
-  log.info(describe(train, val));
   if (config.train.accumulate == Accumulate::kRunning)
-    log.info(
+    lines.emplace_back(
         "train.accumulate is running: each rank adds up its passes' gradients one after the other, so the run's bits "
         "depend on the number of ranks");
   else if (config.comm.wire != WireFormatName::kFp32)
-    log.info(fmt::format("comm.wire is {}: the run's bits depend on the number of ranks", enum_name(config.comm.wire)));
+    lines.push_back(
+        fmt::format("comm.wire is {}: the run's bits depend on the number of ranks", enum_name(config.comm.wire)));
   else if (!std::has_single_bit(static_cast<unsigned>(replicas)))
-    log.info(
+    lines.push_back(
         fmt::format("sums over {0} {4} have the same bits on {1}, {2}, {3}, ... {4}; on other numbers of {4} "
                     "this run would agree to rounding only",
                     replicas, dist::odd_part(replicas), 2 * dist::odd_part(replicas), 4 * dist::odd_part(replicas),
                     stages.grid().stages() == 1 ? "ranks" : "replicas"));
-  if (config.watchdog.limit_seconds == 0.0)
-    log.info("the watchdog is off (watchdog.limit_seconds): a rank that hangs or dies may go unnoticed");
-  for (const std::string& line : product_paths(model.whole(), config.quant, config.precision)) log.info(line);
+  for (const std::string& line : product_paths(model.whole(), config.quant, config.precision)) lines.push_back(line);
+  log.info(start_block("Layout", lines));
 }
 
 // The base's parameters from a folder of transformers (rank 0's `stored`); adapters stay as they are in a new model.
@@ -191,6 +211,36 @@ std::string stopped_text(int signal, const dist::ProgressBoard& board) {
                      board.checkpoint().empty() ? "" : " with a checkpoint");
 }
 
+int stopped(int signal, World& world, RunStatus& status) {
+  if (world.is_root()) {
+    print(stopped_text(signal, world.board()));
+    status.finish("stopped", exit_code_of_signal(signal));
+  }
+  return exit_code_of_signal(signal);
+}
+
+// What `qat_dist prt` needs of a configuration that a run may do without.
+void check_range_test(const RunConfig& config) {
+  if (!config.quant.maps.empty())
+    throw Error(ErrorKind::kConfig,
+                "quant.maps has maps: the range test tries the widths of quant.widths; leave quant.maps out");
+  if (config.quant.widths == std::vector<int>{BitWidth::kFull})
+    throw Error(ErrorKind::kConfig, "quant.widths = [32]: the range test needs a width below 32 to try");
+  if (config.model.answers_questions() && config.range_test.form == RangeTestForm::kAccuracy)
+    throw Error(ErrorKind::kConfig,
+                "range_test.form = \"accuracy\": must be \"plateau\" for a model that answers questions (model.task)");
+}
+
+int measure_range(Trainer& trainer, const RunConfig& config, World& world, RunStatus& status) {
+  const RangeTestRun run = trainer.run_range_test();
+  if (!run.result) return stopped(run.signal, world, status);
+  if (!world.is_root()) return 0;
+  print(fmt::format("{}results: {}\n", range_test_text(*run.result),
+                    (std::filesystem::path(config.run.dir) / "range_test.json").string()));
+  status.finish("finished");
+  return 0;
+}
+
 int train(World& world, const TrainArguments& arguments, int pmix_rank, const std::atomic<int>& signal,
           RunStatus& status) {
   const std::optional<std::string> file =
@@ -201,6 +251,7 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
     if (world.is_root()) fmt::print("{}", print_config(config, agreed.loaded.origins));
     return 0;
   }
+  if (arguments.only_range_test) dist::on_every_rank(world.comm(), "range test", [&] { check_range_test(config); });
   refuse_singletons(world.size(), pmix_rank);
   status.start_watchdog(world, config.watchdog);
   const ComputeMode mode = world.use_device(config.compute);
@@ -230,6 +281,8 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   if (lock && !lock->replaced().host.empty()) log.warning("took over the lock of a process that is gone");
   if (const std::string warning = world.size() > 1 ? stop_warning() : ""; !warning.empty()) log.warning(warning);
 
+  say_what_starts(world, agreed, train_data, val_data, doubts, mode, threads,
+                  static_cast<int>(std::set<std::string>(hosts.begin(), hosts.end()).size()), log);
   status.set_memory(look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log, stages.parts()));
   std::optional<Gpt2> built;
   on_every_rank(
@@ -243,13 +296,20 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
       status);
   Gpt2& model = *built;
   initialize(world, stages.grid(), agreed, arguments.strict, model, log);
-  say_what_runs(world, agreed, stages, model, train_data, val_data, doubts, threads, log);
+  say_layout(agreed, stages, model, log);
+  double peak = 0.0;
+  if (world.is_root() && mode.is_cuda()) {
+    peak = measured_product_peak(mode);
+    log.info(fmt::format("products of int8 codes on rank 0's GPU: {}op/s, the peak of the progress line",
+                         short_count(peak)));
+  }
   const TrainerParts parts{.model = model,
                            .samples = *train_data.samples,
                            .held_out = *val_data.set,
                            .grid = stages.grid(),
                            .log = log,
                            .progress = progress ? &*progress : nullptr,
+                           .product_peak = peak,
                            .signal = &signal,
                            .on_progress =
                                [&](std::int64_t steps, const std::string& checkpoint) {
@@ -268,27 +328,27 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
         return 0;
       },
       status);
+  if (arguments.only_range_test) return measure_range(*trainer, config, world, status);
   const TrainResult result = trainer->run();
   status.memory()->report_peak(world, log);
   if (progress) progress->finish();
   if (!result.finished) {
-    if (world.is_root()) {
-      print(stopped_text(result.signal, world.board()));
-      status.finish("stopped", exit_code_of_signal(result.signal));
-    }
-    return exit_code_of_signal(result.signal);
+    const int code = stopped(result.signal, world, status);
+    if (world.is_root()) status.write_report();
+    return code;
   }
   if (world.is_root()) {
     print(fmt::format("{}\nresults: {}\n", result.table, config.run.dir));
     status.finish("finished");
+    status.write_report();
   }
   return 0;
 }
 
-}  // namespace
-
-Run add_train(CLI::App& app) {
+// A run, or its range test alone.
+Run add_run(CLI::App& app, bool only_range_test) {
   auto arguments = std::make_shared<TrainArguments>();
+  arguments->only_range_test = only_range_test;
   app.add_option("-c,--config", arguments->config, "JSON configuration; without it every key has its default");
   app.add_option("--set", arguments->sets, "override: section.key=value, as often as needed")->take_all();
   app.add_flag("--strict", arguments->strict,
@@ -303,5 +363,11 @@ Run add_train(CLI::App& app) {
     return run_guarded(world, status, [&] { return train(world, *arguments, pmix_rank, signal, status); });
   };
 }
+
+}  // namespace
+
+Run add_train(CLI::App& app) { return add_run(app, /*only_range_test=*/false); }
+
+Run add_range_test(CLI::App& app) { return add_run(app, /*only_range_test=*/true); }
 
 }  // namespace qat::launch

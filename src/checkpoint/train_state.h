@@ -38,6 +38,7 @@ struct TrainState {
   std::int64_t stale_evaluations = 0;  // evaluations since then
   std::string loss_statistics;         // LossMonitor's
   std::string precision_usage;         // PrecisionUsage's
+  std::string range_test;              // its result (src/schedule/range_test.h); empty: none was made
 
   bool operator==(const TrainState&) const = default;
 };

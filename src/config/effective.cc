@@ -35,7 +35,11 @@ Value value_of(const Field<Owner>& field, Owner& owner) {
   if (const auto* choice = std::get_if<ChoiceRef<Owner>>(&field.ref)) return Value(choice->get(owner));
   return std::visit(
       [&](const auto& ref) {
-        if constexpr (std::is_invocable_v<decltype(ref), Owner&>) return to_value(ref(owner));
+        if constexpr (std::is_invocable_v<decltype(ref), Owner&>) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(ref(owner))>, int>)
+            if (!field.rule.zero.empty() && ref(owner) == 0) return Value(field.rule.zero);
+          return to_value(ref(owner));
+        }
         return Value();
       },
       field.ref);
@@ -65,6 +69,7 @@ template Value element_to_json(LayerOverride);
 template Value element_to_json(WidthAdapter);
 template Value element_to_json(WidthMethod);
 template Value element_to_json(WidthFactor);
+template Value element_to_json(LrMilestone);
 
 std::string Origin::text() const {
   switch (kind) {
@@ -102,6 +107,7 @@ std::uint64_t config_hash(const RunConfig& config) {
   hashed.run.resume.clear();
   hashed.model.preset.clear();
   hashed.watchdog = {};
+  hashed.report = {};
   const std::string text = to_json(config_to_json(hashed));
   return XXH3_64bits(text.data(), text.size());
 }

@@ -29,8 +29,8 @@ Value config_value(const RunConfig& config, const std::string& path);
 template <ListedObject T>
 Value element_to_json(T element);
 
-// XXH3 over what the run computes: every value but run.dir, run.resume, model.preset (the sizes themselves count) and
-// the watchdog's.
+// XXH3 over what the run computes: every value but run.dir, run.resume, model.preset (the sizes themselves count),
+// the watchdog's and report's.
 // Equal on every machine.
 std::uint64_t config_hash(const RunConfig& config);
 

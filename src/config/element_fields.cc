@@ -7,6 +7,7 @@ namespace qat {
 using rules::any;
 using rules::between;
 using rules::code_width;
+using rules::from;
 using rules::key;
 using rules::kMostOfAny;
 using rules::optional_key;
@@ -88,6 +89,18 @@ const ElementTable<WidthFactor>& element_table() {
                                      .required = {"bits", "factor"},
                                      .example = R"({"bits": 2, "factor": 0.5})",
                                      .changes = ""};
+  return table;
+}
+
+template <>
+const ElementTable<LrMilestone>& element_table() {
+  using M = LrMilestone;
+  static const ElementTable<M> table{
+      .fields = {key("step", at(&M::step), from(0), "steps", "the first step with this factor"),
+                 key("factor", at(&M::factor), between(0, 1000), "", "times lr.peak", {"gamma", "scale"})},
+      .required = {"step", "factor"},
+      .example = R"({"step": 32000, "factor": 0.1})",
+      .changes = ""};
   return table;
 }
 

@@ -26,11 +26,14 @@ template <>
 const ElementTable<WidthMethod>& element_table();
 template <>
 const ElementTable<WidthFactor>& element_table();
+template <>
+const ElementTable<LrMilestone>& element_table();
 
 // Whether an element says anything.
 bool changes_something(const LayerOverride& element);
 bool changes_something(const WidthAdapter& element);
 inline bool changes_something(const WidthMethod& /*element*/) { return true; }
 inline bool changes_something(const WidthFactor& /*element*/) { return true; }
+inline bool changes_something(const LrMilestone& /*element*/) { return true; }
 
 }  // namespace qat

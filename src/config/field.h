@@ -34,6 +34,7 @@ struct Rule {
   bool open_max = false;             // below max, not equal to it
   std::vector<int> widths;           // integers: one of these, ascending
   std::vector<std::string> choices;  // strings: one of these
+  std::string zero;                  // integers: the text that stands for 0, which is then none of the widths
   bool empty_allowed = false;        // strings and lists
   bool unique = false;               // lists: no element twice
 };
@@ -44,7 +45,7 @@ using FieldRef = std::function<T&(Owner&)>;
 // What a key's list of objects may be made of (element_fields.h).
 template <typename T>
 concept ListedObject = std::is_same_v<T, LayerOverride> || std::is_same_v<T, WidthAdapter> ||
-    std::is_same_v<T, WidthMethod> || std::is_same_v<T, WidthFactor>;
+    std::is_same_v<T, WidthMethod> || std::is_same_v<T, WidthFactor> || std::is_same_v<T, LrMilestone>;
 
 // A value of a named enumeration, which is text in files: one of the field's choices; empty for an optional one that is
 // not given.
@@ -63,7 +64,8 @@ struct Field {
                            FieldRef<std::optional<bool>, Owner>, FieldRef<std::optional<std::int64_t>, Owner>,
                            FieldRef<std::optional<double>, Owner>, FieldRef<std::vector<LayerOverride>, Owner>,
                            FieldRef<std::vector<WidthAdapter>, Owner>, FieldRef<std::vector<WidthMethod>, Owner>,
-                           FieldRef<std::vector<WidthFactor>, Owner>, ChoiceRef<Owner>>;
+                           FieldRef<std::vector<WidthFactor>, Owner>, FieldRef<std::vector<LrMilestone>, Owner>,
+                           ChoiceRef<Owner>>;
   std::string path;  // "train.steps"
   Ref ref;
   Rule rule;

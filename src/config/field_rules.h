@@ -13,6 +13,7 @@ namespace qat {
 // The keys of single sections, in order (field_table.cc has the others).
 void add_comm_fields(std::vector<Field<RunConfig>>& fields);
 void add_distill_fields(std::vector<Field<RunConfig>>& fields);
+void add_report_fields(std::vector<Field<RunConfig>>& fields);
 
 }  // namespace qat
 
@@ -57,6 +58,12 @@ inline Rule bits(int last, bool zero, int first = BitWidth::kMinUsual) {
 }
 // Of weights, which may have 1 bit where their quantizer has (quantizer_rules.cc).
 inline Rule width() { return bits(BitWidth::kMax, /*zero=*/false, BitWidth::kMin); }
+// Or what the range test finds.
+inline Rule width_or_auto() {
+  Rule rule = width();
+  rule.zero = "auto";
+  return rule;
+}
 inline Rule width_or_zero() { return bits(BitWidth::kMax, /*zero=*/true); }
 // What is int8 codes or not quantized: backward's gradients, attention's keys and values.
 inline Rule code_width(bool zero = false) { return bits(8, zero); }
@@ -68,6 +75,7 @@ inline Rule list(Rule rule, bool empty_allowed, bool unique) {
 
 // Parts of the table that have files of their own.
 void add_schedules(std::vector<Field<RunConfig>>& fields);
+void add_range_test(std::vector<Field<RunConfig>>& fields);
 
 inline Rule preset_name() {
   Rule rule{.empty_allowed = true};

@@ -297,6 +297,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_lora(f);
     add_quant(f);
     rules::add_schedules(f);
+    rules::add_range_test(f);
     add_data(f);
     add_training(f);
     add_distill_fields(f);
@@ -305,6 +306,7 @@ const std::vector<Field<RunConfig>>& run_fields() {
     add_compute(f);
     add_watchdog(f);
     add_question_fields(f);
+    add_report_fields(f);
     return f;
   }();
   return fields;

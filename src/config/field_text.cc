@@ -30,7 +30,8 @@ std::string text_rule(const Rule& rule) {
 }
 
 std::string integer_rule(const Rule& rule) {
-  return rule.widths.empty() ? "an integer" + numeric_range(rule) : list_of_ints(rule.widths);
+  const std::string numbers = rule.widths.empty() ? "an integer" + numeric_range(rule) : list_of_ints(rule.widths);
+  return rule.zero.empty() ? numbers : fmt::format("{}, or \"{}\"", numbers, rule.zero);
 }
 
 }  // namespace
@@ -59,7 +60,7 @@ std::string element_expectation(const Field<Owner>& field) {
   if (field.is_text()) return text_rule(field.rule);
   if (field.template holds<std::vector<std::string>>()) return "text, not empty";
   if (with_element(field, [](const auto&) {})) return "an object";
-  static_assert(std::variant_size_v<typename F::Ref> == 16, "a new type of value needs its words here");
+  static_assert(std::variant_size_v<typename F::Ref> == 17, "a new type of value needs its words here");
   return integer_rule(field.rule) + null;
 }
 
@@ -80,10 +81,12 @@ template std::string expectation(const Field<LayerOverride>&);
 template std::string expectation(const Field<WidthAdapter>&);
 template std::string expectation(const Field<WidthMethod>&);
 template std::string expectation(const Field<WidthFactor>&);
+template std::string expectation(const Field<LrMilestone>&);
 template std::string element_expectation(const Field<RunConfig>&);
 template std::string element_expectation(const Field<LayerOverride>&);
 template std::string element_expectation(const Field<WidthAdapter>&);
 template std::string element_expectation(const Field<WidthMethod>&);
 template std::string element_expectation(const Field<WidthFactor>&);
+template std::string element_expectation(const Field<LrMilestone>&);
 
 }  // namespace qat

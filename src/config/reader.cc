@@ -27,6 +27,10 @@ bool fits(const Value& value, const Rule&, bool& out) {
 
 template <std::integral T>
 requires(!std::same_as<T, bool>) bool fits(const Value& value, const Rule& rule, T& out) {
+  if (!rule.zero.empty() && value.is_string() && value.as_string() == rule.zero) {
+    out = 0;
+    return true;
+  }
   if (!value.is_number()) return false;
   std::int64_t number = 0;
   if (value.is_int()) {

@@ -9,6 +9,8 @@
 #include "src/optim/optim_config.h"
 #include "src/quant/compute_config.h"
 #include "src/quant/quant_config.h"
+#include "src/report/report_config.h"
+#include "src/schedule/range_test_config.h"
 #include "src/schedule/schedule_config.h"
 #include "src/train/comm_config.h"
 #include "src/train/distill_config.h"
@@ -23,6 +25,7 @@ struct RunConfig {
   LoraConfig lora;
   QuantConfig quant;
   PrecisionScheduleConfig precision;
+  RangeTestConfig range_test;
   LrScheduleConfig lr;
   DataConfig data;
   OptimConfig optim;
@@ -34,6 +37,7 @@ struct RunConfig {
   CommConfig comm;
   ComputeConfig compute;
   WatchdogConfig watchdog;
+  ReportConfig report;
 };
 
 }  // namespace qat

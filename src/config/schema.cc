@@ -16,7 +16,9 @@ namespace {
 template <typename Owner>
 void add_number_rule(const Rule& rule, bool integer, Value& schema) {
   if (!rule.widths.empty()) {
-    schema.set("enum", Value::array(rule.widths));
+    Value values = Value::array(rule.widths);
+    if (!rule.zero.empty()) values.push_back(rule.zero);
+    schema.set("enum", std::move(values));
     return;
   }
   const auto bound = [&](double value) { return integer ? Value(static_cast<std::int64_t>(value)) : Value(value); };
@@ -53,7 +55,7 @@ Value element_schema(const Field<Owner>& field) {
     if (choices.empty() && (list || !rule.empty_allowed)) schema.set("minLength", 1);
   } else {
     const bool integer = !f.template holds<double>() && !f.template holds<std::optional<double>>();
-    set_type(integer ? "integer" : "number");
+    if (rule.zero.empty()) set_type(integer ? "integer" : "number");  // else the list of values says all
     add_number_rule<Owner>(rule, integer, schema);
   }
   return schema;

@@ -13,6 +13,7 @@ const std::vector<Section>& config_sections() {
       {"quant.activation", "quantizer of the inputs of linear layers"},
       {"precision", "which width a step uses"},
       {"lr", "learning rate over the run"},
+      {"range_test", "the precision range test, before the first step or by `qat_dist prt`"},
       {"data", "where tokens come from, or questions; relative paths are relative to the working folder"},
       {"optim", "AdamW and gradient clipping"},
       {"train", "the training loop"},
@@ -22,7 +23,8 @@ const std::vector<Section>& config_sections() {
       {"parallel", "how the ranks are used"},
       {"comm", "how gradients travel between data-parallel ranks"},
       {"compute", "where, and in which arithmetic, the work runs that is not on integer codes"},
-      {"watchdog", "ranks that hang, die or are slow"}};
+      {"watchdog", "ranks that hang, die or are slow"},
+      {"report", "what a run writes for those who watch it"}};
   return sections;
 }
 

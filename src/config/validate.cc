@@ -16,6 +16,7 @@
 #include "src/config/quantizer_rules.h"
 #include "src/config/warnings.h"
 #include "src/config/width_lists.h"
+#include "src/schedule/lr_schedule.h"
 #include "src/schedule/schedule_rules.h"
 
 namespace qat {
@@ -159,8 +160,14 @@ class Checker {
     if (!c_.quant.maps.empty() && map_names_.size() != c_.quant.maps.size()) return;  // they have errors of their own
     // Epochs are counted when data is open.
     const bool known = p.unit == ScheduleUnit::kStep;
-    for (ScheduleFault& fault :
-         schedule_faults(p, c_.quant.widths, known ? std::optional(c_.train.steps) : std::nullopt, map_names_))
+    if (waits_for_range_test(p) && c_.range_test.form == RangeTestForm::kAccuracy && c_.model.answers_questions())
+      error("range_test.form", "must be \"plateau\" for a model that answers questions: it has no tokens to get right",
+            {"model.task"});
+    add(schedule_faults(p, c_.quant.widths, known ? std::optional(c_.train.steps) : std::nullopt, map_names_));
+  }
+
+  void add(std::vector<ScheduleFault> faults) {
+    for (ScheduleFault& fault : faults)
       found_.errors.push_back({std::move(fault.key), std::move(fault.rule), std::move(fault.also), fault.element,
                                fault.element.empty() ? "" : std::move(fault.value)});
   }
@@ -227,7 +234,7 @@ class Checker {
 
   void training() {
     const TrainConfig& t = c_.train;
-    if (c_.lr.warmup_steps > t.steps) error("lr.warmup_steps", "must not exceed train.steps", {"train.steps"});
+    add(lr_faults(c_.lr, t.steps));
     if (t.batch_size % t.micro_batch_size != 0)
       error("train.micro_batch_size",
             fmt::format("must divide train.batch_size; nearest: {}",

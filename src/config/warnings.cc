@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kernels/common/bit_width.h"
+#include "src/schedule/schedule_rules.h"
 
 namespace qat {
 namespace {
@@ -43,11 +44,6 @@ class Warner {
           {"comm.error_feedback", exact && comm.error_feedback != usual.error_feedback},
           {"comm.self_check", exact && comm.self_check != usual.self_check}})
       if (unused) warn(path, fmt::format("has no effect with comm.wire \"{}\"", enum_name(comm.wire)), {"comm.wire"});
-    if (comm.overlap && c_.parallel.pipeline > 1)
-      warn("comm.overlap", "has no effect with pipeline stages: gradients are exchanged after the last backward pass",
-           {"parallel.pipeline"});
-    if (comm.overlap && c_.compute.device == DeviceChoice::kCpu)
-      warn("comm.overlap", "has no effect on CPUs", {"compute.device"});
   }
 
   void unused_of_distill() {
@@ -76,11 +72,13 @@ class Warner {
       for (const auto& [path, differs] :
            {std::pair{"precision.kind", p.kind != p0.kind},
             {"precision.phase", p.phase != p0.phase},
+            {"precision.reflection", p.reflection != p0.reflection},
             {"precision.unit", p.unit != p0.unit},
             {"precision.cycles", p.cycles != p0.cycles},
             {"precision.min_bits", p.min_bits != p0.min_bits},
             {"precision.max_bits", p.max_bits != p0.max_bits},
             {"precision.list", p.list != p0.list},
+            {"precision.cycle_drop", p.cycle_drop != p0.cycle_drop},
             {"precision.warmup_steps", p.warmup_steps != p0.warmup_steps},
             {"precision.switch_interval", p.switch_interval != p0.switch_interval},
             {"precision.switch_probability", p.switch_probability != p0.switch_probability},
@@ -99,6 +97,7 @@ class Warner {
     }
     unused_of_distill();
     unused_of_comm();
+    unused_of_lr();
     if (p.grad_kind == GradientSchedule::kConstant)
       unused("precision.grad_max_bits", p.grad_max_bits, p0.grad_max_bits, "constant gradient bits are grad_min_bits",
              "precision.grad_kind");
@@ -204,13 +203,28 @@ class Warner {
       unused(path, differs, false, "a language model is asked no questions", "model.task");
   }
 
+  void unused_of_lr() {
+    const LrScheduleConfig& lr = c_.lr;
+    if (lr.decay != LrDecay::kPiecewise)
+      unused("lr.milestones", !lr.milestones.empty(), false, "only the piecewise rate has milestones", "lr.decay");
+    else
+      unused("lr.min_ratio", lr.min_ratio, standard_.lr.min_ratio, "milestones say what the last step's rate is",
+             "lr.decay");
+  }
+
   void unused_of_schedule() {
     const PrecisionScheduleConfig& p = c_.precision;
     const PrecisionScheduleConfig& p0 = standard_.precision;
-    if (p.kind != ScheduleKind::kCosine)
-      unused("precision.phase", p.phase, p0.phase, "only the cosine schedule has phases", "precision.kind");
-    if (p.kind != ScheduleKind::kList)
+    if (!has_phases(p.kind))
+      unused("precision.phase", p.phase, p0.phase, "only cosine, linear, exponential and rex have phases",
+             "precision.kind");
+    if ((p.kind != ScheduleKind::kExponential && p.kind != ScheduleKind::kRex) || p.phase == CyclePhase::kRise)
+      unused("precision.reflection", p.reflection, p0.reflection,
+             "only exponential and rex have two ways down, and none where they rise", "precision.phase");
+    if (p.kind != ScheduleKind::kList) {
       unused("precision.list", p.list, p0.list, "only the list schedule reads it", "precision.kind");
+      unused("precision.cycle_drop", p.cycle_drop, p0.cycle_drop, "only the list schedule reads it", "precision.kind");
+    }
     if (p.kind == ScheduleKind::kList) {
       unused("precision.min_bits", p.min_bits, p0.min_bits, "a list names its widths itself", "precision.kind");
       unused("precision.max_bits", p.max_bits, p0.max_bits, "a list names its widths itself", "precision.kind");
@@ -238,23 +252,22 @@ class Warner {
     if (p.static_after == 0)
       unused("precision.static_at", p.static_at, p0.static_at, "the schedule goes on to the end of the run",
              "precision.static_after");
-    if (p.kind != ScheduleKind::kCosine || p.phase != CosinePhase::kFall)
-      unused("precision.warmup_steps", p.warmup_steps, p0.warmup_steps, "only the falling cosine warms up",
+    if (!has_phases(p.kind) || p.phase != CyclePhase::kFall)
+      unused("precision.warmup_steps", p.warmup_steps, p0.warmup_steps, "only the falling phase warms up",
              "precision.phase");
   }
 
   void doubtful_schedule() {
     const PrecisionScheduleConfig& p = c_.precision;
     constexpr int kWideRange = 12;  // bits
-    if (p.kind != ScheduleKind::kList && p.kind != ScheduleKind::kConstant && !is_switching(p.kind) &&
-        p.max_bits - p.min_bits > kWideRange)
+    if (is_curve(p.kind) && !waits_for_range_test(p) && p.max_bits - p.min_bits > kWideRange)
       warn("precision.max_bits", fmt::format("is more than {} bits above precision.min_bits", kWideRange),
            {"precision.min_bits"});
-    // Cycles of the rising and the falling cosine are whole numbers of steps; the others stretch to the run's end.
+    // Cycles of rising and falling curves are whole numbers of steps; the others stretch to the run's end.
     const std::int64_t phase = p.static_after > 0 ? std::min(p.static_after, c_.train.steps) : c_.train.steps;
-    const std::int64_t cycled = phase - (p.phase == CosinePhase::kFall ? p.warmup_steps : 0);
-    if (p.kind == ScheduleKind::kCosine && p.phase != CosinePhase::kFull && p.unit == ScheduleUnit::kStep &&
-        cycled > 0 && cycled % p.cycles != 0)
+    const std::int64_t cycled = phase - (p.phase == CyclePhase::kFall ? p.warmup_steps : 0);
+    if (has_phases(p.kind) && (p.phase == CyclePhase::kRise || p.phase == CyclePhase::kFall) &&
+        p.unit == ScheduleUnit::kStep && cycled > 0 && cycled % p.cycles != 0)
       warn("precision.cycles", "does not divide the steps: the run ends inside a cycle",
            p.static_after > 0 ? std::vector<std::string>{"precision.static_after"}
                               : std::vector<std::string>{"train.steps"});

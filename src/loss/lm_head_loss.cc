@@ -68,7 +68,8 @@ LinearGradients empty_sums(const LmHead& head) {
   };
   LinearGradients sums;
   if (head.sink != nullptr && head.weight.tensor.requires_grad()) sums.weight = head.sink->open(head.weight.id);
-  sums.weight = sums.weight.defined() ? sums.weight.zero_() : sum_for(head.weight, head.rows());
+  // As many rows in either place: products of other shapes add up in other orders.
+  sums.weight = sums.weight.defined() ? sums.weight.zero_() : sum_for(head.weight, head.classes());
   if (head.lora_a.tensor.defined()) {
     sums.lora_a = sum_for(head.lora_a, head.lora_a.tensor.size(0));
     sums.lora_b = sum_for(head.lora_b, head.rows());

@@ -13,6 +13,7 @@
 #include "src/memory/pass_memory.h"
 #include "src/memory/wire_memory.h"
 #include "src/model/gpt2_config.h"
+#include "src/quant/gemm_path.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/quant_method.h"
 #include "src/train/recipe.h"
@@ -141,7 +142,7 @@ std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& la
       {"gradient sums", gradient_sum_bytes(config, layout)},
       {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
   const std::int64_t table = table_elems(config, layout);
-  for (MemoryConsumer& one : wire_memory(config.comm, count.trained, table, layout.ranks))
+  for (MemoryConsumer& one : wire_memory(config.comm, count.trained, table, scales_by_row(config.quant), layout.ranks))
     all.push_back(std::move(one));
   return all;
 }

@@ -8,6 +8,7 @@
 
 #include "src/model/attention.h"
 #include "src/model/dropout.h"
+#include "src/model/kv_cache.h"
 #include "src/model/recompute.h"
 #include "src/quant/straight_through.h"
 
@@ -30,6 +31,7 @@ QuantLinear add_linear(std::int64_t layer, std::int64_t n, std::int64_t in, std:
                   .in_features = in,
                   .out_features = out};
   spec.weight = store.add(spec.parameter_prefix + ".weight", {out, in}, GroupKind::kBase, train_base, true);
+  store.mark_coded(spec.weight);
   spec.bias = store.add(spec.parameter_prefix + ".bias", {out}, GroupKind::kBase, train_base, /*decay=*/false);
   return {std::move(spec), config.quant, config.lora, store};
 }
@@ -122,12 +124,34 @@ ResidualPair Block::run_by_operators(const ResidualPair& in, const ForwardContex
 
 at::Tensor Block::attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context,
                          std::int64_t sequences) const {
+  if (context.kv_cache != nullptr) return attend_with_cache(q, k, v, context, sequences);
   const AttentionOptions options{.heads = config_.model.n_head,
                                  .dropout = context.training ? config_.model.attn_dropout : 0.0,
                                  .key = dropout_key(context, kAttentionSlot),
                                  .repeatable = config_.mode.repeatable_attention};
   return causal_attention(by_sequence(q, sequences), quantized_kv(by_sequence(k, sequences), context),
                           quantized_kv(by_sequence(v, sequences), context), options)
+      .view(q.sizes());
+}
+
+at::Tensor Block::attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const ForwardContext& context, std::int64_t sequences) const {
+  KvCache& cache = *context.kv_cache;
+  const BitWidth width = context.precision->kv(layer_);
+  const std::int64_t features = config_.model.n_embd;
+  at::Tensor both = at::cat({k, v}, /*dim=*/1);  // [M, 2 D]: keys and values have scales of their own, as rows
+  if (width.is_full() || width.bits() > kMostCodeBits) {
+    if (!width.is_full()) both = kv_.fake_quant(both.view({-1, features}), width).view(both.sizes());
+    cache.append(layer_, both, /*scales=*/{});
+  } else {
+    const Coded coded = kv_.encode(both.view({-1, features}), width, /*with_transposed=*/false);
+    cache.append(layer_, coded.codes.view(both.sizes()), coded.scales.view({-1, 2}));
+    if (cache.in_prompts()) both = decode(coded.codes, coded.scales, q.scalar_type()).view(both.sizes());
+  }
+  if (!cache.in_prompts()) return cache.attend(layer_, q);
+  const AttentionOptions options{.heads = config_.model.n_head, .repeatable = config_.mode.repeatable_attention};
+  return causal_attention(by_sequence(q, sequences), by_sequence(both.narrow(1, 0, features), sequences),
+                          by_sequence(both.narrow(1, features, features), sequences), options)
       .view(q.sizes());
 }
 

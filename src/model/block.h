@@ -58,6 +58,9 @@ class Block {
   // q, k, v: [M, D] each -> [M, D].
   at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context,
                     std::int64_t sequences) const;
+  // The same with keys and values of earlier tokens before these (context.kv_cache).
+  at::Tensor attend_with_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const ForwardContext& context, std::int64_t sequences) const;
   // Keys or values, [B, T, D], as attention of this pass takes them.
   at::Tensor quantized_kv(const at::Tensor& x, const ForwardContext& context) const;
   at::Tensor residual_dropout(const at::Tensor& x, const ForwardContext& context, DropoutSlot slot) const;

@@ -12,6 +12,8 @@
 
 namespace qat {
 
+class KvCache;
+
 struct ForwardContext {
   const PrecisionMap* precision = nullptr;  // of every quantized linear
   bool training = false;                    // dropout is active
@@ -22,6 +24,9 @@ struct ForwardContext {
   RangeSink* range_sink = nullptr;        // of a pass that trains: where running ranges are taken from
   // A calibration: activations pass unquantized, these observe the layers whose range is wanted, adapters are off.
   RangeObservers* observers = nullptr;
+  // Optional, of passes without gradient: keys and values of the tokens before these (src/model/kv_cache.h), to which
+  // the pass adds its own. Positions go on from there.
+  KvCache* kv_cache = nullptr;
   // Random draws are a function of these four (and of the layer), never of the rank.
   std::uint64_t seed = 0;
   std::uint64_t step = 0;

@@ -8,6 +8,7 @@
 #include "kernels/common/error.h"
 #include "kernels/common/trace_range.h"
 #include "src/model/dropout.h"
+#include "src/model/kv_cache.h"
 #include "src/model/token_embedding.h"
 
 // Shape suffixes: B sequences, T tokens, D width, V vocabulary.
@@ -99,6 +100,8 @@ void Gpt2::init_random(std::uint64_t seed) {
 at::Tensor Gpt2::embed(const at::Tensor& tokens, const ForwardContext& context) const {
   const at::Tensor& wte = store_.tensor(wte_);
   const at::Tensor& wpe = store_.tensor(wpe_);
+  if (const KvCache* cache = context.kv_cache; cache != nullptr && !cache->in_prompts())
+    return (at::embedding(wte, tokens) + at::embedding(wpe, cache->positions())).to(mode_.dtype);
   return mode_.is_cuda() ? token_embedding(tokens, {wte, wte_}, {wpe, wpe_}, mode_.dtype, context.gradient_sink)
                          : at::embedding(wte, tokens) + wpe.narrow(0, 0, tokens.size(1));
 }
@@ -108,6 +111,17 @@ std::vector<bool> Gpt2::groups_used(const PrecisionMap& precision) const {
   for (const FlatGroup& group : store_.groups())
     used.push_back(group.key.kind != GroupKind::kWidth || precision.uses_weight_bits(group.key.bits));
   return used;
+}
+
+std::vector<int> Gpt2::code_bits(const PrecisionMap& precision) const {
+  std::vector<int> bits(static_cast<std::size_t>(store_.count()));
+  for (const QuantLinear* linear : linears_) {
+    const LayerPrecision& layer = precision.at(linear->spec().index);
+    const int weight = linear->spec().weight;
+    if (store_.info(weight).coded && linear->reads_codes(layer))
+      bits[static_cast<std::size_t>(weight)] = layer.weight.bits();
+  }
+  return bits;
 }
 
 std::int64_t Gpt2::fused_blocks(const ForwardContext& context) const {
@@ -154,11 +168,15 @@ StagePass Gpt2::forward(const ModelInput& input, const ForwardContext& context, 
   if (stage_.embeds) {
     QAT_CHECK(input.tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
     StagePass pass{.states = {}, .output = {}, .features = wanted};
+    KvCache* cache = context.kv_cache;
+    QAT_CHECK(cache == nullptr || stage_.heads, "a cache of keys and values is for a model in one piece");
+    if (cache != nullptr) cache->begin_pass(input.tokens.size(0), input.tokens.size(1));
     at::Tensor x = embed(input.tokens, context);
     if (has_copy_of_table() && x.requires_grad()) pass.embedded = x;
     const double p = config_.embd_dropout;
     if (context.training && p > 0.0) x = counter_dropout(x, p, context.rng(RngPurpose::kDropout, kEmbeddingSlot));
     pass.output = states_after_blocks(x, context, pass.features);
+    if (cache != nullptr) cache->end_pass();
     return pass;
   }
   StagePass pass{

@@ -107,14 +107,21 @@ class Gpt2 {
   TeacherHead teacher_head(const ForwardContext& context) const;
 
   // The whole model: tokens, int64 [B, T] -> hidden states after the last norm, [B, T, d].
+  // With context.kv_cache they stand behind the tokens that the cache has.
   at::Tensor hidden(const at::Tensor& tokens, const ForwardContext& context) const;
   // [..., d] -> [..., V].
   at::Tensor logits(const at::Tensor& hidden, const ForwardContext& context) const;
+  // Of some tokens' hidden states, no gradient: [M, d] -> fp32 [M, V], what follows each. Weights are prepared once for
+  // as long as context's cache of weights lives.
+  at::Tensor next_logits(const at::Tensor& hidden, const ForwardContext& context) const;
   // Of a model that answers questions, no gradient: tokens, int64 [B, T] -> fp32 [B, 2, T], the logits of an answer's
   // first and last token.
   at::Tensor answer_logits(const at::Tensor& tokens, const ForwardContext& context) const;
   // By groups() of parameters(): whether passes at these widths use the group. Those of other widths are left alone.
   std::vector<bool> groups_used(const PrecisionMap& precision) const;
+  const QuantConfig& quant() const { return *quant_; }
+  // By parameter: the bits of the codes that are all a pass at these widths reads of it; 0: it reads the values.
+  std::vector<int> code_bits(const PrecisionMap& precision) const;
   // How many blocks run fused (block.h) in a pass; the others go operator by operator.
   std::int64_t fused_blocks(const ForwardContext& context) const;
   // Whether the output projection runs on codes, in chunks; it then rounds no gradient (docs/training-numerics.md).
@@ -154,7 +161,7 @@ class Gpt2 {
     return config_.tie_lm_head && !config_.answers_questions() && stage_.embeds != stage_.heads;
   }
   QuantLinear* find_linear(std::int64_t index) const;
-  // Token and position embeddings: [B, T, d].
+  // Token and position embeddings: [B, T, d], of positions 0..T-1, or those that context.kv_cache has.
   at::Tensor embed(const at::Tensor& tokens, const ForwardContext& context) const;
   at::Tensor states_after_blocks(const at::Tensor& states, const ForwardContext& context, HiddenStates& wanted) const;
   // Output projection and loss, forward and backward at once.

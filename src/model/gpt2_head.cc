@@ -83,6 +83,13 @@ at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context)
                          : at::linear(hidden, store_.tensor(head_).to(hidden.scalar_type()));
 }
 
+at::Tensor Gpt2::next_logits(const at::Tensor& hidden, const ForwardContext& context) const {
+  const at::NoGradGuard no_grad;
+  const std::optional<LmHead> head = chunked_head(context);
+  if (!head) return logits(hidden, context).to(at::kFloat);
+  return head_forward(*head, hidden.contiguous()).logits.narrow(1, 0, head->classes()).to(at::kFloat);
+}
+
 // All logits at once, through autograd.
 Gpt2::HeadResult Gpt2::head_by_operators(const at::Tensor& rows, const at::Tensor& targets,
                                          const ForwardContext& context, const LossScale& scale,

@@ -6,8 +6,8 @@
 #include <numeric>
 #include <utility>
 
-#include "dist/grad/grad_reducer.h"
 #include "dist/grad/norm_block.h"
+#include "dist/grad/value_gather.h"
 #include "kernels/common/error.h"
 #include "src/quant/torch_view.h"
 
@@ -65,10 +65,15 @@ void ParameterStore::allocate(std::int64_t pad_to, at::Device device, std::int64
       infos_[static_cast<std::size_t>(id)].layout_index = static_cast<int>(elems.size());
       elems.push_back(info(id).elems);
     }
+    std::vector<int> begins;
+    for (std::size_t i = 1; i < group.ids.size(); ++i)
+      if (info(group.ids[i]).coded != info(group.ids[i - 1]).coded) begins.push_back(static_cast<int>(i));
     group.layout = dist::FlatLayout(elems, {.block = kNormBlock,
                                             .pad_to = pad_to,
                                             .bucket_elems = bucket_elems,
-                                            .exact_from = static_cast<int>(rest - group.ids.begin())});
+                                            .exact_from = static_cast<int>(rest - group.ids.begin()),
+                                            .begins = std::move(begins)});
+    others_.emplace_back(group.layout.buckets().size());
     const bool shared_out = group.key.kind == GroupKind::kWidth && me_.ranks > 1;
     if (shared_out) group.own = at::zeros({group.layout.own_elems(me_.ranks)}, options);
     group.values = shared_out ? at::empty({group.layout.elems()}, options) : at::zeros({group.layout.elems()}, options);
@@ -159,31 +164,81 @@ void ParameterStore::make_room(const std::vector<bool>& wanted) const {
     if (groups_[g].is_sharded() && wanted.at(g)) resize_storage(groups_[g].values, groups_[g].layout.elems());
 }
 
-void ParameterStore::gather(const std::vector<bool>& wanted, dist::Communicator& comm) const {
+ParameterStore::Others ParameterStore::wanted_of(const FlatGroup& group, int bucket, const CodedValues& codes) const {
+  Others wanted;
+  if (codes.bits.empty()) return wanted;
+  const dist::FlatLayout::Bucket& which = group.layout.buckets()[static_cast<std::size_t>(bucket)];
+  for (int t = which.first_tensor; t < which.first_tensor + which.tensors; ++t) {
+    const int id = group.ids[static_cast<std::size_t>(t)];
+    const int bits = codes.bits[static_cast<std::size_t>(id)];
+    if (bits == 0 || !info(id).coded) return {};
+    wanted.bits.push_back(bits);
+  }
+  return wanted;
+}
+
+std::int64_t ParameterStore::gather_group(int index, dist::Communicator& comm, const CodedValues& codes) const {
   const at::NoGradGuard no_grad;
+  const FlatGroup& group = groups_.at(static_cast<std::size_t>(index));
+  QAT_CHECK(!group.is_sharded(), "a group that every rank has");
+  QAT_CHECK(codes.bits.empty() || (codes.staging != nullptr && std::ssize(codes.bits) == count()),
+            "bits of every parameter, and room for messages");
+  dist::ValueGather gather(comm, group.layout, exec_for(group.values));
+  std::vector<int> coded;
+  std::vector<dist::RowCodes> rows(group.ids.size());
+  for (std::size_t b = 0; b < group.layout.buckets().size(); ++b) {
+    Others& have = others_[static_cast<std::size_t>(index)][b];
+    const Others wanted = wanted_of(group, static_cast<int>(b), codes);
+    if (have.newest && (have.bits.empty() || have == wanted)) continue;
+    const int first = group.layout.buckets()[b].first_tensor;
+    if (wanted.bits.empty()) gather.exact(static_cast<int>(b), span_of(group.values));
+    if (!wanted.bits.empty()) coded.push_back(static_cast<int>(b));
+    for (std::size_t t = 0; t < wanted.bits.size(); ++t) {
+      const auto i = static_cast<std::size_t>(first) + t;
+      rows[i] = {.cols = info(group.ids[i]).shape.back(), .bits = wanted.bits[t]};
+    }
+    have = wanted;
+  }
+  if (!coded.empty()) gather.coded(coded, rows, span_of(group.values), *codes.staging);
+  return gather.sent_bytes();
+}
+
+void ParameterStore::gather_whole(dist::Communicator& comm) const {
+  for (std::size_t g = 0; g < groups_.size(); ++g)
+    if (!groups_[g].is_sharded()) (void)gather_group(static_cast<int>(g), comm);
+}
+
+std::int64_t ParameterStore::gather(const std::vector<bool>& wanted, dist::Communicator& comm,
+                                    const CodedValues& codes) const {
+  const at::NoGradGuard no_grad;
+  std::int64_t sent = 0;
   // Memory first: what one width gives back another takes.
   release_all_but(wanted);
   make_room(wanted);
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
-    if (!group.is_sharded() || !wanted[g] || held_[g] == Held::kNewest) continue;
-    const kernels::Exec exec = exec_for(group.values);
+    if (!wanted[g]) continue;
+    if (!group.is_sharded()) sent += gather_group(static_cast<int>(g), comm, codes);
+    if (!group.is_sharded() || held_[g] == Held::kNewest) continue;
+    dist::ValueGather gather(comm, group.layout, exec_for(group.values));
     for (std::size_t b = 0; b < group.layout.buckets().size(); ++b) {
       const auto bucket = static_cast<int>(b);
-      const dist::ShardRange all = group.layout.buckets()[b].range,
-                             shard = group.layout.shard(bucket, me_.rank, me_.ranks);
-      const at::Tensor values = group.values.narrow(0, all.begin, all.size());
-      values.narrow(0, shard.begin - all.begin, shard.size())
+      const dist::ShardRange shard = group.layout.shard(bucket, me_.rank, me_.ranks);
+      group.values.narrow(0, shard.begin, shard.size())
           .copy_(group.own.narrow(0, group.layout.own_offset(bucket, me_.ranks), shard.size()));
-      dist::GradReducer(comm, all.size(), {.exec = exec}).all_gather(span_of(values));
+      gather.exact(bucket, span_of(group.values));
     }
     held_[g] = Held::kNewest;
+    sent += gather.sent_bytes();
   }
+  return sent;
 }
 
 void ParameterStore::updated(int group) {
   const auto g = static_cast<std::size_t>(group);
   if (groups_.at(g).is_sharded() && held_[g] == Held::kNewest) held_[g] = Held::kOld;
+  if (!groups_[g].is_sharded() && me_.ranks > 1)
+    for (Others& others : others_[g]) others = {.newest = false};
 }
 
 int ParameterStore::find(const std::string& name) const {
@@ -196,8 +251,13 @@ std::int64_t ParameterStore::frozen_elems() const { return elems_of(infos_, /*tr
 
 std::vector<float> ParameterStore::host_values(int id) const {
   const int group = info(id).group_index;
-  QAT_CHECK(group < 0 || !group_of(info(id)).is_sharded() || held_[static_cast<std::size_t>(group)] == Held::kNewest,
-            info(id).name + " is shared out, and not held");
+  if (group >= 0) {
+    const FlatGroup& of = group_of(info(id));
+    const int bucket = of.layout.tensors()[static_cast<std::size_t>(info(id).layout_index)].bucket;
+    const auto g = static_cast<std::size_t>(group);
+    QAT_CHECK(of.is_sharded() ? held_[g] == Held::kNewest : others_[g][static_cast<std::size_t>(bucket)] == Others(),
+              "other ranks' newest values of " + info(id).name + " have been gathered");
+  }
   const at::Tensor host = tensor(id).detach().to(at::kCPU).contiguous();
   const std::span<const float> values = const_span(host);
   return {values.begin(), values.end()};
@@ -235,8 +295,12 @@ std::int64_t ParameterStore::checksum() const {
         static_cast<std::int64_t>(static_cast<std::uint64_t>(sum) * 31U +
                                   static_cast<std::uint64_t>(flat.view(at::kInt).sum(at::kLong).item<std::int64_t>()));
   };
-  for (const FlatGroup& group : groups_)
-    if (!group.is_sharded()) add(group.values);
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    if (groups_[g].is_sharded()) continue;
+    QAT_CHECK(std::all_of(others_[g].begin(), others_[g].end(), [](const Others& one) { return one == Others(); }),
+              "all ranks' newest values have been gathered");
+    add(groups_[g].values);
+  }
   add(frozen_);
   return sum;
 }

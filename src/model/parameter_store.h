@@ -15,6 +15,7 @@
 
 #include "dist/comm/communicator.h"
 #include "dist/grad/flat_layout.h"
+#include "dist/grad/wire_staging.h"
 
 namespace qat {
 
@@ -38,8 +39,9 @@ struct ParameterInfo {
   std::vector<std::int64_t> shape;  // linear weights are [out, in]
   GroupKey group;
   bool trainable = true;
-  bool decay = true;  // weight decay applies: matrices, not norms and biases
-  bool copy = false;  // another stage answers for it: not in checkpoints, and counted there
+  bool decay = true;   // weight decay applies: matrices, not norms and biases
+  bool copy = false;   // another stage answers for it: not in checkpoints, and counted there
+  bool coded = false;  // of a linear layer, whose products may read no more of it than codes by row
   std::int64_t elems = 0;
   // Of a trainable parameter: its index among trainable_tensors(), in groups(), and in that group's layout.
   int trainable_index = -1, group_index = -1, layout_index = -1;
@@ -65,12 +67,21 @@ struct RankOf {
   friend bool operator==(const RankOf&, const RankOf&) = default;
 };
 
+// How values that a pass reads travel to ranks that do not answer for them.
+struct CodedValues {
+  std::span<const int> bits{};           // by parameter: products read its codes of so many bits; 0: fp32. Empty: all
+  dist::WireStaging* staging = nullptr;  // where messages are built, if there are bits
+};
+
 class ParameterStore {
  public:
   // Declares a parameter and returns its id; before allocate() only. The order of declaration is that of use in a
   // forward pass.
   int add(std::string name, std::vector<std::int64_t> shape, GroupKey group, bool trainable, bool decay,
           bool copy = false);
+  // Products may read codes instead of this trainable matrix: it shares no bucket with what they may not. Before
+  // allocate().
+  void mark_coded(int id) { infos_.at(static_cast<std::size_t>(id)).coded = true; }
   // Makes the buffers, zeroed. Buckets are multiples of `pad_to` elements.
   void allocate(std::int64_t pad_to, at::Device device = at::kCPU, std::int64_t bucket_elems = dist::kBucketElems);
 
@@ -85,15 +96,20 @@ class ParameterStore {
   // are shared out. Once, before or after values are set; before allocate() no group of a single width is ever whole
   // but where it is held.
   void shard(const RankOf& me);
-  // Collective where a group that `wanted` (by groups()) names is shared out: those groups are held from now on, with
-  // their newest values, and the others' memory is given back.
-  void gather(const std::vector<bool>& wanted, dist::Communicator& comm) const;
+  // Collective where a group that `wanted` (by groups()) names is shared out, or has been updated(): those groups are
+  // held from now on, with their newest values, and the memory of others that are shared out is given back. Where codes
+  // give the bits of all parameters of a bucket, other ranks' elements in it are what encodes to the newest values'
+  // codes and scales, until something asks for more. Returns the bytes that this rank has sent.
+  std::int64_t gather(const std::vector<bool>& wanted, dist::Communicator& comm, const CodedValues& codes = {}) const;
+  // Collective: the newest values of one group, or of all, that is not shared out.
+  std::int64_t gather_group(int group, dist::Communicator& comm, const CodedValues& codes = {}) const;
+  void gather_whole(dist::Communicator& comm) const;
   // The part of gather() before its first message, for ranks that are to agree on whether it has been possible. What
   // the first three do is the same on every rank, and none of it fails but make_room().
   void release_all_but(const std::vector<bool>& wanted) const;
   bool needs_room(const std::vector<bool>& wanted) const;  // the wanted groups are not all held
   void make_room(const std::vector<bool>& wanted) const;   // memory for them; may be called again
-  // This rank's shards of a group have been updated: what is held is of old values until the next gather().
+  // This rank's shards of a group have been updated: others' are old values until the next gather().
   void updated(int group);
   // By bucket, this rank's shards of a group.
   std::vector<std::span<float>> own_shards(int group) const;
@@ -121,16 +137,27 @@ class ParameterStore {
   // What a rank has of a shared-out group in `values`: nothing, old values, or the newest.
   enum class Held : std::uint8_t { kNot, kOld, kNewest };
 
+  // What a rank has of other ranks' elements of a bucket, in a group that is not shared out.
+  struct Others {
+    bool newest = true;
+    std::vector<int> bits{};  // by tensor of the bucket: as codes; empty: fp32
+    friend bool operator==(const Others&, const Others&) = default;
+  };
+
   const FlatGroup& group_of(const ParameterInfo& info) const {
     return groups_[static_cast<std::size_t>(info.group_index)];
   }
+  // Other ranks' elements of the bucket, as `codes` would have them.
+  Others wanted_of(const FlatGroup& group, int bucket, const CodedValues& codes) const;
 
   std::vector<ParameterInfo> infos_;
   std::vector<at::Tensor> tensors_, trainable_tensors_;
   std::vector<FlatGroup> groups_;
   at::Tensor frozen_;
   RankOf me_;
-  mutable std::vector<Held> held_;  // by group; of no meaning for others' eyes, who see the same values or none
+  // Of no meaning for others' eyes, who see the same values or none.
+  mutable std::vector<Held> held_;                   // by group
+  mutable std::vector<std::vector<Others>> others_;  // by group and bucket
 };
 
 }  // namespace qat

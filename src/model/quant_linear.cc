@@ -152,6 +152,10 @@ at::Tensor QuantLinear::forward_calibrating(const at::Tensor& x, const LayerPrec
   return at::linear(x, weight.to(x.scalar_type()), bias.defined() ? bias.to(x.scalar_type()) : bias);
 }
 
+bool QuantLinear::reads_codes(const LayerPrecision& precision) const {
+  return path(precision) == GemmPath::kCodes && scales_by_row(*quant_);
+}
+
 bool QuantLinear::can_fuse(const ForwardContext& context) const {
   if (context.calibrating() || spec_.bias < 0) return false;
   const LayerPrecision& precision = context.precision->at(spec_.index);
@@ -160,7 +164,7 @@ bool QuantLinear::can_fuse(const ForwardContext& context) const {
   const bool gradients = !at::GradMode::is_enabled() || precision.gradient.bits() <= 8;
   const AdapterSlot* slot = adapter(precision.weight.bits());
   const bool adapts = slot == nullptr || slot->on_codes() || slot->reads_raw();
-  return taken == GemmPath::kCodes && scales_by_row(*quant_) && gradients && adapts;
+  return reads_codes(precision) && gradients && adapts;
 }
 
 QuantLinear::Values QuantLinear::values(const LayerPrecision& precision) const {
@@ -257,7 +261,7 @@ PreparedLinear QuantLinear::prepare(const LayerPrecision& precision, bool transp
     return out;
   }
   out.one = spare != nullptr && spare->one.defined() ? spare->one : at::ones({1}, weight.options());
-  if (taken == GemmPath::kCodes && scales_by_row(*quant_)) {
+  if (reads_codes(precision)) {
     prepare_rows(precision, transposed, dtype, spare, out, work);
     return out;
   }

@@ -79,6 +79,8 @@ class QuantLinear {
   // Whether a fused block can run this layer in this pass: unquantized, or codes with dynamic scales per channel and
   // token, gradients on codes, and an adapter that reads the codes, or the raw input.
   bool can_fuse(const ForwardContext& context) const;
+  // All that products read of the weights are codes with a scale a row, made of the values at hand.
+  bool reads_codes(const LayerPrecision& precision) const;
   // The layer in a pass; weights are prepared once for as long as context's cache lives.
   LinearPass pass(const ForwardContext& context, at::ScalarType dtype) const;
 

@@ -3,8 +3,10 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <unistd.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <string>
@@ -41,6 +43,22 @@ void use_heap_for_tensors() {
 
 void release_cached_memory(c10::Device device) {
   if (device.is_cuda()) c10::getDeviceAllocator(c10::kCUDA)->emptyCache();
+}
+
+std::optional<MemoryInUse> memory_in_use(c10::Device device) {
+  if (device.is_cuda()) {
+    const auto stats = c10::getDeviceAllocator(c10::kCUDA)->getDeviceStats(device.index());
+    constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    return MemoryInUse{.bytes = stats.allocated_bytes[kAll].current,
+                       .reserved_bytes = stats.reserved_bytes[kAll].current};
+  }
+  std::FILE* file = std::fopen("/proc/self/statm", "re");  // pages: all, resident, ...
+  if (file == nullptr) return std::nullopt;
+  long long all = 0, resident = 0;
+  const bool read = std::fscanf(file, "%lld %lld", &all, &resident) == 2;  // NOLINT(cert-err34-c): the kernel's numbers
+  std::fclose(file);
+  if (!read) return std::nullopt;
+  return MemoryInUse{.bytes = resident * ::sysconf(_SC_PAGESIZE)};
 }
 
 }  // namespace qat

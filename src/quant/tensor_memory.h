@@ -3,6 +3,9 @@
 
 #include <c10/core/Device.h>
 
+#include <cstdint>
+#include <optional>
+
 namespace qat {
 
 // From now on tensors are cut out of ordinary heap memory. LibTorch asks the C library for aligned memory, which glibc
@@ -15,5 +18,14 @@ void use_heap_for_tensors();
 
 // Gives what the tensor library keeps for later use on a GPU back to the device; nothing on a CPU.
 void release_cached_memory(c10::Device device);
+
+// What this process has: on a GPU the bytes of tensors, and of what the tensor library keeps there for them; on a CPU
+// the resident set.
+struct MemoryInUse {
+  std::int64_t bytes = 0;
+  std::optional<std::int64_t> reserved_bytes;  // GPU only
+};
+// Costs microseconds. Nothing where the system does not say.
+std::optional<MemoryInUse> memory_in_use(c10::Device device);
 
 }  // namespace qat

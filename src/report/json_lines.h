@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 
 #include "src/base/file.h"
 #include "src/base/json.h"
@@ -31,5 +32,10 @@ class JsonLinesFile {
   std::int64_t dropped_ = 0;
   AppendFile file_;
 };
+
+// The objects of such a file, which somebody may be writing: a line without its end, and what is no object with a step,
+// is left out.
+// Nothing where there is no file. Throws Error(kConfig) for what cannot be read.
+void for_each_json_line(const std::filesystem::path& path, const std::function<void(const Value&)>& use);
 
 }  // namespace qat

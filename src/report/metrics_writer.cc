@@ -1,5 +1,7 @@
 #include "src/report/metrics_writer.h"
 
+#include <utility>
+
 #include "src/base/clock.h"
 
 namespace qat {
@@ -25,7 +27,13 @@ Value to_value(const StepMetrics& metrics) {
   if (metrics.wire)
     line.set("wire", Value::object({{"bytes", metrics.wire->bytes},
                                     {"fp32_bytes", metrics.wire->fp32_bytes},
+                                    {"weight_bytes", metrics.wire->weight_bytes},
                                     {"exposed_ms", metrics.wire->exposed_ms}}));
+  if (metrics.memory) {
+    Value memory = Value::object({{"bytes", metrics.memory->bytes}});
+    if (metrics.memory->reserved_bytes) memory.set("reserved_bytes", *metrics.memory->reserved_bytes);
+    line.set("memory", std::move(memory));
+  }
   if (metrics.loss_change) {
     line.set("loss_change", *metrics.loss_change);
     line.set("switched", metrics.switched);

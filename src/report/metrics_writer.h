@@ -42,10 +42,18 @@ struct StepMetrics {
   bool saving = false;        // a checkpoint was being written beside this step
   // Of the gradients' exchange, of one rank; none: the run has one.
   struct Wire {
-    std::int64_t bytes = 0, fp32_bytes = 0;  // sent; what fp32 would have sent
+    std::int64_t bytes = 0, fp32_bytes = 0;  // of gradients: sent; what fp32 would have sent
+    std::int64_t weight_bytes = 0;           // sent of updated weights, since the last line's
     double exposed_ms = 0.0;                 // from the last gradient to the last sum
   };
   std::optional<Wire> wire;
+  // What rank 0 has after the step: on CPUs its resident set, on a GPU what its tensors take there, and what the
+  // allocator keeps for them.
+  struct Memory {
+    std::int64_t bytes = 0;
+    std::optional<std::int64_t> reserved_bytes;
+  };
+  std::optional<Memory> memory;
   std::optional<double> loss_change;  // against the step before; none: there is none, or several updates
   bool switched = false;              // and that one was at another precision
   std::vector<PassMetrics> passes;    // of a step that has several, in order; else empty

@@ -32,8 +32,14 @@ std::string Progress::describe(const ProgressState& state, double now) const {
   const std::int64_t left = std::max<std::int64_t>(options_.total_steps - state.steps_done, 0);
   // The mean over everything since then: steps of one precision cycle need not take the same time.
   const double eta = done_here > 0 ? (now - start_) / static_cast<double>(done_here) * static_cast<double>(left) : -1.0;
-  return fmt::format("step {}/{}  loss {}  {} bits  {} tokens/s  ETA {}", state.steps_done, options_.total_steps,
-                     fixed(state.loss, 4), state.bits, short_count(state.tokens_per_s), duration(eta));
+  std::string line = fmt::format("step {}/{}", state.steps_done, options_.total_steps);
+  if (state.cycle)
+    line +=
+        fmt::format("  cycle {}/{} {:3.0f} %", state.cycle->number + 1, state.cycle->of, 100.0 * state.cycle->share);
+  line +=
+      fmt::format("  {}  loss {}  {} tokens/s", state.precision, fixed(state.loss, 4), short_count(state.tokens_per_s));
+  if (state.peak_share) line += fmt::format("  {:.0f} % of peak", 100.0 * *state.peak_share);
+  return line + "  ETA " + duration(eta);
 }
 
 void Progress::begin(std::int64_t steps_done) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <string_view>
@@ -17,10 +18,17 @@ struct ProgressOptions {
 };
 
 struct ProgressState {
+  // Where in its cycles the precision is, from 0.
+  struct Cycle {
+    std::int64_t number = 0, of = 0;
+    double share = 0.0;  // of this one
+  };
   std::int64_t steps_done = 0;
   double loss = 0.0;
-  int bits = 32;
+  std::string precision = "32 bits";  // or "stripe8&4"
+  std::optional<Cycle> cycle;
   double tokens_per_s = 0.0;
+  std::optional<double> peak_share;  // of the products that the devices could do in that time
 };
 
 // Rank 0 only. On a terminal the line is redrawn at most ten times a second; elsewhere a line is written for the first

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "src/report/html_page.h"
+
 namespace qat {
 namespace {
 
@@ -167,6 +169,19 @@ std::string Table::latex() const {
     if (l == 0) text += "\\hline\n";
   }
   return text + "\\hline\n\\end{tabular}\n";
+}
+
+std::string Table::html() const {
+  const std::vector<std::vector<std::string>> lines = texts(html_text);
+  std::string text = "<table>\n";
+  for (std::size_t l = 0; l < lines.size(); ++l) {
+    text += "<tr>";
+    const std::string cell = l == 0 ? "th" : "td";
+    for (std::size_t c = 0; c < lines[l].size(); ++c)
+      text += "<" + cell + (is_numeric(c) ? " class=\"number\">" : ">") + lines[l][c] + "</" + cell + ">";
+    text += "</tr>\n";
+  }
+  return text + "</table>\n";
 }
 
 std::string Table::csv() const {

@@ -29,6 +29,7 @@ class Table {
   std::string ascii() const;     // frame of + - |
   std::string markdown() const;  // a GitHub table
   std::string latex() const;     // a tabular with \hline
+  std::string html() const;      // a table; numbers have the class "number"
   std::string csv() const;       // RFC 4180, but '\n'; missing: an empty field, which readers take for missing
 
  private:

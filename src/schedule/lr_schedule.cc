@@ -5,29 +5,66 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
+#include <limits>
 #include <numbers>
 #include <span>
+#include <utility>
 
 #include "kernels/common/error.h"
 
 namespace qat {
 namespace {
 
-void require(bool condition, const char* key, const std::string& value, const std::string& rule) {
-  if (!condition) throw Error(ErrorKind::kConfig, fmt::format("lr.{} is {}: {}", key, value, rule));
+template <typename T>
+ScheduleFault fault(const char* key, const T& value, std::string rule, std::vector<std::string> also = {},
+                    std::string element = "") {
+  return {std::string("lr.") + key, std::move(rule), std::move(also), std::move(element), fmt::format("{}", value)};
+}
+
+void milestone_faults(const LrScheduleConfig& config, std::int64_t total_steps, std::vector<ScheduleFault>& found) {
+  const std::vector<LrMilestone>& milestones = config.milestones;
+  if (milestones.empty())
+    found.push_back(fault("milestones", "[]", "must not be empty for lr.decay \"piecewise\"", {"lr.decay"}));
+  std::int64_t before = config.warmup_steps - 1;
+  for (std::size_t i = 0; i < milestones.size(); ++i) {
+    const auto& [step, factor] = milestones[i];
+    const std::string at = fmt::format("[{}]", i);
+    if (step <= before)
+      found.push_back(fault("milestones", step,
+                            i == 0 ? fmt::format("must not be before the end of warm-up, step {}", config.warmup_steps)
+                                   : fmt::format("must be above {}, the milestone before it", before),
+                            {"lr.warmup_steps"}, at + ".step"));
+    else if (step >= total_steps)
+      found.push_back(fault("milestones", step, fmt::format("must be below train.steps, {}", total_steps),
+                            {"train.steps"}, at + ".step"));
+    if (!(factor >= 0.0 && config.peak * factor <= std::numeric_limits<float>::max()))
+      found.push_back(fault("milestones", factor, "must not be negative, and times lr.peak within what fp32 holds",
+                            {"lr.peak"}, at + ".factor"));
+    before = step;
+  }
 }
 
 }  // namespace
 
+std::vector<ScheduleFault> lr_faults(const LrScheduleConfig& config, std::int64_t total_steps) {
+  std::vector<ScheduleFault> found;
+  if (!std::isfinite(config.peak) || config.peak < 0.0)
+    found.push_back(fault("peak", config.peak, "must be a finite number, not negative"));
+  if (!(config.min_ratio >= 0.0 && config.min_ratio <= 1.0))
+    found.push_back(fault("min_ratio", config.min_ratio, "must be between 0 and 1"));
+  if (config.warmup_steps < 0) found.push_back(fault("warmup_steps", config.warmup_steps, "must not be negative"));
+  if (config.warmup_steps > total_steps)
+    found.push_back(fault("warmup_steps", config.warmup_steps, "must not exceed train.steps", {"train.steps"}));
+  if (config.decay == LrDecay::kPiecewise) milestone_faults(config, total_steps, found);
+  return found;
+}
+
 LrSchedule::LrSchedule(const LrScheduleConfig& config, std::int64_t total_steps)
     : config_(config), total_steps_(total_steps) {
   QAT_CHECK(total_steps_ >= 0, "a schedule has no negative length");
-  require(std::isfinite(config_.peak) && config_.peak >= 0.0, "peak", fmt::format("{}", config_.peak),
-          "must be a finite number, not negative");
-  require(config_.min_ratio >= 0.0 && config_.min_ratio <= 1.0, "min_ratio", fmt::format("{}", config_.min_ratio),
-          "must be between 0 and 1");
-  require(config_.warmup_steps >= 0 && config_.warmup_steps <= total_steps_, "warmup_steps",
-          fmt::format("{}", config_.warmup_steps), fmt::format("must be 0..train.steps ({})", total_steps_));
+  for (const ScheduleFault& fault : lr_faults(config_, total_steps_))
+    throw Error(ErrorKind::kConfig, fmt::format("{}{} = {}: {}", fault.key, fault.element, fault.value, fault.rule));
 }
 
 double LrSchedule::at(std::int64_t step) const {
@@ -35,6 +72,11 @@ double LrSchedule::at(std::int64_t step) const {
   const std::int64_t warmup = config_.warmup_steps;
   if (step < warmup) return config_.peak * static_cast<double>(step + 1) / static_cast<double>(warmup);
   if (config_.decay == LrDecay::kConstant) return config_.peak;
+  if (config_.decay == LrDecay::kPiecewise) {
+    const auto next = std::find_if(config_.milestones.begin(), config_.milestones.end(),
+                                   [step](const LrMilestone& one) { return one.step > step; });
+    return config_.peak * (next == config_.milestones.begin() ? 1.0 : std::prev(next)->factor);
+  }
   const std::int64_t last = total_steps_ - 1 - warmup;
   // One step after warm-up, or none: it is the last, and has the last step's rate.
   const double x = last > 0 ? std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(last)) : 1.0;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "src/schedule/schedule_config.h"
+#include "src/schedule/schedule_rules.h"
 
 namespace qat {
 
@@ -13,6 +15,7 @@ namespace qat {
 //     cosine     m + (peak - m) (1 + cos(pi x)) / 2
 //     linear     peak + (m - peak) x
 //     constant   peak (min_ratio has no effect)
+//     piecewise  peak * the factor of the last milestone at or before s, peak before the first (nor has it here)
 class LrSchedule {
  public:
   // Throws Error(kConfig), naming the key, for a schedule that makes no sense.
@@ -25,6 +28,9 @@ class LrSchedule {
   LrScheduleConfig config_;
   std::int64_t total_steps_ = 0;
 };
+
+// What keeps the rates from being followed, in a run of so many steps.
+std::vector<ScheduleFault> lr_faults(const LrScheduleConfig& config, std::int64_t total_steps);
 
 // What multiplies the rate for weights of this width: its entry in scale_per_width, else the preset's; 1 where neither
 // names it.

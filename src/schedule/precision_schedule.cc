@@ -41,12 +41,32 @@ std::vector<PrecisionChoice> choices_of(const std::vector<int>& widths) {
   return choices;
 }
 
+// An entry of the list in one of its cycles. widths: ascending.
+int dropped_entry(const PrecisionScheduleConfig& config, const std::vector<int>& widths, int entry,
+                  std::int64_t cycle) {
+  if (config.cycle_drop == 0.0 || cycle == 0) return entry;
+  const double lowest = std::min(2, entry);
+  return nearest_width(widths, std::max(lowest, std::trunc(entry - config.cycle_drop * static_cast<double>(cycle))));
+}
+
+// Those that a list visits. widths: ascending.
+std::vector<int> list_widths(const PrecisionScheduleConfig& config, const std::vector<int>& widths) {
+  std::vector<int> visited;
+  for (const int entry : config.list)
+    for (std::int64_t cycle = 0; cycle < config.cycles; ++cycle) {
+      const int bits = dropped_entry(config, widths, entry, cycle);
+      if (std::find(visited.begin(), visited.end(), bits) == visited.end()) visited.push_back(bits);
+      if (bits == widths.front() || config.cycle_drop == 0.0) break;  // it stays there
+    }
+  std::sort(visited.begin(), visited.end());
+  return visited;
+}
+
 // Those that a curve may visit. widths: ascending.
 std::vector<int> curve_widths(const PrecisionScheduleConfig& config, std::vector<int> widths) {
+  if (config.kind == ScheduleKind::kList) return list_widths(config, widths);
   std::erase_if(widths, [&](int bits) {
     if (config.kind == ScheduleKind::kConstant) return bits != config.max_bits;
-    if (config.kind == ScheduleKind::kList)
-      return std::find(config.list.begin(), config.list.end(), bits) == config.list.end();
     return bits < config.min_bits || bits > config.max_bits;
   });
   return widths;
@@ -72,6 +92,7 @@ PrecisionSchedule::PrecisionSchedule(const PrecisionScheduleConfig& config, std:
       choices_(maps.empty() ? choices_of(widths_) : maps),
       has_maps_(!maps.empty()) {
   QAT_CHECK(total_units_ >= 0, "a schedule has no negative length");
+  QAT_CHECK(!waits_for_range_test(config_), "a schedule is followed once its bounds are known");
   std::vector<std::string> names;
   for (const PrecisionChoice& map : maps) names.push_back(map.name);
   for (const ScheduleFault& fault : schedule_faults(config_, widths_, total_units_, names))
@@ -81,17 +102,17 @@ PrecisionSchedule::PrecisionSchedule(const PrecisionScheduleConfig& config, std:
                                   [&](const PrecisionChoice& one) { return one.name == config_.static_at; });
   static_choice_ = static_cast<std::size_t>(stays - choices_.begin());
   std::sort(widths_.begin(), widths_.end());
-  if (!is_switching(config_.kind)) widths_ = curve_widths(config_, std::move(widths_));
+  if (is_curve(config_.kind)) widths_ = curve_widths(config_, std::move(widths_));
   if (config_.grad_kind == GradientSchedule::kScheduled)
     grad_bits_ = valid_widths_between(config_.grad_min_bits, config_.grad_max_bits);
 }
 
 PrecisionSchedule::Position PrecisionSchedule::position(std::int64_t unit) const {
-  if (config_.kind == ScheduleKind::kCosine && config_.phase == CosinePhase::kRise) {
+  if (has_phases(config_.kind) && config_.phase == CyclePhase::kRise) {
     const std::int64_t cycle = cycled_units_ / config_.cycles;
     return {unit % cycle, cycle};
   }
-  if (config_.kind == ScheduleKind::kCosine && config_.phase == CosinePhase::kFall) {
+  if (has_phases(config_.kind) && config_.phase == CyclePhase::kFall) {
     const std::int64_t cycle = (cycled_units_ - config_.warmup_steps) / config_.cycles;
     return {(unit - config_.warmup_steps) % cycle, cycle};
   }
@@ -99,24 +120,61 @@ PrecisionSchedule::Position PrecisionSchedule::position(std::int64_t unit) const
   return {(unit % cycled_units_) * config_.cycles % cycled_units_, cycled_units_};
 }
 
-double PrecisionSchedule::curve(std::int64_t unit, int low, int high) const {
-  const double half_range = 0.5 * (high - low);
-  if (config_.kind == ScheduleKind::kTriangular) {
-    const Position x = position(unit);
-    const std::int64_t up = std::min(x.num, x.den - x.num);  // the way back is the way up, mirrored
-    return low + static_cast<double>((high - low) * 2 * up) / static_cast<double>(x.den);
-  }
-  if (config_.phase == CosinePhase::kFull) {
-    const Position x = position(unit);
-    return low + half_range * (1.0 - cos_pi(2 * x.num, x.den));
-  }
-  if (config_.phase == CosinePhase::kFall) {
-    if (unit < config_.warmup_steps) return high;
-    const Position x = position(unit);
-    return std::nearbyint(low + half_range * (1.0 + cos_pi(x.num, x.den)));
-  }
+std::optional<PrecisionSchedule::Phase> PrecisionSchedule::phase(std::int64_t unit) const {
+  const bool phases = has_phases(config_.kind), falls = phases && config_.phase == CyclePhase::kFall;
+  if (is_switching(config_.kind) || config_.kind == ScheduleKind::kConstant || is_static(unit)) return std::nullopt;
+  if (falls && unit < config_.warmup_steps) return std::nullopt;
   const Position x = position(unit);
-  return std::nearbyint(low + half_range * (1.0 - cos_pi(x.num, x.den)));
+  const bool whole = falls || (phases && config_.phase == CyclePhase::kRise);  // cycles of whole units
+  const std::int64_t cycle = whole ? (unit - (falls ? config_.warmup_steps : 0)) / x.den
+                                   : (unit % cycled_units_) * config_.cycles / cycled_units_;
+  return Phase{.cycle = cycle,
+               .cycles = std::max(config_.cycles, cycle + 1),
+               .share = static_cast<double>(x.num) / static_cast<double>(x.den)};
+}
+
+// One division of whole numbers where the profile is rational: what lies half-way between two widths is exact.
+double PrecisionSchedule::up(Position x, int low, int high) const {
+  const std::int64_t range = high - low;
+  switch (config_.kind) {
+    case ScheduleKind::kCosine:
+      return low + 0.5 * static_cast<double>(range) * (1.0 - cos_pi(x.num, x.den));
+    case ScheduleKind::kExponential:
+      return high -
+             static_cast<double>(range) * std::exp(-4.0 * static_cast<double>(x.num) / static_cast<double>(x.den));
+    case ScheduleKind::kRex:
+      return low + static_cast<double>(range * x.num) / static_cast<double>(10 * x.den - 9 * x.num);
+    default:
+      return low + static_cast<double>(range * x.num) / static_cast<double>(x.den);
+  }
+}
+
+double PrecisionSchedule::down(Position x, int low, int high) const {
+  if (config_.kind == ScheduleKind::kCosine) return low + 0.5 * (high - low) * (1.0 + cos_pi(x.num, x.den));
+  if (config_.reflection == Reflection::kVertical && config_.kind != ScheduleKind::kTriangular &&
+      config_.kind != ScheduleKind::kLinear)
+    return high - (up(x, low, high) - low);
+  return up({x.den - x.num, x.den}, low, high);
+}
+
+double PrecisionSchedule::curve(std::int64_t unit, int low, int high) const {
+  const CyclePhase phase = config_.kind == ScheduleKind::kTriangular ? CyclePhase::kFull : config_.phase;
+  if (phase == CyclePhase::kFall && unit < config_.warmup_steps) return high;
+  const Position x = position(unit);
+  const bool second_half = 2 * x.num >= x.den;
+  const Position half{second_half ? 2 * x.num - x.den : 2 * x.num, x.den};
+  switch (phase) {
+    case CyclePhase::kRise:
+      return std::nearbyint(up(x, low, high));
+    case CyclePhase::kFall:
+      return std::nearbyint(down(x, low, high));
+    case CyclePhase::kValley:
+      return std::nearbyint(second_half ? up(half, low, high) : down(half, low, high));
+    default:
+      // Of a cosine both halves are one curve.
+      if (config_.kind == ScheduleKind::kCosine) return low + 0.5 * (high - low) * (1.0 - cos_pi(2 * x.num, x.den));
+      return second_half ? down(half, low, high) : up(half, low, high);
+  }
 }
 
 int PrecisionSchedule::list_entry(std::int64_t unit) const {
@@ -137,7 +195,8 @@ int PrecisionSchedule::weight_bits(std::int64_t unit) const {
 int PrecisionSchedule::cycling_bits(std::int64_t unit) const {
   if (switching_) return choices_[switching_->at(unit)].weight_bits;
   if (config_.kind == ScheduleKind::kConstant) return config_.max_bits;
-  if (config_.kind == ScheduleKind::kList) return list_entry(unit);
+  if (config_.kind == ScheduleKind::kList)
+    return dropped_entry(config_, widths_, list_entry(unit), unit % cycled_units_ * config_.cycles / cycled_units_);
   return nearest_width(widths_, curve(unit, config_.min_bits, config_.max_bits));
 }
 
@@ -186,7 +245,10 @@ std::vector<ScheduleSegment> PrecisionSchedule::segments(std::int64_t begin, std
 std::vector<int> scheduled_widths(const PrecisionScheduleConfig& config, std::vector<int> widths) {
   std::sort(widths.begin(), widths.end());
   std::vector<int> visited = widths;
-  if (!is_switching(config.kind)) {
+  if (waits_for_range_test(config)) {
+    // The test trains at all of them.
+    std::erase(visited, BitWidth::kFull);
+  } else if (!is_switching(config.kind)) {
     visited = curve_widths(config, std::move(visited));
   } else if (config.kind == ScheduleKind::kScheduled) {
     std::erase_if(visited, [&](int bits) {

@@ -26,12 +26,17 @@ struct ScheduleSegment {
   friend bool operator==(const ScheduleSegment&, const ScheduleSegment&) = default;
 };
 
-// With x the position in a cycle, 0 <= x < 1, and D = max - min:
-//   cosine rise   rne(min + D/2 (1 - cos(pi x)))    cycles of int(total / cycles) units, as in CPT (arXiv:2101.09868)
-//   cosine full   min + D/2 (1 - cos(2 pi x))       cycles of total / cycles units, which need not be whole
-//   cosine fall   rne(min + D/2 (1 + cos(pi x)))    after warmup_steps units at max; cycles of the int of the rest
-//   triangular    min + 2 D x, then max - 2 D (x - 1/2)
-//   list          entry floor(x * entries) of the list
+// With x the position in a cycle, 0 <= x < 1, D = max - min, up(x) = min + D g(x), and down(x) its mirror image, max to
+// min: min + D g(1 - x), or min + D (1 - g(x)) with the vertical reflection:
+//   rise     rne(up(x))                                   cycles of int(total / cycles) units (CPT, arXiv:2101.09868)
+//   full     up(2 x), then down(2 x - 1)                  cycles of total / cycles units, which need not be whole
+//   fall     rne(down(x))                                 after warmup_steps units at max; cycles of the int of the
+//   rest valley   rne(down(2 x)), then rne(up(2 x - 1))        cycles as for full
+// for the profiles g of arXiv:2403.02243, as its authors' programs have them:
+//   cosine (1 - cos(pi x)) / 2     linear x     exponential 1 - exp(-4 x)     rex 0.1 x / (1 - 0.9 x)
+// Other kinds:
+//   triangular    linear, full
+//   list          entry floor(x * entries) of the list; in cycle c = 0, 1, ... max(2, int(entry - c * cycle_drop))
 //   constant      max
 //   cyclic, random, progressive, scheduled      see switching.h: of the run's widths or maps
 // (rne rounds half to even), and then the nearest of the run's widths that lie between min and max, ties to the
@@ -56,6 +61,13 @@ class PrecisionSchedule {
   // at(), for units [begin, end), neighbours of equal bits joined.
   std::vector<ScheduleSegment> segments(std::int64_t begin, std::int64_t end) const;
 
+  // Which of how many cycles a unit lies in, from 0, and how far into it (0 to 1); nothing where there are no cycles.
+  struct Phase {
+    std::int64_t cycle = 0, cycles = 0;
+    double share = 0.0;
+  };
+  std::optional<Phase> phase(std::int64_t unit) const;
+
   std::int64_t total_units() const noexcept { return total_units_; }
 
  private:
@@ -72,6 +84,8 @@ class PrecisionSchedule {
   // As if there were no static phase.
   int cycling_bits(std::int64_t unit) const;
   double curve(std::int64_t unit, int low, int high) const;
+  double up(Position x, int low, int high) const;
+  double down(Position x, int low, int high) const;
   int list_entry(std::int64_t unit) const;
   int weight_bits(std::int64_t unit) const;
   int gradient_bits(std::int64_t unit) const;
@@ -87,7 +101,7 @@ class PrecisionSchedule {
   std::size_t static_choice_ = 0;
 };
 
-// The widths among `widths` (quant.widths) that a schedule may visit, ascending.
+// The widths among `widths` (quant.widths) that a schedule, or the range test before it, may visit, ascending.
 std::vector<int> scheduled_widths(const PrecisionScheduleConfig& config, std::vector<int> widths);
 
 // The weight widths of units [begin, end) for people, e.g. "3x4,4x2,5x2": width x units.

@@ -10,7 +10,8 @@
 
 namespace qat {
 
-// The first four are curves over widths; the others switch between widths or maps (src/schedule/switching.h).
+// Curves over widths, a list of them, one width; and those that switch between widths or maps
+// (src/schedule/switching.h).
 enum class ScheduleKind : unsigned char {
   kCosine,
   kTriangular,
@@ -19,12 +20,15 @@ enum class ScheduleKind : unsigned char {
   kCyclic,
   kRandom,
   kProgressive,
-  kScheduled
+  kScheduled,
+  kLinear,
+  kExponential,
+  kRex
 };
 template <>
 struct EnumNames<ScheduleKind> {
-  static constexpr std::array names{"cosine", "triangular", "list",        "constant",
-                                    "cyclic", "random",     "progressive", "scheduled"};
+  static constexpr std::array names{"cosine",      "triangular", "list",   "constant",    "cyclic", "random",
+                                    "progressive", "scheduled",  "linear", "exponential", "rex"};
 };
 
 inline bool is_switching(ScheduleKind kind) {
@@ -32,12 +36,27 @@ inline bool is_switching(ScheduleKind kind) {
          kind == ScheduleKind::kScheduled;
 }
 
-// Of a cosine's cycle. Rise: min to max, then jump (CPT, arXiv:2101.09868); full: min-max-min; fall: max to min after
-// warmup_steps at max.
-enum class CosinePhase : unsigned char { kRise, kFull, kFall };
+// Whether it has the phases below: the profiles of arXiv:2403.02243. Triangular is the full cycle of linear.
+inline bool has_phases(ScheduleKind kind) {
+  return kind == ScheduleKind::kCosine || kind == ScheduleKind::kLinear || kind == ScheduleKind::kExponential ||
+         kind == ScheduleKind::kRex;
+}
+inline bool is_curve(ScheduleKind kind) { return has_phases(kind) || kind == ScheduleKind::kTriangular; }
+
+// Of a curve's cycle. Rise: min to max, then jump (CPT, arXiv:2101.09868); full: min-max-min; fall: max to min after
+// warmup_steps at max; valley: max-min-max, so that a run ends at max (arXiv:2403.02243, "triangular").
+enum class CyclePhase : unsigned char { kRise, kFull, kFall, kValley };
 template <>
-struct EnumNames<CosinePhase> {
-  static constexpr std::array names{"rise", "full", "fall"};
+struct EnumNames<CyclePhase> {
+  static constexpr std::array names{"rise", "full", "fall", "valley"};
+};
+
+// How a curve's way down mirrors its way up g(x): in time, g(1 - x), or upside down, 1 - g(x). Cosine and straight
+// lines are their own mirror images.
+enum class Reflection : unsigned char { kHorizontal, kVertical };
+template <>
+struct EnumNames<Reflection> {
+  static constexpr std::array names{"horizontal", "vertical"};
 };
 
 // What a schedule advances by; an epoch is one pass over the training tokens.
@@ -53,10 +72,10 @@ struct EnumNames<GradientSchedule> {
   static constexpr std::array names{"constant", "scheduled"};
 };
 
-enum class LrDecay : unsigned char { kCosine, kLinear, kConstant };
+enum class LrDecay : unsigned char { kCosine, kLinear, kConstant, kPiecewise };
 template <>
 struct EnumNames<LrDecay> {
-  static constexpr std::array names{"cosine", "linear", "constant"};
+  static constexpr std::array names{"cosine", "linear", "constant", "piecewise"};
 };
 
 // Learning-rate factors by width: the first two are those of earlier systems (width_factor).
@@ -72,14 +91,25 @@ struct WidthFactor {
   double factor = 1.0;
 };
 
+// A bound that the precision range test finds (src/schedule/range_test.h): "auto" in files.
+inline constexpr int kAutoBits = 0;
+
+// From this step on the learning rate is peak * factor.
+struct LrMilestone {
+  std::int64_t step = 0;
+  double factor = 1.0;
+};
+
 struct PrecisionScheduleConfig {
   ScheduleKind kind = ScheduleKind::kCosine;
-  CosinePhase phase = CosinePhase::kRise;  // cosine only
+  CyclePhase phase = CyclePhase::kRise;             // cosine, linear, exponential, rex
+  Reflection reflection = Reflection::kHorizontal;  // exponential and rex, where they go down
   ScheduleUnit unit = ScheduleUnit::kStep;
   std::int64_t cycles = 8;            // over the whole run; each at least 2 units long
-  int min_bits = 3;                   // lowest scheduled width
-  int max_bits = 8;                   // highest scheduled width
+  int min_bits = 3;                   // lowest scheduled width, or kAutoBits
+  int max_bits = 8;                   // highest scheduled width, or kAutoBits
   std::vector<int> list;              // list only: the widths of one cycle, each held for an equal share of it
+  double cycle_drop = 0.0;            // list only: bits that a cycle lies below the one before it
   std::int64_t warmup_steps = 0;      // fall only: units held at max_bits first
   std::int64_t switch_interval = 10;  // cyclic, random, scheduled: units that a choice is held
   double switch_probability = 0.3;    // random only: of drawing anew after an interval
@@ -100,6 +130,7 @@ struct LrScheduleConfig {
   double min_ratio = 0.1;         // the last step's rate is peak * min_ratio
   std::int64_t warmup_steps = 0;  // linear from peak / warmup_steps to peak
   LrDecay decay = LrDecay::kCosine;
+  std::vector<LrMilestone> milestones;       // piecewise only: by rising step
   LrScale scale_preset = LrScale::kNone;     // factors by weight width
   std::vector<WidthFactor> scale_per_width;  // go over the preset's; each width once at most
 };

@@ -114,6 +114,7 @@ class Rules {
       for (std::size_t i = 0; i < c_.list.size(); ++i)
         if (!trained(c_.list[i]))
           fault("list", c_.list[i], "must be one of quant.widths", {"quant.widths"}, fmt::format("[{}]", i));
+      if (!(c_.cycle_drop >= 0.0)) fault("cycle_drop", c_.cycle_drop, "must not be negative");
       return;
     }
     if (c_.kind != ScheduleKind::kConstant) {
@@ -141,7 +142,7 @@ class Rules {
 
   // A shorter cycle would skip entries of a list, and only alias a curve.
   void cycles() {
-    const bool falls = c_.kind == ScheduleKind::kCosine && c_.phase == CosinePhase::kFall;
+    const bool falls = has_phases(c_.kind) && c_.phase == CyclePhase::kFall;
     if (c_.cycles < 1) return fault("cycles", c_.cycles, "must be at least 1");
     if (falls && c_.warmup_steps < 0) return fault("warmup_steps", c_.warmup_steps, "must not be negative");
     if (!units_) return;
@@ -176,9 +177,31 @@ class Rules {
 
 }  // namespace
 
+bool waits_for_range_test(const PrecisionScheduleConfig& config) {
+  if (config.kind == ScheduleKind::kConstant) return config.max_bits == kAutoBits;
+  return is_curve(config.kind) && (config.min_bits == kAutoBits || config.max_bits == kAutoBits);
+}
+
+PrecisionScheduleConfig widest_bounds(PrecisionScheduleConfig config, const std::vector<int>& widths) {
+  std::vector<int> quantized = widths;
+  std::erase(quantized, BitWidth::kFull);
+  if (quantized.empty()) return config;
+  const auto [low, high] = std::minmax_element(quantized.begin(), quantized.end());
+  if (config.min_bits == kAutoBits) config.min_bits = *low;
+  if (config.max_bits == kAutoBits) config.max_bits = *high;
+  return config;
+}
+
 std::vector<ScheduleFault> schedule_faults(const PrecisionScheduleConfig& config, const std::vector<int>& widths,
                                            std::optional<std::int64_t> units, const std::vector<std::string>& maps) {
-  return Rules(config, widths, units, maps).run();
+  const PrecisionScheduleConfig widest = widest_bounds(config, widths);
+  if (waits_for_range_test(widest))
+    return {{config.min_bits == kAutoBits ? "precision.min_bits" : "precision.max_bits",
+             "must not be \"auto\" without a width below 32 in quant.widths, which the range test could try",
+             {"quant.widths"},
+             "",
+             "\"auto\""}};
+  return Rules(widest, widths, units, maps).run();
 }
 
 }  // namespace qat

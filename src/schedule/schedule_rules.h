@@ -19,8 +19,15 @@ struct ScheduleFault {
   std::string value;
 };
 
-// widths: quant.widths. units: the run's steps or epochs, as config.unit says; none: not known yet, and cycles' lengths
-// are left to whoever knows. maps: the names of quant.maps, in order.
+// Whether the schedule follows from a bound that is not known yet.
+bool waits_for_range_test(const PrecisionScheduleConfig& config);
+
+// With the lowest and the highest of the widths below 32 in place of such bounds: the most that they can come to.
+PrecisionScheduleConfig widest_bounds(PrecisionScheduleConfig config, const std::vector<int>& widths);
+
+// Bounds that are not known yet are judged as the widest. widths: quant.widths. units: the run's steps or epochs, as
+// config.unit says; none: not known yet, and cycles' lengths are left to whoever knows. maps: the names of quant.maps,
+// in order.
 std::vector<ScheduleFault> schedule_faults(const PrecisionScheduleConfig& config, const std::vector<int>& widths,
                                            std::optional<std::int64_t> units,
                                            const std::vector<std::string>& maps = {});

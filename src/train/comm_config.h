@@ -20,15 +20,22 @@ struct EnumNames<WireSumName> {
   static constexpr std::array names{"code_sum", "two_phase"};
 };
 
+enum class WeightsName : unsigned char { kCodes, kFp32 };
+template <>
+struct EnumNames<WeightsName> {
+  static constexpr std::array names{"codes", "fp32"};
+};
+
 struct CommConfig {
   WireFormatName wire = WireFormatName::kFp32;
-  WireSumName sum = WireSumName::kCodeSum;  // of int8 and int4
-  std::int64_t block = 256;                 // elements that share a scale
-  bool error_feedback = true;               // what codes do not carry is added to the next gradients
-  bool stochastic_rounding = false;         // of codes
-  bool overlap = false;                     // GPUs: exchange while backward runs
-  int ranks_per_node = 0;                   // of the two levels; 0: as the hosts say
-  double self_check = 0.5;                  // relative error of the first exchange that ends the run; 0: not measured
+  WireSumName sum = WireSumName::kCodeSum;    // of int8 and int4
+  std::int64_t block = 256;                   // elements that share a scale
+  bool error_feedback = true;                 // what codes do not carry is added to the next gradients
+  bool stochastic_rounding = false;           // of codes
+  bool overlap = true;                        // GPUs: exchange while backward runs
+  WeightsName weights = WeightsName::kCodes;  // how updated ones come back, where products read codes
+  int ranks_per_node = 0;                     // of the two levels; 0: as the hosts say
+  double self_check = 0.5;                    // relative error of the first exchange that ends the run; 0: not measured
 };
 
 }  // namespace qat

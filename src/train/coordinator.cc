@@ -57,6 +57,10 @@ std::int64_t Coordinator::unit_of(RunPosition position) const {
   return options_.precision.unit == ScheduleUnit::kStep ? position.step : position.samples / windows_per_epoch_;
 }
 
+std::optional<PrecisionSchedule::Phase> Coordinator::phase(RunPosition position) const {
+  return options_.train.recipe == Recipe::kCpt ? precision_.phase(unit_of(position)) : std::nullopt;
+}
+
 dist::StepPlan Coordinator::plan(RunPosition position) const {
   const Gpt2Config& model = options_.model;
   const double rate = lr_.at(position.step);

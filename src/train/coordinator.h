@@ -30,6 +30,8 @@ class Coordinator {
   // The step that comes next at `position`.
   dist::StepPlan plan(RunPosition position) const;
   const PrecisionSchedule& precision() const { return precision_; }
+  // Where the step at `position` lies in the precision's cycles; nothing where the recipe or the schedule has none.
+  std::optional<PrecisionSchedule::Phase> phase(RunPosition position) const;
 
  private:
   std::int64_t unit_of(RunPosition position) const;

@@ -43,6 +43,7 @@ std::vector<std::vector<std::int64_t>> first_use(const ParameterStore& store) {
 void WireReport::add(const WireReport& other) {
   sent_bytes += other.sent_bytes;
   fp32_bytes += other.fp32_bytes;
+  weight_bytes += other.weight_bytes;
   seconds += other.seconds;
   early_buckets += other.early_buckets;
 }
@@ -137,13 +138,6 @@ std::vector<ShardValues> GradientSync::own_sums() {
 void GradientSync::commit() {
   for (dist::GradSync& sync : syncs_)
     if (!sync.rests()) sync.commit_feedback();
-}
-
-void GradientSync::gather(int group) {
-  exchange_->begin_on_exchange();
-  syncs_[static_cast<std::size_t>(group)].gather(
-      span_of(model_.parameters().groups()[static_cast<std::size_t>(group)].values));
-  exchange_->end_on_exchange();
 }
 
 std::optional<double> GradientSync::take_error() {

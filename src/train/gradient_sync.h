@@ -23,7 +23,8 @@ namespace qat {
 
 // What the exchanges of a step have cost this rank.
 struct WireReport {
-  std::int64_t sent_bytes = 0, fp32_bytes = 0;  // sent; what fp32 would have sent
+  std::int64_t sent_bytes = 0, fp32_bytes = 0;  // of gradients: sent; what fp32 would have sent
+  std::int64_t weight_bytes = 0;                // sent of updated values, those of the update before this one's
   double seconds = 0.0;                         // between the last gradient and the last sum
   std::int64_t early_buckets = 0;               // exchanged while backward ran
 
@@ -64,9 +65,6 @@ class GradientSync {
   std::vector<ShardValues> own_sums();
   // The update counts: what codes did not carry is kept for the next.
   void commit();
-  // Collective: everyone's new values of a group.
-  void gather(int group);
-
   // Of the last finish(); on a GPU, once something has waited for what followed it.
   WireReport report() const;
   // Collective, once, after the first finish() of a run whose wire is not exact: how far the coded sums are from the

@@ -36,6 +36,7 @@ std::vector<int> ranks_apart(const dist::Grid& grid, int stage, const std::vecto
 
 void check_replicas(const Gpt2& model, const dist::Grid& grid) {
   if (grid.data_size() == 1) return;
+  model.parameters().gather_whole(grid.data());
   const std::vector<std::int64_t> mine = {model.parameters().checksum()};
   std::vector<std::int64_t> all(static_cast<std::size_t>(grid.world().size()));
   grid.world().all_gather(view(mine), view(std::span(all)));

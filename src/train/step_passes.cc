@@ -1,5 +1,6 @@
 // The passes of an update over this rank's micro-batches: what they learn, from whom, and where their gradients go.
 #include <algorithm>
+#include <set>
 
 #include "kernels/common/error.h"
 #include "src/quant/torch_errors.h"
@@ -200,8 +201,9 @@ void StepRunner::drop_taught(Step& step, const dist::UpdatePlan& update, std::si
 }
 
 // Where memory that does not suffice is to be tried again, the ranks agree on it before they send each other values.
-bool StepRunner::hold(Step& step, const std::vector<bool>& groups) {
+bool StepRunner::hold(Step& step, std::uint32_t map) {
   const ParameterStore& store = model_.parameters();
+  const std::vector<bool>& groups = step.used[map];
   store.release_all_but(groups);
   if (options_.train.on_out_of_memory != OnOutOfMemory::kStop && store.needs_room(groups)) {
     attempt(step, [&] { store.make_room(groups); });
@@ -211,8 +213,21 @@ bool StepRunner::hold(Step& step, const std::vector<bool>& groups) {
     timer_.resume();
     step.given_up = missing[0] != 0;
   }
-  if (!step.given_up) store.gather(groups, grid_.data());
-  return !step.given_up;
+  if (step.given_up) return false;
+  timer_.pause();
+  const std::vector<int> bits = code_bits(step, map);
+  weight_bytes_ += store.gather(groups, grid_.data(), {.bits = bits, .staging = &weight_staging_});
+  timer_.resume();
+  return true;
+}
+
+std::vector<int> StepRunner::code_bits(const Step& step, std::uint32_t map) const {
+  constexpr std::size_t kMostMaps = 3;  // at a byte a code, of four that fp32 takes
+  if (!weights_as_codes_) return {};
+  std::set<std::uint32_t> maps;
+  for (const dist::PassPlan& pass : update_of(step).passes) maps.insert(pass.map);
+  if (maps.size() > kMostMaps) return {};
+  return model_.code_bits(step.maps[map]);
 }
 
 void StepRunner::run_passes(Step& step) {
@@ -232,7 +247,7 @@ void StepRunner::run_passes(Step& step) {
     // The weights have changed since the last update; at another width they are made ready anew, in the same memory.
     if (i == 0 || passes[i].map != passes[i - 1].map) {
       weight_cache_.clear();
-      if (!hold(step, step.used[passes[i].map])) return;
+      if (!hold(step, passes[i].map)) return;
     }
     if (grid_.stages() > 1)
       run_through_stages(step, pass);

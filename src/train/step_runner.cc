@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
 
 #include "dist/comm/agree.h"
 #include "dist/grad/norm_block.h"
 #include "kernels/common/error.h"
 #include "kernels/common/trace_range.h"
+#include "src/quant/gemm_path.h"
 #include "src/quant/torch_view.h"
 #include "src/train/gradient_noise.h"
 
@@ -90,6 +92,9 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
       optimizer_(optim_layout(model, grid.data_size(), options.optim), grid.data_rank(), options.optim,
                  *flat_memory_of(model)),
       global_norm_(optimizer_.layout(), *flat_memory_of(model)),
+      weights_as_codes_(options.comm.weights == WeightsName::kCodes && grid.data_size() > 1 &&
+                        scales_by_row(model.quant())),
+      weight_staging_(flat_memory_of(model)),
       timer_(model.mode().device) {
   QAT_CHECK(grid.stages() == 1 || options.threads == 1, "stages take one micro-batch at a time");
   QAT_CHECK(model.stage().embeds == grid.is_first_stage() && model.stage().heads == grid.is_last_stage(),
@@ -227,6 +232,7 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
     update.grad_norm = global_norm_(grid_, exec, gradient) * (1.0 / static_cast<double>(micro_batches_));
   }
   outcome.wire.add(gradients_.report());
+  outcome.wire.weight_bytes += std::exchange(weight_bytes_, 0);
   if (std::optional<double> error = gradients_.take_error()) {
     // Of this stage; all of them judge the largest.
     if (grid_.stages() > 1) grid_.pipeline().all_reduce(view(std::span(&*error, 1)), dist::ReduceOp::kMax);
@@ -248,6 +254,28 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
   }
   outcome.add(std::move(update));
   return true;
+}
+
+std::vector<double> StepRunner::gradient_norms() const {
+  std::vector<double> norms;
+  for (const double squares : global_norm_.tensor_squares())
+    norms.push_back(std::sqrt(squares) / static_cast<double>(micro_batches_));
+  return norms;
+}
+
+void StepRunner::share_parameters() {
+  ParameterStore& store = model_.parameters();
+  for (int group = 0; std::cmp_less(group, store.groups().size()); ++group) {
+    store.updated(group);
+    bring_back(group);
+  }
+  renew_copy_of_table();
+}
+
+void StepRunner::bring_back(int group) {
+  const FlatGroup& updated = model_.parameters().groups()[static_cast<std::size_t>(group)];
+  const bool waits = updated.is_sharded() || (weights_as_codes_ && updated.key.kind == GroupKind::kBase);
+  if (!waits) weight_bytes_ += model_.parameters().gather_group(group, grid_.data());
 }
 
 void StepRunner::add_noise(const Step& step, double scale) {
@@ -285,8 +313,8 @@ void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradie
   optimizer_.step(exec_of(model_), own, gradient, step.produced, rates, scale);
   for (std::size_t g = 0; g < gradient.size(); ++g) {
     if (gradient[g].empty()) continue;
-    if (!store.groups()[g].is_sharded()) gradients_.gather(static_cast<int>(g));
     store.updated(static_cast<int>(g));
+    bring_back(static_cast<int>(g));
   }
   renew_copy_of_table();
 }

@@ -124,6 +124,13 @@ class StepRunner {
   // Collective: whether updates since the last question left elements alone, on any rank. run() asks, too.
   bool take_refused();
 
+  // Of each trainable tensor of this stage, the norm of its gradient in the last update, before clipping; 0 where the
+  // update left its group alone.
+  std::vector<double> gradient_norms() const;
+
+  // Collective: the owners of parameters have changed them, and everyone will read their new values.
+  void share_parameters();
+
   ShardedAdamW& optimizer() { return optimizer_; }
   GradientSync& gradients() { return gradients_; }
   const GradientSync& gradients() const { return gradients_; }
@@ -213,12 +220,16 @@ class StepRunner {
   void run_through_stages(Step& step, const Pass& pass);
   // That many micro-batches at once.
   void run_round(Step& step, const Pass& pass, std::int64_t first, std::int64_t count);
-  // Holds the groups for passes that use them, as ParameterStore::gather. False: the update is given up.
-  bool hold(Step& step, const std::vector<bool>& groups);
+  // Holds what passes at this map of the step use, as ParameterStore::gather. False: the update is given up.
+  bool hold(Step& step, std::uint32_t map);
+  // What such passes read as codes, where these cost less than values for all of the update's passes.
+  std::vector<int> code_bits(const Step& step, std::uint32_t map) const;
   // All passes of an update, until the poll says stop.
   void run_passes(Step& step);
   // An update from its passes to the parameters, added to the outcome; false: the step is abandoned.
   bool run_update(Step& step, const SpikeTest& is_spike, StepOutcome& outcome);
+  // Others' new values of a group, but where these come with the next pass that reads them.
+  void bring_back(int group);
   // optim.noise, on this rank's shards of the gradients. scale: what the optimizer multiplies them by.
   void add_noise(const Step& step, double scale);
   void apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update);
@@ -241,6 +252,10 @@ class StepRunner {
   ShardedAdamW optimizer_;
   GlobalNorm global_norm_;
   WeightCache weight_cache_;
+  // Whether weights wait for the next pass's widths when they have been updated; else they come back as they are.
+  bool weights_as_codes_ = false;
+  dist::WireStaging weight_staging_;
+  std::int64_t weight_bytes_ = 0;  // sent of updated values since the last report
   LossHook loss_hook_;
   GradientHook gradient_hook_;
   BeforeUpdate before_update_;

@@ -132,6 +132,7 @@ TrainResult Trainer::run_to_end() {
 
 int Trainer::train() {
   if (const int reason = poll_.ask(); reason != 0) return reason;
+  if (const int reason = settle_bounds(); reason != 0) return reason;
   if (state_.step == 0 && options_.eval.at_start && !evaluate({EvaluatedAt(BitWidth::kFull)})) return poll_.ask();
   if (evaluation_pending()) {
     if (const int reason = evaluate_during_run(); reason != 0) return reason;
@@ -151,6 +152,7 @@ int Trainer::train() {
     if (outcome.abandoned) return outcome.stop;
     if (running_ranges_.any()) running_ranges_.end_step(maps_that_counted(plan, outcome, maps));
     account(plan, outcome, maps, seconds_now() - start);
+    look_at_layers(plan, maps);
     stop_if_diverged();
     look_after_save();
     // What would come after the step waits for the resumed run.
@@ -184,7 +186,6 @@ std::string Trainer::wire_text() const {
       bytes / kMiB / 1024.0 / std::max(wire_.seconds, 1e-9));
 }
 
-// The step, in smaller passes from where memory does not suffice.
 StepOutcome Trainer::run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps) {
   const SpikeTest spike = [&](const dist::UpdatePlan& update, double loss) { return is_spike(plan, update, loss); };
   std::optional<StageTimeline> timeline;
@@ -194,14 +195,21 @@ StepOutcome Trainer::run_step(const dist::StepPlan& plan, const std::vector<Prec
     timeline.emplace(parts_.model.mode().device, world().rank());
     runner_.set_timeline(&*timeline);
   }
-  StepOutcome outcome = runner_.run(plan, maps, poll_, spike);
-  while (!outcome.out_of_memory.empty()) {
-    use_smaller_passes(outcome.out_of_memory);
-    outcome = runner_.run(plan, maps, poll_, spike, outcome);
-  }
+  const StepOutcome outcome =
+      run_fitting([&](const StepOutcome& so_far) { return runner_.run(plan, maps, poll_, spike, so_far); });
   if (timeline) {
     runner_.set_timeline(nullptr);
     write_timeline(*timeline);
+  }
+  return outcome;
+}
+
+// A step goes on in smaller passes from where memory does not suffice.
+StepOutcome Trainer::run_fitting(const std::function<StepOutcome(const StepOutcome& so_far)>& run) {
+  StepOutcome outcome = run({});
+  while (!outcome.out_of_memory.empty()) {
+    use_smaller_passes(outcome.out_of_memory);
+    outcome = run(outcome);
   }
   return outcome;
 }
@@ -328,7 +336,7 @@ std::optional<std::vector<WidthScore>> Trainer::evaluate(const std::vector<Evalu
   if (!scores) return scores;
   for (const WidthScore& one : *scores) {
     parts_.log.info(evaluation_line(one, state_.step));
-    if (is_root()) record([&] { evaluations_->append(evaluation_record(one, state_.step)); });
+    if (is_root()) record_evaluation(one);
   }
   return scores;
 }

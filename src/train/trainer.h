@@ -20,9 +20,11 @@
 #include "src/data/sample_source.h"
 #include "src/eval/width_eval.h"
 #include "src/model/gpt2.h"
+#include "src/report/event_file.h"
 #include "src/report/metrics_writer.h"
 #include "src/report/progress.h"
 #include "src/schedule/bitops.h"
+#include "src/schedule/range_test.h"
 #include "src/train/calibrator.h"
 #include "src/train/checkpoint_keeper.h"
 #include "src/train/configured_maps.h"
@@ -43,6 +45,7 @@ struct TrainerParts {
   dist::Grid grid;              // of which the model is this rank's stage
   Logger& log;
   Progress* progress = nullptr;              // rank 0's; null: none
+  double product_peak = 0.0;                 // measured_product_peak() of rank 0's device; 0: not measured
   const std::atomic<int>* signal = nullptr;  // a signal this process has received, 0: none; may be null
   // Told after every step and checkpoint: steps completed, and the newest checkpoint's folder ("": none).
   std::function<void(std::int64_t steps, const std::string& checkpoint)> on_progress;
@@ -56,6 +59,11 @@ struct TrainResult {
   std::string table;      // rank 0, finished: the final table as text
 };
 
+struct RangeTestRun {
+  std::optional<RangeTestResult> result;
+  int signal = 0;  // why there is none: the signal that stopped it
+};
+
 class Trainer {
  public:
   Trainer(const TrainerOptions& options, const TrainerParts& parts);
@@ -65,6 +73,10 @@ class Trainer {
   // checkpoint in place; Error(kSelfCheck) when the ranks' parameters differ; Error(kCheckpoint), after a checkpoint,
   // when the disk takes no more records.
   TrainResult run();
+
+  // Collective, in place of run(): only the range test, at every width of quant.widths below 32, of the model as it is.
+  // Writes run.dir/range_test.json.
+  RangeTestRun run_range_test();
 
   StepRunner& runner() { return runner_; }
   const TrainState& state() const { return state_; }
@@ -84,6 +96,12 @@ class Trainer {
 
   TrainResult run_to_end();
   int train();  // why it stopped before its end, or 0
+  // The coordinator, once the bounds of its schedule are known: the checkpoint's, or measured now. Why to stop, or 0.
+  int settle_bounds();
+  // Leaves everything as it was. Nothing if the run is to stop.
+  std::optional<RangeTestResult> test_range(const std::vector<int>& widths);
+  std::optional<WidthTrial> try_width(int bits);
+  StepOutcome run_fitting(const std::function<StepOutcome(const StepOutcome& so_far)>& run);
   StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
   void write_timeline(const StageTimeline& mine);
   void check_wire(double error);
@@ -97,11 +115,19 @@ class Trainer {
   bool is_spike(const dist::StepPlan& plan, const dist::UpdatePlan& update, double loss) const;
   bool evaluation_pending() const;  // the run stopped between a step and its evaluation
   void judge(const dist::StepPlan& plan, const StepOutcome& outcome);
-  void write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds);
+  // products: operations of the step's products, over all ranks.
+  void write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double products,
+                     double seconds);
+  void show_progress(const dist::StepPlan& plan, const StepOutcome& outcome, double products, double seconds);
   void stop_if_diverged();
   [[noreturn]] void diverge(const std::string& what);
   [[noreturn]] void diverge_in_update();
   void record_calibration(const CalibrationReport& report);
+  void record_evaluation(const WidthScore& score);
+  // After a step, with the widths that it had.
+  void look_at_layers(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
+  void record_layers(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
+  void record_histograms(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
   // Writes to the run's records; a failure is kept, and ends the run at the next chance.
   void record(const std::function<void()>& write);
 
@@ -138,6 +164,8 @@ class Trainer {
   std::vector<dist::StragglerWindow> stragglers_;  // of each stage: only equal work is compared
   BitopsTotal bitops_;
   std::optional<MetricsWriter> metrics_;
+  std::optional<EventFiles> events_;     // where TensorBoard is wanted
+  std::optional<JsonLinesFile> layers_;  // where report.layers_every is
   std::optional<JsonLinesFile> evaluations_;
   std::optional<JsonLinesFile> calibrations_;  // where inputs have ranges of their own
   std::string records_failure_;                // rank 0: why a record could not be written; empty: all were

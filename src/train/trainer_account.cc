@@ -3,6 +3,9 @@
 
 #include <map>
 
+#include "src/quant/tensor_memory.h"
+#include "src/report/tensorboard.h"
+#include "src/train/final_table.h"
 #include "src/train/model_report.h"
 #include "src/train/trainer.h"
 
@@ -17,6 +20,14 @@ std::map<int, double> macs_by_width(const Gpt2& model, const PrecisionMap& preci
   return macs;
 }
 
+// Of the multiplications and additions of a pass's products, forward and backward.
+double product_operations(const std::vector<LayerWork>& work) {
+  double operations = 0.0;
+  for (const LayerWork& layer : work)
+    operations += 2.0 * layer.macs * (1 + (layer.input_gradient ? 1 : 0) + (layer.weight_gradient ? 1 : 0));
+  return operations;
+}
+
 // "at 8 bits", "at the map stripe8&4".
 std::string at_precision(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps) {
   const bool map = planned.bitmap != dist::PlannedWidths::kNoBitmap;
@@ -28,12 +39,13 @@ std::string at_precision(const dist::PlannedWidths& planned, const std::vector<C
 void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, const std::vector<PrecisionMap>& maps,
                       double seconds) {
   const std::int64_t tokens = options_.train.batch_size * options_.data.sequence_length;
-  double bitops = 0.0;
+  double bitops = 0.0, products = 0.0;
   for (const dist::UpdatePlan& update : plan.updates)
     for (std::size_t pass = 0; pass < update.passes.size(); ++pass) {
       const auto work = pass_work(parts_.model.whole(), update, pass, maps, tokens, options_.data.sequence_length);
       bitops_.add(work);
       bitops += step_bitops(work).total();
+      products += product_operations(work);
       const dist::PassPlan& planned = update.passes[pass];
       if (planned.trains)
         usage_.add_pass(precision_name(plan.maps[planned.map], maps_),
@@ -64,7 +76,7 @@ void Trainer::account(const dist::StepPlan& plan, const StepOutcome& outcome, co
   warn_of_skips(plan, outcome);
   tell_progress();
   look_for_stragglers(outcome.own_seconds);
-  if (is_root()) write_metrics(plan, outcome, bitops, seconds);
+  if (is_root()) write_metrics(plan, outcome, bitops, products, seconds);
 }
 
 void Trainer::look_for_stragglers(std::span<const double> own_seconds) {
@@ -119,7 +131,16 @@ bool Trainer::is_spike(const dist::StepPlan& plan, const dist::UpdatePlan& updat
   return threshold > 0.0 && losses_.deviation(precision_key(dist::widths_of(plan, update), maps_), loss) > threshold;
 }
 
-void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double seconds) {
+void Trainer::record_evaluation(const WidthScore& score) {
+  record([&] {
+    const Value line = evaluation_record(score, state_.step);
+    evaluations_->append(line);
+    if (events_) events_->write(state_.step, evaluation_summary(line));
+  });
+}
+
+void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outcome, double bitops, double products,
+                            double seconds) {
   const dist::PlannedWidths& widths = dist::widths_of(plan, plan.updates.front());
   const std::int64_t tokens = options_.train.batch_size * options_.data.sequence_length;
   const double tokens_per_s = static_cast<double>(tokens) / seconds;
@@ -143,36 +164,60 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
   if (parts_.grid.data_size() > 1)
     wire = {.bytes = outcome.wire.sent_bytes,
             .fp32_bytes = outcome.wire.fp32_bytes,
+            .weight_bytes = outcome.wire.weight_bytes,
             .exposed_ms = outcome.wire.seconds * 1e3};
   const std::optional<PrecisionUsage::Change> change = plan.updates.size() == 1 ? loss_change_ : std::nullopt;
+  std::optional<StepMetrics::Memory> memory;
+  if (const std::optional<MemoryInUse> used = memory_in_use(parts_.model.mode().device))
+    memory = {.bytes = used->bytes, .reserved_bytes = used->reserved_bytes};
   if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
     record([&] {
-      metrics_->write({.step = static_cast<std::int64_t>(plan.step),
-                       .loss = outcome.loss,
-                       .lr = plan.updates.front().learning_rate,
-                       .map = passes.empty() ? map_name(widths) : "",
-                       .weight_bits = widths.weight_bits,
-                       .act_bits = widths.activation_bits,
-                       .grad_bits = widths.gradient_bits,
-                       .grad_norm = outcome.grad_norm,
-                       .clipped = outcome.clipped,
-                       .tokens = tokens,
-                       .tokens_per_s = tokens_per_s,
-                       .step_ms = seconds * 1e3,
-                       .bitops = bitops,
-                       .bitops_ratio = bitops_.ratio(),
-                       .skipped = outcome.skipped,
-                       .skips_in_a_row = static_cast<int>(state_.skips_in_row),
-                       .saving = keeper_.is_saving(),
-                       .wire = wire,
-                       .loss_change = change ? std::optional(change->loss) : std::nullopt,
-                       .switched = change && change->switched,
-                       .passes = passes,
-                       .time = {}});
+      const StepMetrics metrics{.step = static_cast<std::int64_t>(plan.step),
+                                .loss = outcome.loss,
+                                .lr = plan.updates.front().learning_rate,
+                                .map = passes.empty() ? map_name(widths) : "",
+                                .weight_bits = widths.weight_bits,
+                                .act_bits = widths.activation_bits,
+                                .grad_bits = widths.gradient_bits,
+                                .grad_norm = outcome.grad_norm,
+                                .clipped = outcome.clipped,
+                                .tokens = tokens,
+                                .tokens_per_s = tokens_per_s,
+                                .step_ms = seconds * 1e3,
+                                .bitops = bitops,
+                                .bitops_ratio = bitops_.ratio(),
+                                .skipped = outcome.skipped,
+                                .skips_in_a_row = static_cast<int>(state_.skips_in_row),
+                                .saving = keeper_.is_saving(),
+                                .wire = wire,
+                                .memory = memory,
+                                .loss_change = change ? std::optional(change->loss) : std::nullopt,
+                                .switched = change && change->switched,
+                                .passes = passes,
+                                .time = {}};
+      metrics_->write(metrics);
+      if (events_) events_->write(metrics.step, step_summary(metrics));
     });
-  if (parts_.progress != nullptr)
-    parts_.progress->update(
-        {.steps_done = state_.step, .loss = outcome.loss, .bits = widths.weight_bits, .tokens_per_s = tokens_per_s});
+  if (parts_.progress != nullptr) show_progress(plan, outcome, products, seconds);
+}
+
+void Trainer::show_progress(const dist::StepPlan& plan, const StepOutcome& outcome, double products, double seconds) {
+  const bool several = plan.updates.size() > 1 || plan.updates.front().passes.size() > 1;
+  const dist::PlannedWidths& widths = dist::widths_of(plan, plan.updates.front());
+  const bool map = widths.bitmap != dist::PlannedWidths::kNoBitmap;
+  ProgressState shown{
+      .steps_done = state_.step,
+      .loss = outcome.loss,
+      .precision = several ? fmt::format("{} precisions", plan.maps.size())
+                           : precision_name(widths, maps_) + (map ? "" : " bits"),
+      .tokens_per_s = static_cast<double>(options_.train.batch_size * options_.data.sequence_length) / seconds};
+  const RunPosition position{.step = static_cast<std::int64_t>(plan.step),
+                             .samples = static_cast<std::int64_t>(plan.first_sample)};
+  if (const auto phase = coordinator_->phase(position))
+    shown.cycle = {.number = phase->cycle, .of = phase->cycles, .share = phase->share};
+  if (parts_.product_peak > 0.0)
+    shown.peak_share = products / (seconds * parts_.product_peak * static_cast<double>(world().size()));
+  parts_.progress->update(shown);
 }
 
 }  // namespace qat

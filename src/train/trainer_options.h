@@ -10,6 +10,8 @@
 #include "src/model/gpt2_config.h"
 #include "src/optim/optim_config.h"
 #include "src/quant/quant_config.h"
+#include "src/report/report_config.h"
+#include "src/schedule/range_test_config.h"
 #include "src/schedule/schedule_config.h"
 #include "src/train/comm_config.h"
 #include "src/train/distill_config.h"
@@ -24,6 +26,7 @@ struct TrainerOptions {
   DistillConfig distill;
   QuantConfig quant;
   PrecisionScheduleConfig precision;
+  RangeTestConfig range_test;
   LrScheduleConfig lr;
   DataConfig data;
   OptimConfig optim;
@@ -31,6 +34,7 @@ struct TrainerOptions {
   CheckpointConfig checkpoint;
   CommConfig comm;
   WatchdogConfig watchdog;
+  ReportConfig report;
   std::string config_json;        // the effective configuration, kept in checkpoints
   std::uint64_t config_hash = 0;  // of it; equal on all ranks
   Gpt2Config model;               // what recipes ask about, blocks and dropout; the trainer takes its model's

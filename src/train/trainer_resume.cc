@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "src/report/tensorboard.h"
 #include "src/train/feedback_state.h"
 #include "src/train/final_table.h"
 #include "src/train/model_report.h"
@@ -25,8 +26,6 @@ void Trainer::resume() {
     keeper_.adopt(reader.get(), state_);
   }
   applied_ = state_;
-  coordinator_.emplace(options_, parts_.samples.windows_per_epoch(),
-                       RunPosition{.step = state_.step, .samples = state_.consumed_samples}, maps_);
   tell_progress();
   if (reader)
     parts_.log.info(fmt::format("resuming after step {} from {}", state_.step, reader->info().folder.string()));
@@ -69,6 +68,14 @@ void Trainer::open_records() {
     // The line of an evaluation after step k says k, and is written before the checkpoint of k.
     const bool again = state_.step == 0 || is_complete() || evaluation_pending();
     evaluations_.emplace(dir / "eval.jsonl", again ? state_.step : state_.step + 1);
+    if (options_.report.tensorboard) {
+      events_.emplace(dir / "tensorboard", state_.step);
+      // The evaluation after step k stays, beside steps from k on that are new.
+      for_each_json_line(dir / "eval.jsonl", [&](const Value& line) {
+        if (line.at("step").as_int() == state_.step) events_->write(state_.step, evaluation_summary(line));
+      });
+    }
+    if (options_.report.layers_every > 0) layers_.emplace(dir / "layers.jsonl", state_.step);
     if (options_.quant.activation.range != RangeSource::kDynamic)
       calibrations_.emplace(dir / "calibration.jsonl", state_.step);
   });

@@ -61,8 +61,6 @@ TEST(GradReducer, PassesDeviceAndStreamOn) {
   GradReducer reducer(comm, /*elems=*/8, {.exec = {.device = Device::kCuda, .stream = StreamRef{&stream}}});
   reducer.reduce_scatter(full);
   expect_call(comm, 1, full, Device::kCuda, &stream);
-  reducer.all_gather(full);
-  expect_call(comm, 2, full, Device::kCuda, &stream);
 }
 
 TEST(GradReducer, IsOnTheHostByDefault) {
@@ -79,7 +77,6 @@ TEST(GradReducer, RefusesABufferThatRanksHaveNoEqualSharesOf) {
   std::vector<float> full(10);
   GradReducer reducer(comm, /*elems=*/8);
   EXPECT_THROW(reducer.reduce_scatter(full), Error);
-  EXPECT_THROW(reducer.all_gather(full), Error);
   EXPECT_EQ(comm.calls, 0);
 }
 
@@ -89,7 +86,6 @@ TEST(GradReducer, AloneItLeavesTheBufferAsItIs) {
   std::vector<float> full{1.0F, 2.0F, 3.0F, 0.0F};
   const std::vector<float> before = full;
   reducer.reduce_scatter(full);
-  reducer.all_gather(full);
   EXPECT_EQ(full, before);
 }
 

@@ -163,24 +163,5 @@ TEST(GradSync, ARankThatGivesUpTakesPartWithZeros) {
   });
 }
 
-TEST(GradSync, GathersValuesFromTheirOwners) {
-  const FlatLayout layout = layout_for(4);
-  run_local_ranks(4, [&](Communicator& comm) {
-    GradSync sync(comm, layout, host_flat_memory(), {});
-    std::vector<float> values(static_cast<std::size_t>(layout.elems()), -1.0F), expected = values;
-    for (std::size_t b = 0; b < layout.buckets().size(); ++b)
-      for (int rank = 0; rank < 4; ++rank) {
-        const ShardRange shard = layout.shard(static_cast<int>(b), rank, 4);
-        for (std::int64_t at = shard.begin; at < shard.end; ++at) {
-          expected[static_cast<std::size_t>(at)] = static_cast<float>(1000 * rank + at);
-          if (rank == comm.rank()) values[static_cast<std::size_t>(at)] = expected[static_cast<std::size_t>(at)];
-        }
-      }
-    sync.gather(values);
-    EXPECT_EQ(values, expected);
-    EXPECT_THROW(sync.gather(std::span(values).first(8)), Error);
-  });
-}
-
 }  // namespace
 }  // namespace qat::dist

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "kernels/gemm/code_matmul_cpu.h"
 #include "kernels/gemm/matmul_plan.h"
@@ -231,6 +232,21 @@ TEST(MatmulPlan, GivesWhatTmaCanAddressToCutlassUnlessOneSideIsNarrow) {
                                                     : MatmulPath::kCublasLt;
             EXPECT_EQ(plan.path, wanted) << to_text(problem, plan);
           }
+}
+
+TEST(MatmulPlan, TunesOneOfEightSizesAnOctave) {
+  for (const std::int64_t own : {0, 1, 2, 7, 15, 16, 18, 64, 768, 1024, 1600, 2304, 3072, 4096, 6400, 65536})
+    EXPECT_EQ(tuned_size(own), own == 1600 || own == 6400 ? own * 1664 / 1600 : own);
+  EXPECT_EQ(tuned_size(17), 18);
+  EXPECT_EQ(tuned_size(33), 36);
+  EXPECT_EQ(tuned_size(63), 64);
+  EXPECT_EQ(tuned_size(9217), 10240);
+  std::set<std::int64_t> sizes;
+  for (std::int64_t n = 32768; n < 65536; ++n) {
+    EXPECT_TRUE(tuned_size(n) >= n && tuned_size(n) < n + 4096) << n;
+    sizes.insert(tuned_size(n));
+  }
+  EXPECT_EQ(sizes.size(), 9U) << "32768 and eight above it";
 }
 
 TEST(MatmulPlan, GivesAdapterProductsToTheNarrowPath) {

@@ -47,7 +47,10 @@ TEST_F(Questions, OwnFilesAreTrainedOnAndTheCheckpointGivesTheSameTable) {
   const Outcome eval = shell(on_ranks(2) + " eval --checkpoint " + quote((root_ / "one").string()) + " --output " +
                              quote(out) + " --set eval.predictions=true");
   ASSERT_EQ(eval.exit_code, 0) << eval.text;
-  const auto table = [](const std::string& report) { return report.substr(report.find("## Held-out questions")); };
+  const auto table = [](const std::string& report) {
+    const std::size_t begin = report.find("## Held-out questions");
+    return report.substr(begin, report.find("\n## ", begin) - begin);
+  };
   EXPECT_EQ(table(content(root_ / "out/report.md")), table(content(root_ / "one/report.md")));
   EXPECT_THAT(content(root_ / "out/report.json"), HasSubstr("\"questions\": 6"));
   EXPECT_THAT(content(root_ / "out/predictions_4.json"), AllOf(HasSubstr("\"a6\": "), HasSubstr("\"b8\": ")));

@@ -13,6 +13,7 @@
 #include "dist/grad/cuda_flat_memory.h"
 #include "dist/grad/error_feedback.h"
 #include "dist/grad/grad_reducer.h"
+#include "dist/grad/value_gather.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_stream.h"
 #include "tests/dist/communicator_cases.h"
@@ -198,12 +199,35 @@ void leaves_on_the_gpu_continue_the_tree_over_the_ranks(Communicator& world) {
   }
   const std::span<float> total = accumulator.result();
   reducer.reduce_scatter(total);
-  reducer.all_gather(total);
+  world.all_gather({total.data() + reducer.shard().begin, 640, DType::kFloat32, Device::kCuda},
+                   {total.data(), padded, DType::kFloat32, Device::kCuda});
   std::vector<float> got(static_cast<std::size_t>(padded));
   cuda_copy_to_host(got.data(), total.data(), got.size() * sizeof(float));
   std::vector<float> want;
   for (std::int64_t i = 0; i < padded; ++i) want.push_back(testing::tree_of_random(0, 8, i));
   EXPECT_EQ(testing::compare_bits(got, want), "equal");
+}
+
+// Weights that come back as codes: the bits of host memory over MPI, of one byte and of half a byte a code.
+void values_as_codes_equal_those_of_mpi(Communicator& world, Communicator& mpi) {
+  const std::int64_t rows = 24 * world.size(), cols = 96;
+  const FlatLayout layout(std::vector<std::int64_t>{rows * cols, 5 * cols}, {.block = 32, .pad_to = 32 * world.size()});
+  const DeviceStream stream(Device::kCuda);
+  for (const int bits : {8, 4, 2}) {
+    const std::vector<RowCodes> how(2, {.cols = cols, .bits = bits});
+    const std::vector<int> buckets = {0};
+    std::vector<float> want = testing::random_leaf(world.rank(), layout.elems());
+    const std::shared_ptr<FlatMemory> memory = cuda_flat_memory(stream.ref());
+    const std::shared_ptr<float> values = memory->allocate(layout.elems());
+    const std::span<float> on_gpu(values.get(), want.size());
+    cuda_copy_to_device(on_gpu.data(), want.data(), on_gpu.size_bytes(), stream.ref());
+    WireStaging host(host_flat_memory()), device(memory);
+    ValueGather(mpi, layout, {}).coded(buckets, how, want, host);
+    ValueGather(world, layout, {.device = Device::kCuda, .stream = stream.ref()}).coded(buckets, how, on_gpu, device);
+    std::vector<float> got(want.size());
+    cuda_copy_to_host(got.data(), on_gpu.data(), on_gpu.size_bytes(), stream.ref());
+    EXPECT_EQ(testing::compare_bits(got, want), "equal") << bits << " bits";
+  }
 }
 
 // Two steps with feedback, whose second encodes what the first left: the bits of host memory over MPI. Nodes of one
@@ -299,6 +323,7 @@ int run(int argc, char** argv) {
                     [&] { leaves_on_the_gpu_continue_the_tree_over_the_ranks(*nccl); });
       register_test("Nccl", "GradientsOnEveryWireEqualThoseOfMpi",
                     [&] { gradients_on_every_wire_equal_those_of_mpi(*nccl, mpi); });
+      register_test("Nccl", "ValuesAsCodesEqualThoseOfMpi", [&] { values_as_codes_equal_those_of_mpi(*nccl, mpi); });
       register_test("Nccl", "MisuseIsRefusedBeforeAnythingIsSent",
                     [&] { misuse_is_refused_before_anything_is_sent(*nccl); });
     });

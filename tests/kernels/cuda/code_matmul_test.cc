@@ -348,6 +348,9 @@ TEST(CodeMatmulCuda, TheTimedPickChangesNoBitAndIsKept) {
     ASSERT_NE(picked, nullptr);
     EXPECT_TRUE(test::same_bits(product.run(with, dtype), want));
     EXPECT_STREQ(picked_tile_name(problem), picked);
+    MatmulProblem shorter = problem;
+    shorter.m = 377;
+    EXPECT_STREQ(picked_tile_name(shorter), picked) << "a new length is not timed";
     const TuningScope first({.pick = MatmulTuning::Pick::kFirst});
     EXPECT_TRUE(test::same_bits(product.run(with, dtype), want));
   }

@@ -32,11 +32,13 @@ constexpr const char* kAllChanged = R"({
             "activation": {"by_width": [{"bits": 9, "method": "log"}], "symmetric": false, "granularity": "feature", "range": "calibrated"},
             "stochastic_gradients": false, "log_grad_clip": 3.5, "calibration_batches": 2, "recalibrate_every": 9,
             "overrides": [{"layers": "lm_head", "weight_bits": 8, "activation_bits": 8, "gradient_bits": 4}]},
-  "precision": {"kind": "list", "unit": "epoch", "cycles": 3, "list": [3, 8, 17], "grad_kind": "scheduled",
+  "precision": {"kind": "list", "unit": "epoch", "cycles": 3, "list": [3, 8, 17], "cycle_drop": 0.5, "grad_kind": "scheduled",
                 "static_after": 2, "static_at": "8", "layer_offset": 4,
                 "grad_min_bits": 4, "grad_max_bits": 6},
-  "lr": {"peak": 0.1, "min_ratio": 0, "warmup_steps": 4, "decay": "linear", "scale_preset": "001-down",
+  "lr": {"peak": 0.1, "warmup_steps": 4, "decay": "piecewise", "scale_preset": "001-down",
+         "milestones": [{"step": 6, "factor": 0.5}],
          "scale_per_width": [{"bits": 32, "factor": 0.25}]},
+  "range_test": {"form": "plateau", "steps": 9, "threshold": 0.5, "plateau": 0.25, "target_bits": 8, "lr_factor": 2},
   "data": {"train": ["a", "b"], "val": ["c"], "sequence_length": 64, "allow_change": true,
            "tokenizer": "gpt2", "merges": "m", "window_advance": 12, "question_tokens": 9},
   "optim": {"range_lr_factor": 0.5, "beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0,
@@ -53,7 +55,7 @@ constexpr const char* kAllChanged = R"({
   "parallel": {"data": 2, "threads_per_rank": 3},
   "compute": {"device": "cuda", "dtype": "tf32", "attention": "repeatable", "recompute": "block"},
   "comm": {"wire": "int8", "sum": "two_phase", "block": 512, "error_feedback": false, "stochastic_rounding": true,
-           "overlap": true, "ranks_per_node": 2, "self_check": 0.25},
+           "overlap": false, "weights": "fp32", "ranks_per_node": 2, "self_check": 0.25},
   "watchdog": {"limit_seconds": 45.5, "straggler_window": 7}
 })";
 
@@ -88,6 +90,8 @@ TEST(ConfigToJson, EveryKeyOfTheTableIsReadIntoItsOwnMember) {
                                       "quant.calibration_percentile",
                                       "quant.running_momentum",
                                       "precision.phase",
+                                      "precision.reflection",
+                                      "lr.min_ratio",
                                       "precision.min_bits",
                                       "precision.max_bits",
                                       "precision.warmup_steps",
@@ -135,7 +139,7 @@ TEST(ConfigHash, DoesNotDependOnTheLocale) {
   EXPECT_EQ(config_hash(r.config), plain);
   EXPECT_EQ(
       to_json(config_to_json(r.config).at("lr")),
-      R"({"peak":0.00125,"min_ratio":0.1,"warmup_steps":0,"decay":"cosine","scale_preset":"none","scale_per_width":[]})");
+      R"({"peak":0.00125,"min_ratio":0.1,"warmup_steps":0,"decay":"cosine","milestones":[],"scale_preset":"none","scale_per_width":[]})");
   EXPECT_THAT(print_config(r.config, r.origins), HasSubstr(" = 12000 "));
 }
 

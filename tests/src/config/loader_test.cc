@@ -64,7 +64,8 @@ TEST(LoadRunConfig, AMisspeltKeyIsNamedWithItsLineAndTheNearestKey) {
 }
 
 TEST(LoadRunConfig, AKeyOfAnotherSectionIsSuggestedWithItsWholePath) {
-  EXPECT_THAT(error_of(R"({"steps": 5})"), HasSubstr("run.json:1: steps: unknown key; did you mean \"train.steps\"?"));
+  EXPECT_THAT(error_of(R"({"steps": 5})"),
+              HasSubstr("run.json:1: steps: unknown key; did you mean \"range_test.steps\" or \"train.steps\"?"));
   EXPECT_THAT(error_of(R"({"model": {"warmup_steps": 5}})"),
               HasSubstr("did you mean \"precision.warmup_steps\" or \"lr.warmup_steps\"?"));
   EXPECT_THAT(error_of(R"({"train": {"bit_widths": [8]}})"), HasSubstr("did you mean \"quant.widths\""));
@@ -113,7 +114,7 @@ TEST(LoadRunConfig, WrongEnumeratorsListTheAllowedOnesAndTheNearest) {
   EXPECT_THAT(
       error_of(R"({"precision": {"kind": "cosin"}})"),
       HasSubstr("precision.kind = \"cosin\": must be one of cosine, triangular, list, constant, cyclic, random, "
-                "progressive, scheduled; did you mean "
+                "progressive, scheduled, linear, exponential, rex; did you mean "
                 "\"cosine\"?"));
   EXPECT_THAT(error_of(R"({"quant": {"weight": {"granularity": "token"}}})"),
               HasSubstr("quant.weight.granularity = \"token\": must be one of tensor, channel"));
@@ -157,7 +158,7 @@ TEST(LoadRunConfig, SetGivesTextKeysWhateverIsWritten) {
   const RunConfig c = load_sets({"run.dir=2024", "run.resume=true", "precision.phase=full"}).config;
   EXPECT_EQ(c.run.dir, "2024");
   EXPECT_EQ(c.run.resume, "true");
-  EXPECT_EQ(c.precision.phase, CosinePhase::kFull);
+  EXPECT_EQ(c.precision.phase, CyclePhase::kFull);
   EXPECT_EQ(load_sets({"run.dir=\"quoted\""}).config.run.dir, "quoted");
 }
 

@@ -33,8 +33,18 @@ class ProgressTest : public ::testing::Test {
 TEST_F(ProgressTest, ALineSaysHowFarAndHowMuchLonger) {
   Progress progress = make(/*terminal=*/false, 100);
   now_ += 5.0;
-  progress.update({.steps_done = 10, .loss = 3.14159, .bits = 4, .tokens_per_s = 12345.0});
-  EXPECT_EQ(out_.str(), "step 10/100  loss 3.1416  4 bits  12.3k tokens/s  ETA 0:45\n");
+  progress.update({.steps_done = 10, .loss = 3.14159, .precision = "4 bits", .tokens_per_s = 12345.0});
+  EXPECT_EQ(out_.str(), "step 10/100  4 bits  loss 3.1416  12.3k tokens/s  ETA 0:45\n");
+}
+
+TEST_F(ProgressTest, ALineSaysWhereInItsCyclesAndHowNearThePeak) {
+  Progress progress = make(/*terminal=*/false, 100);
+  progress.update({.steps_done = 1,
+                   .precision = "stripe8&4",
+                   .cycle = ProgressState::Cycle{.number = 2, .of = 8, .share = 0.25},
+                   .peak_share = 0.418});
+  EXPECT_THAT(out_.str(),
+              HasSubstr("step 1/100  cycle 3/8  25 %  stripe8&4  loss 0.0000  0 tokens/s  42 % of peak  ETA "));
 }
 
 TEST_F(ProgressTest, AResumedRunEstimatesFromItsOwnSteps) {
@@ -43,10 +53,10 @@ TEST_F(ProgressTest, AResumedRunEstimatesFromItsOwnSteps) {
   progress.begin(90);
   now_ += 5.0;
   progress.update({.steps_done = 91});
-  EXPECT_THAT(out_.str(), HasSubstr("step 91/100  loss 0.0000  32 bits  0 tokens/s  ETA 0:45"));
+  EXPECT_THAT(out_.str(), HasSubstr("step 91/100  32 bits  loss 0.0000  0 tokens/s  ETA 0:45"));
   now_ += 2.0;  // the first step takes longer than the others
   progress.update({.steps_done = 93});
-  EXPECT_THAT(out_.str(), HasSubstr("step 93/100  loss 0.0000  32 bits  0 tokens/s  ETA 0:07"));
+  EXPECT_THAT(out_.str(), HasSubstr("step 93/100  32 bits  loss 0.0000  0 tokens/s  ETA 0:07"));
 }
 
 TEST_F(ProgressTest, InAFileALineEveryTwoPercentIfStepsAreFast) {
@@ -88,7 +98,7 @@ TEST_F(ProgressTest, MessagesStandAboveTheLine) {
   progress.update({.steps_done = 1});
   out_.str("");
   progress.message("in between");
-  EXPECT_EQ(out_.str(), "\rin between\x1b[K\n\rstep 1/100  loss 0.0000  32 bits  0 tokens/s  ETA 0:00\x1b[K");
+  EXPECT_EQ(out_.str(), "\rin between\x1b[K\n\rstep 1/100  32 bits  loss 0.0000  0 tokens/s  ETA 0:00\x1b[K");
 }
 
 TEST(Numbers, AreShortAndExact) {

@@ -65,6 +65,37 @@ TEST(LrSchedule, RefusesNonsense) {
   EXPECT_THROW(LrSchedule(config(1.0, 0.1, 11, LrDecay::kCosine), 10), Error);
 }
 
+// The rates of CPT's image runs, shortened: 0.1, and a tenth of it from one milestone to the next.
+TEST(LrSchedule, PiecewiseStepsDownAtItsMilestones) {
+  LrScheduleConfig steps = config(0.1, 0.5, 2, LrDecay::kPiecewise);
+  steps.milestones = {{.step = 4, .factor = 0.1}, {.step = 6, .factor = 0.01}};
+  const LrSchedule schedule(steps, 8);
+  EXPECT_DOUBLE_EQ(schedule.at(0), 0.05);
+  EXPECT_EQ(schedule.at(1), 0.1);
+  EXPECT_EQ(schedule.at(3), 0.1);
+  EXPECT_EQ(schedule.at(4), 0.1 * 0.1);
+  EXPECT_EQ(schedule.at(5), 0.1 * 0.1);
+  EXPECT_EQ(schedule.at(6), 0.1 * 0.01);
+  EXPECT_EQ(schedule.at(100), 0.1 * 0.01);
+  steps.milestones = {{.step = 2, .factor = 2.0}};
+  EXPECT_EQ(LrSchedule(steps, 8).at(2), 0.2);
+}
+
+TEST(LrSchedule, SaysWhichMilestoneIsWrong) {
+  const auto refusal = [](std::vector<LrMilestone> milestones) {
+    LrScheduleConfig steps = config(0.1, 0.5, 2, LrDecay::kPiecewise);
+    steps.milestones = std::move(milestones);
+    const auto faults = lr_faults(steps, 8);
+    return faults.empty() ? "" : faults[0].key + faults[0].element + " = " + faults[0].value + ": " + faults[0].rule;
+  };
+  EXPECT_EQ(refusal({}), "lr.milestones = []: must not be empty for lr.decay \"piecewise\"");
+  EXPECT_EQ(refusal({{.step = 1}}), "lr.milestones[0].step = 1: must not be before the end of warm-up, step 2");
+  EXPECT_EQ(refusal({{.step = 4}, {.step = 4}}), "lr.milestones[1].step = 4: must be above 4, the milestone before it");
+  EXPECT_EQ(refusal({{.step = 8}}), "lr.milestones[0].step = 8: must be below train.steps, 8");
+  EXPECT_EQ(refusal({{.step = 3, .factor = -1.0}}).substr(0, 32), "lr.milestones[0].factor = -1: mu");
+  EXPECT_EQ(refusal({{.step = 7}}), "");
+}
+
 TEST(WidthFactor, IsThePresetsUnlessAWidthHasItsOwn) {
   LrScheduleConfig config;
   for (const int bits : {2, 4, 8, 16, 32}) EXPECT_EQ(width_factor(config, bits), 1.0) << bits;

@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <set>
+#include <string>
 
 #include "kernels/common/error.h"
+#include "src/schedule/schedule_rules.h"
 
 namespace qat {
 namespace {
@@ -19,7 +22,7 @@ PrecisionScheduleConfig curve(const std::string& kind, const std::string& phase,
                               std::int64_t cycles) {
   PrecisionScheduleConfig config;
   config.kind = enum_value<ScheduleKind>(kind).value();
-  if (!phase.empty()) config.phase = enum_value<CosinePhase>(phase).value();
+  if (!phase.empty()) config.phase = enum_value<CyclePhase>(phase).value();
   config.min_bits = min_bits;
   config.max_bits = max_bits;
   config.cycles = cycles;
@@ -56,6 +59,28 @@ TEST(PrecisionSchedule, RiseHasWholeCyclesAndBeginsAnotherWithTheRest) {
   const PrecisionSchedule schedule(curve("cosine", "rise", 3, 8, 3), kAll, 32);  // Tn = int(32 / 3) = 10, 2 left over
   EXPECT_THAT(weights(schedule, 3, 30), ElementsAre(3, 3, 3));
   EXPECT_EQ(weights(schedule, 10, 0), weights(schedule, 10, 20));
+}
+
+TEST(PrecisionSchedule, SaysWhereInItsCyclesAUnitIs) {
+  const auto text = [](const PrecisionSchedule& schedule, std::int64_t unit) {
+    const auto phase = schedule.phase(unit);
+    return phase ? std::to_string(phase->cycle) + "/" + std::to_string(phase->cycles) + " " +
+                       std::to_string(std::llround(100.0 * phase->share))
+                 : std::string("none");
+  };
+  const PrecisionSchedule rise(curve("cosine", "rise", 3, 8, 3), kAll, 32);
+  EXPECT_EQ(text(rise, 0), "0/3 0");
+  EXPECT_EQ(text(rise, 19), "1/3 90");
+  EXPECT_EQ(text(rise, 31), "3/4 10");  // what is left over
+  const PrecisionSchedule full(curve("cosine", "full", 3, 8, 3), kAll, 32);
+  EXPECT_EQ(text(full, 11), "1/3 3");
+  PrecisionScheduleConfig config = curve("cosine", "fall", 3, 8, 2);
+  config.warmup_steps = 4;
+  const PrecisionSchedule fall(config, kAll, 24);
+  EXPECT_EQ(text(fall, 3), "none");
+  EXPECT_EQ(text(fall, 4), "0/2 0");
+  EXPECT_EQ(text(fall, 19), "1/2 50");
+  EXPECT_EQ(text(PrecisionSchedule(curve("constant", "", 3, 8, 3), kAll, 32), 5), "none");
 }
 
 TEST(PrecisionSchedule, RoundsHalfToEvenWhereTheCosineIsRational) {
@@ -98,6 +123,84 @@ TEST(PrecisionSchedule, TriangularGoesUpAndDownInStraightLines) {
   EXPECT_THAT(weights(fine, 11), ElementsAre(2, 3, 4, 6, 7, 8, 7, 6, 4, 3, 2));
   const PrecisionSchedule coarse(curve("triangular", "", 4, 8, 2), {4, 6, 8}, 20);
   EXPECT_THAT(weights(coarse, 11), ElementsAre(4, 4, 6, 6, 8, 8, 8, 6, 6, 4, 4));
+}
+
+// The ten schedules of arXiv:2403.02243 and their mirror images, 3 to 8, from the formulas.
+TEST(PrecisionSchedule, ProfilesRiseAndFallByTheirFormulas) {
+  const auto rise = [](const char* kind) { return weights({curve(kind, "rise", 3, 8, 2), kAll, 20}, 11); };
+  EXPECT_THAT(rise("linear"), ElementsAre(3, 4, 4, 4, 5, 6, 6, 6, 7, 8, 3));
+  EXPECT_THAT(rise("cosine"), ElementsAre(3, 3, 3, 4, 5, 6, 6, 7, 8, 8, 3));
+  EXPECT_THAT(rise("exponential"), ElementsAre(3, 5, 6, 6, 7, 7, 8, 8, 8, 8, 3));
+  EXPECT_THAT(rise("rex"), ElementsAre(3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 3));
+  const auto fall = [](const char* kind, Reflection reflection) {
+    PrecisionScheduleConfig config = curve(kind, "fall", 3, 8, 2);
+    config.reflection = reflection;
+    config.warmup_steps = 3;
+    return weights({config, kAll, 23}, 11, 2);
+  };
+  for (const Reflection reflection : {Reflection::kHorizontal, Reflection::kVertical}) {
+    EXPECT_THAT(fall("linear", reflection), ElementsAre(8, 8, 8, 7, 6, 6, 6, 5, 4, 4, 4));
+    EXPECT_THAT(fall("cosine", reflection), ElementsAre(8, 8, 8, 8, 7, 6, 6, 5, 4, 3, 3));
+  }
+  EXPECT_THAT(fall("exponential", Reflection::kHorizontal), ElementsAre(8, 8, 8, 8, 8, 8, 7, 7, 6, 6, 5));
+  EXPECT_THAT(fall("exponential", Reflection::kVertical), ElementsAre(8, 8, 6, 5, 5, 4, 4, 3, 3, 3, 3));
+  EXPECT_THAT(fall("rex", Reflection::kHorizontal), ElementsAre(8, 8, 5, 4, 4, 4, 3, 3, 3, 3, 3));
+  EXPECT_THAT(fall("rex", Reflection::kVertical), ElementsAre(8, 8, 8, 8, 8, 8, 8, 7, 7, 7, 6));
+}
+
+TEST(PrecisionSchedule, TriangularProfilesEndAtTheTopAndHaveTwoMirrorImages) {
+  const auto valley = [](const char* kind, Reflection reflection) {
+    PrecisionScheduleConfig config = curve(kind, "valley", 3, 8, 2);
+    config.reflection = reflection;
+    return weights({config, kAll, 40}, 21);
+  };
+  for (const Reflection reflection : {Reflection::kHorizontal, Reflection::kVertical}) {
+    EXPECT_THAT(valley("linear", reflection),
+                ElementsAre(8, 8, 7, 6, 6, 6, 5, 4, 4, 4, 3, 4, 4, 4, 5, 6, 6, 6, 7, 8, 8));
+    EXPECT_THAT(valley("cosine", reflection),
+                ElementsAre(8, 8, 8, 7, 6, 6, 5, 4, 3, 3, 3, 3, 3, 4, 5, 6, 6, 7, 8, 8, 8));
+  }
+  EXPECT_THAT(valley("exponential", Reflection::kHorizontal),
+              ElementsAre(8, 8, 8, 8, 8, 7, 7, 6, 6, 5, 3, 5, 6, 6, 7, 7, 8, 8, 8, 8, 8));
+  EXPECT_THAT(valley("exponential", Reflection::kVertical),
+              ElementsAre(8, 6, 5, 5, 4, 4, 3, 3, 3, 3, 3, 5, 6, 6, 7, 7, 8, 8, 8, 8, 8));
+  EXPECT_THAT(valley("rex", Reflection::kHorizontal),
+              ElementsAre(8, 5, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 8));
+  EXPECT_THAT(valley("rex", Reflection::kVertical),
+              ElementsAre(8, 8, 8, 8, 8, 8, 7, 7, 7, 6, 3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 8));
+  // The full cycle goes the other way round.
+  PrecisionScheduleConfig full = curve("rex", "full", 3, 8, 2);
+  EXPECT_THAT(weights({full, kAll, 40}, 20), ElementsAre(3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 8, 5, 4, 4, 4, 3, 3, 3, 3, 3));
+  full.reflection = Reflection::kVertical;
+  EXPECT_THAT(weights({full, kAll, 40}, 20), ElementsAre(3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 8, 8, 8, 8, 8, 8, 7, 7, 7, 6));
+}
+
+TEST(PrecisionSchedule, TriangularIsTheFullCycleOfStraightLines) {
+  for (const auto& widths : {kAll, std::vector<int>{3, 4, 8}}) {
+    const PrecisionSchedule triangle(curve("triangular", "", 3, 8, 3), widths, 50);
+    const PrecisionSchedule line(curve("linear", "full", 3, 8, 3), widths, 50);
+    EXPECT_EQ(weights(triangle, 50), weights(line, 50));
+  }
+}
+
+// A pattern of 20 steps whose cycles lie 0.9 bits below one another.
+TEST(PrecisionSchedule, ListsFallFromCycleToCycle) {
+  PrecisionScheduleConfig config = curve("list", "", 3, 8, 6);
+  config.list = {8, 4, 2, 4, 8};
+  config.cycle_drop = 0.9;
+  const PrecisionSchedule schedule(config, kAll, 120);
+  EXPECT_THAT(weights(schedule, 5, 0, 4), ElementsAre(8, 4, 2, 4, 8));
+  EXPECT_THAT(weights(schedule, 5, 20, 4), ElementsAre(7, 3, 2, 3, 7));
+  EXPECT_THAT(weights(schedule, 5, 40, 4), ElementsAre(6, 2, 2, 2, 6));
+  EXPECT_THAT(weights(schedule, 5, 100, 4), ElementsAre(3, 2, 2, 2, 3));
+  EXPECT_EQ(schedule.at(23).weight, 7);
+  EXPECT_EQ(scheduled_widths(config, kAll), (std::vector<int>{2, 3, 4, 5, 6, 7, 8}));
+  // Of the widths that there are, the nearest; of two the smaller: 7 between 6 and 8, 3 between 2 and 4.
+  const PrecisionSchedule coarse(config, {2, 4, 6, 8}, 120);
+  EXPECT_THAT(weights(coarse, 5, 20, 4), ElementsAre(6, 2, 2, 2, 6));
+  EXPECT_EQ(scheduled_widths(config, {2, 4, 6, 8, 16}), (std::vector<int>{2, 4, 6, 8}));
+  config.cycle_drop = -1.0;
+  EXPECT_THAT(refusal(config, kAll, 120), HasSubstr("precision.cycle_drop = -1: must not be negative"));
 }
 
 TEST(PrecisionSchedule, ATieBetweenWidthsGoesToTheSmaller) {
@@ -266,6 +369,25 @@ TEST(PrecisionSchedule, BlocksThatAreAheadCycleOnUntilTheStaticPhaseHasCome) {
   EXPECT_THAT(schedule.block_bits(3, 4), ElementsAre(2, 4, 8, 2));
   EXPECT_EQ(schedule.at(4).weight, 8);
   EXPECT_THAT(schedule.block_bits(4, 4), ElementsAre());
+}
+
+TEST(PrecisionSchedule, OfBoundsThatAreNotKnownMayVisitWhatTheTestTries) {
+  PrecisionScheduleConfig config = curve("cosine", "rise", kAutoBits, kAutoBits, 1);
+  EXPECT_EQ(scheduled_widths(config, {8, 2, 32, 4}), (std::vector<int>{2, 4, 8}));
+  EXPECT_EQ(widest_bounds(config, {8, 2, 32, 4}).min_bits, 2);
+  EXPECT_EQ(widest_bounds(config, {8, 2, 32, 4}).max_bits, 8);
+  EXPECT_TRUE(schedule_faults(config, {8, 2, 32, 4}, 10).empty());
+  EXPECT_THROW(PrecisionSchedule(config, {8, 2, 32, 4}, 10), Error) << "it cannot be followed yet";
+  EXPECT_EQ(schedule_faults(config, {32}, 10).at(0).key, "precision.min_bits");
+  config.min_bits = 8;
+  EXPECT_EQ(schedule_faults(config, {2, 4}, 10).at(0).rule, "must be one of quant.widths");
+  config.kind = ScheduleKind::kConstant;
+  EXPECT_TRUE(waits_for_range_test(config));
+  config.max_bits = 8;
+  EXPECT_FALSE(waits_for_range_test(config));
+  config.kind = ScheduleKind::kCyclic;
+  config.max_bits = kAutoBits;
+  EXPECT_FALSE(waits_for_range_test(config));
 }
 
 TEST(PrecisionSchedule, SaysBeforehandWhichWidthsItVisits) {

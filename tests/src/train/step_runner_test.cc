@@ -22,7 +22,10 @@ using test::TinyRank;
 struct Curve {
   std::vector<double> losses, norms;
   std::vector<float> parameters, moments;
-  bool operator==(const Curve&) const = default;
+  std::vector<std::int64_t> weight_bytes;  // that rank 0 has sent; no result
+  bool operator==(const Curve& other) const {
+    return losses == other.losses && norms == other.norms && parameters == other.parameters && moments == other.moments;
+  }
 };
 
 // Both of AdamW's moments, of every element in order, from all ranks.
@@ -56,18 +59,43 @@ Curve train(int ranks, int steps, int gradient_bits, const StepRunnerOptions& op
       const int bits = width_of(step);
       const StepOutcome outcome = rank.step(static_cast<std::uint64_t>(step), bits, bits == 32 ? 32 : gradient_bits);
       const std::lock_guard lock(mutex);
-      if (comm.rank() == 0) curve.losses.push_back(outcome.loss), curve.norms.push_back(outcome.grad_norm);
+      if (comm.rank() != 0) continue;
+      curve.losses.push_back(outcome.loss), curve.norms.push_back(outcome.grad_norm);
+      curve.weight_bytes.push_back(outcome.wire.weight_bytes);
     }
     std::vector<float> moments = moments_of(rank, comm);
+    const std::vector<float> mine = rank.parameters();
     const std::lock_guard lock(mutex);
     curve.moments = std::move(moments);
-    const std::vector<float> mine = rank.parameters();
     if (!curve.parameters.empty()) {
       EXPECT_EQ(curve.parameters, mine) << "replicas differ";
     }
     curve.parameters = mine;
   });
   return curve;
+}
+
+// Of ranks whose updated weights come back as codes where a pass reads codes, and the bytes that rank 0 sends for them.
+TEST(StepRunner, WeightsThatComeBackAsCodesChangeNoBit) {
+  StepRunnerOptions values = test::tiny_options();
+  values.comm.weights = WeightsName::kFp32;
+  for (const int ranks : {2, 3, 4}) {
+    if (ranks == 3) values.train.batch_size = 18;
+    StepRunnerOptions codes = values;
+    codes.comm.weights = WeightsName::kCodes;
+    const Curve as_values = train(ranks, 10, 8, values), as_codes = train(ranks, 10, 8, codes);
+    EXPECT_EQ(as_codes, as_values) << ranks << " ranks";
+    ASSERT_EQ(as_codes.weight_bytes.size(), 10U);
+    // Step i sends what step i - 1 has changed: of linear layers alone at 3 and 4, then at 8, then at no bits.
+    const auto sent = [&](std::size_t step) { return as_codes.weight_bytes[step]; };
+    const std::int64_t all = as_values.weight_bytes[5];
+    EXPECT_EQ(as_values.weight_bytes[6], all);
+    EXPECT_LT(sent(6), sent(7));
+    EXPECT_LT(sent(7), all);
+    EXPECT_EQ(sent(8), all);
+    values = test::tiny_options();
+    values.comm.weights = WeightsName::kFp32;
+  }
 }
 
 TEST(StepRunner, OneTwoFourAndEightRanksComputeTheSameBits) {
