@@ -110,7 +110,10 @@ if [ -n "$time" ]; then header+=(--time="$time"); fi
 job=$run_dir/job.sbatch
 {
   echo '#!/usr/bin/env bash'
-  printf '#SBATCH %s\n' "${header[@]}"
+  for option in "${header[@]}"; do  # a value with blanks in quotes, as sbatch reads them
+    case $option in *[[:space:]]*) option="${option%%=*}=\"${option#*=}\"" ;; esac
+    echo "#SBATCH $option"
+  done
   printf 'cd %q || exit 2\n' "$PWD"
   printf 'export QAT_MAX_TRIES=%q QAT_LAUNCHER=%q QAT_MPI=%q\n' "$tries" "$launcher" "$mpi"
   if [ -n "$stage" ]; then
