@@ -46,6 +46,7 @@ int run_command(int argc, char** argv) {
   const Run train_by_default = add_train(app);
   add("train", "train a model (the default)", add_train);
   add("prt", "try training at each width, and find the bounds of a precision schedule", add_range_test);
+  add("compare", "train with a precision schedule and with static widths, and set them side by side", add_compare);
   add("eval", "held-out perplexity of a checkpoint at several bit widths", add_evaluate);
   add("tokenize", "turn text files into token shards", add_tokenize);
   add("import", "make a checkpoint of a GPT-2 that Hugging Face's transformers has written", add_import);
