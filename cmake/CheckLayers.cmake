@@ -6,8 +6,8 @@
 # same level, unless `sideways` says so.
 set(levels
     "kernels/common"
-    "kernels/quant kernels/optim kernels/grad kernels/loss kernels/embedding kernels/attention"
-    "kernels/gemm kernels/norm kernels/activation"
+    "kernels/quant kernels/optim kernels/grad kernels/loss kernels/embedding"
+    "kernels/gemm kernels/norm kernels/activation kernels/attention"
     "dist/comm"
     "dist/grid dist/control dist/grad dist/shard dist/pipeline dist/watch"
     "src/base"
@@ -23,7 +23,7 @@ set(levels
     "src/export"
     "src/config"
     "src/memory"
-    "src/cost"
+    "src/cost src/doctor"
     "launch")
 set(sideways "src/data -> src/text")
 

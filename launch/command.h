@@ -23,6 +23,10 @@ Run add_tokenize(CLI::App& app);
 Run add_import(CLI::App& app);
 Run add_export(CLI::App& app);
 Run add_logits(CLI::App& app);
+Run add_plan(CLI::App& app);
+Run add_doctor(CLI::App& app);
+Run add_sweep(CLI::App& app);
+Run add_generate(CLI::App& app);
 Run add_schema(CLI::App& app);
 Run add_report(CLI::App& app);
 

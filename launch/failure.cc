@@ -63,6 +63,7 @@ int end_together(World& world, RunStatus& status, const dist::AgreedError& error
   if (world.is_root()) {
     print({error.exit_code(), error.what()}, &status);
     status.finish("failed", error.exit_code(), error.what());
+    status.write_report();
   }
   if (error.kind() == ErrorKind::kCommunication) {
     // NCCL may have left a thread behind that never ends: nothing may be destroyed under its feet.
@@ -90,6 +91,7 @@ int run_guarded(World& world, RunStatus& status, const std::function<int()>& bod
       if (world.is_root()) status.finish("failed", failure.exit_code, failure.message);
     }
     if (watchdog != nullptr) watchdog->end_with_failure();
+    if (world.size() == 1) status.write_report();
     if (world.size() > 1) world.session().abort(failure.exit_code);
     return failure.exit_code;
   }

@@ -47,11 +47,16 @@ int run_command(int argc, char** argv) {
   add("train", "train a model (the default)", add_train);
   add("prt", "try training at each width, and find the bounds of a precision schedule", add_range_test);
   add("compare", "train with a precision schedule and with static widths, and set them side by side", add_compare);
-  add("eval", "held-out perplexity of a checkpoint at several bit widths", add_evaluate);
+  add("eval", "evaluate a checkpoint at several bit widths: texts, tasks, speed", add_evaluate);
+  add("plan", "what a run would take on so many ranks: memory, time, checkpoints; starts nothing", add_plan);
+  add("doctor", "look at this machine, or at all hosts of a job: versions, speed, links, limits, file system",
+      add_doctor);
+  add("sweep", "one configuration at every combination of some keys' values, one run after the other", add_sweep);
   add("tokenize", "turn text files into token shards", add_tokenize);
   add("import", "make a checkpoint of a GPT-2 that Hugging Face's transformers has written", add_import);
   add("export", "write a checkpoint's model for transformers, or its adapter for peft", add_export);
   add("logits", "write a checkpoint's logits of a few tokens, to compare with other programs", add_logits);
+  add("generate", "let a checkpoint's model go on with prompts", add_generate);
   add("report", "report.html and report.md of a run, or of several side by side", add_report);
   add("schema", "print the JSON Schema of the configuration, or its documentation", add_schema);
   try {

@@ -5,12 +5,16 @@
 
 #include <chrono>
 #include <cstdio>
+#include <exception>
+#include <span>
 #include <thread>
 
 #include "launch/command_line.h"
+#include "launch/terminal.h"
 #include "src/base/clock.h"
 #include "src/base/file.h"
 #include "src/base/log.h"
+#include "src/report/run_report.h"
 #include "src/report/status_file.h"
 
 namespace qat::launch {
@@ -24,7 +28,7 @@ double steady_now() {
 
 std::optional<std::int64_t> last_step(std::int64_t completed) {
   if (completed == 0) return std::nullopt;
-  return completed - 1;
+  return completed;
 }
 
 }  // namespace
@@ -132,6 +136,17 @@ void RunStatus::finish(const std::string& state, int exit_code, const std::strin
   if (!lock.owns_lock() || ended_) return;
   ended_ = true;
   write(state, board_->read(), exit_code, what);
+}
+
+void RunStatus::write_report() const {
+  if (!open_ || rank_ != 0) return;
+  try {
+    if (!std::filesystem::exists(run_dir_ / "metrics.jsonl")) return;  // it has not come so far
+    const RunHistory run = read_run(run_dir_);
+    write_run_report(std::span(&run, 1), run_dir_ / "report.html");
+  } catch (const std::exception& error) {
+    warn(fmt::format("no report: {}; qat_dist report {} makes it", error.what(), run_dir_.string()));
+  }
 }
 
 void RunStatus::write(const std::string& state, const dist::BoardView& view, int exit_code, const std::string& what) {

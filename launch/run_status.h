@@ -32,6 +32,9 @@ class RunStatus {
 
   // Rank 0 notes how the run ended; without an open folder, nothing.
   void finish(const std::string& state, int exit_code = 0, const std::string& what = "");
+  // Rank 0, after the end: report.html and report.md of what the folder holds. A run has ended as it has without them,
+  // too: what is in their way is a warning.
+  void write_report() const;
   // Where the run stands now; at most once a second.
   void update(const dist::BoardView& view);
 

@@ -34,6 +34,10 @@ AgreedConfig load_agreed_config(World& world, const std::optional<std::string>& 
 AgreedConfig agree_on_config_text(World& world, const std::string& text, const std::string& source,
                                   const std::vector<std::string>& sets);
 
+// That of a checkpoint, which rank 0 has, with changes, for work on whatever ranks are here: how the run was split over
+// its own is no matter. Every rank has a whole model.
+AgreedConfig agree_on_stored_config(World& world, const std::string& config_json, std::vector<std::string> sets);
+
 // Tokens of a split on every rank, with every id below the model's vocabulary; what is wrong is thrown on all ranks.
 TokenSource open_agreed_tokens(World& world, const std::vector<std::string>& patterns, Split split, int vocab_size);
 

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "dist/comm/comm_check.h"
+#include "dist/comm/mpi_launcher.h"
 #include "dist/comm/start_hints.h"
 #include "kernels/common/error.h"
 
@@ -52,6 +53,7 @@ MpiSession::MpiSession(int* argc, char*** argv) : exceptions_at_birth_(std::unca
   int started = 0;
   QAT_MPI_CHECK(MPI_Initialized(&started));
   if (started != 0) throw Error(ErrorKind::kInternal, "internal error: MPI was started twice");
+  require_process_manager();
   require_shared_memory();
   // Other threads exist (the tensor library's), but only this one calls MPI.
   int provided = MPI_THREAD_SINGLE;

@@ -13,7 +13,8 @@ namespace qat::dist {
 class MpiSession {
  public:
   // Throws Error(kCommunication) if MPI cannot start, is already started, cannot run beside other threads, or would
-  // find too little shared memory.
+  // find too little shared memory; Error(kConfig) if srun has started this process without what MPI needs
+  // (mpi_launcher.h).
   MpiSession(int* argc, char*** argv);
   // While an exception unwinds, peers may be dead or waiting elsewhere: then MPI is left as it is, and the launcher
   // ends the job when this process exits.

@@ -9,6 +9,7 @@
 #include "dist/comm/buffer_checks.h"
 #include "dist/comm/nccl_handle.h"
 #include "dist/comm/nccl_start.h"
+#include "dist/comm/nccl_versions.h"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_scratch.h"
@@ -302,6 +303,12 @@ class NcclComm final : public Communicator {
 };
 
 }  // namespace
+
+NcclVersions nccl_versions() noexcept {
+  NcclVersions versions{.built = NCCL_VERSION_CODE};
+  if (ncclGetVersion(&versions.loaded) != ncclSuccess) versions.loaded = -1;
+  return versions;
+}
 
 std::unique_ptr<Communicator> make_nccl_world(std::unique_ptr<Communicator>&& control, const NcclCommOptions& options) {
   QAT_CHECK(options.small_bytes >= 0, "a negative size");

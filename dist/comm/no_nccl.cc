@@ -1,8 +1,11 @@
 // Compiled in place of nccl_*.cc where there is no NCCL.
 #include "dist/comm/agree.h"
 #include "dist/comm/nccl_comm.h"
+#include "dist/comm/nccl_versions.h"
 
 namespace qat::dist {
+
+NcclVersions nccl_versions() noexcept { return {}; }
 
 std::unique_ptr<Communicator> make_nccl_world(std::unique_ptr<Communicator>&& /*control*/,
                                               const NcclCommOptions& /*options*/) {

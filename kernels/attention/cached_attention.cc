@@ -13,9 +13,8 @@ void cached_attention(const Exec& exec, ConstFloatMatrix q, const KeptTokens& ke
   QAT_CHECK(q.rows == y.rows && q.cols == y.cols && q.dtype == y.dtype && (y.is_dense() || y.rows <= 1),
             "q is " + shape_text(q.rows, q.cols) + " and y " + shape_text(y.rows, y.cols) +
                 ": their shapes and dtypes differ, or y has gaps");
-  QAT_CHECK(heads > 0 && q.cols % heads == 0 && q.cols / heads <= kMostHeadWidth,
-            std::to_string(q.cols) + " columns in " + std::to_string(heads) + " heads of at most " +
-                std::to_string(kMostHeadWidth));
+  QAT_CHECK(heads > 0 && q.cols % heads == 0,
+            std::to_string(q.cols) + " columns in " + std::to_string(heads) + " heads");
   QAT_CHECK(length(kept.lengths) == q.rows,
             std::to_string(kept.lengths.size()) + " lengths for " + std::to_string(q.rows) + " sequences");
   const bool coded = kept.dtype == DType::kInt8;

@@ -17,8 +17,6 @@
 
 namespace qat::kernels {
 
-constexpr std::int64_t kMostHeadWidth = 256;  // of cached_attention: elements of a head
-
 // Tokens of B sequences of up to `capacity` each: row b * capacity + t is token t of sequence b, its key in columns
 // 0..D-1 and its value in columns D..2D-1.
 struct KeptTokens {
@@ -26,11 +24,12 @@ struct KeptTokens {
   DType dtype = DType::kFloat32;  // fp32, bf16 (on a GPU) or int8
   std::span<const float> scales;  // of int8: [B * capacity * 2], a key's and then its value's; else empty
   std::int64_t capacity = 0;      // tokens
-  std::span<const std::int64_t>
-      lengths;  // [B], tokens that count, each from 1 to capacity; what lies behind is not read
+  // [B]: tokens that count, each from 1 to capacity; what lies behind is not read.
+  std::span<const std::int64_t> lengths;
 };
 
-// q: [B, D], rows may have gaps; y: [B, D], dense. Both fp32, or on a GPU both bf16. heads divides D.
+// q: [B, D], rows may have gaps; y: [B, D], dense. Both fp32, or on a GPU both bf16. heads divides D. On a GPU a
+// head has up to 1024 elements (256 if their number is no multiple of 4), and capacity is at most 49152.
 void cached_attention(const Exec& exec, ConstFloatMatrix q, const KeptTokens& kept, std::int64_t heads, FloatMatrix y);
 
 }  // namespace qat::kernels

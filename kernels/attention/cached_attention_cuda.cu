@@ -12,6 +12,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <string>
 
 #include "kernels/attention/cached_attention_cuda.h"
 #include "kernels/common/cuda_check.h"
@@ -139,6 +140,9 @@ __global__ void __launch_bounds__(kThreads) cached_attention_kernel(const Args a
 
 template <typename Float, typename Kept, int kVector>
 void launch(const Exec& exec, const Args& args, std::int64_t sequences) {
+  QAT_CHECK(args.head_width <= kThreads * kVector,
+            std::to_string(args.head_width) + " elements of a head, where a GPU takes " +
+                std::to_string(kThreads * kVector) + " (compute.device \"cpu\" takes any)");
   const std::int64_t floats = kThreads * kVector + (args.head_width + 3) / 4 * 4 + args.capacity;
   const auto bytes = static_cast<int>(floats * 4);
   auto* const kernel = cached_attention_kernel<Float, Kept, kVector>;

@@ -1,6 +1,7 @@
 #include "kernels/common/cuda_allocation.h"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/cuda_device.h"
+#include "kernels/common/cuda_versions.h"
 
 namespace qat {
 namespace {
@@ -24,6 +25,14 @@ void copy(void* destination, const void* source, std::size_t bytes, cudaMemcpyKi
 }
 
 }  // namespace
+
+CudaVersions cuda_versions() noexcept {
+  CudaVersions versions;
+  if (cudaRuntimeGetVersion(&versions.runtime) != cudaSuccess) versions.runtime = -1;
+  if (cudaDriverGetVersion(&versions.driver) != cudaSuccess || versions.driver == 0) versions.driver = -1;
+  (void)cudaGetLastError();
+  return versions;
+}
 
 int cuda_device_count() noexcept {
   int count = 0;

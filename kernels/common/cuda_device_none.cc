@@ -1,5 +1,7 @@
-// cuda_device.h and device_stream.h in a program built without CUDA.
+// cuda_device.h, device_stream.h and device_graph.h in a program built without CUDA.
 #include "kernels/common/cuda_device.h"
+#include "kernels/common/cuda_versions.h"
+#include "kernels/common/device_graph.h"
 #include "kernels/common/device_stream.h"
 #include "kernels/common/error.h"
 
@@ -17,6 +19,7 @@ namespace {
 
 }  // namespace
 
+CudaVersions cuda_versions() noexcept { return {}; }
 int cuda_device_count() noexcept { return 0; }
 CudaDeviceInfo cuda_device_info(int /*device*/) { refuse(); }
 void set_cuda_device(int /*device*/) { refuse(); }
@@ -40,6 +43,10 @@ DeviceEvent::~DeviceEvent() = default;
 void DeviceEvent::record(StreamRef /*stream*/) {}
 void DeviceEvent::hold(StreamRef /*stream*/) const {}
 void DeviceEvent::synchronize() const {}
+
+DeviceGraph::~DeviceGraph() = default;
+void DeviceGraph::record(const kernels::Exec& /*exec*/, const std::function<void()>& /*body*/) { refuse(); }
+void DeviceGraph::launch(const kernels::Exec& /*exec*/) const { refuse(); }
 
 }  // namespace qat
 #endif

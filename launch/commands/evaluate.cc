@@ -1,12 +1,16 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "dist/comm/agree.h"
 #include "launch/command.h"
+#include "launch/eval_answers.h"
+#include "launch/eval_extras.h"
 #include "launch/failure.h"
 #include "launch/setup_run.h"
 #include "launch/task_data.h"
@@ -35,6 +39,8 @@ struct EvalArguments {
   std::vector<std::string> sets;
   std::string output;
   bool strict = false;
+  ExtraOptions extras;
+  AnswerOptions answers;
 };
 
 // Such a folder says nothing of widths, adapters and data: a checkpoint does.
@@ -61,23 +67,11 @@ std::vector<std::string> maps_of(const EvalArguments& arguments) {
 // The checkpoint's configuration with the user's changes, whatever number of ranks is here.
 AgreedConfig evaluation_config(World& world, const TrainState& state, const EvalArguments& arguments) {
   std::vector<std::string> sets = arguments.sets;
-  // How the run was split over ranks is no matter here; a micro-batch is what ranges are calibrated on.
-  std::vector<std::int64_t> micro_batch = {1};
-  on_root(world.comm(), "reading the checkpoint's configuration", [&] {
-    const Value stored = parse_json(state.config_json, "the checkpoint's configuration", ErrorKind::kCheckpoint);
-    micro_batch[0] = stored.at("train").at("micro_batch_size").as_int();
-  });
-  world.comm().broadcast(view(std::span(micro_batch)), /*root=*/0);
-  sets.push_back(fmt::format("train.micro_batch_size={}", micro_batch[0]));
-  sets.push_back(fmt::format("train.batch_size={}", world.size() * micro_batch[0]));
-  for (const char* free : {"parallel.data=0", "parallel.pipeline=1", "parallel.schedule=1f1b", "parallel.chunks=1",
-                           "parallel.cut=[]", "model.init=random"})
-    sets.emplace_back(free);
   if (const std::vector<std::string> maps = maps_of(arguments); !arguments.bits.empty() || !maps.empty()) {
     sets.push_back(fmt::format("eval.bits=[{}]", fmt::join(arguments.bits, ",")));
     sets.push_back("eval.maps=" + to_json(Value::array(maps)));
   }
-  return agree_on_config_text(world, state.config_json, "the checkpoint's configuration", sets);
+  return agree_on_stored_config(world, state.config_json, std::move(sets));
 }
 
 // Calibrates `widths` as the run would have.
@@ -135,14 +129,19 @@ EvaluationRanges own_ranges(World& world, const CheckpointReader* reader, const 
 }
 
 void print_report(const CheckpointReader& reader, const TrainState& state, const std::string& title,
-                  const std::vector<WidthResult>& widths, const std::string& output) {
+                  const std::vector<WidthResult>& widths, const ExtraEvaluations& extras,
+                  const AnswerEvaluation& answers, const std::string& output) {
   const std::string folder = reader.info().folder.string();
   FinalReport report{.title = title};
   report.widths = widths;
   report.summary = {{"checkpoint", folder}, {"step", std::to_string(state.step)}};
   report.details = Value::object({{"checkpoint", folder}, {"step", state.step}});
-  const std::string table = output.empty() ? width_table(report.widths).ascii() : write_final_report(output, report);
-  fmt::print("{}", table);
+  extras.report(report);
+  answers.report(report);
+  fmt::print("{}", output.empty() ? to_text(report) : write_final_report(output, report));
+  fmt::print("{}", answers.table());
+  if (!output.empty()) answers.write_predictions(output);
+  fmt::print("{}", extras.write_diagnosis(output, report.widths));
 }
 
 bool given_by_set(const LoadResult& loaded, const std::string& key) {
@@ -176,7 +175,22 @@ void check_held_out(World& world, const LoadResult& loaded, const std::string& d
   for (const std::string& doubt : doubts) warn(doubt);
 }
 
-int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
+// Weights of a width that nothing was trained at may do badly for that reason alone.
+void warn_of_untrained(const Gpt2& model, const QuantConfig& quant, const std::vector<EvaluatedAt>& widths) {
+  const std::vector<int> trained = quantized_weight_widths(quant);
+  for (const EvaluatedAt& at : widths) {
+    const PrecisionMap precision = evaluation_precision(model, quant, at);
+    std::set<int> others;
+    for (std::int64_t layer = 0; layer < precision.size(); ++layer)
+      if (const BitWidth weight = precision.at(layer).weight; !weight.is_full()) others.insert(weight.bits());
+    for (const int bits : trained) others.erase(bits);
+    if (!others.empty())
+      warn(fmt::format("{}: weights of {} bits were not trained; the widths of the run are {}", describe(at),
+                       fmt::join(others, ", "), fmt::join(trained, ", ")));
+  }
+}
+
+int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
   std::unique_ptr<CheckpointReader> reader;
   on_root(world.comm(), "opening the checkpoint", [&] {
     refuse_hf_model(arguments.checkpoint);
@@ -197,26 +211,48 @@ int evaluate(World& world, const EvalArguments& arguments, RunStatus& status) {
   const ComputeMode mode = world.use_device(config.compute);
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
 
-  const HeldOutData held_out = open_held_out(world, config);
-  check_held_out(world, agreed.loaded, state.data_json, held_out);
-  status.set_memory(look_at_memory(world, config, Purpose::kEvaluation, mode.is_cuda(), threads, /*log=*/nullptr));
+  const bool scores_held_out = !arguments.extras.any() || arguments.extras.held_out || arguments.extras.diagnose ||
+                               given_by_set(agreed.loaded, "data.val");
+  HeldOutData held_out;
+  if (scores_held_out) {
+    held_out = open_held_out(world, config);
+    check_held_out(world, agreed.loaded, state.data_json, held_out);
+  }
+  ExtraEvaluations extras(world, config, arguments.extras);
+  AnswerEvaluation answers(world, config, state.data_json.empty() ? TokenizerFrom::kDefault : TokenizerFrom::kRun,
+                           arguments.answers);
+  RunConfig largest = config;  // pass
+  if (arguments.extras.tasks.any())
+    largest.eval.batch_size = std::max(
+        largest.eval.batch_size, arguments.extras.tasks.tokens_of_pass(mode.is_cuda()) / config.data.sequence_length);
+  status.set_memory(look_at_memory(world, largest, Purpose::kEvaluation, mode.is_cuda(), threads, /*log=*/nullptr));
   Gpt2 model(config.model, config.lora, config.quant, StepRunner::padding(1), mode);
   for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kEvaluation, agreed.json))
     warn(note);
   const std::vector<EvaluatedAt> widths = evaluation_widths(config.eval, config.quant);
+  if (world.is_root()) warn_of_untrained(model, config.quant, widths);
   const EvaluationRanges ranges = own_ranges(world, reader.get(), agreed, model, widths, state.step);
   dist::StopPoll never(world.comm());
   world.board().enter(dist::Section::kEvaluation);
-  const auto scores = score_widths(model, *held_out.set, widths, config.quant, config.eval, config.data.sequence_length,
-                                   threads, world.comm(), never, ranges);
+  std::vector<WidthScore> scores;
+  for (const EvaluatedAt& at : widths) scores.push_back({at, {}});
+  if (scores_held_out)
+    scores = *score_widths(model, *held_out.set, widths, config.quant, config.eval, config.data.sequence_length,
+                           threads, world.comm(), never, ranges);
+  extras.score(world, model, config, widths, ranges, threads, never);
+  answers.score(world, model, config, widths, ranges, threads, never);
+  extras.diagnose_on(world, model, config, ranges, held_out.tokens.get());
   on_root(world.comm(), "writing the report", [&] {
-    print_report(*reader, state, report_title(*scores),
-                 width_results(model, config.quant, *scores, config.data.sequence_length), arguments.output);
-    if (config.eval.predictions && !arguments.output.empty())
-      write_predictions(arguments.output, *held_out.set, *scores);
+    print_report(*reader, state, report_title(scores),
+                 width_results(model, config.quant, scores, config.data.sequence_length), extras, answers,
+                 arguments.output);
+    extras.write_items();
+    if (config.eval.predictions && !arguments.output.empty() && scores_held_out)
+      write_predictions(arguments.output, *held_out.set, scores);
   });
   if (world.watchdog() != nullptr)
     for (const std::string& line : world.watchdog()->take_warnings()) warn(line);
+  extras.throw_missing();
   return 0;
 }
 
@@ -234,7 +270,10 @@ Run add_evaluate(CLI::App& app) {
                  "widths of weights, activations, and keys and values: " + named_configurations() + "; may be repeated")
       ->take_all();
   app.add_option("--set", arguments->sets, "override, e.g. data.val='[\"mine_val.bin\"]'")->take_all();
-  app.add_option("-o,--output", arguments->output, "folder for report.md and report.json; made if it is not there");
+  app.add_option("-o,--output", arguments->output,
+                 "folder for report.md, report.json, tables.txt and tables.tex; made if it is not there");
+  add_extra_options(app, arguments->extras);
+  add_answer_options(app, arguments->answers);
   app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
   return [arguments](Invocation invocation) {
     RunStatus status;

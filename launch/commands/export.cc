@@ -8,11 +8,12 @@
 #include <set>
 #include <utility>
 
+#include "launch/asked_map.h"
 #include "launch/command.h"
 #include "launch/failure.h"
+#include "launch/refuse.h"
 #include "launch/stored_model.h"
 #include "launch/world.h"
-#include "src/bitmap/bitmap.h"
 #include "src/eval/width_eval.h"
 #include "src/export/export_model.h"
 #include "src/quant/torch_view.h"
@@ -48,30 +49,6 @@ struct ExportArguments {
   bool strict = false;
 };
 
-[[noreturn]] void refuse(const std::string& what) { throw Error(ErrorKind::kConfig, what); }
-
-// What the values are those of: a width, or a map of the layers' widths.
-EvaluatedAt asked_map(const ExportArguments& arguments, const RunConfig& config) {
-  const bool named = !arguments.config_name.empty();
-  if (arguments.bits || (named && !arguments.bitmap.empty()))
-    refuse("--bits, --bitmap and --config-name each say the widths of all layers: give one of them");
-  if (named && !is_named_configuration(arguments.config_name))
-    refuse(fmt::format("--config-name is \"{}\": must be one of {}; other maps of widths are --bitmap's",
-                       arguments.config_name, named_configurations()));
-  const std::string option = named ? "--config-name" : "--bitmap";
-  const std::string& text = named ? arguments.config_name : arguments.bitmap;
-  try {
-    const BitmapText map = parse_bitmap(text);
-    (void)expand(map, config.model.bitmap_shape());
-    for (const int bits : weight_widths(map)) require_slots(config, bits, option);
-  } catch (const Error& error) {
-    const std::string what = error.what();
-    if (what.starts_with(option)) throw;
-    refuse(fmt::format("{} is \"{}\": {}", option, text, what));
-  }
-  return EvaluatedAt(text);
-}
-
 // What is asked for, and what the part can have.
 EvaluatedAt export_at(const ExportArguments& arguments, ExportPart part, const RunConfig& config,
                       const std::string& folder) {
@@ -81,7 +58,8 @@ EvaluatedAt export_at(const ExportArguments& arguments, ExportPart part, const R
   const bool any = shared ? config.lora.rank > 0 : !adapted.empty();
   if (part == ExportPart::kAdapter && !any)
     refuse(fmt::format("--part adapter: the checkpoint {} has no adapters (lora.rank is 0)", folder));
-  if (!arguments.bitmap.empty() || !arguments.config_name.empty()) return asked_map(arguments, config);
+  if (!arguments.bitmap.empty() || !arguments.config_name.empty())
+    return asked_map({arguments.bits, arguments.bitmap, arguments.config_name}, config);
   if (arguments.bits) {
     require_slots(config, *arguments.bits, "--bits");
     if (part == ExportPart::kAdapter && !shared &&

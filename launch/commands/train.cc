@@ -31,7 +31,6 @@
 #include "src/checkpoint/shared_folder.h"
 #include "src/export/hf_model.h"
 #include "src/report/numbers.h"
-#include "src/report/run_report.h"
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
 #include "src/train/parameter_memory.h"
@@ -205,20 +204,10 @@ void initialize(World& world, const dist::Grid& grid, const AgreedConfig& agreed
   if (reader) log.info("initial parameters from " + reader->info().folder.string());
 }
 
-// What the folder says now, as report.html and report.md. A run has ended well without them, too.
-void write_report(const std::filesystem::path& dir, Logger& log) {
-  try {
-    const RunHistory run = read_run(dir);
-    write_run_report(std::span(&run, 1), dir / "report.html");
-  } catch (const Error& error) {
-    log.warning(fmt::format("no report: {}; qat_dist report {} makes it", error.what(), dir.string()));
-  }
-}
-
 std::string stopped_text(int signal, const dist::ProgressBoard& board) {
   const std::int64_t steps = board.read().steps;
   return fmt::format("stopped by {} {}{}; start the same command again to go on\n", signal_name(signal),
-                     steps > 0 ? fmt::format("after step {}", steps - 1) : "before the first step",
+                     steps > 0 ? fmt::format("after step {}", steps) : "before the first step",
                      board.checkpoint().empty() ? "" : " with a checkpoint");
 }
 
@@ -345,13 +334,13 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   if (progress) progress->finish();
   if (!result.finished) {
     const int code = stopped(result.signal, world, status);
-    if (world.is_root()) write_report(config.run.dir, log);
+    if (world.is_root()) status.write_report();
     return code;
   }
   if (world.is_root()) {
     print(fmt::format("{}\nresults: {}\n", result.table, config.run.dir));
     status.finish("finished");
-    write_report(config.run.dir, log);
+    status.write_report();
   }
   return 0;
 }

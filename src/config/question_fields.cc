@@ -15,8 +15,10 @@ void add_question_fields(std::vector<Field<RunConfig>>& f) {
                   "(two outputs a token in place of the output projection)"));
   f.push_back(key("model.head_dropout", at(&R::model, &M::head_dropout), dropout(), "probability",
                   "span_qa: dropout on what the head reads", {"classifier_dropout", "qa_dropout"}));
-  f.push_back(key("data.tokenizer", at(&R::data, &D::tokenizer), any(), "",
-                  "span_qa: how questions and contexts become tokens: byte (257 ids) or gpt2 (50,257)"));
+  f.push_back(
+      key("data.tokenizer", at(&R::data, &D::tokenizer), any(), "",
+          "how text becomes tokens: byte (257 ids) or gpt2 (50,257); span_qa: of questions and contexts; of a language "
+          "model: what made the files of tokens, for generate and eval"));
   f.push_back(key("data.merges", at(&R::data, &D::merges), maybe_empty(), "",
                   "the tokenizer gpt2's merges.txt; as it is in GPT-2's published files", {"merges_file"}));
   f.push_back(key("data.window_advance", at(&R::data, &D::window_advance), between(1, 1 << 20), "tokens",

@@ -192,8 +192,6 @@ class Warner {
       return;
     }
     for (const auto& [path, differs] : {std::pair{"model.head_dropout", m.head_dropout != m0.head_dropout},
-                                        {"data.tokenizer", d.tokenizer != d0.tokenizer},
-                                        {"data.merges", d.merges != d0.merges},
                                         {"data.window_advance", d.window_advance != d0.window_advance},
                                         {"data.question_tokens", d.question_tokens != d0.question_tokens},
                                         {"eval.n_best", e.n_best != e0.n_best},

@@ -1,43 +1,13 @@
 #include "src/cost/device_rates.h"
 
+#include "src/cost/known_gpus.h"
+
 namespace qat {
-namespace {
-
-// Steps of 65,536 tokens of GPT-2 124M, kernel by kernel (benchmarks/README.md), and products of GPT-2's shapes: 1,020
-// to 1,307 TFLOP/s on codes, 694 to 707 in bf16. Attention is cuDNN's at 1,024 tokens: 0.313 ms forward and 1.127
-// backward (1.243 repeatable) of 64 sequences of 12 heads. bytes is what its kernels reach, 87 % of the 3.0 TB/s of a
-// copy.
-DeviceRates h100() {
-  return {.name = "H100",
-          .code_products = 1190e12,
-          .wide_products = 700e12,
-          .bf16_products = 700e12,
-          .head_products = 763e12,
-          .tf32_products = 350e12,
-          .fp32_products = 45e12,
-          .attention_forward = 329e12,
-          .attention_backward = 229e12,
-          .repeatable_attention_backward = 207e12,
-          .bytes = 2.65e12,
-          // From steps of passes of 8 to 64 sequences.
-          .part_forward_s = 0.15e-3,
-          .part_backward_s = 0.29e-3};
-}
-
-// The same chip with faster memory: 4.8 TB/s on paper where the H100 has 3.35.
-DeviceRates h200() {
-  DeviceRates rates = h100();
-  rates.name = "H200";
-  rates.bytes *= 4.8 / 3.35;
-  return rates;
-}
-
-}  // namespace
 
 DeviceRates gpu_rates(const std::string& gpu_name) {
-  if (gpu_name.find("H200") != std::string::npos) return h200();
-  DeviceRates rates = h100();
-  if (gpu_name.find("H100") == std::string::npos) rates.name += " (in place of " + gpu_name + ")";
+  if (const KnownGpu* gpu = find_gpu(gpu_name)) return gpu->rates;
+  DeviceRates rates = find_gpu("H100")->rates;
+  rates.name += " (in place of " + gpu_name + ")";
   return rates;
 }
 
@@ -56,7 +26,8 @@ DeviceRates cpu_rates(int threads) {
           .repeatable_attention_backward = n * 35e9,
           .bytes = n * 8e9,
           .part_forward_s = 0.0,
-          .part_backward_s = 0.0};
+          .part_backward_s = 0.0,
+          .source = "measured on one core of an AMD EPYC"};
 }
 
 double float_products(const DeviceRates& rates, const ComputeConfig& compute, bool cuda) {

@@ -26,10 +26,18 @@ struct DeviceRates {
   // that begin and end.
   double part_forward_s = 0.0;
   double part_backward_s = 0.0;
+  std::string source = "measured";
 };
 
-// By the name that CUDA gives a GPU, as in "NVIDIA H100 80GB HBM3". One that was never measured is taken for an H100,
-// and says so in its name: the proportions of a model's parts, which a cut is made by, differ less than its speed.
+// Bytes a second that a rank sends in an exchange of gradients or parameters, sums included; 0: unknown.
+struct Links {
+  double node_bytes = 0.0;     // to ranks of its host
+  double network_bytes = 0.0;  // to other hosts
+};
+
+// By the name that CUDA gives a GPU, as in "NVIDIA H100 80GB HBM3" (known_gpus.h). One that is not known is taken for
+// an H100, and says so in its name: the proportions of a model's parts, which a cut is made by, differ less than its
+// speed.
 DeviceRates gpu_rates(const std::string& gpu_name);
 
 // Of a rank with so many threads.

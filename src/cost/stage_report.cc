@@ -5,10 +5,8 @@
 #include "src/report/numbers.h"
 
 namespace qat {
-namespace {
-
-// "blocks 0-2 and 6-8, embeddings".
-std::string contents(const StagePart& part) {
+std::string stage_contents(const StagePart& part) {
+  if (part.is_whole()) return "the whole model";
   std::string text;
   std::int64_t blocks = 0;
   for (const BlockRange& chunk : part.chunks) {
@@ -20,8 +18,6 @@ std::string contents(const StagePart& part) {
   return fmt::format("{} {}{}{}", blocks == 1 ? "block" : "blocks", text, part.embeds ? ", embeddings" : "",
                      part.heads ? ", head" : "");
 }
-
-}  // namespace
 
 std::vector<std::string> describe_stages(const RunConfig& config, const RankLayout& layout, const ModelTimes& times,
                                          const dist::StageCut& cut) {
@@ -37,7 +33,7 @@ std::vector<std::string> describe_stages(const RunConfig& config, const RankLayo
     lines.push_back(
         fmt::format("stage {}: {}; {:.1f} M parameters; {:.1f} % of the time; {} of memory; {} {} in "
                     "flight",
-                    stage, contents(of_stage.part), static_cast<double>(count.trained + count.frozen) * 1e-6,
+                    stage, stage_contents(of_stage.part), static_cast<double>(count.trained + count.frozen) * 1e-6,
                     shares[static_cast<std::size_t>(stage)] * 100.0, byte_size(memory.total()), of_stage.part.in_flight,
                     of_stage.part.in_flight == 1 ? "pass" : "passes"));
   }

@@ -14,4 +14,7 @@ namespace qat {
 std::vector<std::string> describe_stages(const RunConfig& config, const RankLayout& layout, const ModelTimes& times,
                                          const dist::StageCut& cut);
 
+// "blocks 0-2 and 6-8, embeddings", "the whole model".
+std::string stage_contents(const StagePart& part);
+
 }  // namespace qat

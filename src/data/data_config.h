@@ -23,7 +23,7 @@ struct DataConfig {
   std::vector<std::string> train = {"builtin"};
   std::vector<std::string> val = {"builtin"};      // held-out shards, or ["builtin"]
   std::int64_t sequence_length = 128;              // tokens a sample predicts; at most model.n_positions
-  TokenizerKind tokenizer = TokenizerKind::kByte;  // span_qa: of questions and contexts
+  TokenizerKind tokenizer = TokenizerKind::kByte;  // how text becomes tokens
   std::string merges;                              // of the tokenizer gpt2: merges.txt
   std::int64_t window_advance = 128;               // span_qa: tokens of a context between its windows
   std::int64_t question_tokens = 64;               // span_qa: of a question, at most

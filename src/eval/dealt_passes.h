@@ -23,6 +23,7 @@ struct EvaluationJob {
   dist::Grid grid;  // of which the model is this rank's stage
   dist::StopPoll& poll;
   const RangeTable* ranges = nullptr;  // calibrated ranges in place of those in force, or null
+  bool token_ranks = false;            // of text: also how many of its tokens were the likeliest
 };
 
 // Windows first .. first + count - 1 go through the model together.

@@ -20,10 +20,17 @@ struct AnswerScore {
   std::vector<std::string> answers;  // of each question; "": the text does not answer it
 };
 
+// How many of the scored tokens were the likeliest, and among the five likeliest (src/eval/token_rank.h).
+struct TokenRanks {
+  std::int64_t likeliest = 0;
+  std::int64_t in_top_5 = 0;
+};
+
 struct HeldOutScore {
   double nll_sum = 0.0;     // natural logarithm, summed in double
   std::int64_t tokens = 0;  // whose likelihood that is; of questions, windows
   std::optional<AnswerScore> answers;
+  std::optional<TokenRanks> ranks = {};  // of text, where the job asks for them
 
   double mean_nll() const;
   // Not finite if some token's likelihood is not a number: broken models do not look better by dropping windows.

@@ -10,6 +10,7 @@
 
 #include "kernels/common/error.h"
 #include "src/data/eval_windows.h"
+#include "src/eval/token_rank.h"
 #include "src/model/stage_transfers.h"
 
 namespace qat {
@@ -30,9 +31,11 @@ std::vector<EvaluationPass> plan_passes(const std::vector<EvalWindow>& windows, 
   return passes;
 }
 
-// Sum of the scored tokens' NLL of one pass, in double, in order of tokens.
-double score_pass(const EvaluationJob& job, const TokenSource& tokens, const std::vector<EvalWindow>& windows,
-                  const EvaluationPass& pass, const ForwardContext& context) {
+constexpr std::size_t kPassNumbers = 3;  // NLL, tokens that were the likeliest, and among the five
+
+// Sum of the scored tokens' NLL of one pass, in double, in order of tokens; with ranks, how they stood.
+void score_pass(const EvaluationJob& job, const TokenSource& tokens, const std::vector<EvalWindow>& windows,
+                const EvaluationPass& pass, const ForwardContext& context, std::span<double> numbers) {
   const Gpt2& model = job.model;
   const std::int64_t length = windows[pass.first].inputs();
   const auto rows = static_cast<std::int64_t>(pass.count);
@@ -53,16 +56,21 @@ double score_pass(const EvaluationJob& job, const TokenSource& tokens, const std
   const at::NoGradGuard no_grad;
   const at::Tensor hidden = hidden_over_stages(model, job.grid, ids.narrow(1, 0, length).contiguous(), context);
   if (unreadable) throw Error(*unreadable);
-  if (!hidden.defined()) return 0.0;  // the last stage has the likelihoods
-  const at::Tensor nll =
-      model.nll_of_hidden(hidden, ids.narrow(1, 1, length).contiguous(), context).to(at::kCPU).contiguous();
-  double sum = 0.0;
+  if (!hidden.defined()) return;  // the last stage has the likelihoods
+  const at::Tensor targets = ids.narrow(1, 1, length).contiguous();
+  const at::Tensor nll = model.nll_of_hidden(hidden, targets, context).to(at::kCPU).contiguous();
+  const at::Tensor ranks = job.token_ranks ? token_ranks(model, hidden, targets, context) : at::Tensor();
   for (std::int64_t row = 0; row < rows; ++row) {
     const EvalWindow& window = windows[pass.first + static_cast<std::size_t>(row)];
     const float* values = nll.const_data_ptr<float>() + row * length;
-    for (std::int64_t i = window.score_begin - 1 - window.begin; i < length; ++i) sum += static_cast<double>(values[i]);
+    const std::int64_t* rank = ranks.defined() ? ranks.const_data_ptr<std::int64_t>() + row * length : nullptr;
+    for (std::int64_t i = window.score_begin - 1 - window.begin; i < length; ++i) {
+      numbers[0] += static_cast<double>(values[i]);
+      if (rank == nullptr) continue;
+      if (rank[i] == 0) ++numbers[1];
+      if (rank[i] < 5) ++numbers[2];
+    }
   }
-  return sum;
 }
 
 }  // namespace
@@ -88,13 +96,19 @@ std::optional<HeldOutScore> held_out_score(const EvaluationJob& job, const Token
   const auto windows = eval_windows(tokens_to_read(tokens, config), sequence_length,
                                     config.stride > 0 ? config.stride : sequence_length);
   const std::vector<EvaluationPass> passes = plan_passes(windows, config.batch_size);
-  const auto sums = run_dealt_passes(job, passes.size(), /*numbers=*/1, "held-out tokens",
-                                     [&](std::size_t pass, const ForwardContext& context, std::span<double> sum) {
-                                       sum[0] = score_pass(job, tokens, windows, passes[pass], context);
+  const auto sums = run_dealt_passes(job, passes.size(), kPassNumbers, "held-out tokens",
+                                     [&](std::size_t pass, const ForwardContext& context, std::span<double> numbers) {
+                                       score_pass(job, tokens, windows, passes[pass], context, numbers);
                                      });
   if (!sums) return std::nullopt;
   HeldOutScore score;
-  for (const double sum : *sums) score.nll_sum += sum;
+  TokenRanks ranks;
+  for (std::size_t first = 0; first < sums->size(); first += kPassNumbers) {
+    score.nll_sum += (*sums)[first];
+    ranks.likeliest += static_cast<std::int64_t>((*sums)[first + 1]);
+    ranks.in_top_5 += static_cast<std::int64_t>((*sums)[first + 2]);
+  }
+  if (job.token_ranks) score.ranks = ranks;
   for (const EvalWindow& window : windows) score.tokens += window.scored();
   return score;
 }

@@ -3,27 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <functional>
 #include <set>
 
 #include "src/base/file.h"
+#include "src/eval/prediction_file.h"
 
 namespace qat {
-namespace {
-
-// Its name, of which a map's may be long and hold any characters.
-std::string file_name_of(const EvaluatedAt& at) {
-  constexpr std::size_t kLongest = 64;
-  std::string name = at.name().substr(0, kLongest);
-  std::replace_if(
-      name.begin(), name.end(),
-      [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_' && c != '-' && c != '.'; }, '_');
-  return name;
-}
-
-}  // namespace
-
 std::string EvaluatedAt::name() const { return map.empty() ? std::to_string(bits) : parse_bitmap(map).name; }
 
 std::string describe(const EvaluatedAt& at) { return at.map.empty() ? at.name() + " bits" : "map " + at.name(); }

@@ -210,6 +210,7 @@ std::vector<MemoryChange> changes_that_fit(const RunConfig& config, const RankLa
     if (changes.size() == most) break;
     if (contains_one(names, found)) continue;  // less is enough
     if (auto change = search.first_fit(names)) {
+      change->keeps_result = std::all_of(names.begin(), names.end(), [](KnobName name) { return name < kSequence; });
       changes.push_back(std::move(*change));
       found.push_back(names);
     }

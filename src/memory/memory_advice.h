@@ -14,6 +14,7 @@ namespace qat {
 struct MemoryChange {
   std::string settings;  // "train.micro_batch_size=4 compute.recompute=block"
   std::int64_t bytes = 0;
+  bool keeps_result = true;  // the run computes the same, to rounding at most
 };
 
 // What a rank needs and has, by configuration and layout: the question asked again for each change.

@@ -68,6 +68,20 @@ std::map<int, std::int64_t> trained_range_elems(const Gpt2Config& model, const Q
   return elems;
 }
 
+std::int64_t norm_elems(const Gpt2Config& model, const StagePart& part) {
+  return (4 * std::ssize(part.blocks(model.n_layer)) + (part.heads ? 2 : 0)) * model.n_embd;
+}
+
+// bits: 0 for adapters that all widths share.
+std::int64_t adapter_elems(const Gpt2Config& model, const LoraConfig& lora, const StagePart& part, int bits) {
+  const std::int64_t d = model.n_embd;
+  std::int64_t of_block = 0;
+  for (const auto& [in, out] : {std::pair{d, 3 * d}, {d, d}, {d, 4 * d}, {4 * d, d}})
+    of_block += adapter_shape(lora, bits, in).rank * (in + out);
+  return std::ssize(part.blocks(model.n_layer)) * of_block +
+         (part.heads && model.quantize_lm_head ? adapter_shape(lora, bits, d).rank * (d + model.vocab_size) : 0);
+}
+
 std::int64_t local_micro_batches(const RunConfig& config, const RankLayout& layout) {
   return std::max<std::int64_t>(1, config.train.batch_size / (config.train.micro_batch_size * layout.ranks));
 }
@@ -257,59 +271,55 @@ MemoryEstimate gpu_memory_needed(const RunConfig& config, const RankLayout& layo
   return passes_needed(config, layout, base);
 }
 
+std::map<int, std::int64_t> width_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant,
+                                             const StagePart& part) {
+  std::map<int, std::int64_t> own = trained_range_elems(model, quant, part);
+  const std::int64_t norms = model.norm_slots == Slots::kPerWidth ? norm_elems(model, part) : 0;
+  own[BitWidth::kFull] += norms;
+  for (const int bits : quantized_weight_widths(quant))
+    own[bits] += norms + (lora.slots == Slots::kPerWidth ? adapter_elems(model, lora, part, bits) : 0);
+  return own;
+}
+
 ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant,
                                 const StagePart& part) {
   const std::int64_t d = model.n_embd, table = model.vocab_size * d;
   const auto blocks = std::ssize(part.blocks(model.n_layer));
-  const std::int64_t norms = (4 * blocks + (part.heads ? 2 : 0)) * d;
+  const std::int64_t norms = norm_elems(model, part);
   const std::int64_t linears = blocks * (12 * d * d + 9 * d);  // weights and biases
   const bool projects = part.heads && !model.answers_questions();
   const std::int64_t tables = (part.embeds ? 1 : 0) + (projects && !(model.tie_lm_head && part.embeds) ? 1 : 0);
   const std::int64_t base = tables * table + (part.embeds ? model.n_positions * d : 0) + linears;
-  const auto adapters = [&](int bits) {
-    std::int64_t of_block = 0;
-    for (const auto& [in, out] : {std::pair{d, 3 * d}, {d, d}, {d, 4 * d}, {4 * d, d}})
-      of_block += adapter_shape(lora, bits, in).rank * (in + out);
-    return blocks * of_block +
-           (part.heads && model.quantize_lm_head ? adapter_shape(lora, bits, d).rank * (d + model.vocab_size) : 0);
-  };
   const bool own_norms = model.norm_slots == Slots::kPerWidth, own_adapters = lora.slots == Slots::kPerWidth;
-  ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapters(0))};
+  ParameterCount count{.trained = (own_norms ? 0 : norms) + (own_adapters ? 0 : adapter_elems(model, lora, part, 0))};
   if (part.heads && !projects) count.trained += 2 * d + 2;
   // A tied table is trained where the head is; the stage that embeds has a copy.
   const std::int64_t copy = part.embeds && !part.heads && model.tie_lm_head && !model.answers_questions() ? table : 0;
   count.frozen += copy;
   (model.freeze_base ? count.frozen : count.trained) += base - copy;
-  const std::map<int, std::int64_t> ranges = trained_range_elems(model, quant, part);
+  const std::map<int, std::int64_t> own = width_parameters(model, lora, quant, part);
   // The pass's own width, which may be the largest that no override has, and those of overrides.
   std::set<int> beside;
   for (const LayerOverride& rule : quant.overrides)
     if (rule.weight_bits != 0) beside.insert(rule.weight_bits);
   std::int64_t largest = own_norms ? norms : 0;  // of one width, 32 too
-  count.of_widths = largest;
-  std::map<int, std::int64_t> own;
+  count.of_widths = own.at(BitWidth::kFull);
   for (const int bits : quantized_weight_widths(quant)) {
-    const auto range = ranges.find(bits);
-    own[bits] =
-        (own_norms ? norms : 0) + (own_adapters ? adapters(bits) : 0) + (range == ranges.end() ? 0 : range->second);
-    count.of_widths += own[bits];
+    count.of_widths += own.at(bits);
     if (beside.contains(bits))
-      count.of_pass += own[bits];
+      count.of_pass += own.at(bits);
     else
-      largest = std::max(largest, own[bits]);
+      largest = std::max(largest, own.at(bits));
   }
-  // Trained ranges of inputs beside unquantized weights.
-  if (const auto range = ranges.find(BitWidth::kFull); range != ranges.end()) {
-    count.of_widths += range->second;
-    count.of_pass += range->second;
-  }
+  // Of inputs beside unquantized weights, which any pass may have.
+  const std::int64_t full_ranges = own.at(BitWidth::kFull) - (own_norms ? norms : 0);
+  count.of_pass += full_ranges;
   count.trained += count.of_widths;
   count.of_pass += largest;
   // A map's widths, and unquantized layers', whose norms are their own.
   for (const std::string& map : quant.maps) {
-    std::int64_t of_map = own_norms ? norms : 0;
+    std::int64_t of_map = own.at(BitWidth::kFull);
     for (const int bits : weight_widths(parse_bitmap(map))) of_map += own.at(bits);
-    if (const auto range = ranges.find(BitWidth::kFull); range != ranges.end()) of_map += range->second;
     count.of_pass = std::max(count.of_pass, of_map);
   }
   count.of_pass = std::min(count.of_widths, count.of_pass);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -62,5 +63,9 @@ struct ParameterCount {
 };
 ParameterCount count_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant,
                                 const StagePart& part = {});
+
+// What each weight width has for itself of them: adapters, norms, trained ranges; unquantized (32) among the widths.
+std::map<int, std::int64_t> width_parameters(const Gpt2Config& model, const LoraConfig& lora, const QuantConfig& quant,
+                                             const StagePart& part = {});
 
 }  // namespace qat

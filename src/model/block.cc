@@ -42,6 +42,13 @@ std::string norm_name(std::int64_t layer, const char* norm) {
 
 at::Tensor by_sequence(const at::Tensor& rows, std::int64_t sequences) { return rows.unflatten(0, {sequences, -1}); }
 
+// [M, D] each -> [M, 2 D]; a view where they are columns of one matrix, one behind the other.
+at::Tensor side_by_side(const at::Tensor& a, const at::Tensor& b) {
+  const bool neighbours = a.is_alias_of(b) && b.storage_offset() == a.storage_offset() + a.size(1) &&
+                          a.stride(0) == b.stride(0) && a.stride(0) >= 2 * a.size(1) && a.stride(1) == 1;
+  return neighbours ? a.as_strided({a.size(0), 2 * a.size(1)}, {a.stride(0), 1}) : at::cat({a, b}, /*dim=*/1);
+}
+
 using Body = std::function<ResidualPair(const ResidualPair&)>;
 
 // A pair without its delta is one tensor.
@@ -139,14 +146,19 @@ at::Tensor Block::attend_with_cache(const at::Tensor& q, const at::Tensor& k, co
   KvCache& cache = *context.kv_cache;
   const BitWidth width = context.precision->kv(layer_);
   const std::int64_t features = config_.model.n_embd;
-  at::Tensor both = at::cat({k, v}, /*dim=*/1);  // [M, 2 D]: keys and values have scales of their own, as rows
+  at::Tensor both = side_by_side(k, v);  // [M, 2 D]: keys and values have scales of their own, as rows
+  if (!cache.in_prompts() && !width.is_full() && width.bits() <= kMostCodeBits) {
+    cache.append_codes(layer_, both, width);
+    return cache.attend(layer_, q);
+  }
+  both = both.contiguous();
   if (width.is_full() || width.bits() > kMostCodeBits) {
     if (!width.is_full()) both = kv_.fake_quant(both.view({-1, features}), width).view(both.sizes());
     cache.append(layer_, both, /*scales=*/{});
   } else {
     const Coded coded = kv_.encode(both.view({-1, features}), width, /*with_transposed=*/false);
     cache.append(layer_, coded.codes.view(both.sizes()), coded.scales.view({-1, 2}));
-    if (cache.in_prompts()) both = decode(coded.codes, coded.scales, q.scalar_type()).view(both.sizes());
+    both = decode(coded.codes, coded.scales, q.scalar_type()).view(both.sizes());
   }
   if (!cache.in_prompts()) return cache.attend(layer_, q);
   const AttentionOptions options{.heads = config_.model.n_head, .repeatable = config_.mode.repeatable_attention};

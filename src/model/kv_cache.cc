@@ -3,8 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <span>
 #include <string>
 
+#include "kernels/attention/cached_attention.h"
+#include "kernels/attention/keep_tokens.h"
 #include "kernels/common/error.h"
 #include "src/quant/torch_view.h"
 
@@ -16,6 +19,10 @@ namespace {
 DType kind_of(at::ScalarType dtype) {
   if (dtype == at::kChar) return DType::kInt8;
   return dtype == at::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
+}
+
+std::span<const std::int64_t> span_of_rows(const at::Tensor& t) {
+  return {t.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(t.numel())};
 }
 
 }  // namespace
@@ -33,6 +40,8 @@ KvCache::KvCache(const Gpt2Config& config, const ComputeMode& mode, const std::v
                 std::to_string(capacity) + ", of a model that takes " + std::to_string(config.n_positions));
   lengths_ = at::tensor(prompts, at::kLong).to(mode.device);
   first_rows_ = at::arange(sequences_, lengths_.options()) * capacity_;
+  positions_ = at::empty({sequences_, 1}, lengths_.options());
+  pass_rows_ = at::empty_like(lengths_);
 }
 
 void KvCache::begin_pass(std::int64_t sequences, std::int64_t tokens) {
@@ -43,10 +52,10 @@ void KvCache::begin_pass(std::int64_t sequences, std::int64_t tokens) {
             std::to_string(tokens) + " tokens a sequence: at most the cache's room in the first pass, then one");
   pass_tokens_ = tokens;
   if (in_prompts_) return;
-  const at::Tensor places = lengths_.clamp_max(capacity_ - 1);
-  positions_ = places.unsqueeze(1);
-  pass_rows_ = first_rows_ + places;
-  lengths_ = places + 1;
+  at::Tensor places = positions_.view({sequences_});
+  at::clamp_max_out(places, lengths_, capacity_ - 1);
+  at::add_out(pass_rows_, first_rows_, places);
+  lengths_.copy_(places).add_(1);
 }
 
 void KvCache::end_pass() { in_prompts_ = false; }
@@ -65,17 +74,23 @@ void KvCache::append(std::int64_t layer, const at::Tensor& rows, const at::Tenso
   put(scales, kept.scales);
 }
 
+void KvCache::append_codes(std::int64_t layer, const at::Tensor& rows, BitWidth width) {
+  QAT_CHECK(!in_prompts_, "prompts are appended as the codes that their own pass reads");
+  const Kept& kept = layers_.at(layer);
+  kernels::keep_tokens(exec_for(rows), const_float_matrix(rows), width, span_of_rows(pass_rows_), codes(kept.rows),
+                       span_of(kept.scales));
+}
+
 at::Tensor KvCache::attend(std::int64_t layer, const at::Tensor& q) const {
   const Kept& kept = layers_.at(layer);
   at::Tensor y = at::empty({sequences_, width_}, q.options());
-  kernels::cached_attention(
-      exec_for(q), const_float_matrix(q),
-      {.data = kept.rows.const_data_ptr(),
-       .dtype = kind_of(kept.rows.scalar_type()),
-       .scales = const_span(kept.scales),
-       .capacity = capacity_,
-       .lengths = {lengths_.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(sequences_)}},
-      heads_, float_matrix(y));
+  kernels::cached_attention(exec_for(q), const_float_matrix(q),
+                            {.data = kept.rows.const_data_ptr(),
+                             .dtype = kind_of(kept.rows.scalar_type()),
+                             .scales = const_span(kept.scales),
+                             .capacity = capacity_,
+                             .lengths = span_of_rows(lengths_)},
+                            heads_, float_matrix(y));
   return y;
 }
 

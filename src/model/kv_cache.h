@@ -21,7 +21,7 @@
 #include <map>
 #include <vector>
 
-#include "kernels/attention/cached_attention.h"
+#include "kernels/common/bit_width.h"
 #include "src/model/gpt2_config.h"
 #include "src/quant/torch_device.h"
 
@@ -48,9 +48,11 @@ class KvCache {
   // Of a pass behind the prompts: int64 [B, 1].
   const at::Tensor& positions() const { return positions_; }
 
-  // A block's, in a pass: the tokens' keys, and behind each its value. rows: [M, 2 D], int8 codes with scales, fp32
+  // A block's, in a pass: the tokens' keys, and beside each its value. rows: [M, 2 D], int8 codes with scales, fp32
   // [M, 2], or floats with none.
   void append(std::int64_t layer, const at::Tensor& rows, const at::Tensor& scales);
+  // Behind the prompts, where codes are kept: the same of floats, [B, 2 D], rows may have gaps, as codes of `width`.
+  void append_codes(std::int64_t layer, const at::Tensor& rows, BitWidth width);
   // Behind the prompts, after append(): attention of q, [B, D] with or without gaps, over all that is kept: [B, D].
   at::Tensor attend(std::int64_t layer, const at::Tensor& q) const;
 
@@ -63,10 +65,11 @@ class KvCache {
   std::int64_t sequences_, capacity_, heads_, width_;
   bool in_prompts_ = true;
   std::int64_t pass_tokens_ = 0;  // of the pass under way
-  at::Tensor lengths_;            // int64 [B]: tokens kept of each, this pass's among them
-  at::Tensor positions_;          // int64 [B, 1]: of this pass's tokens
-  at::Tensor first_rows_;         // int64 [B]: of each sequence in Kept
-  at::Tensor pass_rows_;          // int64 [B]: where this pass's tokens go
+  // Where they are they stay, and passes change their values, so that a pass may be recorded (device_graph.h).
+  at::Tensor lengths_;     // int64 [B]: tokens kept of each, this pass's among them
+  at::Tensor positions_;   // int64 [B, 1]: of this pass's tokens
+  at::Tensor first_rows_;  // int64 [B]: of each sequence in Kept
+  at::Tensor pass_rows_;   // int64 [B]: where this pass's tokens go
   std::map<std::int64_t, Kept> layers_;
 };
 

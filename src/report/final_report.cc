@@ -7,7 +7,11 @@
 #include <limits>
 
 #include "src/base/file.h"
+#include "src/report/baseline_table.h"
 #include "src/report/numbers.h"
+#include "src/report/speed_table.h"
+#include "src/report/task_tables.h"
+#include "src/report/text_tables.h"
 
 namespace qat {
 namespace {
@@ -36,6 +40,13 @@ std::string failures(const std::vector<WidthResult>& widths, const char* before)
     if (!reason.empty()) text += fmt::format("{}{}: {}\n", before, row_name(width), reason);
   }
   return text;
+}
+
+// Whether there is something to say of held-out text or questions: tasks or other texts alone may have been asked for.
+bool has_held_out(const std::vector<WidthResult>& widths) {
+  return !(has_tasks(widths) || has_texts(widths)) ||
+         std::any_of(widths.begin(), widths.end(),
+                     [](const WidthResult& width) { return width.tokens_scored > 0 || !width.failure().empty(); });
 }
 
 std::vector<std::string> score_columns(bool answers) {
@@ -72,7 +83,9 @@ Value to_value(const WidthResult& width) {
     object.set("f1", width.answers->f1);
     object.set("questions", width.answers->questions);
   } else {
-    object.set("perplexity", Value::object({{"held_out", perplexity ? Value(*perplexity) : Value()}}));
+    Value perplexities = perplexities_value(width.texts);
+    if (scored || width.texts.empty()) perplexities.set("held_out", perplexity ? Value(*perplexity) : Value());
+    object.set("perplexity", std::move(perplexities));
   }
   for (Value::Member& member : std::vector<Value::Member>{
            {"nll", scored ? Value(width.nll) : Value()},  // the writer makes null of what is not finite
@@ -84,9 +97,15 @@ Value to_value(const WidthResult& width) {
            {"adapter_bytes", width.size.adapter_bytes},
            {"other_bytes", width.size.other_bytes},
            {"effective_bits", width.size.effective_bits},
+           {"mean_bits", width.size.mean_bits},
            {"compression_ratio", width.size.compression()},
            {"forward_bitops_ratio", width.forward_bitops_ratio}})
     object.set(member.key, std::move(member.value));
+  if (width.kv_bytes > 0) object.set("kv_cache_bytes", width.kv_bytes);
+  if (width.speed) object.set("speed", speed_value(*width.speed));
+  if (const auto worth = efficiency(width)) object.set("efficiency", *worth);
+  if (!width.texts.empty()) object.set("texts", texts_value(width.texts));
+  if (!width.tasks.empty()) object.set("zero_shot", tasks_value(width.tasks));
   if (width.map) {
     object.set("map", width.map->name);
     object.set("weight_bits_range", to_value(width.map->weights));
@@ -132,6 +151,31 @@ WidthResult width_of(const Value& value) {
   return width;
 }
 
+// How the tables beside the held-out one are written.
+struct Format {
+  std::string (*tasks)(const std::vector<WidthResult>&);
+  std::string (*texts)(const std::vector<WidthResult>&);
+  std::string (*changes)(const std::vector<WidthResult>&, std::size_t baseline);
+  std::string (*speed)(const std::vector<WidthResult>&);
+  const char *insights, *item;
+};
+constexpr Format kText{task_tables_text, text_tables_text, change_text, speed_text, "What stands out\n", "  "};
+constexpr Format kMarkdown{task_tables_markdown, text_tables_markdown,     change_markdown,
+                           speed_markdown,       "## What stands out\n\n", "- "};
+constexpr Format kLatex{task_tables_latex, text_tables_latex, change_latex, speed_latex, "% What stands out\n", "% "};
+
+std::string extras(const FinalReport& report, const Format& format) {
+  const std::vector<WidthResult>& widths = report.widths;
+  std::string text = format.tasks(widths) + format.texts(widths);
+  const auto baseline = baseline_of(widths, report.baseline);
+  if (baseline && (has_tasks(widths) || has_texts(widths))) text += format.changes(widths, *baseline);
+  text += format.speed(widths);
+  if (!report.insights) return text;
+  text += format.insights;
+  for (const std::string& line : insights(widths)) text += format.item + line + "\n";
+  return text + (format.item[0] == '-' ? "\n" : "");
+}
+
 }  // namespace
 
 std::optional<double> WidthResult::perplexity() const {
@@ -142,10 +186,22 @@ std::optional<double> WidthResult::perplexity() const {
 
 std::string WidthResult::failure() const {
   if (!error.empty()) return error;
-  if (tokens_scored <= 0) return "no tokens were scored";
+  if (tokens_scored <= 0) return tasks.empty() && texts.empty() ? "no tokens were scored" : "";
   if (!std::isfinite(nll)) return "the loss is not finite";
   if (!answers && !perplexity()) return "the perplexity is too large for a number";
   return "";
+}
+
+std::vector<Table::Cell> bits_cells(const WidthResult& width) {
+  if (!width.map)
+    return {{"Bits", width_name(width.weight_bits)},
+            {"W", width_name(width.weight_bits)},
+            {"A", width_name(width.activation_bits)},
+            {"KV", width_name(width.kv_bits)}};
+  return {{"Bits", width.map->name},
+          {"W", range_text(width.map->weights)},
+          {"A", range_text(width.map->activations)},
+          {"KV", range_text(width.map->kv)}};
 }
 
 Table width_table(const std::vector<WidthResult>& widths) {
@@ -199,6 +255,8 @@ std::string to_markdown(const FinalReport& report) {
     for (const auto& [name, value] : report.summary) facts.add_row({{"", name}, {"Value", value}});
     text += facts.markdown() + "\n";
   }
+  text += extras(report, kMarkdown);
+  if (!has_held_out(report.widths)) return text;
   return text + fmt::format("## {}\n\n", final_heading(report)) + width_table(report.widths).markdown() + "\n" +
          final_notes(report);
 }
@@ -206,7 +264,14 @@ std::string to_markdown(const FinalReport& report) {
 Value to_value(const FinalReport& report) {
   Value object = report.details;
   Value::Array widths;
-  for (const WidthResult& width : report.widths) widths.push_back(to_value(width));
+  const auto baseline = baseline_of(report.widths, report.baseline);
+  for (const WidthResult& width : report.widths) {
+    Value one = to_value(width);
+    if (baseline && (!width.tasks.empty() || !width.texts.empty()))
+      one.set("change", change_value(width, report.widths[*baseline]));
+    if (report.insights) one.set("insights", Value::array(insights(width)));
+    widths.push_back(std::move(one));
+  }
   object.set("title", report.title);
   Value facts = Value::object();
   for (const auto& [name, value] : report.summary) facts.set(name, value);
@@ -223,11 +288,21 @@ FinalReport final_report_of(const Value& report) {
   return found;
 }
 
+std::string to_text(const FinalReport& report) {
+  std::string text = extras(report, kText);
+  if (!has_held_out(report.widths)) return text;
+  return text + width_table(report.widths).ascii() +
+         failures(report.widths, are_answers(report.widths) ? "no loss at " : "no perplexity at ");
+}
+
 std::string write_final_report(const std::filesystem::path& dir, const FinalReport& report) {
   write_file_atomic(dir / "report.md", to_markdown(report));
   write_file_atomic(dir / "report.json", to_json(to_value(report), 2) + "\n");
-  return width_table(report.widths).ascii() +
-         failures(report.widths, are_answers(report.widths) ? "no loss at " : "no perplexity at ");
+  if (has_tasks(report.widths) || has_texts(report.widths)) {
+    write_file_atomic(dir / "tables.txt", extras(report, kText));
+    write_file_atomic(dir / "tables.tex", extras(report, kLatex));
+  }
+  return to_text(report);
 }
 
 }  // namespace qat

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace qat {
 namespace {
@@ -12,10 +13,10 @@ std::optional<Value> object_of(std::string_view line, const std::string& source)
   try {
     Value object = parse_json(line, source);
     const Value* step = object.is_object() ? object.find("step") : nullptr;
-    if (step != nullptr && step->is_int()) return object;
-  } catch (const Error&) {  // torn
+    return step != nullptr && step->is_int() ? std::optional(std::move(object)) : std::nullopt;
+  } catch (const Error&) {
+    return std::nullopt;  // torn
   }
-  return std::nullopt;
 }
 
 }  // namespace

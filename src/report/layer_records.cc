@@ -1,5 +1,7 @@
 #include "src/report/layer_records.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -54,8 +56,8 @@ EventSummary layer_summary(const LayerRecord& record) {
   EventSummary summary;
   const std::string at = record.precision + (is_width(record.precision) ? "bit" : "");
   for (const LayerFigures& layer : record.layers) {
-    const auto add = [&](const std::string& group, double value) {
-      if (std::isfinite(value)) summary.scalar(group + "/" + layer.name + "/" + at, value);
+    const auto add = [&](const char* group, double value) {
+      if (std::isfinite(value)) summary.scalar(fmt::format("{}/{}/{}", group, layer.name, at), value);
     };
     add("grad_norm", layer.grad_norm);
     add("zero_codes", layer.zero_codes);

@@ -16,6 +16,7 @@ namespace {
 // Of the drawing, in its own units; the page scales it.
 constexpr double kWidth = 640, kHeight = 300, kLeft = 78, kRight = 24, kTop = 10, kBottom = 44;
 constexpr std::size_t kBuckets = 300;
+constexpr std::size_t kFewDots = 100;  // larger ones
 constexpr int kMostXTicks = 8, kMostYTicks = 7;
 
 struct Extent {
@@ -137,7 +138,7 @@ std::string draw(const PlotSeries& series, const Axes& axes) {
     if (!path.empty()) out += fmt::format(R"(<path class="{}" style="stroke:{}" d="{}"/>)", kind, stroke, path);
   };
   if (series.style != Style::kPoints) add(series.style == Style::kDashed ? "dashed" : "line", path_of(series, axes));
-  if (series.style == Style::kPoints) add("dots", dots_of(series, axes));
+  if (series.style == Style::kPoints) add(series.points.size() > kFewDots ? "dots" : "marks", dots_of(series, axes));
   if (series.style == Style::kLinePoints) add("marks", dots_of(series, axes));
   return out;
 }

@@ -19,8 +19,8 @@ struct PlotSeries {
   };
   std::string name;  // in the legend; empty: not there
   Style style = Style::kLine;
-  int hue = 210;                                    // degrees, or kNeutral: the text's colour
-  std::vector<std::pair<double, double>> points{};  // by rising x; y that is not finite breaks a line
+  int hue = 210;                                  // degrees, or kNeutral: the text's colour
+  std::vector<std::pair<double, double>> points;  // by rising x; y that is not finite breaks a line
 
   static constexpr int kNeutral = -1;
 };
@@ -29,11 +29,11 @@ struct Plot {
   std::string title;
   std::string x_label = "step";
   std::string y_label;
-  std::vector<PlotSeries> series{};
-  bool log_y = false;                                     // decades; values that are not positive are left out
-  bool from_zero = false;                                 // y begins at 0
-  std::vector<std::pair<double, std::string>> x_names{};  // in place of numbers along x
-  std::string note{};                                     // a line below
+  std::vector<PlotSeries> series;
+  bool log_y = false;                                   // decades; values that are not positive are left out
+  bool from_zero = false;                               // y begins at 0
+  std::vector<std::pair<double, std::string>> x_names;  // in place of numbers along x
+  std::string note;                                     // a line below
 };
 
 // Points that a line of so many pixels' width can show: of each of `buckets` parts of the x axis the first, the lowest,

@@ -85,10 +85,10 @@ RecordedEvaluation evaluation_of(const Value& line) {
 // A file that may be missing, or be half written: null then.
 Value json_or_null(const fs::path& path) {
   try {
-    if (fs::exists(path)) return parse_json(read_file(path, ErrorKind::kConfig), path.string());
-  } catch (const Error&) {  // the report says what the other files say
+    return fs::exists(path) ? parse_json(read_file(path, ErrorKind::kConfig), path.string()) : Value();
+  } catch (const Error&) {
+    return {};  // the report says what the other files say
   }
-  return {};
 }
 
 void read_status(const Value& status, RunHistory& run) {
@@ -104,6 +104,13 @@ void read_status(const Value& status, RunHistory& run) {
 
 std::string percent_of(std::int64_t done, std::int64_t all) {
   return fmt::format("{} of {} ({:.0f} %)", done, all, 100.0 * static_cast<double>(done) / static_cast<double>(all));
+}
+
+// "4 to 8 bits"; empty where there is none, or nothing passed.
+std::string range_test_text(const Value& test) {
+  if (!test.is_object()) return "";
+  const std::int64_t least = integer(test, "min_bits", 0), most = integer(test, "max_bits", 0);
+  return least > 0 && most > 0 ? fmt::format("{} to {} bits", least, most) : "";
 }
 
 }  // namespace
@@ -176,6 +183,8 @@ std::vector<std::pair<std::string, std::string>> run_facts(const RunHistory& run
   }
   if (std::isfinite(run.steps.back().bitops_ratio))
     facts.emplace_back("training BitOps relative to 32 bits", fixed(run.steps.back().bitops_ratio, 4));
+  if (const std::string bounds = range_test_text(run.range_test); !bounds.empty())
+    facts.emplace_back("precision range test", bounds);
   if (memory > 0.0) facts.emplace_back("most memory of rank 0", byte_size(static_cast<std::int64_t>(memory)));
   if (!run.checkpoint.empty()) facts.emplace_back("newest checkpoint", run.checkpoint);
   return facts;

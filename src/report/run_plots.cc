@@ -178,20 +178,24 @@ Plot memory(const RunHistory& run) {
   return plot;
 }
 
-// range_test.json: {"widths": [{"bits", "gain"}, ...], "min_bits", "max_bits", "threshold"}; what is missing is left
-// out.
+// What range_test.json says; what it does not say is left out.
 Plot range_test(const Value& test) {
-  Plot plot{.title = "Precision range test", .x_label = "bits", .y_label = "gain"};
+  const Value* form = test.is_object() ? test.find("form") : nullptr;
+  const bool by_loss = form != nullptr && *form == Value("plateau");
+  const char* gain = by_loss ? "loss_gain" : "gain";
+  Plot plot{.title = "Precision range test",
+            .x_label = "bits",
+            .y_label = by_loss ? "gain: share of the loss" : "gain in accuracy"};
   const auto number = [](const Value& object, const char* key) {
     const Value* value = object.is_object() ? object.find(key) : nullptr;
     return value != nullptr && value->is_number() ? value->as_double() : std::nan("");
   };
   const Value* widths = test.is_object() ? test.find("widths") : nullptr;
   if (widths == nullptr || !widths->is_array()) return plot;
-  PlotSeries gains{.name = "gain", .style = Style::kLinePoints, .hue = kBlue};
+  PlotSeries gains{.name = "gain of a width", .style = Style::kLinePoints, .hue = kBlue};
   double low = 0.0, high = 0.0;
   for (const Value& width : widths->as_array()) {
-    gains.points.emplace_back(number(width, "bits"), number(width, "gain"));
+    gains.points.emplace_back(number(width, "bits"), number(width, gain));
     if (std::isfinite(gains.points.back().second))
       low = std::min(low, gains.points.back().second), high = std::max(high, gains.points.back().second);
   }

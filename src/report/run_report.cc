@@ -21,8 +21,9 @@ using Facts = std::vector<std::pair<std::string, std::string>>;
 // A report's parts, whatever it is written as.
 struct Section {
   std::string heading;  // empty: under the title
-  Table table{};
-  std::string text{};  // below the table
+  Table table;
+  std::string text;          // below the table
+  bool below_plots = false;  // of the page
 };
 
 struct Document {
@@ -35,7 +36,8 @@ Facts facts_of(const RunHistory& run) {
   Facts facts = run_facts(run);
   if (!run.final) return facts;
   for (const auto& fact : run.final->summary) {
-    if (fact.first == "steps" || fact.first == "checkpoint") continue;  // said already
+    if (fact.first == "steps" || fact.first == "tokens trained on" || fact.first == "checkpoint")
+      continue;  // said already
     const auto same =
         std::find_if(facts.begin(), facts.end(), [&](const auto& one) { return one.first == fact.first; });
     same == facts.end() ? facts.push_back(fact) : void(same->second = fact.second);
@@ -164,18 +166,20 @@ Section differing_keys(std::span<const RunHistory> runs) {
     for (const auto& [key, text] : keys[i]) all.insert(key);
   }
   SideBySide rows("Key");
+  all.erase("run.dir");
   for (const std::string& key : all) {
     const auto text = [&](std::size_t i) { return keys[i].contains(key) ? keys[i].at(key) : ""; };
     bool alike = true;
     for (std::size_t i = 1; i < runs.size(); ++i) alike = alike && text(i) == text(0);
     for (std::size_t i = 0; !alike && i < runs.size(); ++i) rows.add(runs[i].name, key, text(i));
   }
-  return {.heading = "What their configurations do not have alike", .table = rows.table(runs)};
+  return {.heading = "What their configurations do not have alike", .table = rows.table(runs), .below_plots = true};
 }
 
 Document document_of(std::span<const RunHistory> runs) {
   Document document{.title = fmt::format("{} runs side by side", runs.size())};
   SideBySide facts(""), scores("Held out");
+  std::map<PrecisionName, std::vector<std::string>> held_out;  // by run
   for (const RunHistory& run : runs) {
     facts.add(run.name, "folder", run.dir.string());
     for (const auto& [name, value] : facts_of(run)) facts.add(run.name, name, value);
@@ -185,8 +189,14 @@ Document document_of(std::span<const RunHistory> runs) {
         newest[one.at] = one.perplexity
                              ? fixed(*one.perplexity, 3)
                              : fmt::format("{:.2f} / {:.2f}", *one.exact_match, one.f1.value_or(std::nan("")));
-    for (const auto& [at, text] : newest) scores.add(run.name, at.text(), text);
+    for (const auto& [at, text] : newest) {
+      held_out[at].resize(runs.size());
+      held_out[at][static_cast<std::size_t>(&run - runs.data())] = text;
+    }
   }
+  for (const auto& [at, texts] : held_out)
+    for (std::size_t i = 0; i < runs.size(); ++i)
+      if (!texts[i].empty()) scores.add(runs[i].name, at.text(), texts[i]);
   document.sections.push_back({.heading = "", .table = facts.table(runs)});
   if (!scores.empty())
     document.sections.push_back({.heading = "Held-out perplexity by precision",
@@ -207,18 +217,21 @@ std::string markdown_of(const Document& document) {
   return text;
 }
 
+std::string html_of(const Section& section) {
+  std::string text = section.heading.empty() ? "" : fmt::format("<h2>{}</h2>\n", html_text(section.heading));
+  text += "<div class=\"wide\">\n" + section.table.html() + "</div>\n";
+  if (!section.text.empty()) text += fmt::format("<p>{}</p>\n", html_text(section.text));
+  return text;
+}
+
 std::string html_of(const Document& document, const std::vector<Plot>& plots, const std::string& rest) {
-  std::string body = fmt::format("<h1>{}</h1>\n", html_text(document.title));
-  for (std::size_t i = 0; i < document.sections.size(); ++i) {
-    const Section& section = document.sections[i];
-    if (!section.heading.empty()) body += fmt::format("<h2>{}</h2>\n", html_text(section.heading));
-    body += "<div class=\"wide\">\n" + section.table.html() + "</div>\n";
-    if (!section.text.empty()) body += fmt::format("<p>{}</p>\n", html_text(section.text));
-  }
-  body += "<h2>Plots</h2>\n<div class=\"plots\">\n";
-  for (const Plot& plot : plots) body += to_figure(plot);
-  body += "</div>\n";
-  return html_page(document.title, body + rest);
+  std::string above, below;
+  for (const Section& section : document.sections) (section.below_plots ? below : above) += html_of(section);
+  std::string drawn = "<h2>Plots</h2>\n<div class=\"plots\">\n";
+  for (const Plot& plot : plots) drawn += to_figure(plot);
+  drawn += "</div>\n";
+  return html_page(document.title,
+                   fmt::format("<h1>{}</h1>\n", html_text(document.title)) + above + drawn + below + rest);
 }
 
 }  // namespace

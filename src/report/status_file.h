@@ -10,7 +10,7 @@ namespace qat {
 
 struct StatusRecord {
   std::string state = "running";          // running, stopped (start again to go on), finished, failed
-  std::optional<std::int64_t> last_step;  // last one that was completed
+  std::optional<std::int64_t> last_step;  // last one that was completed, of 1, 2, ...
   std::string checkpoint;                 // newest complete one; empty: none
   std::string section;                    // what rank 0 is doing: "step", "evaluation", ...
   std::string host;                       // rank 0's

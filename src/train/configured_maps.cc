@@ -45,6 +45,24 @@ dist::PlannedWidths planned_map(const std::vector<ConfiguredMap>& maps, std::siz
           .bitmap = static_cast<std::int32_t>(number)};
 }
 
+std::vector<PrecisionMap> planned_precision(const std::vector<std::string>& names, const QuantConfig& quant,
+                                            const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan) {
+  std::vector<PrecisionMap> maps;
+  for (const dist::PlannedWidths& map : plan.maps) {
+    if (!map.block_bits.empty())
+      maps.push_back(PrecisionMap::of_blocks(names, map.block_bits,
+                                             scheduled_precision(quant, map.weight_bits, map.gradient_bits),
+                                             map.gradient_bits, quant));
+    else if (map.bitmap != dist::PlannedWidths::kNoBitmap)
+      maps.push_back(configured.at(static_cast<std::size_t>(map.bitmap)).precision);
+    else
+      maps.push_back(PrecisionMap::make(
+          names, {BitWidth(map.weight_bits), BitWidth(map.activation_bits), BitWidth(map.gradient_bits)},
+          quant.overrides, quant.kv_bits));
+  }
+  return maps;
+}
+
 std::string precision_key(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps) {
   if (planned.bitmap == dist::PlannedWidths::kNoBitmap) return std::to_string(planned.weight_bits);
   return map_key(maps.at(static_cast<std::size_t>(planned.bitmap)).content);
@@ -69,24 +87,6 @@ std::vector<std::string> map_keys(const Gpt2Config& model, const std::string& co
 std::string precision_name(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps) {
   if (planned.bitmap == dist::PlannedWidths::kNoBitmap) return std::to_string(planned.weight_bits);
   return maps.at(static_cast<std::size_t>(planned.bitmap)).name;
-}
-
-std::vector<PrecisionMap> planned_precision(const std::vector<std::string>& linears, const QuantConfig& quant,
-                                            const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan) {
-  std::vector<PrecisionMap> maps;
-  for (const dist::PlannedWidths& map : plan.maps) {
-    if (!map.block_bits.empty())
-      maps.push_back(PrecisionMap::of_blocks(linears, map.block_bits,
-                                             scheduled_precision(quant, map.weight_bits, map.gradient_bits),
-                                             map.gradient_bits, quant));
-    else if (map.bitmap != dist::PlannedWidths::kNoBitmap)
-      maps.push_back(configured.at(static_cast<std::size_t>(map.bitmap)).precision);
-    else
-      maps.push_back(PrecisionMap::make(
-          linears, {BitWidth(map.weight_bits), BitWidth(map.activation_bits), BitWidth(map.gradient_bits)},
-          quant.overrides, quant.kv_bits));
-  }
-  return maps;
 }
 
 }  // namespace qat

@@ -27,8 +27,8 @@ std::vector<PrecisionChoice> choices_of(const std::vector<ConfiguredMap>& maps);
 // What a step's plan calls the map of that number.
 dist::PlannedWidths planned_map(const std::vector<ConfiguredMap>& maps, std::size_t number);
 
-// The precisions of a plan, for every layer. linears: the whole model's layers (Gpt2::linear_names).
-std::vector<PrecisionMap> planned_precision(const std::vector<std::string>& linears, const QuantConfig& quant,
+// The precision of every linear layer in each of a step's maps. names: quantized_layer_names of the model.
+std::vector<PrecisionMap> planned_precision(const std::vector<std::string>& names, const QuantConfig& quant,
                                             const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan);
 
 // A text that tells precisions apart, whatever they are called and in what order they are configured: "8", "map 8x4".

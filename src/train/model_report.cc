@@ -254,6 +254,7 @@ std::vector<WidthResult> width_results(const Gpt2& model, const QuantConfig& qua
     results.push_back(
         {.weight_bits = precision.nominal().weight.bits(),
          .activation_bits = precision.nominal().activation.bits(),
+         .kv_bits = precision.kv(0).bits(),
          .map = one.at.map.empty() ? std::nullopt : std::optional(map_bits(one.at.name(), precision)),
          .nll = one.score.nll_sum,
          .tokens_scored = one.score.tokens,

@@ -242,7 +242,7 @@ void Trainer::use_smaller_passes(const std::vector<int>& ranks) {
       fmt::format("out of memory on {} in step {}: from this step on, passes are of {} sequences instead of "
                   "{} (train.on_out_of_memory); the batch stays. To be spared this, set "
                   "train.micro_batch_size to {}",
-                  who, state_.step, smaller, now, smaller));
+                  who, state_.step + 1, smaller, now, smaller));
 }
 
 // What comes after a step: evaluation, checkpoint. Why to stop then, asked anew since both take time; 0: go on.
@@ -291,11 +291,10 @@ void Trainer::stop_if_diverged() {
   // A run that ends on a skipped step has only what its last update left.
   const bool last = state_.step >= options_.train.steps && !skip_plausible_;
   if (state_.skips_in_row < options_.train.max_skips && !last) return;
-  diverge(last
-              ? fmt::format("the run's last step ({}) was skipped: its loss or gradient is not finite", state_.step - 1)
-              : fmt::format("{} steps in a row (to step {}) had a loss or gradient that is not finite, or a loss that "
-                            "stands out (train.max_skips)",
-                            state_.skips_in_row, state_.step - 1));
+  diverge(last ? fmt::format("the run's last step ({}) was skipped: its loss or gradient is not finite", state_.step)
+               : fmt::format("{} steps in a row (to step {}) had a loss or gradient that is not finite, or a loss that "
+                             "stands out (train.max_skips)",
+                             state_.skips_in_row, state_.step));
 }
 
 void Trainer::diverge(const std::string& what) {

@@ -103,10 +103,10 @@ void Trainer::warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outco
                      : fmt::format("loss {} and gradient norm {} are not both finite", update.loss, update.grad_norm);
     if (outcome.skipped && i == 0)
       parts_.log.warning(fmt::format("step {}: {}; all ranks skip the update ({} in a row, train.max_skips {})",
-                                     plan.step, what, state_.skips_in_row, options_.train.max_skips));
+                                     state_.step, what, state_.skips_in_row, options_.train.max_skips));
     else
-      parts_.log.warning(fmt::format("step {}: {}; all ranks skip its update {} of {}, that {}", plan.step, what, i + 1,
-                                     outcome.updates.size(), at));
+      parts_.log.warning(fmt::format("step {}: {}; all ranks skip its update {} of {}, that {}", state_.step, what,
+                                     i + 1, outcome.updates.size(), at));
   }
 }
 

@@ -129,7 +129,9 @@ def main():
         root = pathlib.Path(arguments.keep or scratch)
         train(arguments.program, root / "whole")
         train(arguments.program, root / "resumed")
-        train(arguments.program, root / "resumed", f"run.resume={root}/resumed/checkpoints/step_00000010")
+        # Another configuration, or the run would be finished and only print its table.
+        train(arguments.program, root / "resumed", f"run.resume={root}/resumed/checkpoints/step_00000010",
+              "checkpoint.keep=5")
         check("the resumed run has two event files", len(list((root / "resumed/tensorboard").iterdir())) == 2)
         for fast in (False, True):
             with TensorBoard(root, fast) as board:

@@ -136,7 +136,7 @@ TEST(DeviceRates, AGpuThatWasNeverMeasuredSaysWhatItIsTakenFor) {
   EXPECT_EQ(gpu_rates("NVIDIA H100 80GB HBM3").name, "H100");
   EXPECT_EQ(gpu_rates("NVIDIA H200").name, "H200");
   EXPECT_GT(gpu_rates("NVIDIA H200").bytes, gpu_rates("NVIDIA H100").bytes);
-  EXPECT_EQ(gpu_rates("NVIDIA A100").name, "H100 (in place of NVIDIA A100)");
+  EXPECT_EQ(gpu_rates("NVIDIA X1").name, "H100 (in place of NVIDIA X1)");
   EXPECT_DOUBLE_EQ(cpu_rates(4).fp32_products, 4.0 * cpu_rates(1).fp32_products);
 }
 

@@ -80,7 +80,7 @@ TEST_F(HeldWidthMemory, ThatIsShortOnOneRankIsTriedAgainByAllInSmallerPasses) {
   }
   EXPECT_TRUE(end.result.finished);
   EXPECT_THAT(read("run", "logs/rank_000.log"),
-              ::testing::HasSubstr("out of memory on rank 1 in step 3: from this step on, passes are of 1 sequences"));
+              ::testing::HasSubstr("out of memory on rank 1 in step 4: from this step on, passes are of 1 sequences"));
 
   // The same as a run that has had small passes from that step on.
   TrainerOptions large = switching("parts", 6);

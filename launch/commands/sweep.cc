@@ -1,0 +1,183 @@
+#include <fmt/format.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "launch/command.h"
+#include "launch/command_line.h"
+#include "launch/signals.h"
+#include "launch/sweep_results.h"
+#include "launch/terminal.h"
+#include "src/base/file.h"
+#include "src/config/sweep_file.h"
+
+extern char** environ;  // NOLINT: POSIX has it so
+
+namespace qat::launch {
+namespace {
+
+struct SweepArguments {
+  std::string file, launcher, slurm, format = "text";
+  std::vector<std::string> sets;
+  bool table_only = false, dry_run = false;
+};
+
+std::vector<std::string> program_line(const SweepPlan& sweep, const SweepRun& run) {
+  std::vector<std::string> line = {std::filesystem::read_symlink("/proc/self/exe").string()};
+  if (!sweep.config.empty()) line.insert(line.end(), {"--config", sweep.config.string()});
+  for (const std::string& set : run.sets) line.insert(line.end(), {"--set", set});
+  return line;
+}
+
+std::vector<std::string> words_of_launcher(const std::string& launcher) {
+  std::istringstream in(launcher);
+  std::vector<std::string> words;
+  for (std::string word; in >> word;) words.push_back(word);
+  return words;
+}
+
+// Runs a program to its end, and passes a signal for this process on to it. Its exit code; 128 and its number for one
+// that a signal has ended.
+int run_program(const std::vector<std::string>& line, const std::atomic<int>& signal) {
+  std::vector<char*> words;
+  for (const std::string& word : line) words.push_back(const_cast<char*>(word.c_str()));  // NOLINT: exec's own type
+  words.push_back(nullptr);
+  pid_t child = 0;
+  const int failed = posix_spawnp(&child, words[0], nullptr, nullptr, words.data(), environ);
+  if (failed != 0)
+    throw Error(ErrorKind::kConfig,
+                fmt::format("cannot start {}: {}", line[0], std::generic_category().message(failed)));
+  bool told = false;
+  int status = 0;
+  while (true) {
+    const pid_t ended = waitpid(child, &status, WNOHANG);
+    if (ended == child || (ended < 0 && errno != EINTR)) break;
+    if (const int number = signal.load(); number != 0 && !told) told = kill(child, number) == 0;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+// One array job: task i is run i.
+std::string array_job(const SweepPlan& sweep, const std::filesystem::path& script) {
+  std::string text = fmt::format(
+      "#!/usr/bin/env bash\n"
+      "#SBATCH --job-name=qat_sweep\n#SBATCH --array=0-{}\n#SBATCH --requeue\n#SBATCH --open-mode=append\n"
+      "#SBATCH --signal=B:USR1@120\n#SBATCH --output={}/slurm-%A_%a.out\n"
+      "# Written by `qat_dist sweep --slurm`. Task i trains run i and goes on after pre-emptions; submit it again for\n"
+      "# what is missing. How many nodes and ranks: sbatch --nodes=1 --ntasks-per-node=4 ... (--array=0-9%2 runs two "
+      "at a time).\n"
+      "cd {} || exit 2\n"
+      "case $SLURM_ARRAY_TASK_ID in\n",
+      sweep.runs.size() - 1, std::filesystem::absolute(sweep.runs_dir).string(),
+      shell_line({std::filesystem::current_path().string()}));
+  for (std::size_t i = 0; i < sweep.runs.size(); ++i) {
+    std::vector<std::string> line = {script.string(), std::filesystem::absolute(sweep.runs[i].dir).string()};
+    const std::vector<std::string> program = program_line(sweep, sweep.runs[i]);
+    line.insert(line.end(), program.begin(), program.end());
+    text += fmt::format("  {}) exec {} ;;\n", i, shell_line(line));
+  }
+  return text + "esac\n";
+}
+
+void write_array_job(const SweepPlan& sweep, const std::string& script) {
+  const std::filesystem::path path = std::filesystem::absolute(script);
+  if (::access(path.c_str(), X_OK) != 0)
+    throw Error(ErrorKind::kConfig,
+                fmt::format("--slurm {}: no such script; expected launch/slurm/train.sbatch of this "
+                            "program's sources",
+                            script));
+  const std::filesystem::path job = sweep.runs_dir / "sweep.sbatch";
+  write_file_atomic(job, array_job(sweep, path));
+  print(
+      fmt::format("array job of {} runs: {}\nsubmit     sbatch --nodes=1 --ntasks-per-node=1 {}\n"
+                  "table      qat_dist sweep FILE --table\n",
+                  sweep.runs.size(), job.string(), job.string()));
+}
+
+// The table on the console in the format asked for, and in all of them below runs_dir.
+void show(const SweepPlan& sweep, const std::string& format) {
+  const std::vector<SweepResult> results = sweep_results(sweep);
+  const Table table = sweep_table(sweep, results);
+  const std::string json = to_json(sweep_value(sweep, results), 2) + "\n";
+  write_file_atomic(sweep.runs_dir / "sweep.md", table.markdown());
+  write_file_atomic(sweep.runs_dir / "sweep.json", json);
+  print(format == "json" ? json : format == "markdown" ? table.markdown() : table.ascii());
+}
+
+int sweep(const SweepArguments& arguments) {
+  const SweepPlan sweep = read_sweep(arguments.file, arguments.sets);
+  if (arguments.dry_run) {
+    for (const SweepRun& run : sweep.runs) print(shell_line(program_line(sweep, run)) + "\n");
+    return 0;
+  }
+  create_directories_checked(sweep.runs_dir, "runs_dir");
+  if (!arguments.slurm.empty()) {
+    write_array_job(sweep, arguments.slurm);
+    return 0;
+  }
+  int first_failure = 0;
+  if (!arguments.table_only) {
+    const std::atomic<int>& signal = watch_signals();
+    for (std::size_t i = 0; i < sweep.runs.size(); ++i) {
+      const SweepRun& run = sweep.runs[i];
+      const std::string where = fmt::format("run {} of {}: {}", i + 1, sweep.runs.size(), run.name);
+      if (result_of(run).state == "finished") {
+        print(where + ": finished before\n");
+        continue;
+      }
+      print(where + "\n");
+      std::vector<std::string> line = words_of_launcher(arguments.launcher);
+      const std::vector<std::string> program = program_line(sweep, run);
+      line.insert(line.end(), program.begin(), program.end());
+      const int code = run_program(line, signal);
+      if (signal.load() != 0) {
+        print(fmt::format("stopped by {} in run {}; start the same command again to go on\n",
+                          signal_name(signal.load()), run.name));
+        return exit_code_of_signal(signal.load());
+      }
+      if (code != 0) {
+        warn(fmt::format("run {} ended with exit code {}: the sweep goes on with the next", run.name, code));
+        if (first_failure == 0) first_failure = code;
+      }
+    }
+  }
+  show(sweep, arguments.format);
+  return first_failure;
+}
+
+}  // namespace
+
+Run add_sweep(CLI::App& app) {
+  auto arguments = std::make_shared<SweepArguments>();
+  app.add_option("file", arguments->file, "the sweep, in JSON: config, runs_dir, set (lists of values), fixed")
+      ->required();
+  app.add_option("--set", arguments->sets, "override in every run: section.key=value, as often as needed")->take_all();
+  app.add_option("--launcher", arguments->launcher, "what starts a run's ranks: \"launch/run_local.sh -n 4\"");
+  app.add_option(
+      "--slurm", arguments->slurm,
+      "run nothing, and write an array job whose tasks are started by this script, launch/slurm/train.sbatch");
+  app.add_flag("--table", arguments->table_only, "run nothing, only show the table of what there is");
+  app.add_flag("--dry-run", arguments->dry_run, "run nothing, only show the commands");
+  app.add_option("--format", arguments->format, "of the table: text, json or markdown")
+      ->check(CLI::IsMember({"text", "json", "markdown"}));
+  app.footer(
+      "Runs that have finished are not run again; one that was stopped goes on from its checkpoint. The table is also "
+      "in\n"
+      "runs_dir/sweep.json and runs_dir/sweep.md. Exit code: of the first run that failed, 0 if none did.");
+  return [arguments](Invocation) { return sweep(*arguments); };
+}
+
+}  // namespace qat::launch

@@ -1,0 +1,321 @@
+#!/usr/bin/env bash
+# A run under a real Slurm of two nodes: pre-emption, time limit, requeue, a node that is killed. Brings its own cluster:
+# two network and host-name namespaces on this machine, each with its slurmd, below one slurmctld.
+#
+#   tests/launch/slurm_test.sh build/qat_dist          as root; packages: slurm-wlm munge iproute2. Six minutes.
+#   tests/launch/slurm_test.sh build/qat_dist NAME...  only these of the cases below (functions case_NAME)
+#   tests/launch/slurm_test.sh --keep build/qat_dist   leaves the cluster running; --stop ends it
+#
+# Exit code 77 (skipped) where there is no root or no Slurm. What it writes goes below the program's folder, which all
+# nodes share. It changes /etc/slurm and /etc/hosts while it runs, and refuses where a Slurm is configured already.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source_dir=$(cd "$here/../.." && pwd)
+state=/run/qat_slurm
+nodes=2
+
+on_node() { local n=$1; shift; nsenter --net="/var/run/netns/qat$n" --uts="$state/uts$n" "$@"; }
+
+stop_cluster() {
+  scancel --user=root > /dev/null 2>&1 || true
+  local file
+  for file in "$state"/ctl.pid "$state"/qat*.pid; do
+    if [ -s "$file" ]; then kill "$(cat "$file")" 2> /dev/null || true; fi
+  done
+  sleep 1
+  for file in "$state"/uts*; do umount "$file" 2> /dev/null || true; done
+  for ((n = 1; n <= nodes; n++)); do ip netns del "qat$n" 2> /dev/null || true; done
+  ip link del qat_bridge 2> /dev/null || true
+  if [ -f "$state/hosts.before" ]; then cat "$state/hosts.before" > /etc/hosts; fi
+  if [ -f "$state/ours" ]; then rm -f /etc/slurm/slurm.conf /etc/slurm/cgroup.conf; fi
+  rm -rf "$state"
+}
+
+start_slurmd() {
+  on_node "$1" unshare --mount bash -c "mount --bind $state/tmp$1 /tmp && exec slurmd -N qat$1"
+}
+
+start_cluster() {
+  local n
+  mkdir -p "$state"/spool/ctl "$state"/log
+  touch "$state/ours"
+  if ! pgrep -x munged > /dev/null; then
+    install -d -o munge -g munge /run/munge
+    if [ ! -s /etc/munge/munge.key ]; then /usr/sbin/mungekey -c; fi
+    chown munge: /etc/munge/munge.key
+    runuser -u munge -- /usr/sbin/munged
+  fi
+  ip link add qat_bridge type bridge
+  ip addr add 10.78.0.254/24 dev qat_bridge
+  ip link set qat_bridge up
+  cp /etc/hosts "$state/hosts.before"
+  echo "10.78.0.254 $(hostname -s)" >> /etc/hosts
+  mkdir -p /etc/slurm
+  {
+    cat << END
+ClusterName=qat
+SlurmctldHost=$(hostname -s)(10.78.0.254)
+AuthType=auth/munge
+# A requeued job waits until its credentials have expired: 120 s otherwise.
+AuthInfo=cred_expire=5
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation=$state/spool/ctl
+SlurmdSpoolDir=$state/spool/%n
+SlurmctldPidFile=$state/ctl.pid
+SlurmdPidFile=$state/%n.pid
+SlurmctldLogFile=$state/log/ctl
+SlurmdLogFile=$state/log/%n
+MailProg=/bin/true
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=pmix
+ReturnToService=2
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=sched_interval=5,batch_sched_delay=1
+SlurmdTimeout=15
+KillWait=20
+JobRequeue=1
+END
+    for ((n = 1; n <= nodes; n++)); do echo "NodeName=qat$n NodeAddr=10.78.0.$n CPUs=4 RealMemory=4000 State=UNKNOWN"; done
+    echo "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES"
+  } > /etc/slurm/slurm.conf
+  echo "CgroupAutomount=no" > /etc/slurm/cgroup.conf
+  for ((n = 1; n <= nodes; n++)); do
+    ip netns add "qat$n"
+    ip link add "qatv$n" type veth peer name eth0 netns "qat$n"
+    ip link set "qatv$n" master qat_bridge up
+    ip -n "qat$n" addr add "10.78.0.$n/24" dev eth0
+    ip -n "qat$n" link set eth0 up
+    ip -n "qat$n" link set lo up
+    echo "10.78.0.$n qat$n" >> /etc/hosts
+    touch "$state/uts$n"
+    unshare --uts="$state/uts$n" hostname "qat$n"
+    mkdir -p "$state/spool/qat$n" "$state/tmp$n"
+    chmod 1777 "$state/tmp$n"
+  done
+  slurmctld
+  for ((n = 1; n <= nodes; n++)); do start_slurmd "$n"; done
+  wait_for 30 "both nodes idle" nodes_are_idle
+}
+
+nodes_are_idle() { [ "$(sinfo -h -N -o %T | grep -c '^idle$')" -eq "$nodes" ]; }
+
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+
+# wait_for SECONDS WHAT COMMAND...: until the command succeeds.
+wait_for() {
+  local end=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@"; do
+    if [ $SECONDS -ge $end ]; then
+      squeue >&2 || true
+      sinfo -N >&2 || true
+      tail -n 30 "${dir:-/nowhere}"/slurm-*.out >&2 2> /dev/null || true
+      fail "waited for $what"
+    fi
+    sleep 0.2
+  done
+}
+
+steps_of() { if [ -f "$1/metrics.jsonl" ]; then wc -l < "$1/metrics.jsonl"; else echo 0; fi; }
+has_steps() { [ "$(steps_of "$1")" -ge "$2" ]; }
+job_state() { scontrol show job "$1" 2> /dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' | head -n 1; }
+is_in() { [ "$(job_state "$1")" = "$2" ]; }
+has_ended() { case $(job_state "$1") in '' | COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL) ;; *) return 1 ;; esac; }
+restarts_of() { scontrol show job "$1" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p'; }
+was_requeued() { [ "$(restarts_of "$1")" -ge "$2" ]; }
+
+# What must not depend on when and where a run was stopped: all but times.
+numbers() { sed -E 's/"(tokens_per_s|step_ms|exposed_ms|time)":[^,}]*,?//g; s/"saving":(true|false),?//; s/"time":\{[^}]*\}//' "$1/metrics.jsonl"; }
+
+settings() {  # STEPS
+  echo "--set train.steps=$1 --set precision.cycles=1 --set checkpoint.every=20 --set eval.max_tokens=512"
+}
+
+# submit NAME STEPS [OPTION...]: sets dir and job.
+submit() {
+  dir=$work/$1
+  local steps=$2 said
+  shift 2
+  # shellcheck disable=SC2046
+  said=$("$source_dir/launch/slurm/submit.sh" --program "$program" --config "$source_dir/configs/tiny_cpu.json" \
+    --nodes 2 --ranks-per-node 1 --set "run.dir=$dir" $(settings "$steps") "$@")
+  job=$(sed -n 's/^submitted  job //p' <<< "$said")
+  [ -n "$job" ] || fail "nothing was submitted: $said"
+}
+
+reference() {  # STEPS: the uninterrupted run, once
+  whole=$work/whole_$1
+  if [ ! -f "$whole/report.json" ]; then
+    # shellcheck disable=SC2046
+    srun -N2 -n2 --mpi=pmix "$program" --config "$source_dir/configs/tiny_cpu.json" \
+      --set "run.dir=$whole" $(settings "$1") > "$work/whole.log" 2>&1 || { cat "$work/whole.log"; fail "the whole run"; }
+  fi
+}
+
+same_as_whole() {
+  if ! diff <(numbers "$whole") <(numbers "$dir") > "$work/difference"; then
+    head -n 4 "$work/difference" >&2
+    fail "$1: its metrics are not those of the uninterrupted run"
+  fi
+}
+
+# Two pre-emptions: a signal to the ranks, and the time limit, before which Slurm tells the batch script (20 s after the
+# beginning, where it is punctual; it may be earlier).
+case_preemption() {
+  reference 150
+  submit preempted 150 --time 0:02:00 --lead 100
+  wait_for 60 "the first steps" has_steps "$dir" 20
+  scancel --signal=USR1 "$job"
+  wait_for 60 "the first requeue" was_requeued "$job" 1
+  wait_for 300 "the end of the run" has_ended "$job"
+  is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED: $(tail -n 5 "$dir"/slurm-*.out)"
+  [ "$(restarts_of "$job")" -ge 2 ] || fail "the time limit did not end a try: is the run longer than 20 s here?"
+  grep -q "requeueing" "$dir/slurm-$job.out" || fail "nothing says that it was requeued"
+  [ ! -e "$dir/tries" ] || fail "a finished run leaves its tries behind"
+  same_as_whole preemption
+}
+
+# A user's scancel ends it, and what was saved goes on by hand.
+case_cancel() {
+  submit cancelled 150
+  wait_for 60 "the first steps" has_steps "$dir" 20
+  scancel "$job"
+  wait_for 60 "the end of the job" has_ended "$job"
+  is_in "$job" CANCELLED || fail "a cancelled job is $(job_state "$job")"
+  [ "$(restarts_of "$job")" -eq 0 ] || fail "a cancelled job was requeued"
+  ls "$dir"/checkpoints/step_* > /dev/null || fail "no checkpoint was written"
+}
+
+# scontrol requeue, and another failure than a pre-emption is not requeued.
+case_requeue() {
+  reference 150
+  submit requeued 150
+  wait_for 60 "a checkpoint" test -e "$dir/checkpoints/step_00000020/manifest.json"
+  scontrol requeue "$job"
+  wait_for 60 "the requeue" was_requeued "$job" 1
+  wait_for 240 "the end of the run" has_ended "$job"
+  is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED"
+  same_as_whole requeue
+}
+
+case_failure() {
+  submit failing 40 --set 'data.train=["nowhere.bin"]'
+  wait_for 60 "the end of the job" has_ended "$job"
+  is_in "$job" FAILED || fail "a run without data is $(job_state "$job")"
+  [ "$(restarts_of "$job")" -eq 0 ] || fail "exit 3 was requeued"
+}
+
+# Tries that come no further end.
+case_tries() {
+  dir=$work/tries
+  mkdir -p "$dir"
+  job=$(QAT_MAX_TRIES=2 sbatch --parsable -N1 -n1 --output="$dir/slurm-%j.out" "$source_dir/launch/slurm/train.sbatch" \
+    "$dir" bash -c 'exit 75' | cut -d';' -f1)
+  wait_for 240 "the end of the job" has_ended "$job"
+  is_in "$job" FAILED || fail "the job is $(job_state "$job")"
+  [ "$(restarts_of "$job")" -eq 2 ] || fail "$(restarts_of "$job") restarts with QAT_MAX_TRIES=2"
+  grep -q "not requeued any more" "$dir/slurm-$job.out" || fail "nothing says why"
+}
+
+# A node's slurmd, stepd and ranks are killed: the job ends, is requeued, and goes on where nodes are.
+case_lost_node() {
+  reference 150
+  submit lost 150
+  wait_for 60 "a checkpoint" test -e "$dir/checkpoints/step_00000020/manifest.json"
+  ip netns pids qat2 | xargs -r kill -9
+  wait_for 120 "the requeue" was_requeued "$job" 1
+  start_slurmd 2
+  wait_for 60 "both nodes back" bash -c "[ \$(sinfo -h -N -o %T | grep -cE '^(idle|allocated|mixed)$') -eq 2 ]"
+  wait_for 240 "the end of the run" has_ended "$job"
+  is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED"
+  same_as_whole "lost node"
+}
+
+# srun without PMIx is an error with its fix, and mpirun within an allocation works.
+case_launchers() {
+  local said code type
+  for type in none pmi2; do
+    code=0
+    # shellcheck disable=SC2046
+    said=$(srun -N2 -n4 --ntasks-per-node=2 --mpi=$type "$program" --config "$source_dir/configs/tiny_cpu.json" \
+      --set "run.dir=$work/launch_$type" $(settings 40) 2>&1) || code=$?
+    [ "$code" -eq 2 ] || fail "--mpi=$type ends with $code: $said"
+    grep -q -- "--mpi=pmix" <<< "$said" || fail "--mpi=$type does not say what to do: $said"
+    [ "$(grep -c "finds no other ranks" <<< "$said")" -eq 1 ] || fail "--mpi=$type says it more than once: $said"
+  done
+  submit with_mpirun 40 --launcher mpirun
+  wait_for 120 "the end of the run" has_ended "$job"
+  is_in "$job" COMPLETED || fail "with mpirun the job is $(job_state "$job"): $(tail -n 5 "$dir"/slurm-*.out)"
+}
+
+# Token files on the nodes' own disks (here /tmp is each node's own).
+case_staging() {
+  mkdir -p "$work/data"
+  for ((i = 0; i < 3000; i++)); do echo "line $i of a text that is long enough to train on"; done > "$work/data/text.txt"
+  "$program" tokenize "$work/data/text.txt" --val-fraction 0.1 --output "$work/data/tokens" > "$work/tokenize.log" 2>&1 ||
+    fail "$(cat "$work/tokenize.log")"
+  submit staged 40 --stage /tmp/qat_stage --stage-train "$work/data/tokens_train_*.bin" \
+    --stage-val "$work/data/tokens_val.bin"
+  wait_for 120 "the end of the run" has_ended "$job"
+  is_in "$job" COMPLETED || fail "the job is $(job_state "$job"): $(tail -n 5 "$dir"/slurm-*.out)"
+  for ((n = 1; n <= nodes; n++)); do
+    ls "$state/tmp$n"/qat_stage/*.bin > /dev/null || fail "no copies on qat$n"
+  done
+  grep -q qat_stage "$dir/config.json" || fail "the copies were not read"
+}
+
+# The doctor over all ranks, and a sweep as an array job.
+case_doctor() {
+  local said
+  said=$(srun -N2 -n4 --ntasks-per-node=2 --mpi=pmix "$program" doctor --cpu --dir "$work" 2>&1) || fail "$said"
+  for part in "4 ranks on 2 hosts" "between nodes" "0 faults" clocks; do
+    grep -q "$part" <<< "$said" || fail "the doctor does not speak of $part: $said"
+  done
+}
+
+case_sweep() {
+  cat > "$work/sweep.json" << END
+{"config": "$source_dir/configs/tiny_cpu.json", "runs_dir": "$work/sweep", "set": {"lr.peak": [1e-3, 2e-3]},
+ "fixed": {"train.steps": 10, "precision.cycles": 1, "eval.max_tokens": 256}}
+END
+  "$program" sweep "$work/sweep.json" --slurm "$source_dir/launch/slurm/train.sbatch" > /dev/null
+  job=$(sbatch --parsable -N1 -n2 "$work/sweep/sweep.sbatch" | cut -d';' -f1)
+  wait_for 120 "both runs" bash -c "[ \$(ls $work/sweep/*/report.json 2> /dev/null | wc -l) -eq 2 ]"
+  [ "$("$program" sweep "$work/sweep.json" --table | grep -c finished)" -eq 2 ] || fail "the table does not have both runs"
+}
+
+all_cases=(launchers failure tries cancel preemption requeue lost_node staging doctor sweep)
+
+keep=
+if [ "${1:-}" = --keep ]; then keep=1; shift; fi
+if [ "${1:-}" = --stop ]; then stop_cluster; exit 0; fi
+if [ $# -lt 1 ]; then sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 2; fi
+program=$(realpath "$1")
+shift
+skip() { echo "skipped: $*"; exit 77; }
+[ "$(id -u)" -eq 0 ] || skip "needs root, to make namespaces"
+for tool in slurmctld slurmd munged ip nsenter unshare; do command -v "$tool" > /dev/null || skip "no $tool: slurm-wlm munge iproute2"; done
+unshare --net true 2> /dev/null || skip "namespaces are not allowed here"
+if [ ! -f "$state/ours" ]; then
+  if pgrep -x slurmctld > /dev/null || [ -e /etc/slurm/slurm.conf ]; then skip "a Slurm is configured here already"; fi
+  [ -n "$keep" ] || trap stop_cluster EXIT
+  start_cluster
+fi
+export OMPI_MCA_mpi_yield_when_idle=1  # the nodes share this machine's cores
+work=$(dirname "$program")/slurm_test
+rm -rf "$work"
+mkdir -p "$work"
+cd "$work"
+if [ $# -eq 0 ]; then set -- "${all_cases[@]}"; fi
+for name; do
+  start=$SECONDS
+  "case_$name"
+  echo "ok: $name ($((SECONDS - start)) s)"
+done

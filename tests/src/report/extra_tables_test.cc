@@ -1,0 +1,105 @@
+// The tables beside the held-out one: perplexities of texts, what narrower widths cost, speed, and what stands out.
+#include <gmock/gmock.h>
+
+#include <cmath>
+
+#include "src/report/baseline_table.h"
+#include "src/report/speed_table.h"
+#include "src/report/task_tables.h"
+#include "src/report/text_tables.h"
+
+namespace qat {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TextFigures text(const std::string& name, double mean_nll) {
+  return {
+      .text = name, .file = name, .window = 8, .stride = 4, .nll = 100 * mean_nll, .tokens_scored = 100, .error = {}};
+}
+
+WidthResult width(int bits, double bits_a_weight) {
+  WidthResult one;
+  one.weight_bits = one.activation_bits = bits;
+  one.size = {.linear_bytes = 0, .other_bytes = 50 << 20, .full_bytes = 100 << 20, .effective_bits = bits_a_weight};
+  return one;
+}
+
+std::vector<WidthResult> two_widths() {
+  WidthResult low = width(4, 4.0), full = width(32, 32.0);
+  low.texts = {text("wiki", std::log(30.0)), text("books", std::log(12.0))};
+  full.texts = {text("wiki", std::log(20.0)), text("books", NAN)};
+  TaskFigures task{.task = "arc", .kind = "arc", .file = "f", .groups = {}, .error = {}};
+  task.right.fill({.right = 25, .items = 100});
+  low.tasks = {task};
+  task.right.fill({.right = 40, .items = 100});
+  full.tasks = {task};
+  return {low, full};
+}
+
+TEST(PerplexityTable, HasAColumnATextAndTheLowestFirst) {
+  EXPECT_EQ(perplexity_table(two_widths()).csv(),
+            "Bits,W,A,KV,Size,wiki,books\n32,32,32,32,50.00 MiB,20.000,\n4,4,4,32,50.00 MiB,30.000,12.000\n");
+  EXPECT_THAT(text_tables_text(two_widths()),
+              AllOf(HasSubstr("wiki: 100 tokens scored, by itself, in windows of 8 tokens, 4 apart\n"),
+                    HasSubstr("no perplexity of books at 32: the loss is not finite")));
+  EXPECT_THAT(to_json(perplexities_value(two_widths()[1].texts)),
+              AllOf(HasSubstr(R"({"wiki":)"), HasSubstr(R"("books":null})")));
+}
+
+TEST(QuickPerplexity, IsThatOfALossOfAtMostTwenty) {
+  TextFigures bad = text("wiki", 25.0);
+  EXPECT_FALSE(bad.clamped());
+  bad.quick = true;
+  EXPECT_TRUE(bad.clamped());
+  EXPECT_EQ(bad.perplexity().value(), std::exp(20.0));
+  EXPECT_THAT(to_json(texts_value({bad})), HasSubstr("\"clamped\":true"));
+}
+
+TEST(TokenAccuracy, IsOfTheScoredTokens) {
+  WidthResult one = width(8, 8.0);
+  one.texts = {text("wiki", 1.0)};
+  EXPECT_EQ(token_accuracy_table({one}).rows(), 0U);
+  one.texts[0].likeliest = 25, one.texts[0].in_top_5 = 50;
+  EXPECT_EQ(token_accuracy_table({one}).csv(), "Bits,W,A,KV,wiki top-1,wiki top-5\n8,8,8,32,25.00,50.00\n");
+}
+
+TEST(Change, IsFromTheBaselineAndMissingWhereEitherIs) {
+  const auto widths = two_widths();
+  EXPECT_EQ(baseline_of(widths, ""), 1U);
+  EXPECT_EQ(baseline_of(widths, "4"), 0U);
+  EXPECT_FALSE(baseline_of(widths, "8").has_value());
+  EXPECT_FALSE(baseline_of({widths[0]}, "").has_value());
+  EXPECT_EQ(change_table(widths, 1).csv(), "Bits,W,A,KV,wiki,books,arc,Avg\n4,4,4,32,+10.000,,-15.0,-15.0\n");
+  EXPECT_THAT(change_text(widths, 1), HasSubstr("Change from 32:"));
+}
+
+TEST(CategoryTable, HasThePlainMeanOverCategories) {
+  WidthResult one = width(8, 8.0);
+  TaskFigures mmlu{.task = "mmlu", .kind = "few_shot", .file = "f", .has_groups = true, .groups = {}, .error = {}};
+  mmlu.groups = {{.name = "STEM"}, {.name = "Other"}};
+  mmlu.groups[0].right.fill({.right = 1, .items = 2});
+  mmlu.groups[1].right.fill({.right = 0, .items = 1});
+  one.tasks = {mmlu};
+  EXPECT_EQ(category_table({one}).csv(),
+            "Bits,W,A,KV,Size,mmlu STEM,mmlu Other,mmlu Avg\n8,8,8,32,50.00 MiB,50.0 ±50.0,0.0,25.0\n");
+  EXPECT_THAT(task_tables_text({one}), AllOf(HasSubstr("Few-shot"), ::testing::Not(HasSubstr("log-likelihood"))));
+}
+
+TEST(Insights, NameTheirThresholds) {
+  WidthResult one = width(8, 8.0);
+  one.texts = {text("wiki", std::log(80.0))};
+  one.speed = SpeedFigures{.batch = 2, .length = 50, .passes = 3, .mean_ms = 200.0};
+  EXPECT_EQ(one.speed->tokens_per_second(), 500.0);
+  EXPECT_THAT(insights(one),
+              ElementsAre(HasSubstr("moderate throughput, 500 tokens/s (above 100)"), HasSubstr("below 100 MiB"),
+                          HasSubstr("real-time use on edge"), HasSubstr("perplexity 80.0 is above 50"),
+                          HasSubstr("8.00 bits a weight are above 4")));
+  EXPECT_NEAR(efficiency(one).value(), 500.0 / (50.0 * 80.0), 1e-9);
+  EXPECT_THAT(insights(width(4, 4.0)), ElementsAre(HasSubstr("50.0 MiB")));
+}
+
+}  // namespace
+}  // namespace qat
