@@ -17,6 +17,7 @@ using Run = std::function<int(Invocation)>;
 // Each returns what runs the subcommand and gives its exit code. `app` owns the options' storage through the closure.
 Run add_train(CLI::App& app);
 Run add_range_test(CLI::App& app);
+Run add_compare(CLI::App& app);
 Run add_evaluate(CLI::App& app);
 Run add_tokenize(CLI::App& app);
 Run add_import(CLI::App& app);

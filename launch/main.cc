@@ -46,6 +46,7 @@ int run_command(int argc, char** argv) {
   const Run train_by_default = add_train(app);
   add("train", "train a model (the default)", add_train);
   add("prt", "try training at each width, and find the bounds of a precision schedule", add_range_test);
+  add("compare", "train with a precision schedule and with static widths, and set them side by side", add_compare);
   add("eval", "evaluate a checkpoint at several bit widths: texts, tasks, speed", add_evaluate);
   add("plan", "what a run would take on so many ranks: memory, time, checkpoints; starts nothing", add_plan);
   add("doctor", "look at this machine, or at all hosts of a job: versions, speed, links, limits, file system",

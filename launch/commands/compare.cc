@@ -1,0 +1,191 @@
+// One configuration under its own schedule and under static ones: run one after the other, then a table.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <iterator>
+#include <memory>
+#include <sstream>
+
+#include "launch/child_run.h"
+#include "launch/command.h"
+#include "launch/command_line.h"
+#include "launch/signals.h"
+#include "launch/terminal.h"
+#include "src/base/file.h"
+#include "src/config/loader.h"
+#include "src/report/run_comparison.h"
+#include "src/schedule/precision_schedule.h"
+#include "src/schedule/range_test.h"
+#include "src/schedule/schedule_rules.h"
+
+namespace qat::launch {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct CompareArguments {
+  std::string config, launcher;
+  std::vector<std::string> sets;
+  int seeds = 1;
+};
+
+void check_comparable(const RunConfig& config) {
+  if (config.train.recipe != Recipe::kCpt)
+    throw Error(ErrorKind::kConfig,
+                fmt::format("train.recipe = \"{}\": compare is about precision schedules, which recipe cpt follows",
+                            enum_name(config.train.recipe)));
+  if (!config.quant.maps.empty())
+    throw Error(ErrorKind::kConfig,
+                "quant.maps has maps: compare sets a schedule of widths beside static widths; leave quant.maps out");
+  if (config.precision.kind == ScheduleKind::kConstant)
+    throw Error(ErrorKind::kConfig,
+                "precision.kind = \"constant\": there is no schedule to compare with static widths; set another kind");
+}
+
+// The lowest and the highest quantized width that the schedule has visited.
+struct Bounds {
+  int low = 0, high = 0;
+};
+
+Bounds bounds_of(const RunConfig& config, const fs::path& scheduled) {
+  PrecisionScheduleConfig schedule = config.precision;
+  if (waits_for_range_test(schedule)) {
+    const fs::path file = scheduled / "range_test.json";
+    const RangeTestResult found = range_test_from_json(read_file(file, ErrorKind::kConfig), file.string());
+    if (schedule.min_bits == kAutoBits) schedule.min_bits = found.min_bits;
+    if (schedule.max_bits == kAutoBits) schedule.max_bits = std::max(found.max_bits, schedule.min_bits);
+  }
+  schedule.static_after = 0;
+  std::vector<int> widths = scheduled_widths(schedule, config.quant.widths);
+  std::erase(widths, BitWidth::kFull);
+  if (widths.empty())
+    throw Error(ErrorKind::kConfig, "the schedule has no width below 32: there is nothing to compare");
+  return {widths.front(), widths.back()};
+}
+
+class Comparison {
+ public:
+  Comparison(const CompareArguments& arguments, const RunConfig& config, const std::atomic<int>& signal)
+      : arguments_(arguments), config_(config), signal_(signal) {
+    std::istringstream words(arguments.launcher);
+    launcher_.assign(std::istream_iterator<std::string>(words), {});
+  }
+
+  int run() {
+    for (int i = 0; i < arguments_.seeds; ++i)
+      if (const int code = run_seed(config_.run.seed + static_cast<std::uint64_t>(i)); code != 0) return code;
+    const fs::path dir = config_.run.dir;
+    const Table table = comparison_table(runs_);
+    std::string findings;
+    for (const std::string& line : comparison_findings(runs_, bounds_.high)) findings += "- " + line + "\n";
+    write_file_atomic(dir / "comparison.json", to_json(comparison_json(runs_, bounds_.high), 2) + "\n");
+    write_file_atomic(dir / "comparison.md", "# Precision schedules compared\n\n" + table.markdown() + "\n" + findings);
+    print(fmt::format("{}{}results: {}\n", table.ascii(), findings, (dir / "comparison.md").string()));
+    return 0;
+  }
+
+ private:
+  using Sets = std::vector<std::string>;
+
+  int run_seed(std::uint64_t seed) {
+    const std::string scheduled = fmt::format("scheduled, {}", enum_name(config_.precision.kind));
+    const fs::path own = folder("scheduled", seed);
+    if (const int code = train(scheduled, own, seed, {}); code != 0) return code;
+    bounds_ = bounds_of(config_, own);
+    const double spent = runs_.back().bitops;
+    const auto at = [&](int bits) {
+      return train(fmt::format("static {} bits", bits), folder(fmt::format("static_{}", bits), seed), seed,
+                   static_at(bits));
+    };
+    if (const int code = at(bounds_.high); code != 0) return code;
+    if (const int code = train_at_equal_cost(seed, spent, runs_.back()); code != 0) return code;
+    return bounds_.low == bounds_.high ? 0 : at(bounds_.low);
+  }
+
+  // The highest width for as many steps as cost what the schedule did.
+  int train_at_equal_cost(std::uint64_t seed, double spent, const ComparedRun& full) {
+    const auto total = static_cast<double>(config_.train.steps);
+    const std::int64_t steps = std::lround(total * spent / full.bitops);
+    if (steps < 1 || steps >= config_.train.steps) return 0;
+    const auto scaled = [&](std::int64_t step) {
+      return static_cast<std::int64_t>(std::floor(static_cast<double>(step) * static_cast<double>(steps) / total));
+    };
+    Sets sets = static_at(bounds_.high);
+    sets.push_back(fmt::format("train.steps={}", steps));
+    sets.push_back(fmt::format("lr.warmup_steps={}", scaled(config_.lr.warmup_steps)));
+    if (config_.lr.decay == LrDecay::kPiecewise) {
+      std::vector<std::string> milestones;
+      for (const LrMilestone& one : config_.lr.milestones)
+        milestones.push_back(fmt::format(R"({{"step":{},"factor":{}}})", scaled(one.step), one.factor));
+      sets.push_back(fmt::format("lr.milestones=[{}]", fmt::join(milestones, ",")));
+    }
+    return train(fmt::format("static {} bits, equal BitOps", bounds_.high),
+                 folder(fmt::format("static_{}_equal_bitops", bounds_.high), seed), seed, sets);
+  }
+
+  static Sets static_at(int bits) {
+    return {"precision.kind=constant",
+            fmt::format("precision.max_bits={}", bits),
+            "precision.min_bits=3",
+            "precision.layer_offset=0",
+            "precision.static_after=0",
+            "precision.phase=rise",
+            "precision.reflection=horizontal",
+            "precision.cycle_drop=0"};
+  }
+
+  fs::path folder(const std::string& name, std::uint64_t seed) const {
+    return fs::path(config_.run.dir) / (arguments_.seeds == 1 ? name : fmt::format("{}_seed{}", name, seed));
+  }
+
+  int train(const std::string& name, const fs::path& dir, std::uint64_t seed, const Sets& own) {
+    std::vector<std::string> command = launcher_;
+    command.push_back(fs::read_symlink("/proc/self/exe").string());
+    if (!arguments_.config.empty()) command.insert(command.end(), {"--config", arguments_.config});
+    const auto add = [&](const std::string& set) { command.insert(command.end(), {"--set", set}); };
+    for (const std::string& set : arguments_.sets) add(set);
+    for (const std::string& set : own) add(set);
+    add("run.dir=" + dir.string());
+    add(fmt::format("run.seed={}", seed));
+    print(fmt::format("\n== {}, seed {}\n{}\n", name, seed, shell_line(command)));
+    if (const int code = run_to_end(command, signal_); code != 0) {
+      warn(fmt::format("the run \"{}\" ended with exit code {}; the same command goes on from there", name, code));
+      return code;
+    }
+    runs_.push_back(read_run(name, seed, dir, !own.empty()));
+    return 0;
+  }
+
+  const CompareArguments& arguments_;
+  const RunConfig& config_;
+  const std::atomic<int>& signal_;
+  std::vector<std::string> launcher_;
+  std::vector<ComparedRun> runs_;
+  Bounds bounds_;
+};
+
+}  // namespace
+
+Run add_compare(CLI::App& app) {
+  auto arguments = std::make_shared<CompareArguments>();
+  app.add_option("-c,--config", arguments->config, "JSON configuration of the run with a schedule");
+  app.add_option("--set", arguments->sets, "override: section.key=value, as often as needed")->take_all();
+  app.add_option("--launcher", arguments->launcher,
+                 "what starts a run's ranks, in front of this program: \"mpirun -np 4\"; empty: one rank");
+  app.add_option("--seeds", arguments->seeds, "so many runs of each, with run.seed and the seeds after it")
+      ->check(CLI::Range(1, 100));
+  return [arguments](Invocation) {
+    const std::atomic<int>& signal = watch_signals();
+    const std::optional<fs::path> file =
+        arguments->config.empty() ? std::nullopt : std::optional<fs::path>(arguments->config);
+    const RunConfig config = load_run_config(file, arguments->sets).config;
+    check_comparable(config);
+    create_directories_checked(config.run.dir, "run.dir");
+    return Comparison(*arguments, config, signal).run();
+  };
+}
+
+}  // namespace qat::launch
