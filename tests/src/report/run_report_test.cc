@@ -132,6 +132,10 @@ TEST(RunReport, APlotForWhatTheRunHas) {
   const std::vector<Plot> plots = plots_of(read_run(dir));
   EXPECT_THAT(titles(plots), AllOf(Contains("Held-out perplexity over the run"), Contains("Precision range test")));
   EXPECT_EQ(plots.back().series.size(), 4U);
+  EXPECT_EQ(plots.back().series.back().points, (std::vector<std::pair<double, double>>{{2, 0.01}, {4, 0.3}}));
+  EXPECT_THAT(run_facts(read_run(dir)), Contains(Pair("precision range test", "4 to 8 bits")));
+  write(dir / "range_test.json", R"({"form": "plateau", "widths": [{"bits": 2, "gain": 0.5, "loss_gain": 0.25}]})");
+  EXPECT_EQ(plots_of(read_run(dir)).back().series.back().points.at(0), std::pair(2.0, 0.25));
   const auto layers =
       std::find_if(plots.begin(), plots.end(), [](const Plot& one) { return one.title == "Gradient norm by layer"; });
   ASSERT_NE(layers, plots.end());
