@@ -91,7 +91,7 @@ TEST(RunReport, ARunWithNoSignOfLifeIsNotRunning) {
 TEST(RunReport, AFinishedRunHasItsTable) {
   const ScratchFolder folder;
   const fs::path dir = make_run(folder.path() / "mine", 20);
-  FinalReport report{.title = "Held-out perplexity", .summary = {{"steps", "20"}, {"tokens trained on", "20000"}}};
+  FinalReport report{.title = "Held-out perplexity", .summary = {{"steps", "20"}, {"lowest held-out loss", "2.0"}}};
   report.details = Value::object({{"step", 20}});
   WidthResult width{.weight_bits = 4, .activation_bits = 8, .nll = 200.0, .tokens_scored = 100};
   width.size = {
@@ -107,7 +107,7 @@ TEST(RunReport, AFinishedRunHasItsTable) {
   EXPECT_EQ(width_table(run.final->widths).ascii(), width_table(report.widths).ascii());
   const std::string text = to_markdown(run);
   EXPECT_THAT(text, AllOf(HasSubstr("# Held-out perplexity\n"), HasSubstr(width_table(report.widths).markdown()),
-                          HasSubstr("- 2 bits: the loss is not finite"), HasSubstr("tokens trained on"),
+                          HasSubstr("- 2 bits: the loss is not finite"), HasSubstr("lowest held-out loss"),
                           HasSubstr("## Training loss by precision")));
   const std::string page = to_html(run);
   EXPECT_THAT(page,
