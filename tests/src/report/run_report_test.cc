@@ -91,7 +91,7 @@ TEST(RunReport, ARunWithNoSignOfLifeIsNotRunning) {
 TEST(RunReport, AFinishedRunHasItsTable) {
   const ScratchFolder folder;
   const fs::path dir = make_run(folder.path() / "mine", 20);
-  FinalReport report{.title = "Held-out perplexity", .summary = {{"steps", "20"}, {"tokens trained on", "20000"}}};
+  FinalReport report{.title = "Held-out perplexity", .summary = {{"steps", "20"}, {"lowest held-out loss", "2.0"}}};
   report.details = Value::object({{"step", 20}});
   WidthResult width{.weight_bits = 4, .activation_bits = 8, .nll = 200.0, .tokens_scored = 100};
   width.size = {
@@ -107,7 +107,7 @@ TEST(RunReport, AFinishedRunHasItsTable) {
   EXPECT_EQ(width_table(run.final->widths).ascii(), width_table(report.widths).ascii());
   const std::string text = to_markdown(run);
   EXPECT_THAT(text, AllOf(HasSubstr("# Held-out perplexity\n"), HasSubstr(width_table(report.widths).markdown()),
-                          HasSubstr("- 2 bits: the loss is not finite"), HasSubstr("tokens trained on"),
+                          HasSubstr("- 2 bits: the loss is not finite"), HasSubstr("lowest held-out loss"),
                           HasSubstr("## Training loss by precision")));
   const std::string page = to_html(run);
   EXPECT_THAT(page,
@@ -132,6 +132,10 @@ TEST(RunReport, APlotForWhatTheRunHas) {
   const std::vector<Plot> plots = plots_of(read_run(dir));
   EXPECT_THAT(titles(plots), AllOf(Contains("Held-out perplexity over the run"), Contains("Precision range test")));
   EXPECT_EQ(plots.back().series.size(), 4U);
+  EXPECT_EQ(plots.back().series.back().points, (std::vector<std::pair<double, double>>{{2, 0.01}, {4, 0.3}}));
+  EXPECT_THAT(run_facts(read_run(dir)), Contains(Pair("precision range test", "4 to 8 bits")));
+  write(dir / "range_test.json", R"({"form": "plateau", "widths": [{"bits": 2, "gain": 0.5, "loss_gain": 0.25}]})");
+  EXPECT_EQ(plots_of(read_run(dir)).back().series.back().points.at(0), std::pair(2.0, 0.25));
   const auto layers =
       std::find_if(plots.begin(), plots.end(), [](const Plot& one) { return one.title == "Gradient norm by layer"; });
   ASSERT_NE(layers, plots.end());
