@@ -29,6 +29,19 @@ at::Tensor beyond(const Quantizer& quantizer, const at::Tensor& weight, BitWidth
   return quantizer.count_beyond(by_row ? weight.t() : weight, width, range).to(at::kLong);
 }
 
+// A GPU counts in any order; counts are whole numbers, which add up to the same in each. LibTorch refuses it all the
+// same where attention is to be repeatable.
+class InAnyOrder {
+ public:
+  InAnyOrder() { at::globalContext().setDeterministicAlgorithms(false, false); }
+  ~InAnyOrder() { at::globalContext().setDeterministicAlgorithms(repeatable_, warns_); }
+  InAnyOrder(const InAnyOrder&) = delete;
+
+ private:
+  bool repeatable_ = at::globalContext().deterministicAlgorithms();
+  bool warns_ = at::globalContext().deterministicAlgorithmsWarnOnly();
+};
+
 // Equal bins between the least and the largest value; none where these are not finite.
 HistogramSummary histogram_of(const at::Tensor& tensor) {
   const at::Tensor values = tensor.to(at::kFloat).flatten();
@@ -45,6 +58,7 @@ HistogramSummary histogram_of(const at::Tensor& tensor) {
     summary.counts = {summary.count};
     return summary;
   }
+  const InAnyOrder counting;
   const at::Tensor counts = at::histc(values, kBins, summary.min, summary.max).to(at::kDouble).to(at::kCPU);
   for (std::int64_t bin = 0; bin < kBins; ++bin) {
     summary.limits.push_back(summary.min + (summary.max - summary.min) * static_cast<double>(bin + 1) / kBins);

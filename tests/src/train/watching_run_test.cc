@@ -51,12 +51,12 @@ TEST_F(WatchingRunTest, LookingAtLayersChangesNoBit) {
   EXPECT_EQ(watched.parameters, plain.parameters);
   EXPECT_THAT(steps_with("watched", "loss/all"), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
   EXPECT_THAT(steps_with("watched", "weights/h.0.attn.c_attn"), ElementsAre(0, 2, 4, 6));
-  EXPECT_EQ(
-      steps_with("watched", "grad_norm/h.1.mlp.c_proj/3bit").size() +
-          steps_with("watched", "grad_norm/h.1.mlp.c_proj/8bit").size(),
-      static_cast<std::size_t>(std::count_if(layers("watched").begin(), layers("watched").end(), [](const auto& one) {
-        return one.precision == "3" || one.precision == "8";
-      })));
+  const std::vector<LayerRecord> records = layers("watched");
+  EXPECT_EQ(steps_with("watched", "grad_norm/h.1.mlp.c_proj/3bit").size() +
+                steps_with("watched", "grad_norm/h.1.mlp.c_proj/8bit").size(),
+            static_cast<std::size_t>(std::count_if(records.begin(), records.end(), [](const auto& one) {
+              return one.precision == "3" || one.precision == "8";
+            })));
 }
 
 TEST_F(WatchingRunTest, LayersSayWhatTheyDo) {

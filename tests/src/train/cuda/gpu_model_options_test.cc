@@ -156,10 +156,10 @@ TEST(GpuAdapters, OfRawInputsAndOfAnyRankFuseAndAreTheCpus) {
       const Result cpu = run(spec, {}, bits, 8), gpu = run(spec, repeatable(FloatChoice::kFp32), bits, 8);
       EXPECT_EQ(gpu.fused, 2);
       // At 4 bits a value that lies between two codes for one device is a fifteenth of the range away for the other.
-      expect_close(gpu, cpu, 1e-3, bits == 8 ? 2e-2 : 3e-1);
+      expect_close(gpu, cpu, 1e-3, bits == 8 ? 2e-2 : 2e-1);
       const Result bf16 = run(spec, repeatable(FloatChoice::kBf16), bits, 8);
       EXPECT_EQ(bf16.fused, 2);
-      expect_close(bf16, cpu, 1e-2, bits == 8 ? 1e-1 : 4e-1);
+      expect_close(bf16, cpu, 1e-2, bits == 8 ? 1e-1 : 6e-1);
       expect_same_bits(run(spec, repeatable(FloatChoice::kBf16), bits, 8, {}, Recompute::kBlock), bf16);
       expect_same_bits(run(spec, repeatable(FloatChoice::kBf16), bits, 8, {}, Recompute::kSelective), bf16);
     }
