@@ -34,8 +34,8 @@ struct FlatLayoutOptions {
   std::int64_t block = 1;
   std::int64_t pad_to = 1;
   std::int64_t bucket_elems = kBucketElems;  // a bucket takes no further tensor that would make it larger
-  int exact_from = -1;        // this tensor begins a bucket; it and those after it are never encoded. -1: none
-  std::vector<int> begins{};  // these tensors begin buckets, too; ascending
+  int exact_from = -1;      // this tensor begins a bucket; it and those after it are never encoded. -1: none
+  std::vector<int> begins;  // these tensors begin buckets, too; ascending
 };
 
 class FlatLayout {

@@ -40,10 +40,9 @@ Scale scale_of(float amax, int bits) {
   return {scale, 1.0F / scale, q_max};
 }
 
-std::int8_t low_half(std::uint8_t byte) {
-  return static_cast<std::int8_t>(static_cast<std::int8_t>(static_cast<std::uint8_t>(byte << 4U)) >> 4);
-}
-std::int8_t high_half(std::uint8_t byte) { return static_cast<std::int8_t>(static_cast<std::int8_t>(byte) >> 4); }
+int signed_byte(std::uint8_t byte) { return byte < 128 ? byte : byte - 256; }
+int low_half(std::uint8_t byte) { return signed_byte(static_cast<std::uint8_t>(byte << 4U)) >> 4; }
+int high_half(std::uint8_t byte) { return signed_byte(byte) >> 4; }
 
 }  // namespace
 
@@ -95,7 +94,7 @@ void decode_row_pieces_cpu(const Exec& exec, std::span<const RowPiece> pieces, s
           const std::uint8_t byte = codes[static_cast<std::size_t>((piece.code + i) / 2)];
           code = i % 2 == 0 ? low_half(byte) : high_half(byte);
         } else {
-          code = static_cast<std::int8_t>(codes[static_cast<std::size_t>(piece.code + i)]);
+          code = signed_byte(codes[static_cast<std::size_t>(piece.code + i)]);
         }
         const auto exact = static_cast<float>(code);
         piece.values[i] = std::isnan(scale.scale)           ? std::numeric_limits<float>::quiet_NaN()

@@ -42,11 +42,11 @@ struct WidthResult {
   double nll = 0.0;                // sum over the scored tokens, nats; not finite: an error
   std::int64_t tokens_scored = 0;  // 0: not evaluated; of questions, windows
   std::optional<AnswerFigures> answers;
-  std::vector<TaskFigures> tasks = {};
-  std::vector<TextFigures> texts = {};     // beside the held-out one
-  std::optional<SpeedFigures> speed = {};  // where it was measured
-  std::int64_t kv_bytes = 0;               // keys and values of a sequence as long as the model reads
-  std::string error;                       // why there is no perplexity; empty: nothing went wrong
+  std::vector<TaskFigures> tasks;
+  std::vector<TextFigures> texts;     // beside the held-out one
+  std::optional<SpeedFigures> speed;  // where it was measured
+  std::int64_t kv_bytes = 0;          // keys and values of a sequence as long as the model reads
+  std::string error;                  // why there is no perplexity; empty: nothing went wrong
   SizeReport size;
   double forward_bitops_ratio = 1.0;  // relative to 32 bits, over the whole model
 
@@ -61,8 +61,8 @@ struct FinalReport {
   std::vector<std::pair<std::string, std::string>> summary;  // facts of the run for people: steps, tokens, time, ...
   Value details = Value::object();                           // facts of the run for programs: members of report.json
   std::vector<WidthResult> widths;
-  std::string baseline = {};  // the row that others are compared with; empty: that of 32 bits, or the widest
-  bool insights = false;      // say what stands out, by fixed thresholds
+  std::string baseline;   // the row that others are compared with; empty: that of 32 bits, or the widest
+  bool insights = false;  // say what stands out, by fixed thresholds
 };
 
 // What a row of a table is of: columns "Bits" (a width or a map's name), "W", "A" and "KV".

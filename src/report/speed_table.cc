@@ -121,8 +121,8 @@ std::vector<std::string> insights(const WidthResult& width) {
                                 : size < kServer ? "for servers (below 500 MiB)"
                                                  : "large (500 MiB or more)"));
   if (width.speed && size > 0.0 && size < kEdge)
-    lines.push_back(speed > kModerate ? "fit for real-time use on edge devices (below 100 MiB, above 100 tokens/s)"
-                                      : "fit for batch work on edge devices (below 100 MiB, at most 100 tokens/s)");
+    lines.emplace_back(speed > kModerate ? "fit for real-time use on edge devices (below 100 MiB, above 100 tokens/s)"
+                                         : "fit for batch work on edge devices (below 100 MiB, at most 100 tokens/s)");
   if (const auto perplexity = first_perplexity(width); perplexity && *perplexity > kHighPerplexity)
     lines.push_back(fmt::format("perplexity {} is above 50: more training is advised", fixed(*perplexity, 1)));
   if (width.size.effective_bits > kManyBits)

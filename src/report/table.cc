@@ -178,7 +178,13 @@ std::string Table::html() const {
     text += "<tr>";
     const std::string cell = l == 0 ? "th" : "td";
     for (std::size_t c = 0; c < lines[l].size(); ++c)
-      text += "<" + cell + (is_numeric(c) ? " class=\"number\">" : ">") + lines[l][c] + "</" + cell + ">";
+      text.append("<")
+          .append(cell)
+          .append(is_numeric(c) ? " class=\"number\">" : ">")
+          .append(lines[l][c])
+          .append("</")
+          .append(cell)
+          .append(">");
     text += "</tr>\n";
   }
   return text + "</table>\n";

@@ -7,6 +7,7 @@
 #include <functional>
 #include <mutex>
 #include <new>
+#include <utility>
 
 #include "src/train/step_runner.h"
 #include "tests/support/tiny_training.h"
@@ -120,8 +121,9 @@ LossCurve train_plan(int ranks, const std::function<dist::StepPlan(std::uint64_t
     for (std::uint64_t step = 0; step < 4; ++step)
       for (const UpdateOutcome& update : run.rank.run(plan(step)).updates)
         for (const PassLosses& pass : update.losses) losses.push_back(pass.cross_entropy);
+    std::vector<float> parameters = run.rank.parameters();
     const std::lock_guard lock(mutex);
-    if (comm.rank() == 0) curve = {losses, run.rank.parameters()};
+    if (comm.rank() == 0) curve = {losses, std::move(parameters)};
   });
   return curve;
 }
