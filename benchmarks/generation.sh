@@ -39,7 +39,7 @@ measure() {
 }
 measure "8 bits, warm-up" 8 --bits 8
 measure "8 bits, kept" "$new" --bits 8
-measure "8 bits, kept, recorded" "$new" --bits 8 --graph
+measure "8 bits, kept, not recorded" "$new" --bits 8 --no-graph
 measure "8 bits, not kept" "$new" --bits 8 --no-cache
 measure "32 bits, kept" "$new" --bits 32
 measure "8 bits, kept, drawn" "$new" --bits 8 --temperature 0.8 --top-k 50 --top-p 0.95

@@ -199,8 +199,9 @@ Run add_generate(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_flag("--no-cache", arguments->no_cache, "work out keys and values of the whole text again for each token");
-  app.add_flag("--graph", arguments->options.graph,
-               "on a GPU, greedy and with the cache: record a token's pass once, and enqueue it by one call");
+  app.add_flag(
+      "!--no-graph", arguments->options.graph,
+      "on a GPU, greedy and with the cache: enqueue a token's kernels one by one, instead of recording them once");
   app.add_option("--tokenizer", arguments->tokenizer, "byte or gpt2; default: the run's data.tokenizer")
       ->check(CLI::IsMember(enum_names<TokenizerKind>()));
   app.add_option("--merges", arguments->merges, "the tokenizer gpt2's merges.txt");

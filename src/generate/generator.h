@@ -44,8 +44,8 @@ struct GenerateOptions {
   SamplingOptions sampling;
   std::uint64_t seed = 1;
   bool cache = true;
-  bool graph = false;  // on a GPU, of greedy texts with the cache: a token's pass is recorded once (device_graph.h)
-  int threads = 1;     // that choose tokens, of logits that are not greedily chosen from
+  bool graph = true;  // on a GPU, of greedy texts with the cache: a token's pass is recorded once (device_graph.h)
+  int threads = 1;    // that choose tokens, of logits that are not greedily chosen from
   // Whether a text is to end here, asked after each of its new tokens, which it is given; null: it goes on.
   std::function<bool(std::span<const int> tokens)> is_enough{};
 };
