@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "kernels/common/error.h"
-#include "kernels/quant/row_pieces.h"
 
 namespace qat::dist {
 namespace {
@@ -22,35 +21,66 @@ void ValueGather::exact(int bucket, std::span<float> values) {
   sent_bytes_ += own.size() * static_cast<std::int64_t>(sizeof(float)) * (comm_.size() - 1);
 }
 
+std::span<const int> ValueGather::batch_of(std::span<const int> buckets) const {
+  std::size_t count = 0;
+  std::int64_t elems = 0;
+  for (; count < buckets.size(); ++count) {
+    elems += layout_.buckets().at(static_cast<std::size_t>(buckets[count])).range.size();
+    if (count > 0 && elems > kBatchElems) break;
+  }
+  return buckets.first(count);
+}
+
+ValueGather::Room ValueGather::room_for(std::span<const int> buckets, std::span<const RowCodes> rows) const {
+  Room room;
+  for (const int b : buckets) {
+    const FlatLayout::Bucket& bucket = layout_.buckets().at(static_cast<std::size_t>(b));
+    room.codes += bucket.range.size() / comm_.size();
+    for (int t = bucket.first_tensor; t < bucket.first_tensor + bucket.tensors; ++t) {
+      const std::int64_t elems = layout_.tensors()[static_cast<std::size_t>(t)].elems;
+      const std::int64_t cols = rows[static_cast<std::size_t>(t)].cols;
+      QAT_CHECK(elems % cols == 0, "matrices travel as codes");
+      room.rows += elems / cols;
+    }
+  }
+  return room;
+}
+
+void ValueGather::make_room(const Room& room, CodeBytes bytes, WireStaging& staging) const {
+  const std::int64_t own = kernels::bytes_of_codes(room.codes, bytes);
+  staging.reserve(WireStaging::kSent, own);
+  staging.reserve(WireStaging::kReceived, own * comm_.size());
+  staging.reserve(WireStaging::kOwnScales, room.rows * static_cast<std::int64_t>(sizeof(float)));
+}
+
+void ValueGather::reserve(std::span<const int> buckets, std::span<const RowCodes> rows, WireStaging& staging) const {
+  QAT_CHECK(rows.size() == layout_.tensors().size(), "how each tensor travels");
+  if (comm_.size() == 1) return;
+  for (; !buckets.empty(); buckets = buckets.subspan(batch_of(buckets).size()))
+    make_room(room_for(batch_of(buckets), rows), CodeBytes::kOne, staging);
+}
+
 void ValueGather::coded(std::span<const int> buckets, std::span<const RowCodes> rows, std::span<float> values,
                         WireStaging& staging) {
   QAT_CHECK(rows.size() == layout_.tensors().size(), "how each tensor travels");
   if (comm_.size() == 1) return;
-  for (std::size_t begin = 0; begin < buckets.size();) {
-    std::size_t end = begin;
-    std::int64_t elems = 0;
-    do elems += layout_.buckets().at(static_cast<std::size_t>(buckets[end++])).range.size();
-    while (end < buckets.size() &&
-           elems + layout_.buckets().at(static_cast<std::size_t>(buckets[end])).range.size() <= kBatchElems);
-    coded_batch(buckets.subspan(begin, end - begin), rows, values, staging);
-    begin = end;
-  }
+  for (; !buckets.empty(); buckets = buckets.subspan(batch_of(buckets).size()))
+    coded_batch(batch_of(buckets), rows, values, staging);
 }
 
 void ValueGather::coded_batch(std::span<const int> buckets, std::span<const RowCodes> rows, std::span<float> values,
                               WireStaging& staging) {
-  // The matrices' rows among the batch's, and how long its codes are.
-  std::vector<std::int64_t> row_at(rows.size());
-  std::int64_t row_count = 0, own_codes = 0;
+  const auto [own_codes, row_count] = room_for(buckets, rows);
+  std::vector<std::int64_t> row_at(rows.size());  // the matrices' rows among the batch's
+  std::int64_t next_row = 0;
   int most_bits = 0;
   for (const int b : buckets) {
-    const FlatLayout::Bucket& bucket = layout_.buckets().at(static_cast<std::size_t>(b));
-    own_codes += bucket.range.size() / comm_.size();
+    const FlatLayout::Bucket& bucket = layout_.buckets()[static_cast<std::size_t>(b)];
     for (int t = bucket.first_tensor; t < bucket.first_tensor + bucket.tensors; ++t) {
       const auto i = static_cast<std::size_t>(t);
-      QAT_CHECK(rows[i].bits > 0 && layout_.tensors()[i].elems % rows[i].cols == 0, "matrices that travel as codes");
-      row_at[i] = row_count;
-      row_count += layout_.tensors()[i].elems / rows[i].cols;
+      QAT_CHECK(rows[i].bits > 0, "these buckets travel as codes");
+      row_at[i] = next_row;
+      next_row += layout_.tensors()[i].elems / rows[i].cols;
       most_bits = std::max(most_bits, rows[i].bits);
     }
   }
@@ -79,9 +109,7 @@ void ValueGather::coded_batch(std::span<const int> buckets, std::span<const RowC
     }
   };
   const std::int64_t own_bytes = kernels::bytes_of_codes(own_codes, code_bytes);
-  staging.reserve(WireStaging::kSent, own_bytes);
-  staging.reserve(WireStaging::kReceived, own_bytes * comm_.size());
-  staging.reserve(WireStaging::kOwnScales, row_count * static_cast<std::int64_t>(sizeof(float)));
+  make_room({.codes = own_codes, .rows = row_count}, code_bytes, staging);
   const std::span<float> amax = staging.floats(WireStaging::kOwnScales, row_count);
   const std::span<std::uint8_t> sent = staging.raw(WireStaging::kSent, own_bytes),
                                 received = staging.raw(WireStaging::kReceived, own_bytes * comm_.size());

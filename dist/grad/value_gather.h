@@ -10,6 +10,7 @@
 #include "dist/grad/flat_layout.h"
 #include "dist/grad/wire_staging.h"
 #include "kernels/common/exec.h"
+#include "kernels/quant/row_pieces.h"
 
 namespace qat::dist {
 
@@ -28,6 +29,10 @@ class ValueGather {
   // Collective. values: [layout.elems()], of which a rank's shards are the newest; then all of the bucket is.
   void exact(int bucket, std::span<float> values);
 
+  // The most that coded() takes of `staging` for these buckets, whatever their bits. Once that is there coded() does
+  // not fail for want of memory on one rank, while the others wait for its messages.
+  void reserve(std::span<const int> buckets, std::span<const RowCodes> rows, WireStaging& staging) const;
+
   // Collective. rows: of every tensor of the layout; those of these buckets have bits. What is a rank's own stays as it
   // is; the rest becomes what encodes to the newest values' codes and scales (kernels/quant/row_pieces.h). Takes
   // `staging` for a byte an element of up to kBatchElems, or half of one, and a float a row.
@@ -41,6 +46,13 @@ class ValueGather {
   static constexpr std::int64_t kBatchElems = std::int64_t{64} << 20;
 
  private:
+  struct Room {
+    std::int64_t codes = 0, rows = 0;  // of this rank's shards; of whole matrices
+  };
+  Room room_for(std::span<const int> buckets, std::span<const RowCodes> rows) const;
+  void make_room(const Room& room, kernels::CodeBytes bytes, WireStaging& staging) const;
+  // The first of them that are encoded at a time.
+  std::span<const int> batch_of(std::span<const int> buckets) const;
   void coded_batch(std::span<const int> buckets, std::span<const RowCodes> rows, std::span<float> values,
                    WireStaging& staging);
 

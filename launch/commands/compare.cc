@@ -5,9 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <iterator>
 #include <memory>
-#include <sstream>
 
 #include "launch/child_run.h"
 #include "launch/command.h"
@@ -69,10 +67,7 @@ Bounds bounds_of(const RunConfig& config, const fs::path& scheduled) {
 class Comparison {
  public:
   Comparison(const CompareArguments& arguments, const RunConfig& config, const std::atomic<int>& signal)
-      : arguments_(arguments), config_(config), signal_(signal) {
-    std::istringstream words(arguments.launcher);
-    launcher_.assign(std::istream_iterator<std::string>(words), {});
-  }
+      : arguments_(arguments), config_(config), signal_(signal) {}
 
   int run() {
     for (int i = 0; i < arguments_.seeds; ++i)
@@ -142,14 +137,14 @@ class Comparison {
   }
 
   int train(const std::string& name, const fs::path& dir, std::uint64_t seed, const Sets& own) {
-    std::vector<std::string> command = launcher_;
-    command.push_back(fs::read_symlink("/proc/self/exe").string());
-    if (!arguments_.config.empty()) command.insert(command.end(), {"--config", arguments_.config});
-    const auto add = [&](const std::string& set) { command.insert(command.end(), {"--set", set}); };
+    std::vector<std::string> sets;
+    if (!arguments_.config.empty()) sets = {"--config", arguments_.config};
+    const auto add = [&](const std::string& set) { sets.insert(sets.end(), {"--set", set}); };
     for (const std::string& set : arguments_.sets) add(set);
     for (const std::string& set : own) add(set);
     add("run.dir=" + dir.string());
     add(fmt::format("run.seed={}", seed));
+    const std::vector<std::string> command = this_program(arguments_.launcher, sets);
     print(fmt::format("\n== {}, seed {}\n{}\n", name, seed, shell_line(command)));
     if (const int code = run_to_end(command, signal_); code != 0) {
       warn(fmt::format("the run \"{}\" ended with exit code {}; the same command goes on from there", name, code));
@@ -162,7 +157,6 @@ class Comparison {
   const CompareArguments& arguments_;
   const RunConfig& config_;
   const std::atomic<int>& signal_;
-  std::vector<std::string> launcher_;
   std::vector<ComparedRun> runs_;
   Bounds bounds_;
 };

@@ -1,20 +1,13 @@
 #include <fmt/format.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
-#include <chrono>
-#include <csignal>
 #include <filesystem>
 #include <memory>
-#include <sstream>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <vector>
 
+#include "launch/child_run.h"
 #include "launch/command.h"
 #include "launch/command_line.h"
 #include "launch/signals.h"
@@ -22,8 +15,6 @@
 #include "launch/terminal.h"
 #include "src/base/file.h"
 #include "src/config/sweep_file.h"
-
-extern char** environ;  // NOLINT: POSIX has it so
 
 namespace qat::launch {
 namespace {
@@ -34,40 +25,11 @@ struct SweepArguments {
   bool table_only = false, dry_run = false;
 };
 
-std::vector<std::string> program_line(const SweepPlan& sweep, const SweepRun& run) {
-  std::vector<std::string> line = {std::filesystem::read_symlink("/proc/self/exe").string()};
-  if (!sweep.config.empty()) line.insert(line.end(), {"--config", sweep.config.string()});
-  for (const std::string& set : run.sets) line.insert(line.end(), {"--set", set});
-  return line;
-}
-
-std::vector<std::string> words_of_launcher(const std::string& launcher) {
-  std::istringstream in(launcher);
-  std::vector<std::string> words;
-  for (std::string word; in >> word;) words.push_back(word);
-  return words;
-}
-
-// Runs a program to its end, and passes a signal for this process on to it. Its exit code; 128 and its number for one
-// that a signal has ended.
-int run_program(const std::vector<std::string>& line, const std::atomic<int>& signal) {
-  std::vector<char*> words;
-  for (const std::string& word : line) words.push_back(const_cast<char*>(word.c_str()));  // NOLINT: exec's own type
-  words.push_back(nullptr);
-  pid_t child = 0;
-  const int failed = posix_spawnp(&child, words[0], nullptr, nullptr, words.data(), environ);
-  if (failed != 0)
-    throw Error(ErrorKind::kConfig,
-                fmt::format("cannot start {}: {}", line[0], std::generic_category().message(failed)));
-  bool told = false;
-  int status = 0;
-  while (true) {
-    const pid_t ended = waitpid(child, &status, WNOHANG);
-    if (ended == child || (ended < 0 && errno != EINTR)) break;
-    if (const int number = signal.load(); number != 0 && !told) told = kill(child, number) == 0;
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+std::vector<std::string> command_of(const SweepPlan& sweep, const SweepRun& run, const std::string& launcher = {}) {
+  std::vector<std::string> arguments;
+  if (!sweep.config.empty()) arguments.insert(arguments.end(), {"--config", sweep.config.string()});
+  for (const std::string& set : run.sets) arguments.insert(arguments.end(), {"--set", set});
+  return this_program(launcher, arguments);
 }
 
 // One array job: task i is run i.
@@ -85,7 +47,7 @@ std::string array_job(const SweepPlan& sweep, const std::filesystem::path& scrip
       shell_line({std::filesystem::current_path().string()}));
   for (std::size_t i = 0; i < sweep.runs.size(); ++i) {
     std::vector<std::string> line = {script.string(), std::filesystem::absolute(sweep.runs[i].dir).string()};
-    const std::vector<std::string> program = program_line(sweep, sweep.runs[i]);
+    const std::vector<std::string> program = command_of(sweep, sweep.runs[i]);
     line.insert(line.end(), program.begin(), program.end());
     text += fmt::format("  {}) exec {} ;;\n", i, shell_line(line));
   }
@@ -120,7 +82,7 @@ void show(const SweepPlan& sweep, const std::string& format) {
 int sweep(const SweepArguments& arguments) {
   const SweepPlan sweep = read_sweep(arguments.file, arguments.sets);
   if (arguments.dry_run) {
-    for (const SweepRun& run : sweep.runs) print(shell_line(program_line(sweep, run)) + "\n");
+    for (const SweepRun& run : sweep.runs) print(shell_line(command_of(sweep, run)) + "\n");
     return 0;
   }
   create_directories_checked(sweep.runs_dir, "runs_dir");
@@ -139,10 +101,7 @@ int sweep(const SweepArguments& arguments) {
         continue;
       }
       print(where + "\n");
-      std::vector<std::string> line = words_of_launcher(arguments.launcher);
-      const std::vector<std::string> program = program_line(sweep, run);
-      line.insert(line.end(), program.begin(), program.end());
-      const int code = run_program(line, signal);
+      const int code = run_to_end(command_of(sweep, run, arguments.launcher), signal);
       if (signal.load() != 0) {
         print(fmt::format("stopped by {} in run {}; start the same command again to go on\n",
                           signal_name(signal.load()), run.name));

@@ -203,6 +203,19 @@ std::int64_t ParameterStore::gather_group(int index, dist::Communicator& comm, c
   return gather.sent_bytes();
 }
 
+void ParameterStore::reserve_codes(dist::Communicator& comm, dist::WireStaging& staging) const {
+  const std::vector<int> any(infos_.size(), 8);
+  for (const FlatGroup& group : groups_) {
+    if (group.is_sharded()) continue;
+    std::vector<int> coded;
+    std::vector<dist::RowCodes> rows;
+    for (const int id : group.ids) rows.push_back({.cols = info(id).shape.back()});
+    for (int b = 0; std::cmp_less(b, group.layout.buckets().size()); ++b)
+      if (!wanted_of(group, b, {.bits = any, .staging = &staging}).bits.empty()) coded.push_back(b);
+    dist::ValueGather(comm, group.layout, exec_for(group.values)).reserve(coded, rows, staging);
+  }
+}
+
 void ParameterStore::gather_whole(dist::Communicator& comm) const {
   for (std::size_t g = 0; g < groups_.size(); ++g)
     if (!groups_[g].is_sharded()) (void)gather_group(static_cast<int>(g), comm);

@@ -104,6 +104,8 @@ class ParameterStore {
   // Collective: the newest values of one group, or of all, that is not shared out.
   std::int64_t gather_group(int group, dist::Communicator& comm, const CodedValues& codes = {}) const;
   void gather_whole(dist::Communicator& comm) const;
+  // Room for the messages of values that may come as codes, before anything is sent.
+  void reserve_codes(dist::Communicator& comm, dist::WireStaging& staging) const;
   // The part of gather() before its first message, for ranks that are to agree on whether it has been possible. What
   // the first three do is the same on every rank, and none of it fails but make_room().
   void release_all_but(const std::vector<bool>& wanted) const;

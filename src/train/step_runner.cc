@@ -100,6 +100,7 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
   QAT_CHECK(model.stage().embeds == grid.is_first_stage() && model.stage().heads == grid.is_last_stage(),
             "the model is this rank's stage");
   model.parameters().shard({.rank = grid.data_rank(), .ranks = grid.data_size()});
+  if (weights_as_codes_) model.parameters().reserve_codes(grid.data(), weight_staging_);
   set_micro_batch_size(options.train.micro_batch_size);
 }
 

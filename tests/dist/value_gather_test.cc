@@ -87,9 +87,12 @@ TEST(ValueGather, CodedValuesEncodeAsTheNewestOnAnyNumberOfRanks) {
         std::vector<float> values = before(layout, comm);
         std::vector<int> buckets;
         for (std::size_t b = 1; b < layout.buckets().size(); ++b) buckets.push_back(static_cast<int>(b));
+        gather.reserve(buckets, rows, staging);
+        const std::int64_t reserved = staging.bytes();
         gather.exact(0, values);
         const std::int64_t exact = gather.sent_bytes();
         gather.coded(buckets, rows, values, staging);
+        EXPECT_EQ(staging.bytes(), reserved);
         const std::vector<float> all = newest(layout);
         for (std::size_t t = 0; t < bits.size(); ++t)
           EXPECT_EQ(codes_of(values, layout, t, bits[t]), codes_of(all, layout, t, bits[t])) << t;
