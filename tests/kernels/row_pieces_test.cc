@@ -101,6 +101,17 @@ TEST(RowPieces, ARowThatIsNotFiniteIsNotANumberForOthers) {
   }
 }
 
+TEST(RowPieces, TheLargestCodeStandsForTheLargestMagnitude) {
+  for (int bits = 3; bits <= 8; ++bits) {
+    const auto q_max = static_cast<float>(BitWidth(bits).q_max());
+    float largest = 1.0F;  // the first of those that q_max times the scale is not
+    while (q_max * (largest / q_max) == largest) largest = std::nextafter(largest, 2.0F);
+    const std::vector<std::vector<float>> ranks = exchanged({0.25F, -largest, 0.5F, largest}, {1, 4}, bits, /*cut=*/2);
+    EXPECT_EQ(ranks[1][1], -largest) << bits << " bits";
+    EXPECT_EQ(ranks[0][3], largest) << bits << " bits";
+  }
+}
+
 TEST(RowPieces, HalfABytePacksTwo) {
   std::vector<float> x = {7.0F, -7.0F, 0.0F, -1.0F, 3.0F};
   std::vector<float> amax(1);
