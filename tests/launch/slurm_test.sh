@@ -393,16 +393,16 @@ END
   wait_for 120 "the last task's first steps" has_steps "$last" 20
   scancel --signal=USR1 "${job}_2"
   wait_for 60 "its requeue" was_requeued "${job}_2" 1
-  wait_for 240 "all runs" bash -c "[ \$(ls $work/sweep/*/report.json 2> /dev/null | wc -l) -eq 3 ]"
+  wait_for 600 "all runs" bash -c "[ \$(ls $work/sweep/*/report.json 2> /dev/null | wc -l) -eq 3 ]"
   for ((i = 0; i < 2; i++)); do
     if was_requeued "${job}_$i" 1; then fail "task $i was requeued with task 2"; fi
   done
   [ "$("$program" sweep "$work/sweep.json" --table | grep -c finished)" -eq 3 ] || fail "the table does not have all runs"
   rm -r "$work/sweep/lr.peak=0.002"
-  wait_for 60 "the end of the array" bash -c "[ -z \"\$(squeue -h)\" ]"
+  wait_for 60 "the end of the array" bash -c "[ -z \"\$(squeue -h --name=qat_sweep)\" ]"
   sbatch -N1 -n1 "$work/sweep/sweep.sbatch" > /dev/null
-  wait_for 240 "the missing run" test -e "$work/sweep/lr.peak=0.002/report.json"
-  wait_for 60 "the end of the array" bash -c "[ -z \"\$(squeue -h)\" ]"
+  wait_for 600 "the missing run" test -e "$work/sweep/lr.peak=0.002/report.json"
+  wait_for 60 "the end of the array" bash -c "[ -z \"\$(squeue -h --name=qat_sweep)\" ]"
   [ "$("$program" sweep "$work/sweep.json" --table | grep -c finished)" -eq 3 ] || fail "the missing run was not run"
 }
 
