@@ -148,7 +148,8 @@ PlanData data_of(const RunConfig& config) {
   }
   try {
     data.val_tokens = open_tokens(config.data.val, Split::kVal).total_tokens();
-  } catch (const Error&) {  // the plan says that it is not here
+  } catch (const Error&) {
+    data.val_tokens.reset();  // the plan says that it is not here
   }
   return data;
 }

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
+#include <utility>
 
 #include "dist/grad/flat_layout.h"
+#include "dist/grad/norm_block.h"
 #include "dist/grad/value_gather.h"
 #include "src/memory/memory_model.h"
 #include "src/train/wire_of.h"
@@ -22,6 +23,12 @@ double over(double bytes, double rate) { return bytes > 0.0 && rate > 0.0 ? byte
 constexpr double kTables = 2.0;
 
 double buckets(double elems) { return elems > 0.0 ? std::ceil(elems / static_cast<double>(dist::kBucketElems)) : 0.0; }
+
+// Tensors begin at multiples of a block; what lies between them travels, too.
+double padded(double elems) {
+  constexpr double kBlock = kNormBlock;
+  return std::ceil(elems / kBlock) * kBlock;
+}
 
 double element_bytes(kernels::WireInteger type) {
   return static_cast<double>(kernels::bytes_of(type, /*elems=*/2)) / 2.0;
@@ -82,19 +89,31 @@ Sent& Sent::operator+=(const Sent& other) {
 TrainedElems trained_elems(const RunConfig& config, const StagePart& part) {
   const Gpt2Config& model = config.model;
   const auto number = [](std::int64_t value) { return static_cast<double>(value); };
-  const double all = number(count_parameters(model, config.lora, config.quant, part).in_a_step());
   const double blocks = number(std::ssize(part.blocks(model.n_layer))), d = number(model.n_embd);
-  TrainedElems elems{.vectors = 4.0 * d * blocks + (part.heads ? 2.0 * d : 0.0)};
+  const double table = number(model.vocab_size) * d;
+  const bool heads = part.heads && !model.answers_questions();
+  const std::pair<double, double> shapes[] = {{d, 3 * d}, {d, d}, {d, 4 * d}, {4 * d, d}};  // in, out
+  // Four tensors of d of a block's norms, two of the last norm's.
+  TrainedElems elems{.vectors = padded(d) * (4.0 * blocks + (part.heads ? 2.0 : 0.0))};
+  double exact = d * (4.0 * blocks + (part.heads ? 2.0 : 0.0));  // without gaps
   if (!model.freeze_base) {
-    elems.linear = 12.0 * d * d * blocks;
-    elems.rows = 9.0 * d * blocks;
-    elems.vectors += elems.rows;  // a bias a row
-    const double table = number(model.vocab_size) * d;
-    if (part.embeds) elems.tables += number(model.n_positions) * d;
-    if (part.embeds && (!model.tie_lm_head || part.heads)) elems.tables += table;
-    if (part.heads && !model.answers_questions() && (!model.tie_lm_head || !part.embeds)) elems.tables += table;
+    for (const auto& [in, out] : shapes) {
+      elems.linear += padded(in * out) * blocks;
+      elems.vectors += padded(out) * blocks;
+      elems.rows += out * blocks;
+      exact += (in * out + out) * blocks;
+    }
+    const bool own_table = part.embeds && (!model.tie_lm_head || heads),
+               own_head = heads && !(model.tie_lm_head && part.embeds);
+    const double tables = (own_table ? 1.0 : 0.0) + (own_head ? 1.0 : 0.0),
+                 places = part.embeds ? number(model.n_positions) * d : 0.0;
+    elems.tables = tables * padded(table) + padded(places);
+    exact += tables * table + places;
   }
-  elems.adapters = std::max(0.0, all - elems.total());
+  // What else there is are adapters, two tensors for each linear layer.
+  const double others = number(count_parameters(model, config.lora, config.quant, part).in_a_step()) - exact;
+  const double rank = std::max(0.0, others) / (16.0 * d * blocks);
+  for (const auto& [in, out] : shapes) elems.adapters += (padded(rank * in) + padded(rank * out)) * blocks;
   return elems;
 }
 

@@ -21,7 +21,7 @@ struct RankGroup {
   int here() const { return ranks / nodes; }
 };
 
-// A rank's trained parameters, elements, by how they travel.
+// A rank's trained parameters, elements, by how they travel; with the gaps between tensors (dist/grad/flat_layout.h).
 struct TrainedElems {
   double linear = 0.0;    // the blocks' linear layers: may come back as codes
   double rows = 0.0;      // of those

@@ -61,5 +61,25 @@ TEST_F(Plan, TheCheckpointHasTheSizeThatWasForetold) {
   EXPECT_THAT(plan.text, HasSubstr("\"fits\": true"));
 }
 
+// On two levels, where sums of codes travel wider than the codes. How buckets are filled up is not in the plan.
+TEST_F(Plan, TheBytesOfAnExchangeAreThoseThatWereForetold) {
+  const std::string settings =
+      tiny("run",
+           "--set model.preset=micro --set train.steps=2 --set train.batch_size=4 --set precision.cycles=1 --set "
+           "comm.wire=int8 --set comm.ranks_per_node=2 --set parallel.threads_per_rank=1 --set eval.max_tokens=64");
+  const Outcome run = shell(on_ranks(4) + settings);
+  ASSERT_EQ(run.exit_code, 0) << run.text;
+  const std::string metrics = content(root_ / "run" / "metrics.jsonl");
+  const std::string wire = metrics.substr(metrics.rfind("\"wire\":"));
+  const auto counted = [&](const std::string& key) {
+    const std::size_t at = wire.find("\"" + key + "\":");
+    return at == std::string::npos ? -1.0 : std::atof(wire.c_str() + at + key.size() + 3);
+  };
+  const Outcome plan = shell(program() + " plan --json --ranks 4 " + settings);
+  ASSERT_EQ(plan.exit_code, 0) << plan.text;
+  EXPECT_NEAR(number(plan.text, "gradient_bytes") / counted("bytes"), 1.0, 0.08);
+  EXPECT_NEAR(number(plan.text, "weight_bytes") / counted("weight_bytes"), 1.0, 0.08);
+}
+
 }  // namespace
 }  // namespace qat::cli
