@@ -7,6 +7,7 @@ BITS_FIGURE = "bits"  # whose points are compared for equal losses, not for spee
 @dataclass(frozen=True)
 class Model:
     preset: str
+    layers: int  # at least one for every stage
     sequence: int
     batches: tuple  # sequences of a rank and step in data-parallel series, each one pass
     micro: int  # sequences of a pass where a step has several
@@ -16,13 +17,13 @@ class Model:
 
 
 GPU_MODELS = {
-    "124M": Model("gpt2", 1024, (64, 8), 8, 64, 20, 5),
-    "350M": Model("gpt2-medium", 1024, (32,), 8, 64, 14, 4),
-    "1.5B": Model("gpt2-xl", 1024, (16,), 8, 64, 9, 3),
+    "124M": Model("gpt2", 12, 1024, (64, 8), 8, 64, 20, 5),
+    "350M": Model("gpt2-medium", 24, 1024, (32,), 8, 64, 14, 4),
+    "1.5B": Model("gpt2-xl", 48, 1024, (16,), 8, 64, 9, 3),
 }
 CPU_MODELS = {
-    "micro": Model("micro", 128, (8,), 2, 8, 10, 3),
-    "nano": Model("nano", 32, (4,), 1, 4, 8, 3),
+    "micro": Model("micro", 4, 128, (8,), 2, 8, 10, 3),
+    "nano": Model("nano", 2, 32, (4,), 1, 4, 8, 3),
 }
 
 
@@ -97,59 +98,55 @@ def settings(point, cuda):
     return out + (["train.accumulate=running"] if point.batch > point.micro * point.dp else [])
 
 
-def _grids(count, pp):
-    """(data parallel, stages) on so many ranks: pp = 1, a number, or "all" ranks as stages."""
-    stages = count if pp == "all" else pp
-    return (count // stages, stages) if count % stages == 0 and count >= stages else None
-
-
-def _series(title, figure, name, counts, pp, batch_of, micro_of, **more):
+def points(cuda, counts, names=None):
+    """All that there is for these numbers of ranks, in order. Precisions, wire formats and bits: of the first model."""
+    names = names or list(models(cuda))[: None if cuda else 1]
     out = []
-    for count in counts:
-        grid = _grids(count, pp)
-        if grid is None:
-            continue
-        batch, micro = batch_of(count), micro_of(count)
-        if batch % (micro * grid[0]) == 0:
-            out.append(Point(f"{title}: {name}", figure, name, grid[0], grid[1], batch, micro, **more))
+    for name in names:
+        out += _of_model(name, models(cuda)[name], counts, everything=name == names[0])
     return out
 
 
-def points(cuda, counts, names=None):
-    """All that there is for these numbers of ranks, in order."""
+def _of_model(name, model, counts, everything):
     out = []
-    table = models(cuda)
-    names = names or list(table)[: None if cuda else 1]
-    for name in names:
-        model = table[name]
-        first = name == names[0]
-        batch = model.batches[0]
-        for each in model.batches:
-            out += _series(f"weak, data parallel, {each} sequences a rank", "weak", name, counts, 1,
-                           lambda n, each=each: each * n, lambda n, each=each: each)
-        out += _series(f"strong, data parallel, {batch} sequences", "strong", name, counts, 1,
-                       lambda n: batch, lambda n: max(1, batch // n), strong=True)
-        out += _series(f"weak, pipeline, {model.piped} sequences a rank", "pipeline", name, counts, "all",
-                       lambda n: model.piped * n, lambda n: model.micro)
-        for stages in (1, 2, 4):
-            title = f"{stages} stage{'s' if stages > 1 else ''}"
-            out += _series(f"weak, {title}, {model.piped} sequences a rank", "pipeline", name,
-                           [n for n in counts if n > stages], stages, lambda n: model.piped * n, lambda n: model.micro)
-        total = model.piped * 2
-        out += _series(f"strong, pipeline, {total} sequences", "pipeline", name, counts, "all",
-                       lambda n: total, lambda n: model.micro, strong=True)
-        if not first:
-            continue
-        for bits in (4, 32):
-            out += _series(f"weak, {precision(bits)}, {batch} sequences a rank", "precision", name, counts, 1,
-                           lambda n: batch * n, lambda n: batch, bits=bits)
-        small = model.batches[-1]
-        for wire in ("bf16", "int8", "int4"):
-            out += _series(f"weak, wire {wire}, {small} sequences a rank", "wire", name,
-                           [n for n in counts if n > 1], 1, lambda n: small * n, lambda n: small, wire=wire)
-        for title, pp in (("data parallel", 1), ("2 stages", 2)):
-            out += _series(f"bits, {title}", BITS_FIGURE, name, counts, pp,
-                           lambda n: 8 * model.micro, lambda n: model.micro)
+
+    def add(title, figure, ranks, pp, batch_of, micro_of, **more):
+        """pp: stages, or "all" ranks. Numbers of ranks that the stages, layers or sequences do not fit are left out."""
+        for count in ranks:
+            stages = count if pp == "all" else pp
+            if count % stages != 0 or stages > model.layers:
+                continue
+            replicas, batch, micro = count // stages, batch_of(count), micro_of(count)
+            if batch % (micro * replicas) == 0:
+                out.append(Point(f"{title}: {name}", figure, name, replicas, stages, batch, micro, **more))
+
+    def same(value):
+        return lambda count: value
+
+    def a_rank(sequences):
+        return lambda count: sequences * count
+
+    several = [count for count in counts if count > 1]
+    large, small, piped = model.batches[0], model.batches[-1], model.piped
+    for each in model.batches:
+        add(f"weak, data parallel, {each} sequences a rank", "weak", counts, 1, a_rank(each), same(each))
+    add(f"strong, data parallel, {large} sequences", "strong", counts, 1, same(large),
+        lambda count: max(1, large // count), strong=True)
+    add(f"weak, pipeline, {piped} sequences a rank", "pipeline", counts, "all", a_rank(piped), same(model.micro))
+    for stages in (1, 2, 4):
+        add(f"weak, {stages} stage{'s' if stages > 1 else ''}, {piped} sequences a rank", "pipeline",
+            [count for count in counts if count > stages], stages, a_rank(piped), same(model.micro))
+    add(f"strong, pipeline, {2 * piped} sequences", "pipeline", counts, "all", same(2 * piped), same(model.micro),
+        strong=True)
+    if not everything:
+        return out
+    for bits in (4, 32):
+        add(f"weak, {precision(bits)}, {large} sequences a rank", "precision", counts, 1, a_rank(large), same(large),
+            bits=bits)
+    for wire in ("bf16", "int8", "int4"):
+        add(f"weak, wire {wire}, {small} sequences a rank", "wire", several, 1, a_rank(small), same(small), wire=wire)
+    for title, stages in (("data parallel", 1), ("2 stages", 2)):
+        add(f"bits, {title}", BITS_FIGURE, counts, stages, same(8 * model.micro), same(model.micro))
     return out
 
 
