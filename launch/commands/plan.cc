@@ -75,7 +75,6 @@ void use_cpus(const RunConfig& config, PlanMachine& machine) {
                                                          : share;
   if (place.rates.bytes == 0.0) place.rates = cpu_rates(/*threads=*/1);
   if (machine.memory_bytes == kNoLimit) machine.memory_bytes = read_host_memory().shared_free;
-  fill_links(kAssumedCpuLinks, machine, place.rates.source);
 }
 
 void use_known_gpu(const std::string& name, PlanMachine& machine) {
@@ -90,7 +89,6 @@ void use_known_gpu(const std::string& name, PlanMachine& machine) {
   machine.place.links = gpu->links;
   machine.device = gpu->name;
   machine.memory_bytes = gpu->memory_bytes;
-  fill_links(kAssumedGpuLinks, machine, machine.place.rates.source);
 }
 
 void use_measured(const PlanArguments& arguments, PlanMachine& machine) {
@@ -104,7 +102,6 @@ void use_measured(const PlanArguments& arguments, PlanMachine& machine) {
   machine.place.cores = measured.cores;
   machine.device = measured.device;
   machine.memory_bytes = measured.memory_bytes;
-  if (measured.cuda) fill_links(kAssumedGpuLinks, machine, machine.place.rates.source);
 }
 
 PlanMachine machine_of(const PlanArguments& arguments, const RunConfig& config) {
@@ -127,6 +124,7 @@ PlanMachine machine_of(const PlanArguments& arguments, const RunConfig& config) 
     machine.memory_bytes = static_cast<std::int64_t>(arguments.memory_gib * static_cast<double>(1 << 30));
   use_link(arguments.network, place.links.network_bytes, place.links.network_latency_s);
   use_link(arguments.link, place.links.node_bytes, place.links.node_latency_s);
+  fill_links(place.cuda ? kAssumedGpuLinks : kAssumedCpuLinks, machine, place.rates.source);
   return machine;
 }
 
@@ -165,7 +163,7 @@ int plan(const PlanArguments& arguments) {
   if (arguments.measured_ms > 0.0) {
     machine.place.rates =
         fitted_rates(loaded.config, machine.place, arguments.measured_ms * 1e-3, data.windows_per_epoch);
-    machine.place.rates.source += fmt::format("; scaled to a measured step of {} ms", arguments.measured_ms);
+    machine.place.rates.source += fmt::format("; scaled to a measured step of {:g} ms", arguments.measured_ms);
   }
   const RunPlan planned = make_run_plan(loaded.config, machine, data);
   for (const std::string& warning : loaded.warnings) warn(warning);

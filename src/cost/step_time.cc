@@ -56,6 +56,7 @@ class Steps {
       stages_.push_back({part, trained_elems(config, part)});
     }
     group_ = {.ranks = replicas(), .nodes = std::min(place.nodes, replicas())};
+    if (group_.ranks % group_.nodes != 0) group_.nodes = group_.ranks;  // one level, from node to node
     if (const int here = config.comm.ranks_per_node / config.parallel.pipeline; here > 0 && here < group_.ranks) {
       group_.nodes = group_.ranks / here;
       if (place.nodes == 1) links_.network_bytes = links_.node_bytes, links_.network_latency_s = links_.node_latency_s;
@@ -126,14 +127,19 @@ class Steps {
     sum.weight_bytes += weights.bytes;
   }
 
+  // Of `bytes` from a stage to the next: in a node, where the stages of all replicas are.
+  double transfer_seconds(double bytes) const {
+    const bool in_node = place_.ranks_here() % config_.parallel.pipeline == 0;
+    const double rate = in_node ? links_.node_bytes : links_.network_bytes;
+    return rate > 0.0 ? bytes / rate + (in_node ? links_.node_latency_s : links_.network_latency_s) : 0.0;
+  }
+
   // The first stage's copy of a table that the last stage trains, after each update.
   double table_copy_seconds() const {
     const Gpt2Config& model = config_.model;
     const bool copied =
         config_.parallel.pipeline > 1 && model.tie_lm_head && !model.answers_questions() && !model.freeze_base;
-    return copied && links_.node_bytes > 0.0
-               ? 4.0 * as_double(model.vocab_size * model.n_embd) / links_.node_bytes + links_.node_latency_s
-               : 0.0;
+    return copied ? transfer_seconds(4.0 * as_double(model.vocab_size * model.n_embd)) : 0.0;
   }
 
   static void add_to(ModelTimes& sum, const ModelTimes& more) {
@@ -183,10 +189,8 @@ class Steps {
     share(mean.embedding);
     share(mean.head);
     dist::SimulatedPipeline pipeline = planned_pipeline(config_, mean, cut_, micro_batches_ * passes);
-    // The residual stream, or its gradient, between neighbours of a node.
     pipeline.transfers = dist::TransferMode::kExchanges;
-    if (links_.node_bytes > 0.0)
-      pipeline.transfer_us = 1e6 * (residual_bytes() / links_.node_bytes + links_.node_latency_s);
+    pipeline.transfer_us = 1e6 * transfer_seconds(residual_bytes());
     const dist::Timeline timeline = dist::simulate(pipeline);
     double end_us = 0.0, idle = 0.0;
     for (const dist::TimelineSpan& span : timeline) end_us = std::max(end_us, span.end_us);
@@ -194,6 +198,7 @@ class Steps {
     return {end_us * 1e-6 * crowding(place_), idle};
   }
 
+  // The residual stream of a micro-batch, or its gradient.
   double residual_bytes() const {
     const PassShape pass{.config = config_, .sequences = config_.train.micro_batch_size, .cuda = place_.cuda};
     return as_double(pass.tokens() * config_.model.n_embd * pass.float_bytes());

@@ -45,7 +45,22 @@ TEST_F(Plan, BadInputIsRefusedWithTheWayOut) {
   refused("--ranks 4 --set train.stepz=3", "train.stepz");
   refused("--ranks 4 --set compute.device=cuda", "say which GPU with --gpu");
   refused("--ranks 4 --rates nowhere.json", "nowhere.json");
+  refused("--ranks 16 --nodes 2 --gpu H100 --network 0,5", "--network 0,5: expected GB/s above 0");
+  refused("--ranks 16 --nodes 2 --gpu H100 --link 100,-1", "microseconds of at least 0");
+  refused("--ranks 16 --gpu H100 --measured-step 0", "--measured-step");
   refused("", "--ranks");
+}
+
+TEST_F(Plan, StartsFromWhatWasMeasuredAndAGivenNetwork) {
+  const std::string arguments = "--ranks 16 --nodes 2 --gpu H200 --set train.micro_batch_size=4 --measured-step 12";
+  const Outcome said = shell(this->plan(arguments + " --network 25,10"));
+  EXPECT_EQ(said.exit_code, 0) << said.text;
+  EXPECT_THAT(said.text, AllOf(HasSubstr("scaled to a measured step of 12 ms"),
+                               HasSubstr("25.0GB/s and 10.0 us a rank between nodes"), HasSubstr("behind backward")));
+  const Outcome slow = shell(this->plan(arguments + " --network 1,10 --json"));
+  const Outcome fast = shell(this->plan(arguments + " --network 100,10 --json"));
+  EXPECT_GT(number(slow.text, "exchange_seconds"), 2.0 * number(fast.text, "exchange_seconds"));
+  EXPECT_NEAR(number(fast.text, "passes_seconds"), 0.012, 0.0015);  // the rest is the optimizer's, which 16 share
 }
 
 // What is foretold and what a run then writes.
