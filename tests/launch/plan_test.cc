@@ -80,7 +80,7 @@ TEST_F(Plan, TheCheckpointHasTheSizeThatWasForetold) {
 TEST_F(Plan, TheBytesOfAnExchangeAreThoseThatWereForetold) {
   const std::string settings =
       tiny("run",
-           "--set model.preset=micro --set train.steps=2 --set train.batch_size=4 --set precision.cycles=1 --set "
+           "--set model.preset=micro --set train.steps=2 --set train.batch_size=4 --set precision.kind=constant --set "
            "comm.wire=int8 --set comm.ranks_per_node=2 --set parallel.threads_per_rank=1 --set eval.max_tokens=64");
   const Outcome run = shell(on_ranks(4) + settings);
   ASSERT_EQ(run.exit_code, 0) << run.text;
