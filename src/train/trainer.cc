@@ -92,6 +92,7 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     const dist::SectionMark section(parts_.board, dist::Section::kSave);
     keeper_.wait_until_read();
   });
+  keeper_.set_on_complete([this] { tell_progress(); });
   if (running_ranges_.any()) runner_.set_range_sink(&running_ranges_);
   if (parts.grid.data_size() > 1) parts.log.info("gradients travel as " + runner_.gradients().describe());
   if (options.comm.wire != WireFormatName::kFp32 && options.comm.self_check > 0.0 && parts.grid.data_size() > 1)
