@@ -203,7 +203,7 @@ void ExtraEvaluations::report(FinalReport& report) const {
     if (!speeds_.empty()) report.widths[i].speed = speeds_.at(i);
   }
   if (!options_.any()) return;
-  report.title = "Evaluation by bit width";
+  report.title = kEvaluationTitle;
   for (std::size_t i = 0; i < report.widths.size(); ++i) {
     report.widths[i].tasks = task_found_.at(i);
     report.widths[i].texts = text_found_.at(i);

@@ -97,6 +97,7 @@ __global__ void __launch_bounds__(kThreads) cached_attention_kernel(const Args a
   for (int t = thread; t < length; t += kThreads) {
     const Kept* const key = keys + t * 2 * width;
     float sum = 0.0F;
+#pragma unroll 8  // as many loads on their way
     for (int i = 0; i < args.head_width; i += kVector) {
       float four[kVector];
       load<kVector>(key + i, four);
@@ -120,6 +121,7 @@ __global__ void __launch_bounds__(kThreads) cached_attention_kernel(const Args a
   const int groups = kThreads / lanes, group = thread / lanes, column = thread % lanes * kVector;
   float own[kVector] = {};
   if (group < groups) {
+#pragma unroll 8
     for (int t = group; t < length; t += groups) {
       float four[kVector];
       load<kVector>(keys + t * 2 * width + width + column, four);

@@ -83,6 +83,10 @@ MeasuredDevice measured_device(const std::vector<RankFacts>& facts, const LinkFa
     measured.rates.bytes = std::min(measured.rates.bytes, one.copy_bytes);
   }
   measured.links = {.node_bytes = std::max(0.0, links.node_bytes), .network_bytes = std::max(0.0, links.network_bytes)};
+  for (const LinkFacts::Neighbours& two : links.ring) {
+    double& latency = two.same_host ? measured.links.node_latency_s : measured.links.network_latency_s;
+    latency = std::max(latency, two.latency_s);
+  }
   return measured;
 }
 

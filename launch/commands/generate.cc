@@ -50,7 +50,7 @@ void check_arguments(const GenerateArguments& arguments) {
     refuse(
         "prompts are missing, or are given twice: name them by --prompt TEXT, which may be repeated, or by "
         "--prompts FILE");
-  const SamplingOptions& sampling = arguments.options.sampling;
+  const kernels::SamplingOptions& sampling = arguments.options.sampling;
   if (sampling.is_greedy() && (sampling.top_k > 0 || sampling.top_p < 1.0))
     refuse(
         "--top-k and --top-p choose among likely tokens, and --temperature 0, the default, takes the likeliest: give "
@@ -157,7 +157,7 @@ int run_generation(World& world, GenerateArguments arguments, RunStatus& status)
 }
 
 void add_sampling(CLI::App& app, GenerateArguments& arguments) {
-  SamplingOptions& sampling = arguments.options.sampling;
+  kernels::SamplingOptions& sampling = arguments.options.sampling;
   app.add_option("--max-new-tokens", arguments.options.max_new_tokens, "of each text")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -199,9 +199,8 @@ Run add_generate(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_flag("--no-cache", arguments->no_cache, "work out keys and values of the whole text again for each token");
-  app.add_flag(
-      "!--no-graph", arguments->options.graph,
-      "on a GPU, greedy and with the cache: enqueue a token's kernels one by one, instead of recording them once");
+  app.add_flag("!--no-graph", arguments->options.graph,
+               "on a GPU, with the cache: enqueue a token's kernels one by one, instead of recording them once");
   app.add_option("--tokenizer", arguments->tokenizer, "byte or gpt2; default: the run's data.tokenizer")
       ->check(CLI::IsMember(enum_names<TokenizerKind>()));
   app.add_option("--merges", arguments->merges, "the tokenizer gpt2's merges.txt");

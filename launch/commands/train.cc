@@ -283,7 +283,8 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
 
   say_what_starts(world, agreed, train_data, val_data, doubts, mode, threads,
                   static_cast<int>(std::set<std::string>(hosts.begin(), hosts.end()).size()), log);
-  status.set_memory(look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log, stages.parts()));
+  const Purpose purpose = arguments.only_range_test ? Purpose::kRangeTest : Purpose::kTraining;
+  status.set_memory(look_at_memory(world, config, purpose, mode.is_cuda(), threads, &log, stages.parts()));
   std::optional<Gpt2> built;
   on_every_rank(
       world, "model",

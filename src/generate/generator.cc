@@ -5,14 +5,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "kernels/common/device_graph.h"
 #include "kernels/common/error.h"
-#include "src/base/parallel.h"
+#include "src/base/rng.h"
 #include "src/model/kv_cache.h"
 #include "src/quant/own_stream.h"
 #include "src/quant/torch_view.h"
@@ -73,21 +72,19 @@ class Batch {
   }
 
   void choose(const at::Tensor& logits) {
-    if (is_plain_greedy()) {
-      find_largest(logits);
-      append_all(largest());
-    } else {
-      append_all(on_host(logits));
-    }
+    put_draws(logits.device());
+    find(logits);
+    append_all();
   }
   // Whether next_logits() and choose() may be recorded.
-  bool may_record() const { return options_.graph && model_.mode().is_cuda() && cache_ && is_plain_greedy(); }
+  bool may_record() const { return options_.graph && model_.mode().is_cuda() && cache_; }
   // Both of them, as one recorded pass. Both have been called before.
   void step_by_graph() {
+    put_draws(last_.device());
     const kernels::Exec exec = exec_for(last_);
-    if (!graph_.is_recorded()) graph_.record(exec, [&] { find_largest(next_logits()); });
+    if (!graph_.is_recorded()) graph_.record(exec, [&] { find(next_logits()); });
     graph_.launch(exec);
-    append_all(largest());
+    append_all();
   }
 
  private:
@@ -119,65 +116,62 @@ class Batch {
     return options_.vocabulary > 0 ? all.narrow(1, 0, std::min<std::int64_t>(options_.vocabulary, all.size(1))) : all;
   }
 
-  bool is_plain_greedy() const { return options_.sampling.is_greedy() && options_.sampling.repetition_penalty == 1.0; }
-
-  // Each text's likeliest token, for the next pass, and beside it its logit. Where they are they stay.
-  void find_largest(const at::Tensor& logits) {
-    const auto [largest, ids] = logits.max(/*dim=*/1);
-    const at::Tensor both = at::stack({ids.to(at::kDouble), largest.to(at::kDouble)});
-    if (!found_.defined()) {
-      last_ = ids.unsqueeze(1).clone(), found_ = both;
-    } else {
-      last_.copy_(ids.unsqueeze(1)), found_.copy_(both);
-    }
+  // What the next tokens are drawn with, in a place that stays where it is.
+  void put_draws(const at::Device& device) {
+    if (options_.sampling.is_greedy()) return;
+    const at::Tensor draws = at::empty({std::ssize(texts_)}, at::kLong);
+    for (std::size_t b = 0; b < texts_.size(); ++b)
+      draws.mutable_data_ptr<std::int64_t>()[b] =
+          sampling_draw(options_.seed, texts_[b].number, texts_[b].tokens.size());
+    draws_.defined() ? (void)draws_.copy_(draws) : (void)(draws_ = draws.to(device));
   }
 
-  // What was found, here, in one copy.
-  std::vector<int> largest() const {
-    const at::Tensor both = found_.to(at::kCPU);
-    const auto* values = both.const_data_ptr<double>();
-    std::vector<int> chosen;
+  // Each text's next token, where the logits are, also for the next pass. What is found stays where it is.
+  void find(const at::Tensor& logits) {
+    if (!chosen_.defined()) {
+      chosen_ = at::empty({2, std::ssize(texts_)}, at::TensorOptions(logits.device()).dtype(at::kLong));
+      last_ = chosen_[0].unsqueeze(1);
+      if (options_.sampling.has_penalty()) seen_ = tokens_so_far(logits.size(1)).to(logits.device());
+    }
+    const auto places = [](const at::Tensor& row) {
+      return std::span(row.data_ptr<std::int64_t>(), static_cast<std::size_t>(row.numel()));
+    };
+    Matrix<std::uint8_t> seen;
+    if (seen_.defined()) seen = {seen_.data_ptr<std::uint8_t>(), seen_.size(0), seen_.size(1)};
+    kernels::choose_tokens(exec_for(logits), const_float_matrix(logits), options_.sampling, seen,
+                           draws_.defined() ? places(draws_) : std::span<std::int64_t>(), places(chosen_[0]),
+                           places(chosen_[1]));
+  }
+
+  // 1 for each token that a text has: [B, V].
+  at::Tensor tokens_so_far(std::int64_t vocabulary) const {
+    const at::Tensor seen = at::zeros({std::ssize(texts_), vocabulary}, at::kByte);
+    auto* row = seen.data_ptr<std::uint8_t>();
+    for (const Text& text : texts_) {
+      for (const int token : text.tokens)
+        if (token < vocabulary) row[token] = 1;
+      row += vocabulary;
+    }
+    return seen;
+  }
+
+  // What was found, brought here in one copy.
+  void append_all() {
+    const at::Tensor chosen = chosen_.to(at::kCPU);
+    const auto* tokens = chosen.const_data_ptr<std::int64_t>();
+    const auto* finite = tokens + texts_.size();
     for (std::size_t b = 0; b < texts_.size(); ++b) {
-      check_number(texts_[b], values[texts_.size() + b]);
-      chosen.push_back(static_cast<int>(values[b]));
+      if (texts_[b].done) continue;
+      if (finite[b] == 0)
+        throw Error(ErrorKind::kDiverged,
+                    fmt::format("the model's logits behind token {} of prompt {} are not finite: its parameters are "
+                                "not sound at these widths",
+                                texts_[b].tokens.size(), texts_[b].number + 1));
+      append(texts_[b], static_cast<int>(tokens[b]));
     }
-    return chosen;
-  }
-
-  std::vector<int> on_host(const at::Tensor& logits) {
-    const at::Tensor all = logits.to(at::kCPU).contiguous().clone();
-    const auto columns = static_cast<std::size_t>(all.size(1));
-    std::vector<int> chosen(texts_.size());
-    run_parallel(std::ssize(texts_), options_.threads, [&](std::int64_t i) {
-      const auto b = static_cast<std::size_t>(i);
-      if (texts_[b].done) return;
-      chosen[b] = choice(texts_[b], {all.mutable_data_ptr<float>() + b * columns, columns});
-    });
-    last_ = at::tensor(chosen, at::kLong).unsqueeze(1).to(model_.mode().device);
-    return chosen;
-  }
-
-  int choice(const Text& text, std::span<float> logits) const {
-    for (const float logit : logits) check_number(text, static_cast<double>(logit));
-    const SamplingOptions& sampling = options_.sampling;
-    penalize_repetition(logits, text.tokens, sampling.repetition_penalty);
-    if (sampling.is_greedy()) return greedy_choice(logits);
-    return sampled_choice(candidates(logits, sampling), sampling_draw(options_.seed, text.number, text.tokens.size()));
-  }
-
-  void check_number(const Text& text, double logit) const {
-    if (text.done || std::isfinite(logit)) return;
-    throw Error(ErrorKind::kDiverged, fmt::format("the model's logits behind token {} of prompt {} are not finite: its "
-                                                  "parameters are not sound at these widths",
-                                                  text.tokens.size(), text.number + 1));
-  }
-
-  void append_all(const std::vector<int>& tokens) {
-    for (std::size_t b = 0; b < texts_.size(); ++b) append(texts_[b], tokens[b]);
   }
 
   void append(Text& text, int token) const {
-    if (text.done) return;
     const auto end = [&](StopReason why) { text.done = true, text.stop = why; };
     if (token == options_.end_of_text) return end(StopReason::kTextEnd);
     text.tokens.push_back(token);
@@ -191,8 +185,10 @@ class Batch {
   const GenerateOptions& options_;
   std::vector<Text> texts_;
   std::unique_ptr<KvCache> cache_;  // null: without
-  at::Tensor last_;                 // int64 [B, 1]: each text's last token
-  at::Tensor found_;                // double [2, B]: of greedy texts that token, and its logit
+  at::Tensor chosen_;               // int64 [2, B]: each text's last token; whether its logits were finite
+  at::Tensor last_;                 // [B, 1]: the first row of it
+  at::Tensor draws_;                // int64 [B]: of texts that are drawn
+  at::Tensor seen_;                 // uint8 [B, V]: with a penalty, whether the text has the token
   DeviceGraph graph_;               // of a step
 };
 
@@ -230,6 +226,13 @@ std::vector<GeneratedText> generate(const Gpt2& model, const ForwardContext& con
   }
   if (work != nullptr) *work += done;
   return texts;
+}
+
+std::int64_t sampling_draw(std::uint64_t seed, std::uint64_t prompt, std::uint64_t position) {
+  const kernels::Philox4 block =
+      kernels::philox(rng_key(seed, RngPurpose::kGeneration, position, prompt), /*counter=*/0);
+  const std::uint64_t bits = (static_cast<std::uint64_t>(block.v[0]) << 32U) | block.v[1];
+  return static_cast<std::int64_t>(bits >> 11U);
 }
 
 std::string shares_ranges(const Gpt2& model, const QuantConfig& quant, const PrecisionMap& precision) {

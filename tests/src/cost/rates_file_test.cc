@@ -45,7 +45,7 @@ class RatesFile : public ::testing::Test {
                                  .memory_bytes = 85'000'000'000,
                                  .cores = 16,
                                  .rates = find_gpu("H100")->rates,
-                                 .links = {.node_bytes = 1.25e11}};
+                                 .links = {.node_bytes = 1.25e11, .node_latency_s = 1.2e-5}};
 };
 
 TEST_F(RatesFile, ReadsWhatWasWritten) {
@@ -63,6 +63,7 @@ TEST_F(RatesFile, ReadsWhatWasWritten) {
   EXPECT_EQ(of_core.row_backward_s, cpu_rates(1).row_backward_s);
   EXPECT_EQ(read.links.node_bytes, 1.25e11);
   EXPECT_EQ(read.links.network_bytes, 0.0);
+  EXPECT_EQ(read.links.node_latency_s, 1.2e-5);
   EXPECT_EQ(read.rates.source, "measured on node1, 2026-11-30");
 }
 
