@@ -39,8 +39,8 @@ DeviceRates slowed(DeviceRates rates, double factor) {
                        &rates.tf32_products, &rates.fp32_products, &rates.attention_forward, &rates.attention_backward,
                        &rates.repeatable_attention_backward, &rates.bytes})
     *rate /= factor;
-  rates.part_forward_s *= factor;
-  rates.part_backward_s *= factor;
+  for (double* seconds : {&rates.part_forward_s, &rates.part_backward_s, &rates.row_forward_s, &rates.row_backward_s})
+    *seconds *= factor;
   return rates;
 }
 

@@ -89,4 +89,5 @@ END
   wait_for 30 "both nodes idle" nodes_are_idle
 }
 
+nodes_are_up() { [ "$(sinfo -h -N -o %T | grep -cE '^(idle|allocated|mixed)$')" -eq "$nodes" ]; }
 nodes_are_idle() { [ "$(sinfo -h -N -o %T | grep -c '^idle$')" -eq "$nodes" ]; }

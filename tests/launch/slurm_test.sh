@@ -198,7 +198,7 @@ case_dead_node() {
   wait_for 240 "the end of the run" has_ended "$job"
   is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED: $(tail -n 5 "$dir"/slurm-*.out)"
   start_slurmd "${before#qat}"
-  wait_for 60 "both nodes back" nodes_are_idle
+  wait_for 60 "both nodes back" nodes_are_up
   same_as_whole "a dead node"
 }
 
@@ -229,7 +229,7 @@ case_lost_node() {
   ip netns pids qat2 | xargs -r kill -9
   wait_for 120 "the requeue" was_requeued "$job" 1
   start_slurmd 2
-  wait_for 60 "both nodes back" bash -c "[ \$(sinfo -h -N -o %T | grep -cE '^(idle|allocated|mixed)$') -eq 2 ]"
+  wait_for 60 "both nodes back" nodes_are_up
   wait_for 240 "the end of the run" has_ended "$job"
   is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED"
   same_as_whole "lost node"
