@@ -14,6 +14,7 @@ source_dir=$(cd "$here/../.." && pwd)
 state=/run/qat_slurm
 nodes=2
 
+# shellcheck source=tests/launch/slurm_cluster.sh
 . "$here/slurm_cluster.sh"
 
 fail() {
@@ -167,6 +168,7 @@ undrain() { scontrol update NodeName="$1" State=RESUME; }
 case_other_node() {
   local before after
   reference 150
+  # shellcheck disable=SC2046
   submit_config tiny_cpu moved --nodes 1 --ranks-per-node 2 $(settings 150)
   wait_for 60 "a checkpoint" test -e "$dir/checkpoints/step_00000020/manifest.json"
   before=$(node_of "$job")
@@ -187,6 +189,7 @@ case_other_node() {
 case_dead_node() {
   local before
   reference 150
+  # shellcheck disable=SC2046
   submit_config tiny_cpu left --nodes 1 --ranks-per-node 2 $(settings 150)
   wait_for 60 "a checkpoint" test -e "$dir/checkpoints/step_00000020/manifest.json"
   before=$(node_of "$job")
