@@ -98,6 +98,7 @@ void Gpt2::init_random(std::uint64_t seed) {
 }
 
 at::Tensor Gpt2::embed(const at::Tensor& tokens, const ForwardContext& context) const {
+  const TraceRange range("embedding");
   const at::Tensor& wte = store_.tensor(wte_);
   const at::Tensor& wpe = store_.tensor(wpe_);
   if (const KvCache* cache = context.kv_cache; cache != nullptr && !cache->in_prompts())
@@ -153,9 +154,12 @@ at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, const ForwardCont
   };
   std::int64_t layer = stage_.first;
   for (const auto& block : blocks_) {
+    const std::string name = "h." + std::to_string(layer);
+    const TraceRange range(name.c_str());
     want(layer++, [&] { return sum_of(x); });
     x = block->forward(x, context, states.size(0));
   }
+  const TraceRange range("ln_f");
   const at::Tensor out = ln_f_ ? ln_f_->forward(x, context.precision->nominal().weight.bits()) : sum_of(x);
   if (ln_f_) want(config_.n_layer, [&] { return out; });
   return out.view(states.sizes());

@@ -79,6 +79,7 @@ std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
 
 at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
   QAT_CHECK(head_ >= 0, "the model has an output projection");
+  const TraceRange range("lm_head");
   return quantized_head_ ? quantized_head_->forward(hidden, context)
                          : at::linear(hidden, store_.tensor(head_).to(hidden.scalar_type()));
 }

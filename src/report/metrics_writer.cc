@@ -24,6 +24,7 @@ Value to_value(const StepMetrics& metrics) {
                               {"skips_in_a_row", metrics.skips_in_a_row},
                               {"saving", metrics.saving}});
   if (!metrics.map.empty()) line.set("map", metrics.map);
+  if (metrics.cycle) line.set("cycle", *metrics.cycle);
   if (metrics.wire)
     line.set("wire", Value::object({{"bytes", metrics.wire->bytes},
                                     {"fp32_bytes", metrics.wire->fp32_bytes},

@@ -30,7 +30,8 @@ struct StepMetrics {
   int weight_bits = 32;  // as planned, of the first pass; single layers may have others
   int act_bits = 32;
   int grad_bits = 32;
-  double grad_norm = 0.0;  // before clipping
+  std::optional<std::int64_t> cycle;  // of the precision schedule, from 0; none: it has no cycles
+  double grad_norm = 0.0;             // before clipping
   bool clipped = false;
   std::int64_t tokens = 0;  // of this step, over all ranks
   double tokens_per_s = 0.0;

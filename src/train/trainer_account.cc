@@ -170,6 +170,8 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
   std::optional<StepMetrics::Memory> memory;
   if (const std::optional<MemoryInUse> used = memory_in_use(parts_.model.mode().device))
     memory = {.bytes = used->bytes, .reserved_bytes = used->reserved_bytes};
+  const auto phase = coordinator_->phase(
+      {.step = static_cast<std::int64_t>(plan.step), .samples = static_cast<std::int64_t>(plan.first_sample)});
   if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
     record([&] {
       const StepMetrics metrics{.step = static_cast<std::int64_t>(plan.step),
@@ -179,6 +181,7 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
                                 .weight_bits = widths.weight_bits,
                                 .act_bits = widths.activation_bits,
                                 .grad_bits = widths.gradient_bits,
+                                .cycle = phase ? std::optional(phase->cycle) : std::nullopt,
                                 .grad_norm = outcome.grad_norm,
                                 .clipped = outcome.clipped,
                                 .tokens = tokens,

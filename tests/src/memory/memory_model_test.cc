@@ -60,7 +60,7 @@ TEST(MemoryModel, ARangeTestKeepsTheStateAside) {
   const auto aside = [&](const RankLayout& layout) { return bytes_of(host_memory_needed(config, layout, 0), name); };
   EXPECT_EQ(aside({}), 0);
   EXPECT_EQ(aside({.range_test = true}), 3 * 124'439'808LL * 4);
-  config.precision = {.kind = ScheduleKind::kCyclic, .min_bits = kAutoBits, .max_bits = 8};
+  config.precision = {.kind = ScheduleKind::kCosine, .min_bits = kAutoBits, .max_bits = 8};
   EXPECT_EQ(aside({}), 3 * 124'439'808LL * 4);
   EXPECT_EQ(aside({.cuda = true, .ranks = 4}), 3 * 124'439'808LL);
   EXPECT_EQ(aside({.training = false}), 0);
