@@ -1,9 +1,11 @@
-// How fast gradients are added over ranks, by wire format, beside sums that carry no order (NCCL's own, on a GPU).
+// How fast gradients are added over ranks, by wire format, beside sums that carry no order (NCCL's own all-reduce and
+// reduce-scatter, on a GPU), of as many bytes and of codes.
 //
-//   mpirun -np 2 build/collectives_bench [--device cuda] [--sizes 1,16,128,512] [--ranks-per-node 4]
+//   mpirun -np 2 build/collectives_bench [--device cuda] [--sizes 1,4,16,64,256,512] [--ranks-per-node 4]
 //
 // algbw: bytes of fp32 gradients / time. busbw: what each rank moves of them at least, (n - 1) / n, per time. Medians
-// of the slowest rank's times. error: |sum - exact| / |exact|, of normal gradients.
+// of the slowest rank's times. error: |sum - exact| / |exact|, of normal gradients; of the sums without an order, which
+// are of integers, the share of elements that are wrong.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +13,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -35,7 +38,7 @@ using dist::WireSum;
 
 struct Options {
   std::string device = "cpu";
-  std::vector<double> sizes = {1, 4, 16, 64};  // MiB of fp32
+  std::vector<double> sizes = {1, 4, 16, 64, 256, 512};  // MiB of fp32
   int places = 0;
   int repeats = 9;
 };
@@ -82,16 +85,9 @@ class Bench {
     elems_ = std::max(unit, (wanted + unit - 1) / unit * unit);
     given_ = memory_->allocate(elems_);
     full_ = memory_->allocate(elems_);
+    run_any_order();
     fill();
-    // Sums of integers of as many bytes: whatever the backend does when no order is asked for.
-    line("any order, all-reduce", plain([&] { comm_.all_reduce(integers(0, elems_), dist::ReduceOp::kSum, stream()); }),
-         0.0, -1.0, 2.0);
-    line("any order, reduce-scatter", plain([&] {
-           const std::int64_t shard = elems_ / comm_.size();
-           comm_.reduce_scatter(integers(0, elems_), integers(shard * comm_.rank(), shard), dist::ReduceOp::kSum,
-                                stream());
-         }),
-         0.0, -1.0);
+    run_codes_in_any_order(WireFormat::kInt8);
     double fp32 = 0.0;
     for (const Named& one : wires()) {
       dist::GradReducer reducer(comm_, elems_,
@@ -105,7 +101,56 @@ class Bench {
     }
   }
 
-  double plain(const std::function<void()>& call) { return median_time(call); }
+  // Sums of integers of as many bytes as fp32: whatever the backend does when no order is asked for.
+  void run_any_order() {
+    const std::int64_t shard = elems_ / comm_.size(), own = shard * comm_.rank();
+    std::vector<std::int32_t> values(static_cast<std::size_t>(elems_));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<std::int32_t>(i % kDistinct) * (comm_.rank() + 1);
+    to_given(values.data());
+    const double all = median_time([&] { comm_.all_reduce(integers(0, elems_), dist::ReduceOp::kSum, stream()); });
+    line("any order, all-reduce", all, 0.0, wrong_integers(0, elems_), 2.0);
+    const double scattered = median_time(
+        [&] { comm_.reduce_scatter(integers(0, elems_), integers(own, shard), dist::ReduceOp::kSum, stream()); });
+    line("any order, reduce-scatter", scattered, 0.0, wrong_integers(own, shard));
+  }
+
+  // The share of elements from `first` on that are not the sum over the ranks.
+  double wrong_integers(std::int64_t first, std::int64_t elems) {
+    std::vector<std::int32_t> found(static_cast<std::size_t>(elems));
+    to_host(found.data(), full_.get() + first, found.size() * sizeof(std::int32_t));
+    std::vector<double> wrong(1);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const auto expected = static_cast<std::int64_t>((static_cast<std::size_t>(first) + i) % kDistinct) *
+                            comm_.size() * (comm_.size() + 1) / 2;
+      wrong[0] += found[i] == expected ? 0.0 : 1.0 / static_cast<double>(elems);
+    }
+    comm_.all_reduce(view(std::span(wrong)), dist::ReduceOp::kMax);
+    return wrong[0];
+  }
+
+  // What code_sum would be as one all-reduce: scales agreed on, codes as 32-bit integers, which hold any sum of them,
+  // added by the backend, and every rank has all. The program has no use for it, whose ranks update a shard each.
+  void run_codes_in_any_order(WireFormat format) {
+    const kernels::WireShape shape{.format = format, .elems = elems_};
+    const std::shared_ptr<float> scales = memory_->allocate(shape.blocks()), sums = memory_->allocate(elems_),
+                                 codes = memory_->allocate((shape.part_bytes() + 3) / 4);
+    const std::span<float> amax{scales.get(), static_cast<std::size_t>(shape.blocks())};
+    const std::span<std::uint8_t> narrow{reinterpret_cast<std::uint8_t*>(codes.get()),
+                                         static_cast<std::size_t>(shape.part_bytes())};
+    const std::span<std::uint8_t> wide{reinterpret_cast<std::uint8_t*>(sums.get()),
+                                       static_cast<std::size_t>(elems_) * 4};
+    const double seconds = median_time([&] {
+      kernels::wire_amax(exec_, full(), {}, shape, amax);
+      comm_.all_reduce({amax.data(), shape.blocks(), DType::kInt32, exec_.device}, dist::ReduceOp::kMax, stream());
+      kernels::wire_encode(exec_, full(), {}, amax, shape, {}, narrow, {});
+      kernels::sum_codes(exec_, narrow, kernels::integer_of(format), /*parts=*/1, elems_, wide,
+                         kernels::WireInteger::kInt32);
+      comm_.all_reduce({sums.get(), elems_, DType::kInt32, exec_.device}, dist::ReduceOp::kSum, stream());
+      kernels::scale_codes(exec_, wide, kernels::WireInteger::kInt32, /*parts=*/1, amax, shape, full());
+    });
+    line("int8 codes, all-reduce", seconds, 0.0, error(dist::GradReducer(comm_, elems_, {.exec = exec_})), 2.0);
+  }
 
   // Of the slowest rank. Each time on the same values.
   double median_time(const std::function<void()>& call) {
@@ -146,10 +191,7 @@ class Bench {
                                                        static_cast<std::size_t>(reducer.shard().size()));
     std::vector<float> values(from.begin(), from.begin());
     values.resize(from.size());
-    if (cuda_)
-      cuda_copy_to_host(values.data(), from.data(), from.size_bytes(), stream());
-    else
-      std::copy(from.begin(), from.end(), values.begin());
+    to_host(values.data(), from.data(), from.size_bytes());
     return values;
   }
 
@@ -163,10 +205,22 @@ class Bench {
           sum += kernels::uniform01(word);
       values[static_cast<std::size_t>(i)] = sum * 1e-3F;
     }
+    to_given(values.data());
+  }
+
+  // elems_ numbers of 4 bytes.
+  void to_given(const void* values) {
+    const std::size_t bytes = static_cast<std::size_t>(elems_) * 4;
     if (cuda_)
-      cuda_copy_to_device(given_.get(), values.data(), values.size() * sizeof(float), stream());
+      cuda_copy_to_device(given_.get(), values, bytes, stream());
     else
-      std::copy(values.begin(), values.end(), given_.get());
+      std::memcpy(given_.get(), values, bytes);
+  }
+  void to_host(void* values, const void* from, std::size_t bytes) const {
+    if (cuda_)
+      cuda_copy_to_host(values, from, bytes, stream());
+    else
+      std::memcpy(values, from, bytes);
   }
 
   void line(const std::string& name, double seconds, double sent, double error, double times_moved = 1.0,
@@ -190,6 +244,8 @@ class Bench {
   BufferView integers(std::int64_t first, std::int64_t elems) {
     return {full_.get() + first, elems, DType::kInt32, exec_.device};
   }
+
+  static constexpr std::size_t kDistinct = 97;  // integers
 
   dist::Communicator& comm_;
   Options options_;

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "dist/comm/start_hints.h"
 #include "kernels/common/error.h"
 
 namespace qat::dist {
@@ -16,7 +17,8 @@ void throw_nccl_error(ncclResult_t code, const char* call, const char* file, int
   const bool no_memory = last.find("out of memory") != std::string::npos ||
                          (last.find("Failed to") != std::string::npos && last.find("alloc") != std::string::npos);
   throw Error(no_memory ? ErrorKind::kOutOfMemory : ErrorKind::kCommunication,
-              text + " in `" + call + "` at " + file + ":" + std::to_string(line) + "; NCCL_DEBUG=WARN tells more");
+              text + " in `" + call + "` at " + file + ":" + std::to_string(line) + nccl_algorithm_hint(last) +
+                  "; NCCL_DEBUG=WARN tells more");
 }
 
 }  // namespace qat::dist

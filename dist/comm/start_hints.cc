@@ -113,6 +113,17 @@ std::string nccl_start_hints() {
   return text;
 }
 
+std::string nccl_algorithm_hint(std::string_view last_words) {
+  if (last_words.find("no algorithm/protocol available") == std::string_view::npos) return "";
+  std::string text;
+  for (const char* name : {"NCCL_ALGO", "NCCL_PROTO"})
+    if (const std::string value = environment(name); !value.empty()) text += "; " + (name + (" is \"" + value)) + "\"";
+  return text +
+         "; a value without the name of an operation is for all of them, and not every one has that algorithm: name "
+         "the "
+         "operation, as in NCCL_ALGO=\"allreduce:tree\"";
+}
+
 SharedMemoryNeed shared_memory_need() {
   SharedMemoryNeed need;
   need.ranks = std::max(1, std::atoi(environment("OMPI_COMM_WORLD_LOCAL_SIZE").c_str()));

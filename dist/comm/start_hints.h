@@ -13,6 +13,10 @@ namespace qat::dist {
 // interfaces, NCCL's variables that concern them, and the size of /dev/shm.
 std::string nccl_start_hints();
 
+// What to do about NCCL's last words, where an environment variable leaves it no algorithm for an operation; else
+// empty.
+std::string nccl_algorithm_hint(std::string_view last_words);
+
 // Whether NCCL_SOCKET_IFNAME's value takes one of these interfaces: a list of prefixes, or of names after "=", and all
 // others after "^".
 bool selects_interface(std::string_view value, std::span<const std::string> interfaces);

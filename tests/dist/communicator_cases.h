@@ -19,6 +19,7 @@
 #include "dist/grad/tree_accumulator.h"
 #include "dist/grid/process_grid.h"
 #include "tests/dist/message_cases.h"
+#include "tests/dist/permuted_ranks.h"
 #include "tests/dist/random_leaves.h"
 
 namespace qat::dist::testing {
@@ -367,6 +368,7 @@ inline const std::vector<CommunicatorCase>& communicator_cases() {
       {"EightLeavesGiveTheSameBitsOnAnyNumberOfRanks", eight_leaves_give_the_same_bits_on_any_number_of_ranks},
       {"ShardedReductionAndGatherEqualAnAllReduce", sharded_reduction_and_gather_equal_an_all_reduce},
       {"SumsOfCodesAreWithinTheBound", sums_of_codes_are_within_the_bound},
+      {"SumsOfCodesHaveTheSameBitsWhateverTheRanksOrder", sums_of_codes_have_the_same_bits_whatever_the_ranks_order},
       {"GridGroupsJoinEqualStagesAndEqualReplicas", grid_groups_join_equal_stages_and_equal_replicas},
   };
   return cases;

@@ -72,6 +72,16 @@ TEST(SharedMemory, IsNeededWhereRanksOfAHostTalkThroughIt) {
   EXPECT_EQ(need({{size, "2"}, {"OMPI_MCA_btl_vader_backing_directory", "/tmp"}}).folder, "/tmp");
 }
 
+TEST(StartHints, NameTheOperationThatAnAlgorithmIsFor) {
+  EXPECT_EQ(nccl_algorithm_hint("Cuda failure 2 'out of memory'"), "");
+  const Environment set(Variables{{"NCCL_ALGO", "Tree"}});
+  EXPECT_EQ(nccl_algorithm_hint(""), "");
+  EXPECT_THAT(nccl_algorithm_hint("Error : no algorithm/protocol available for function AllGather with datatype "
+                                  "ncclInt8. NCCL_ALGO was set to Tree."),
+              AllOf(HasSubstr("NCCL_ALGO is \"Tree\""), HasSubstr("NCCL_ALGO=\"allreduce:tree\""),
+                    Not(HasSubstr("NCCL_PROTO"))));
+}
+
 TEST(SharedMemory, TooLittleOfItIsSaidWithWhatWouldDo) {
   const SharedMemoryNeed need{.folder = "/dev/shm", .bytes = 16 << 20, .ranks = 4};
   EXPECT_EQ(shared_memory_complaint(need, 16 << 20), "");
