@@ -30,6 +30,9 @@ Value to_value(const StepMetrics& metrics) {
                                     {"fp32_bytes", metrics.wire->fp32_bytes},
                                     {"weight_bytes", metrics.wire->weight_bytes},
                                     {"exposed_ms", metrics.wire->exposed_ms}}));
+  if (metrics.transfers)
+    line.set("transfers",
+             Value::object({{"bytes", metrics.transfers->bytes}, {"bf16_bytes", metrics.transfers->bf16_bytes}}));
   if (metrics.memory) {
     Value memory = Value::object({{"bytes", metrics.memory->bytes}});
     if (metrics.memory->reserved_bytes) memory.set("reserved_bytes", *metrics.memory->reserved_bytes);

@@ -48,6 +48,11 @@ struct StepMetrics {
     double exposed_ms = 0.0;                 // from the last gradient to the last sum
   };
   std::optional<Wire> wire;
+  // Of hidden states and their gradients between stages, by all ranks; none: there is one stage.
+  struct Transfers {
+    std::int64_t bytes = 0, bf16_bytes = 0;  // sent; what bf16 would have sent
+  };
+  std::optional<Transfers> transfers;
   // What rank 0 has after the step: on CPUs its resident set, on a GPU what its tensors take there, and what the
   // allocator keeps for them.
   struct Memory {

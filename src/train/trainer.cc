@@ -58,6 +58,7 @@ StepRunnerOptions runner_options(const TrainerOptions& options, const TrainerPar
           .places = exchange_places(options, parts),
           .threads = options.threads,
           .schedule = options.schedule,
+          .transfer = options.transfer,
           .board = parts.board};
 }
 

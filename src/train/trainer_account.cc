@@ -166,6 +166,8 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
             .fp32_bytes = outcome.wire.fp32_bytes,
             .weight_bytes = outcome.wire.weight_bytes,
             .exposed_ms = outcome.wire.seconds * 1e3};
+  std::optional<StepMetrics::Transfers> transfers;
+  if (parts_.grid.stages() > 1) transfers = {.bytes = outcome.transfers.sent, .bf16_bytes = outcome.transfers.bf16};
   const std::optional<PrecisionUsage::Change> change = plan.updates.size() == 1 ? loss_change_ : std::nullopt;
   std::optional<StepMetrics::Memory> memory;
   if (const std::optional<MemoryInUse> used = memory_in_use(parts_.model.mode().device))
@@ -193,6 +195,7 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
                                 .skips_in_a_row = static_cast<int>(state_.skips_in_row),
                                 .saving = keeper_.is_saving(),
                                 .wire = wire,
+                                .transfers = transfers,
                                 .memory = memory,
                                 .loss_change = change ? std::optional(change->loss) : std::nullopt,
                                 .switched = change && change->switched,
