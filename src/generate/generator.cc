@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "kernels/common/device_graph.h"
+#include "kernels/common/device_stream.h"
 #include "kernels/common/error.h"
 #include "src/base/rng.h"
 #include "src/model/kv_cache.h"
@@ -74,17 +76,27 @@ class Batch {
   void choose(const at::Tensor& logits) {
     put_draws(logits.device());
     find(logits);
-    append_all();
+    append_all(chosen_.to(at::kCPU));
   }
   // Whether next_logits() and choose() may be recorded.
   bool may_record() const { return options_.graph && model_.mode().is_cuda() && cache_; }
-  // Both of them, as one recorded pass. Both have been called before.
-  void step_by_graph() {
-    put_draws(last_.device());
+  // All that are left, each a recorded pass; both have been called before. A pass is enqueued before the tokens of the
+  // one before it are here, for it finds them where they are: the GPU waits for nothing. If a text's end ends them all,
+  // the pass behind it was for nothing.
+  void run_recorded() {
     const kernels::Exec exec = exec_for(last_);
-    if (!graph_.is_recorded()) graph_.record(exec, [&] { find(next_logits()); });
-    graph_.launch(exec);
-    append_all();
+    graph_.record(exec, [&] { find(next_logits()); });
+    std::array<Flight, 2> flights = {flight(), flight()};
+    std::size_t launched = 0, landed = 0;
+    while (!done()) {
+      while (launched < landed + flights.size() && std::cmp_less(launched - landed, most_left()))
+        launch(exec, flights[launched % flights.size()], launched - landed), ++launched;
+      const Flight& first = flights[landed % flights.size()];
+      first.landed.synchronize();
+      ++landed;
+      append_all(first.chosen);
+    }
+    if (launched > landed) flights[landed % flights.size()].landed.synchronize();
   }
 
  private:
@@ -116,14 +128,46 @@ class Batch {
     return options_.vocabulary > 0 ? all.narrow(1, 0, std::min<std::int64_t>(options_.vocabulary, all.size(1))) : all;
   }
 
+  // A pass that is under way, in page-locked memory.
+  struct Flight {
+    at::Tensor draws, chosen;  // what draws_ was given, and what comes of chosen_
+    DeviceEvent landed{Device::kCuda};
+  };
+  Flight flight() const {
+    const at::TensorOptions options = at::TensorOptions(at::kLong).pinned_memory(true);
+    return {.draws = at::empty({std::ssize(texts_)}, options), .chosen = at::empty(chosen_.sizes(), options)};
+  }
+  // ahead: so many passes have not landed.
+  void launch(const kernels::Exec& exec, Flight& flight, std::size_t ahead) {
+    if (draws_.defined()) {
+      fill_draws(flight.draws, ahead);
+      draws_.copy_(flight.draws, /*non_blocking=*/true);
+    }
+    graph_.launch(exec);
+    flight.chosen.copy_(chosen_, /*non_blocking=*/true);
+    flight.landed.record(exec.stream);
+  }
+  // Tokens that the text with most of them may still get.
+  std::int64_t most_left() const {
+    std::int64_t most = 0;
+    for (const Text& text : texts_)
+      if (!text.done)
+        most = std::max(most, std::min(options_.max_new_tokens - std::ssize(text.fresh()),
+                                       model_.config().n_positions - std::ssize(text.tokens)));
+    return most;
+  }
+
   // What the next tokens are drawn with, in a place that stays where it is.
   void put_draws(const at::Device& device) {
     if (options_.sampling.is_greedy()) return;
     const at::Tensor draws = at::empty({std::ssize(texts_)}, at::kLong);
+    fill_draws(draws, /*ahead=*/0);
+    draws_.defined() ? (void)draws_.copy_(draws) : (void)(draws_ = draws.to(device));
+  }
+  void fill_draws(const at::Tensor& draws, std::size_t ahead) const {
     for (std::size_t b = 0; b < texts_.size(); ++b)
       draws.mutable_data_ptr<std::int64_t>()[b] =
-          sampling_draw(options_.seed, texts_[b].number, texts_[b].tokens.size());
-    draws_.defined() ? (void)draws_.copy_(draws) : (void)(draws_ = draws.to(device));
+          sampling_draw(options_.seed, texts_[b].number, texts_[b].tokens.size() + ahead);
   }
 
   // Each text's next token, where the logits are, also for the next pass. What is found stays where it is.
@@ -155,9 +199,8 @@ class Batch {
     return seen;
   }
 
-  // What was found, brought here in one copy.
-  void append_all() {
-    const at::Tensor chosen = chosen_.to(at::kCPU);
+  // chosen: what was found, here.
+  void append_all(const at::Tensor& chosen) {
     const auto* tokens = chosen.const_data_ptr<std::int64_t>();
     const auto* finite = tokens + texts_.size();
     for (std::size_t b = 0; b < texts_.size(); ++b) {
@@ -214,8 +257,9 @@ std::vector<GeneratedText> generate(const Gpt2& model, const ForwardContext& con
   done.prompt_seconds = seconds_since(begin);
   begin = Clock::now();
   // The first step by itself: it chooses kernels, and makes what later ones find made.
-  for (bool recorded = false; !batch.done(); recorded = batch.may_record())
-    recorded ? batch.step_by_graph() : batch.choose(batch.next_logits());
+  if (!batch.done()) batch.choose(batch.next_logits());
+  if (!batch.done() && batch.may_record()) batch.run_recorded();
+  while (!batch.done()) batch.choose(batch.next_logits());
   done.step_seconds = seconds_since(begin);
   std::vector<GeneratedText> texts;
   for (const Text& text : batch.texts()) {
