@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch/command.h"
+#include "launch/number_checks.h"
 #include "launch/terminal.h"
 #include "src/config/loader.h"
 #include "src/config/validate.h"
@@ -179,12 +180,11 @@ Run add_plan(CLI::App& app) {
   app.add_option("--set", arguments->sets, "override: section.key=value, as often as needed")->take_all();
   app.add_option("--ranks", arguments->ranks, "processes of the run, over all nodes")
       ->required()
-      ->check(CLI::Range(1, 65536));
-  app.add_option("--nodes", arguments->nodes, "that they are on (1)")->check(CLI::Range(1, 65536));
+      ->check(between(1, 65536));
+  app.add_option("--nodes", arguments->nodes, "that they are on (1)")->check(between(1, 65536));
   app.add_option("--gpu", arguments->gpu, "one for each rank: " + known_gpu_names() + "; none: CPUs like these here");
   app.add_option("--rates", arguments->rates, "rates that `qat_dist doctor --save` has measured, in place of --gpu");
-  app.add_option("--memory", arguments->memory_gib, "GiB of each GPU or, of CPUs, of each node")
-      ->check(CLI::PositiveNumber);
+  app.add_option("--memory", arguments->memory_gib, "GiB of each GPU or, of CPUs, of each node")->check(above(0));
   app.add_option("--network", arguments->network,
                  "GB/s that a rank sends to other nodes in an exchange, and microseconds of a message: 25,5")
       ->delimiter(',')
@@ -193,7 +193,7 @@ Run add_plan(CLI::App& app) {
   app.add_option("--measured-step", arguments->measured_ms,
                  "ms that a step of one replica's share of the batch takes on one rank, without stages: the rates are "
                  "scaled to it")
-      ->check(CLI::PositiveNumber);
+      ->check(above(0));
   app.add_flag("--json", arguments->json, "for programs: bytes and seconds");
   app.footer("Starts nothing and needs no GPU. Exit codes: 0 it fits, 5 it does not, 2 configuration or usage.");
   return [arguments](Invocation) { return plan(*arguments); };
