@@ -116,7 +116,7 @@ TEST_F(Generate, NumbersOutOfBoundsAreSaidInAFewWords) {
       {"--top-k -1", "--top-k: \"-1\" must be at least 0"},
       {"--top-p nan", "--top-p: \"nan\" must be from 1e-09 to 1"},
       {"--top-p 1.5", "--top-p: \"1.5\" must be from"},
-      {"--repetition-penalty inf", "--repetition-penalty: \"inf\" must be from 0.001 to 1e+09"},
+      {"--repetition-penalty inf", "--repetition-penalty: \"inf\" must be from 0.001 to 1000000000"},
       {"--max-new-tokens 0", "--max-new-tokens: \"0\" must be at least 1"},
       {"--seed -1", "--seed: \"-1\" must be at least 0"},
   };
