@@ -97,7 +97,9 @@ void check_staged_run(const RunConfig& config, Findings& found) {
          "must not be \"span_qa\" with several stages: set parallel.pipeline to 1");
   refuse(config.train.on_out_of_memory != OnOutOfMemory::kStop, "train.on_out_of_memory",
          "must be \"stop\" with several stages: the others wait for the one that has run out of memory");
-  refuse(config.comm.wire != WireFormatName::kFp32 && config.comm.error_feedback, "comm.error_feedback",
+  const WireFormatName wire = config.comm.wire;
+  const bool may_encode = wire != WireFormatName::kFp32 && wire != WireFormatName::kAuto;
+  refuse(may_encode && config.comm.error_feedback, "comm.error_feedback",
          "must be false with several stages: what codes do not carry is kept for models in one piece");
   refuse(config.comm.ranks_per_node % p.pipeline != 0, "comm.ranks_per_node",
          "must be a multiple of parallel.pipeline: a replica's stages are on one node");

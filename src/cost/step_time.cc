@@ -174,6 +174,7 @@ StepTime expected_step(const RunConfig& config, const RankPlace& place, std::int
   if (bytes.between_nodes > 0.0 && place.links.network_bytes > 0.0)
     sum.exchange_s += bytes.between_nodes / place.links.network_bytes;
   sum.exchange_s *= updates;
+  sum.updates = updates;
   return sum;
 }
 
