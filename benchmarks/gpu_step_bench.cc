@@ -3,6 +3,7 @@
 //   build/gpu_step_bench --preset gpt2 --batch 64 --bits 8 --rank 16 [--freeze-base] [--trace]
 //
 // The tokens are random: speed does not depend on them. Prints a line for a reader and a JSON line.
+#include <c10/core/CachingDeviceAllocator.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/torch.h>
@@ -56,6 +57,22 @@ void print_trace(qat::bench::KernelTrace& trace, int steps) {
                times[i].idle_before / steps, times[i].name.substr(0, 150));
   fmt::print("GPU busy {:.3f} ms of {:.3f} ms a step: {:.2f} % gaps\n", busy / steps, span / steps,
              (1.0 - busy / span) * 100.0);
+}
+
+// Of the GPU's memory in use: what LibTorch's tensors took at their worst moment, what its allocator holds for them,
+// and what it knows nothing of (gradient sums, the optimizer's moments, CUDA's context, libraries' work areas). GiB.
+struct MemoryParts {
+  double tensors = 0.0, held = 0.0, beside = 0.0;
+};
+
+MemoryParts memory_parts(double in_use_gib) {
+  const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(0);
+  constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  constexpr double kGiB = 1 << 30;
+  const double held = static_cast<double>(stats.reserved_bytes[kAll].current) / kGiB;
+  return {.tensors = static_cast<double>(stats.allocated_bytes[kAll].peak) / kGiB,
+          .held = held,
+          .beside = in_use_gib - held};
 }
 
 void run(const Setting& s) {
@@ -120,6 +137,9 @@ void run(const Setting& s) {
   const double ms = median(times) * 1e3;
   const double rate = static_cast<double>(s.batch * s.micro_batches * s.sequence) / ms * 1e3;
   const double gib = static_cast<double>(gpu.total_bytes - qat::cuda_free_bytes()) / (1 << 30);
+  const MemoryParts parts = memory_parts(gib);
+  fmt::print("memory: tensors {:.2f} GiB at most, held for them {:.2f}, beside them {:.2f}\n", parts.tensors,
+             parts.held, parts.beside);
   fmt::print(
       "{}: {} {} bits, gradients {}, rank {}{}, {} x {} tokens: {:.2f} ms a step, {:.0f} tokens/s, {:.1f} GiB, "
       "loss {:.4f}\n",
@@ -128,9 +148,10 @@ void run(const Setting& s) {
   fmt::print(
       "{{\"bench\":\"gpu_step\",\"gpu\":\"{}\",\"preset\":\"{}\",\"bits\":{},\"gradient_bits\":{},\"rank\":{},"
       "\"freeze_base\":{},\"batch\":{},\"micro_batches\":{},\"sequence\":{},\"ms\":{:.3f},\"tokens_per_s\":{:.0f},"
-      "\"recompute\":\"{}\",\"quantize_head\":{},\"dropout\":{},\"memory_gib\":{:.2f}}}\n",
+      "\"recompute\":\"{}\",\"quantize_head\":{},\"dropout\":{},\"memory_gib\":{:.2f},\"tensors_gib\":{:.2f},"
+      "\"held_gib\":{:.2f}}}\n",
       gpu.name, s.preset, s.bits, s.gradient_bits, s.rank, s.freeze_base, s.batch, s.micro_batches, s.sequence, ms,
-      rate, s.recompute, s.quantize_head, s.dropout, gib);
+      rate, s.recompute, s.quantize_head, s.dropout, gib, parts.tensors, parts.held);
 }
 
 }  // namespace

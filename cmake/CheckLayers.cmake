@@ -6,7 +6,7 @@
 # same level, unless `sideways` says so.
 set(levels
     "kernels/common"
-    "kernels/quant kernels/optim kernels/grad kernels/loss kernels/embedding"
+    "kernels/quant kernels/optim kernels/grad kernels/loss kernels/embedding kernels/sampling"
     "kernels/gemm kernels/norm kernels/activation kernels/attention"
     "dist/comm"
     "dist/grid dist/control dist/grad dist/shard dist/pipeline dist/watch"

@@ -9,6 +9,7 @@
 
 #include "dist/comm/agree.h"
 #include "launch/eval_tasks.h"
+#include "launch/number_checks.h"
 #include "src/base/file.h"
 #include "src/eval/prediction_file.h"
 #include "src/generate/generator.h"
@@ -48,16 +49,16 @@ void add_answer_options(CLI::App& app, AnswerOptions& options) {
   CLI::Option* examples =
       app.add_option("--trivia-examples", options.trivia_examples, "with --trivia: likewise, of another split");
   app.add_option("--trivia-shots", options.trivia_shots, "with --trivia: examples put before a question")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str()
       ->needs(trivia);
   trivia->needs(examples);
   examples->needs(trivia);
   app.add_option("--answer-tokens", options.generated.max_new_tokens, "of an answer to --squad or --trivia, at most")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str();
   app.add_option("--answer-batch", options.generated.batch_size, "questions that are answered together")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str();
 }
 

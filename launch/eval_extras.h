@@ -17,6 +17,9 @@
 
 namespace qat::launch {
 
+// Of a report that is of more than held-out text, or of other things.
+inline constexpr char kEvaluationTitle[] = "Evaluation by bit width";
+
 struct ExtraOptions {
   TaskOptions tasks;
   TextOptions texts;

@@ -96,19 +96,17 @@ GenerationOutcome GenerationTask::run(const Gpt2& model, const PrecisionMap& pre
   std::vector<GenerationWork> work(mine.size());
   WeightCache weights;
   const ForwardContext context{.precision = &precision, .weight_cache = &weights};
-  const bool cuda = model.mode().is_cuda();  // one pass at a time; threads choose tokens
-  GenerateOptions options = settings_.options;
-  options.threads = cuda ? threads : 1;
+  const int at_once = model.mode().is_cuda() ? 1 : threads;  // passes
   const auto begin = std::chrono::steady_clock::now();
   std::vector<GeneratedText> own;
   GenerationWork done;
   dist::on_every_rank(comm, "generating texts", [&] {
-    run_torch_parallel(std::ssize(mine), cuda ? 1 : threads, [&](std::int64_t i) {
+    run_torch_parallel(std::ssize(mine), at_once, [&](std::int64_t i) {
       const auto turn = static_cast<std::size_t>(i);
       const std::size_t first = mine[turn] * size;
       found[turn] =
-          generate(model, context, std::span(prompts_).subspan(first, std::min(size, prompts_.size() - first)), options,
-                   &work[turn]);
+          generate(model, context, std::span(prompts_).subspan(first, std::min(size, prompts_.size() - first)),
+                   settings_.options, &work[turn]);
       comm.beat();
     });
     for (std::size_t turn = 0; turn < mine.size(); ++turn) {
@@ -131,7 +129,7 @@ GenerationOutcome GenerationTask::run(const Gpt2& model, const PrecisionMap& pre
                      .step_seconds = part.at("step_seconds").as_double()};
     outcome.seconds = std::max(outcome.seconds, part.at("seconds").as_double());
   }
-  outcome.workers = static_cast<int>(std::min(batches, ranks * static_cast<std::size_t>(cuda ? 1 : threads)));
+  outcome.workers = static_cast<int>(std::min(batches, ranks * static_cast<std::size_t>(at_once)));
   return outcome;
 }
 

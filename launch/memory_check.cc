@@ -107,7 +107,8 @@ std::unique_ptr<const MemoryOutlook> look_at_memory(World& world, const RunConfi
                     .ranks = world.size() / std::max(1, static_cast<int>(parts.size())),
                     .ranks_here = world.session().local_size(),
                     .threads = threads,
-                    .training = purpose == Purpose::kTraining};
+                    .training = purpose != Purpose::kEvaluation,
+                    .range_test = purpose == Purpose::kRangeTest};
   std::int64_t most = 0;
   for (const StagePart& part : parts) {
     RankLayout of_stage = layout;

@@ -52,7 +52,7 @@ class MemoryOutlook {
   std::vector<Account> accounts_;  // main memory first
 };
 
-enum class Purpose : std::uint8_t { kTraining, kEvaluation };
+enum class Purpose : std::uint8_t { kTraining, kRangeTest, kEvaluation };
 
 // Looks and reports. Collective; before the model is made, and with the GPU chosen. parts: what the stages have, of
 // which the one that needs most is looked at; empty: there are none.

@@ -5,6 +5,7 @@
 #include "kernels/common/code_tile.cuh"
 #include "kernels/common/codes.cuh"
 #include "kernels/common/float_vectors.cuh"
+#include "kernels/common/multiprocessors.h"
 #include "kernels/common/row_group.cuh"
 
 namespace qat::kernels {
@@ -120,14 +121,6 @@ __global__ __launch_bounds__(kAnyWarps * 32) void gelu_encode_any_kernel(GeluEnc
   }
 }
 
-int multiprocessors() {
-  int device = 0;
-  int count = 0;
-  QAT_CUDA_CHECK(cudaGetDevice(&device));
-  QAT_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  return count;
-}
-
 template <typename T, int kVectors>
 void launch(const Exec& exec, const GeluEncodeArgs<T>& args) {
   const int bytes = args.codes_transposed == nullptr ? 0 : args.tile_rows * args.pitch;
@@ -148,18 +141,19 @@ void run(const Exec& exec, ConstFloatMatrix x, const EncodeOptions& options, con
   const auto given = [](const auto& m) { return m.empty() ? nullptr : m.data; };
   const RowShape shape = row_shape(x.cols, kMaxVectors);
   const bool transposed = !out.codes_transposed.empty();
-  const GeluEncodeArgs<T> args{static_cast<const T*>(x.data),
-                               static_cast<T*>(given(values)),
-                               given(out.codes),
-                               given(out.codes_transposed),
-                               scales.data(),
-                               x.rows,
-                               static_cast<int>(x.cols),
-                               options.amax_floor,
-                               static_cast<float>(options.width.q_max()),
-                               shape.warps,
-                               transposed ? CodeTile::rows_for(x.rows, x.cols) : 32,
-                               CodeTile::pitch_of(x.cols)};
+  const GeluEncodeArgs<T> args{
+      static_cast<const T*>(x.data),
+      static_cast<T*>(given(values)),
+      given(out.codes),
+      given(out.codes_transposed),
+      scales.data(),
+      x.rows,
+      static_cast<int>(x.cols),
+      options.amax_floor,
+      static_cast<float>(options.width.q_max()),
+      shape.warps,
+      transposed ? CodeTile::rows_for(x.rows, x.cols) : rows_of_cta(x.rows, kCtaWarps / std::max(1, shape.warps)),
+      CodeTile::pitch_of(x.cols)};
   const bool vectors = fits_vectors(args.x, x.cols) && fits_vectors(args.values, x.cols) &&
                        fits_vectors(args.codes, x.cols) && shape.warps > 0 &&
                        (!transposed || 32 * args.pitch <= CodeTile::kMaxBytes);

@@ -1,8 +1,9 @@
 // A block has one head of one sequence. In order:
 //
 //   1. the query goes to shared memory as fp32, with 1 / sqrt(d_h);
-//   2. each thread works out the scores of every 256th token, a key at a time: the 64 bytes that a key of a GPT-2 head
-//      has as codes are two sectors of memory, which one thread reads whole;
+//   2. neighbouring lanes share out a key, 16 bytes each, so that a warp reads whole sectors of some keys at a time,
+//   and
+//      add up their parts of its score;
 //   3. the block agrees on the largest score and on the sum of the exponentials;
 //   4. threads share out the values: kVector neighbouring columns each, and every n-th token, of whose n partial sums
 //      the first threads make the result, in order.
@@ -43,7 +44,7 @@ __device__ __forceinline__ float to_number(T value) {
   return to_float(value);
 }
 
-// kVector neighbouring elements; four of them are read at once, from an address that is a multiple of their size.
+// kVector neighbouring elements, read at once from an address that is a multiple of their size.
 template <int kVector, typename T>
 __device__ __forceinline__ void load(const T* from, float (&to)[kVector]) {
   struct alignas(kVector * sizeof(T)) Vector {
@@ -93,18 +94,27 @@ __global__ void __launch_bounds__(kThreads) cached_attention_kernel(const Args a
   for (int i = thread; i < args.head_width; i += kThreads) query[i] = to_float(q[i]) * inverse_root;
   __syncthreads();
 
+  const int vectors = args.head_width / kVector;
+  const int sharers = vectors >= 32 ? 32 : 1 << (32 - __clz(vectors - 1));  // of a key: a power of two
+  const int at_once = 32 / sharers, lane = thread % 32, sharer = lane % sharers;
   float largest = -INFINITY;
-  for (int t = thread; t < length; t += kThreads) {
-    const Kept* const key = keys + t * 2 * width;
+#pragma unroll 4  // as many loads on their way
+  for (int first = thread / 32 * at_once; first < length; first += kWarps * at_once) {
+    const int t = first + lane / sharers;
     float sum = 0.0F;
-    for (int i = 0; i < args.head_width; i += kVector) {
-      float four[kVector];
-      load<kVector>(key + i, four);
+    if (t < length) {
+      const Kept* const key = keys + t * 2 * width;
+      for (int v = sharer; v < vectors; v += sharers) {
+        float several[kVector];
+        load<kVector>(key + v * kVector, several);
 #pragma unroll
-      for (int j = 0; j < kVector; ++j) sum += query[i + j] * four[j];
+        for (int j = 0; j < kVector; ++j) sum += query[v * kVector + j] * several[j];
+      }
     }
+    for (int offset = sharers / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0U, sum, offset);
+    if (t >= length) continue;
     if (scales != nullptr) sum *= scales[2 * t];
-    scores[t] = sum;
+    if (sharer == 0) scores[t] = sum;
     largest = fmaxf(largest, sum);
   }
   largest = over_block<true>(largest, slots);
@@ -120,11 +130,12 @@ __global__ void __launch_bounds__(kThreads) cached_attention_kernel(const Args a
   const int groups = kThreads / lanes, group = thread / lanes, column = thread % lanes * kVector;
   float own[kVector] = {};
   if (group < groups) {
+#pragma unroll 8
     for (int t = group; t < length; t += groups) {
-      float four[kVector];
-      load<kVector>(keys + t * 2 * width + width + column, four);
+      float several[kVector];
+      load<kVector>(keys + t * 2 * width + width + column, several);
 #pragma unroll
-      for (int j = 0; j < kVector; ++j) own[j] += scores[t] * four[j];
+      for (int j = 0; j < kVector; ++j) own[j] += scores[t] * several[j];
     }
 #pragma unroll
     for (int j = 0; j < kVector; ++j) partial[group * args.head_width + column + j] = own[j];
@@ -154,7 +165,7 @@ void launch(const Exec& exec, const Args& args, std::int64_t sequences) {
 
 template <typename Float, typename Kept>
 void launch_for(const Exec& exec, const Args& args, std::int64_t sequences) {
-  constexpr int kVector = 4;
+  constexpr int kVector = 16 / static_cast<int>(sizeof(Kept));
   const bool aligned = reinterpret_cast<std::uintptr_t>(args.kept) % (kVector * sizeof(Kept)) == 0;
   if (aligned && args.head_width % kVector == 0)
     launch<Float, Kept, kVector>(exec, args, sequences);

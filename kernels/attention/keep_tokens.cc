@@ -1,5 +1,6 @@
 #include "kernels/attention/keep_tokens.h"
 
+#include <algorithm>
 #include <string>
 
 #include "kernels/attention/keep_tokens_cuda.h"
@@ -25,6 +26,16 @@ void keep_tokens_cpu(const Exec& exec, const ConstFloatMatrix& x, BitWidth width
   }
 }
 
+void keep_floats_cpu(const ConstFloatMatrix& x, std::span<const std::int64_t> rows, const FloatMatrix& kept) {
+  QAT_CHECK(x.dtype == DType::kFloat32, "CPUs compute in fp32");
+  for (std::int64_t b = 0; b < x.rows; ++b) {
+    const std::int64_t row = rows[static_cast<std::size_t>(b)];
+    QAT_CHECK(row >= 0 && row < kept.rows, "a token goes to one of the rows");
+    std::copy_n(static_cast<const float*>(x.data) + b * x.stride, x.cols,
+                static_cast<float*>(kept.data) + row * kept.stride);
+  }
+}
+
 }  // namespace
 
 void keep_tokens(const Exec& exec, ConstFloatMatrix x, BitWidth width, std::span<const std::int64_t> rows,
@@ -40,6 +51,15 @@ void keep_tokens(const Exec& exec, ConstFloatMatrix x, BitWidth width, std::span
   dispatch(
       exec, "keep_tokens", [&] { keep_tokens_cpu(exec, x, width, rows, codes, scales); },
       [&] { keep_tokens_cuda(exec, x, width, rows, codes, scales); });
+}
+
+void keep_tokens(const Exec& exec, ConstFloatMatrix x, std::span<const std::int64_t> rows, FloatMatrix kept) {
+  QAT_CHECK(x.cols == kept.cols && length(rows) == x.rows && kept.is_dense() && x.dtype == kept.dtype,
+            shape_text(x.rows, x.cols) + " keys and values and " + std::to_string(rows.size()) + " rows, for " +
+                shape_text(kept.rows, kept.cols) + " of their dtype");
+  if (x.size() == 0) return;
+  dispatch(
+      exec, "keep_tokens", [&] { keep_floats_cpu(x, rows, kept); }, [&] { keep_floats_cuda(exec, x, rows, kept); });
 }
 
 }  // namespace qat::kernels

@@ -1,5 +1,5 @@
-// A block has a token's key, or its value: its largest magnitude first, then its codes. The row is read twice, the
-// second time from the first-level cache.
+// Codes: a block has a token's key, or its value: its largest magnitude first, then its codes. The row is read twice,
+// the second time from the first-level cache.
 #include <cuda_bf16.h>
 
 #include <cstdint>
@@ -46,7 +46,40 @@ __global__ void __launch_bounds__(kThreads) keep_tokens_kernel(const Args args) 
   if (thread == 0) args.scales[2 * row + half] = code.scale;
 }
 
+// A block copies a token, `pieces` of it, at times of several elements.
+template <typename Piece>
+__global__ void __launch_bounds__(kThreads)
+    keep_floats_kernel(const Piece* x, std::int64_t stride, const std::int64_t* rows, int pieces, Piece* kept) {
+  const Piece* const from = x + blockIdx.x * stride;
+  Piece* const to = kept + rows[blockIdx.x] * pieces;
+  for (int i = static_cast<int>(threadIdx.x); i < pieces; i += kThreads) to[i] = from[i];
+}
+
+template <typename Piece>
+void keep_floats(const Exec& exec, const ConstFloatMatrix& x, std::span<const std::int64_t> rows,
+                 const FloatMatrix& kept) {
+  const auto elems = static_cast<std::int64_t>(sizeof(Piece) / size_of(x.dtype));
+  keep_floats_kernel<<<static_cast<unsigned>(x.rows), kThreads, 0, cuda_stream(exec)>>>(
+      static_cast<const Piece*>(x.data), x.stride / elems, rows.data(), static_cast<int>(x.cols / elems),
+      static_cast<Piece*>(kept.data));
+  QAT_CUDA_CHECK(cudaGetLastError());
+}
+
 }  // namespace
+
+void keep_floats_cuda(const Exec& exec, const ConstFloatMatrix& x, std::span<const std::int64_t> rows,
+                      const FloatMatrix& kept) {
+  const auto is_whole = [&](std::int64_t elems) {
+    return elems * static_cast<std::int64_t>(size_of(x.dtype)) % static_cast<std::int64_t>(sizeof(uint4)) == 0;
+  };
+  const auto is_aligned = [](const void* data) { return reinterpret_cast<std::uintptr_t>(data) % sizeof(uint4) == 0; };
+  if (is_whole(x.stride) && is_whole(x.cols) && is_aligned(x.data) && is_aligned(kept.data))
+    keep_floats<uint4>(exec, x, rows, kept);
+  else if (x.dtype == DType::kBFloat16)
+    keep_floats<__nv_bfloat16>(exec, x, rows, kept);
+  else
+    keep_floats<float>(exec, x, rows, kept);
+}
 
 void keep_tokens_cuda(const Exec& exec, ConstFloatMatrix x, BitWidth width, std::span<const std::int64_t> rows,
                       Matrix<std::int8_t> codes, std::span<float> scales) {

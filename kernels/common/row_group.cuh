@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/common/cuda_check.h"
+#include "kernels/common/multiprocessors.h"
 
 namespace qat::kernels {
 
@@ -25,6 +26,14 @@ inline RowShape row_shape(std::int64_t cols, int max_vectors) {
     if (w <= kMaxWarps && (best.warps == 0 || w * v < best.warps * best.vectors)) best = {static_cast<int>(w), v};
   }
   return best;
+}
+
+// How many rows a CTA takes where their results need not leave it together: 32, or fewer if that would leave
+// multiprocessors without work; a multiple of the `at_once` that it has in work at a time.
+inline int rows_of_cta(std::int64_t rows, int at_once) {
+  constexpr std::int64_t kMost = 32;
+  const std::int64_t share = (rows + multiprocessors() - 1) / multiprocessors();
+  return static_cast<int>(std::min(kMost, (share + at_once - 1) / at_once * at_once));
 }
 
 // The part of a CTA that works on one row. Groups of more than one warp meet at the barrier of the whole CTA, so every

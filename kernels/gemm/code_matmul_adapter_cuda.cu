@@ -1,6 +1,7 @@
 // code_matmul_adapter.h on a GPU: the one kernel there is for it (code_matmul_sm90_adapter.cuh), and what it takes.
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/error.h"
+#include "kernels/common/multiprocessors.h"
 #include "kernels/gemm/code_matmul_adapter_cuda.h"
 
 namespace qat::kernels {
@@ -20,9 +21,6 @@ void code_matmul_adapter_cuda(const Exec& exec, Matrix<const std::int8_t> a, Mat
                 adapter.t.is_dense(),
             "the adapter's operands are dense bf16");
   if (y.size() == 0) return;
-  int device = 0, sm_count = 0;
-  QAT_CUDA_CHECK(cudaGetDevice(&device));
-  QAT_CUDA_CHECK(cudaDeviceGetAttribute(&sm_count, cudaDevAttrMultiProcessorCount, device));
   const Sm90Call call{.a = a.data,
                       .b = b.data,
                       .m = a.rows,
@@ -35,7 +33,7 @@ void code_matmul_adapter_cuda(const Exec& exec, Matrix<const std::int8_t> a, Mat
                       .bias = epilogue.bias.empty() ? nullptr : epilogue.bias.data(),
                       .y = y.data,
                       .stride = y.stride,
-                      .sm_count = sm_count};
+                      .sm_count = multiprocessors()};
   matmul_adapter_sm90(exec, call, adapter.h.data, adapter.t.data, static_cast<int>(adapter.h.cols));
 }
 

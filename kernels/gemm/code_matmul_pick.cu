@@ -10,6 +10,7 @@
 
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/error.h"
+#include "kernels/common/multiprocessors.h"
 #include "kernels/gemm/code_matmul_cuda.h"
 #include "kernels/gemm/code_matmul_sm90.h"
 
@@ -61,10 +62,8 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
-Sm90Call sm90_call(const CudaMatmul& call, int device) {
+Sm90Call sm90_call(const CudaMatmul& call) {
   const CodeMatmulEpilogue& e = call.epilogue;
-  int sm_count = 0;
-  QAT_CUDA_CHECK(cudaDeviceGetAttribute(&sm_count, cudaDevAttrMultiProcessorCount, device));
   return {.a = call.a.data,
           .b = call.b.data,
           .m = call.a.rows,
@@ -77,7 +76,7 @@ Sm90Call sm90_call(const CudaMatmul& call, int device) {
           .bias = e.bias.empty() ? nullptr : e.bias.data(),
           .y = call.y.data,
           .stride = call.y.stride,
-          .sm_count = sm_count};
+          .sm_count = multiprocessors()};
 }
 
 // Milliseconds of the best of a few runs, or infinity if the tile cannot run the call.
@@ -130,7 +129,7 @@ void matmul_cutlass(const Exec& exec, const CudaMatmul& call, const MatmulTuning
   const MatmulProblem problem = problem_of(call);
   const std::span<const Sm90Tile> tiles = tiles_for(problem.out);
   const int device = current_device();
-  const Sm90Call launch = sm90_call(call, device);
+  const Sm90Call launch = sm90_call(call);
   if (tuning.tile.has_value()) {
     const auto tile = static_cast<std::size_t>(*tuning.tile);
     QAT_CHECK(tile < tiles.size(), "tile " + std::to_string(tile) + " of " + std::to_string(tiles.size()));

@@ -206,7 +206,8 @@ __global__ __launch_bounds__(kCtaWarps * 32) void residual_norm_any_kernel(Forwa
 template <typename T, int kVectors, bool kOneWarp>
 void launch(const Exec& exec, const ForwardArgs<T>& args, int warps) {
   const bool transposed = args.codes_transposed != nullptr;
-  const int tile_rows = transposed ? CodeTile::rows_for(args.rows, args.cols) : 32;
+  const int tile_rows =
+      transposed ? CodeTile::rows_for(args.rows, args.cols) : rows_of_cta(args.rows, kCtaWarps / warps);
   const Tiling tiling{warps, tile_rows, CodeTile::pitch_of(args.cols)};
   const int bytes = transposed ? tile_rows * tiling.pitch : 0;
   const auto kernel = residual_norm_kernel<T, kVectors, kOneWarp>;

@@ -10,6 +10,7 @@
 #include "launch/child_run.h"
 #include "launch/command.h"
 #include "launch/command_line.h"
+#include "launch/number_checks.h"
 #include "launch/signals.h"
 #include "launch/terminal.h"
 #include "src/base/file.h"
@@ -170,7 +171,7 @@ Run add_compare(CLI::App& app) {
   app.add_option("--launcher", arguments->launcher,
                  "what starts a run's ranks, in front of this program: \"mpirun -np 4\"; empty: one rank");
   app.add_option("--seeds", arguments->seeds, "so many runs of each, with run.seed and the seeds after it")
-      ->check(CLI::Range(1, 100));
+      ->check(between(1, 100));
   return [arguments](Invocation) {
     const std::atomic<int>& signal = watch_signals();
     const std::optional<fs::path> file =

@@ -17,6 +17,7 @@
 #include "launch/terminal.h"
 #include "launch/world.h"
 #include "src/base/file.h"
+#include "src/cost/known_gpus.h"
 #include "src/cost/rates_file.h"
 #include "src/doctor/findings.h"
 
@@ -38,9 +39,10 @@ std::string today() {
 // The GPU of this rank, where all ranks have one. What is in the way goes to `facts`, and CPUs are looked at instead.
 ComputeMode choose_device(World& world, bool cpu, RankFacts& facts) {
   world.use_threads(1);
+  if (cpu) facts.gpus_seen = -1;
   std::vector<std::int64_t> seen = {facts.gpus_seen, -facts.gpus_seen};
   world.comm().all_reduce(view(std::span(seen)), dist::ReduceOp::kMax);
-  if (cpu || seen[0] == 0) return {};
+  if (seen[0] <= 0) return {};
   if (seen[1] == 0) {
     if (facts.gpus_seen == 0) facts.gpu_problem = "this rank sees no GPU, and others do";
     return {};
@@ -58,6 +60,10 @@ ComputeMode choose_device(World& world, bool cpu, RankFacts& facts) {
   facts.gpu_id = gpu.uuid;
   facts.gpu_memory = gpu.total_bytes;
   facts.gpu_memory_free = cuda_free_bytes();
+  if (const KnownGpu* known = find_gpu(gpu.name); known != nullptr && known->rates.source == "measured") {
+    facts.known_code_products = known->rates.code_products;
+    facts.known_float_products = known->rates.bf16_products;
+  }
   return mode;
 }
 
@@ -77,6 +83,10 @@ MeasuredDevice measured_device(const std::vector<RankFacts>& facts, const LinkFa
     measured.rates.bytes = std::min(measured.rates.bytes, one.copy_bytes);
   }
   measured.links = {.node_bytes = std::max(0.0, links.node_bytes), .network_bytes = std::max(0.0, links.network_bytes)};
+  for (const LinkFacts::Neighbours& two : links.ring) {
+    double& latency = two.same_host ? measured.links.node_latency_s : measured.links.network_latency_s;
+    latency = std::max(latency, two.latency_s);
+  }
   return measured;
 }
 
@@ -90,7 +100,8 @@ int doctor(World& world, const DoctorArguments& arguments) {
   mine.code_products = rates.code_products;
   mine.float_products = mode.is_cuda() ? rates.bf16_products : rates.fp32_products;
   mine.copy_bytes = rates.bytes;
-  const LinkFacts links = measure_links(world, mode);
+  LinkFacts links = measure_links(world, mode);
+  if (const KnownGpu* known = find_gpu(mine.gpu)) links.known_node_bytes = known->links.node_bytes;
   const std::vector<std::string> texts = dist::gather_strings(world.comm(), to_json(to_value(mine)));
   std::vector<RankFacts> facts;
   for (const std::string& text : texts)

@@ -242,8 +242,9 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
   answers.score(world, model, config, widths, ranges, threads, never);
   extras.diagnose_on(world, model, config, ranges, held_out.tokens.get());
   on_root(world.comm(), "writing the report", [&] {
-    print_report(*reader, state, report_title(scores),
-                 width_results(model, config.quant, scores, config.data.sequence_length), extras, answers,
+    std::vector<WidthResult> results = width_results(model, config.quant, scores, config.data.sequence_length);
+    for (WidthResult& result : results) result.wants_held_out = scores_held_out;
+    print_report(*reader, state, scores_held_out ? report_title(scores) : kEvaluationTitle, results, extras, answers,
                  arguments.output);
     extras.write_items();
     if (config.eval.predictions && !arguments.output.empty() && scores_held_out)

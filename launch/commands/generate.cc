@@ -10,6 +10,7 @@
 #include "launch/command.h"
 #include "launch/failure.h"
 #include "launch/generation_task.h"
+#include "launch/number_checks.h"
 #include "launch/refuse.h"
 #include "launch/setup_run.h"
 #include "launch/stored_model.h"
@@ -50,7 +51,7 @@ void check_arguments(const GenerateArguments& arguments) {
     refuse(
         "prompts are missing, or are given twice: name them by --prompt TEXT, which may be repeated, or by "
         "--prompts FILE");
-  const SamplingOptions& sampling = arguments.options.sampling;
+  const kernels::SamplingOptions& sampling = arguments.options.sampling;
   if (sampling.is_greedy() && (sampling.top_k > 0 || sampling.top_p < 1.0))
     refuse(
         "--top-k and --top-p choose among likely tokens, and --temperature 0, the default, takes the likeliest: give "
@@ -157,24 +158,24 @@ int run_generation(World& world, GenerateArguments arguments, RunStatus& status)
 }
 
 void add_sampling(CLI::App& app, GenerateArguments& arguments) {
-  SamplingOptions& sampling = arguments.options.sampling;
+  kernels::SamplingOptions& sampling = arguments.options.sampling;
   app.add_option("--max-new-tokens", arguments.options.max_new_tokens, "of each text")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str();
   app.add_option("--temperature", sampling.temperature, "0: the likeliest token each time; above 0: drawn")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   app.add_option("--top-k", sampling.top_k, "draw among so many likeliest tokens; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   app.add_option("--top-p", sampling.top_p, "draw among the fewest likeliest tokens of this probability together")
-      ->check(CLI::Range(1e-9, 1.0).description("above 0, at most 1"))
+      ->check(between(1e-9, 1))
       ->capture_default_str();
   app.add_option("--repetition-penalty", sampling.repetition_penalty,
                  "divides the logits of tokens that the text has already; 1: none")
-      ->check(CLI::Range(1e-3, 1e9).description("above 0"))
+      ->check(between(1e-3, 1e9))
       ->capture_default_str();
-  app.add_option("--seed", arguments.options.seed, "of what is drawn")->capture_default_str();
+  app.add_option("--seed", arguments.options.seed, "of what is drawn")->check(at_least(0))->capture_default_str();
   app.add_option("--stop", arguments.stop, "text that ends a text, and is no part of it");
   app.add_flag("--ignore-end", arguments.ignore_end, "go on behind an end of text");
 }
@@ -196,12 +197,11 @@ Run add_generate(CLI::App& app) {
                  "widths of weights, activations, and keys and values: " + named_configurations());
   add_sampling(app, *arguments);
   app.add_option("--batch-size", arguments->batch_size, "prompts that go through the model together")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str();
   app.add_flag("--no-cache", arguments->no_cache, "work out keys and values of the whole text again for each token");
-  app.add_flag(
-      "!--no-graph", arguments->options.graph,
-      "on a GPU, greedy and with the cache: enqueue a token's kernels one by one, instead of recording them once");
+  app.add_flag("!--no-graph", arguments->options.graph,
+               "on a GPU, with the cache: enqueue a token's kernels one by one, instead of recording them once");
   app.add_option("--tokenizer", arguments->tokenizer, "byte or gpt2; default: the run's data.tokenizer")
       ->check(CLI::IsMember(enum_names<TokenizerKind>()));
   app.add_option("--merges", arguments->merges, "the tokenizer gpt2's merges.txt");

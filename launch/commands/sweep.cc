@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -13,7 +14,9 @@
 #include "launch/signals.h"
 #include "launch/sweep_results.h"
 #include "launch/terminal.h"
+#include "launch/world.h"
 #include "src/base/file.h"
+#include "src/base/run_lock.h"
 #include "src/config/sweep_file.h"
 
 namespace qat::launch {
@@ -79,6 +82,64 @@ void show(const SweepPlan& sweep, const std::string& format) {
   print(format == "json" ? json : format == "markdown" ? table.markdown() : table.ascii());
 }
 
+// Runs what is missing, one after the other. What another sweep, or a job, is running at this moment is left to it.
+class MissingRuns {
+ public:
+  MissingRuns(const SweepPlan& sweep, const std::string& launcher) : sweep_(sweep), launcher_(launcher) {}
+
+  // The exit code: of the first run that failed; 75 if runs are left to others; 0.
+  int run() {
+    const std::atomic<int>& signal = watch_signals();
+    for (std::size_t i = 0; i < sweep_.runs.size(); ++i) {
+      run_one(i, signal);
+      if (signal.load() == 0) continue;
+      print(fmt::format("stopped by {} in run {}; start the same command again to go on\n", signal_name(signal.load()),
+                        sweep_.runs[i].name));
+      stopped_ = true;
+      return exit_code_of_signal(signal.load());
+    }
+    if (elsewhere_ > 0)
+      print(fmt::format("{} run{} of {} left to others; start the same command again when they have ended\n",
+                        elsewhere_, elsewhere_ == 1 ? "" : "s", sweep_.runs.size()));
+    return first_failure_ != 0 ? first_failure_ : elsewhere_ > 0 ? kStoppedEarly : 0;
+  }
+  bool stopped() const { return stopped_; }
+
+ private:
+  static constexpr int kStoppedEarly = 75;
+
+  // Says who has it, if somebody has.
+  bool is_elsewhere(const SweepRun& run, const std::string& where) {
+    const auto holder = run_lock_holder(run.dir, World::job_id(), World::job_restarts());
+    if (!holder) return false;
+    print(fmt::format("{}: left to {}\n", where, *holder));
+    ++elsewhere_;
+    return true;
+  }
+
+  void run_one(std::size_t i, const std::atomic<int>& signal) {
+    const SweepRun& run = sweep_.runs[i];
+    const std::string where = fmt::format("run {} of {}: {}", i + 1, sweep_.runs.size(), run.name);
+    if (result_of(run).state == "finished") {
+      print(where + ": finished before\n");
+      return;
+    }
+    if (is_elsewhere(run, where)) return;
+    print(where + "\n");
+    const int code = run_to_end(command_of(sweep_, run, launcher_), signal);
+    if (code == 0 || signal.load() != 0) return;
+    if (code == static_cast<int>(ErrorKind::kConfig) && is_elsewhere(run, where)) return;  // taken in between
+    warn(fmt::format("run {} ended with exit code {}: the sweep goes on with the next", run.name, code));
+    if (first_failure_ == 0) first_failure_ = code;
+  }
+
+  const SweepPlan& sweep_;
+  const std::string& launcher_;
+  int first_failure_ = 0;
+  std::int64_t elsewhere_ = 0;
+  bool stopped_ = false;
+};
+
 int sweep(const SweepArguments& arguments) {
   const SweepPlan sweep = read_sweep(arguments.file, arguments.sets);
   if (arguments.dry_run) {
@@ -90,31 +151,14 @@ int sweep(const SweepArguments& arguments) {
     write_array_job(sweep, arguments.slurm);
     return 0;
   }
-  int first_failure = 0;
+  int code = 0;
   if (!arguments.table_only) {
-    const std::atomic<int>& signal = watch_signals();
-    for (std::size_t i = 0; i < sweep.runs.size(); ++i) {
-      const SweepRun& run = sweep.runs[i];
-      const std::string where = fmt::format("run {} of {}: {}", i + 1, sweep.runs.size(), run.name);
-      if (result_of(run).state == "finished") {
-        print(where + ": finished before\n");
-        continue;
-      }
-      print(where + "\n");
-      const int code = run_to_end(command_of(sweep, run, arguments.launcher), signal);
-      if (signal.load() != 0) {
-        print(fmt::format("stopped by {} in run {}; start the same command again to go on\n",
-                          signal_name(signal.load()), run.name));
-        return exit_code_of_signal(signal.load());
-      }
-      if (code != 0) {
-        warn(fmt::format("run {} ended with exit code {}: the sweep goes on with the next", run.name, code));
-        if (first_failure == 0) first_failure = code;
-      }
-    }
+    MissingRuns missing(sweep, arguments.launcher);
+    code = missing.run();
+    if (missing.stopped()) return code;
   }
   show(sweep, arguments.format);
-  return first_failure;
+  return code;
 }
 
 }  // namespace
@@ -135,7 +179,9 @@ Run add_sweep(CLI::App& app) {
   app.footer(
       "Runs that have finished are not run again; one that was stopped goes on from its checkpoint. The table is also "
       "in\n"
-      "runs_dir/sweep.json and runs_dir/sweep.md. Exit code: of the first run that failed, 0 if none did.");
+      "runs_dir/sweep.json and runs_dir/sweep.md. Two sweeps of one runs_dir share the work. Exit code: of the first "
+      "run "
+      "that\nfailed; 75 if runs were left to others that have them at work; 0.");
   return [arguments](Invocation) { return sweep(*arguments); };
 }
 

@@ -294,7 +294,8 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
                                         .windows_per_epoch = train_data.samples->windows_per_epoch()});
   options.comm.wire = agreed.loaded.config.comm.wire = wire.wire;
   if (!wire.why.empty()) log.info(wire.why);
-  status.set_memory(look_at_memory(world, config, Purpose::kTraining, mode.is_cuda(), threads, &log, stages.parts()));
+  const Purpose purpose = arguments.only_range_test ? Purpose::kRangeTest : Purpose::kTraining;
+  status.set_memory(look_at_memory(world, config, purpose, mode.is_cuda(), threads, &log, stages.parts()));
   std::optional<Gpt2> built;
   on_every_rank(
       world, "model",

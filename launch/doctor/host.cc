@@ -122,6 +122,15 @@ std::vector<std::string> telling_variables() {
   return all;
 }
 
+// The folder, or the nearest above it that is there: a run makes the rest.
+fs::path existing_part(const std::string& asked) {
+  std::error_code error;
+  fs::path folder = fs::absolute(asked, error).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();  // "runs/"
+  while (!fs::exists(folder, error) && folder.has_relative_path()) folder = folder.parent_path();
+  return folder;
+}
+
 // What could not be done in the folder; empty: everything. seconds: of the file's way to the disk and its name.
 std::string try_folder(const fs::path& folder, int rank, double& seconds) {
   const fs::path temporary = folder / fmt::format(".doctor-{}-{}.tmp", rank, ::getpid());
@@ -196,10 +205,9 @@ RankFacts look_at_host(const World& world) {
   return facts;
 }
 
-void look_at_folder(World& world, const std::string& folder, RankFacts& facts) {
-  std::error_code error;
-  facts.folder = fs::absolute(folder, error).lexically_normal().string();
-  if (facts.folder.size() > 1 && facts.folder.ends_with('/')) facts.folder.pop_back();
+void look_at_folder(World& world, const std::string& asked, RankFacts& facts) {
+  const fs::path folder = existing_part(asked);
+  facts.folder = folder.string();
   facts.folder_type = file_system_of(folder);
   facts.folder_free = free_bytes(folder);
   facts.folder_problem = try_folder(folder, world.rank(), facts.folder_sync_s);

@@ -13,9 +13,9 @@ namespace qat::launch {
 // The host, the process and how it was started.
 RankFacts look_at_host(const World& world);
 
-// A file written, flushed, renamed, locked and removed in `folder`; the answers go to `facts`. Collective: rank 0's
-// folder must be everybody's.
-void look_at_folder(World& world, const std::string& folder, RankFacts& facts);
+// A file written, flushed, renamed, locked and removed in `asked`, or where that is not there yet in the folder above
+// it; the answers go to `facts`. Collective: rank 0's folder must be everybody's.
+void look_at_folder(World& world, const std::string& asked, RankFacts& facts);
 
 // How far other clocks are from rank 0's: [ranks] seconds ahead, and how far off that may be. Rank 0 has them.
 // Collective.

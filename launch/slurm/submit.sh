@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes and submits a Slurm job that trains, and goes on by itself after pre-emptions and time limits:
 #
-#   launch/slurm/submit.sh --nodes 4 --config configs/cpt.json [--gpus-per-node 8] [--time 4:00:00] [--dry-run]
+#   launch/slurm/submit.sh --nodes 2 --config configs/cpt.json [--gpus-per-node 4] [--time 4:00:00] [--dry-run]
 #
 #   --nodes N            nodes (1)
 #   --gpus-per-node N    GPUs of each, one for each rank (0: CPU nodes)

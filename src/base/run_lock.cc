@@ -49,6 +49,11 @@ bool is_earlier_start(const LockHolder& holder, const LockHolder& me) {
   return !me.job.empty() && holder.job == me.job && holder.job_restart < me.job_restart;
 }
 
+// Whether a job of this host may take the lock over.
+bool is_left_behind(const LockHolder& holder, const LockHolder& me) {
+  return holder.host == me.host ? is_dead(holder) : is_earlier_start(holder, me);
+}
+
 std::string describe(const LockHolder& holder) {
   const std::string job = holder.job.empty() ? "" : fmt::format(", job {}", holder.job);
   return fmt::format("process {} on {}{}, since {}", holder.pid, holder.host, job, holder.time);
@@ -125,18 +130,25 @@ RunLock::RunLock(const fs::path& dir, const std::string& job, std::int64_t job_r
   while (!make_exclusively(path_, content_)) {
     const std::optional<LockHolder> holder = read_holder(path_);
     if (!holder) continue;  // released between the two calls
-    const bool here = holder->host == me.host;
-    if (!here && !is_earlier_start(*holder, me))
+    const bool here = holder->host == me.host, left = is_left_behind(*holder, me);
+    if (!here && !left)
       throw Error(ErrorKind::kConfig,
                   fmt::format("run.dir {} is in use by {}. Whether that still runs cannot be seen from {}: if it does "
                               "not, delete {}; else choose another run.dir",
                               dir.string(), describe(*holder), me.host, path_.string()));
-    if (here && !is_dead(*holder))
+    if (!left)
       throw Error(ErrorKind::kConfig, fmt::format("run.dir {} is in use by {}: wait for it, or choose another run.dir",
                                                   dir.string(), describe(*holder)));
     replaced_ = *holder;
     ::unlink(path_.c_str());
   }
+}
+
+std::optional<std::string> run_lock_holder(const fs::path& dir, const std::string& job, std::int64_t job_restart) {
+  const std::optional<LockHolder> holder = read_holder(dir / "run.lock");
+  const LockHolder me{.host = host_name(), .job = job, .job_restart = job_restart};
+  if (!holder || is_left_behind(*holder, me)) return std::nullopt;
+  return describe(*holder);
 }
 
 RunLock::~RunLock() { release_run_lock(path_, content_); }

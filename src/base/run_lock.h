@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 namespace qat {
@@ -40,6 +41,11 @@ class RunLock {
   std::string content_;
   LockHolder replaced_;
 };
+
+// Whom a RunLock of these arguments would be refused for, as messages name them: "process 7 on q1, since ...". Nothing:
+// it could be taken now. Throws as RunLock does for a file that is no lock.
+std::optional<std::string> run_lock_holder(const std::filesystem::path& dir, const std::string& job = "",
+                                           std::int64_t job_restart = 0);
 
 // What the destructor does, for a process that ends without it: removes the lock if it still is this one. Any thread.
 void release_run_lock(const std::filesystem::path& path, const std::string& content) noexcept;

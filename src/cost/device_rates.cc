@@ -30,6 +30,16 @@ DeviceRates cpu_rates(int threads) {
           .source = "measured on one core of an AMD EPYC"};
 }
 
+DeviceRates slowed(DeviceRates rates, double factor) {
+  for (double* rate : {&rates.code_products, &rates.wide_products, &rates.bf16_products, &rates.head_products,
+                       &rates.tf32_products, &rates.fp32_products, &rates.attention_forward, &rates.attention_backward,
+                       &rates.repeatable_attention_backward, &rates.bytes})
+    *rate /= factor;
+  rates.part_forward_s *= factor;
+  rates.part_backward_s *= factor;
+  return rates;
+}
+
 double float_products(const DeviceRates& rates, const ComputeConfig& compute, bool cuda) {
   if (!cuda || compute.dtype == FloatChoice::kFp32) return rates.fp32_products;
   return compute.dtype == FloatChoice::kTf32 ? rates.tf32_products : rates.bf16_products;

@@ -33,7 +33,13 @@ struct DeviceRates {
 struct Links {
   double node_bytes = 0.0;     // to ranks of its host
   double network_bytes = 0.0;  // to other hosts
+  // Seconds of a message of no length; 0: in the rate, or not known.
+  double node_latency_s = 0.0;
+  double network_latency_s = 0.0;
 };
+
+// Of a device that takes `factor` times as long for everything.
+DeviceRates slowed(DeviceRates rates, double factor);
 
 // By the name that CUDA gives a GPU, as in "NVIDIA H100 80GB HBM3" (known_gpus.h). One that is not known is taken for
 // an H100, and says so in its name: the proportions of a model's parts, which a cut is made by, differ less than its

@@ -74,7 +74,8 @@ KnownGpu known(const DataSheet& sheet) {
   scale(rates.fp32_products, sheet.fp32 / h100.fp32);
   scale(rates.bytes, sheet.memory / h100.memory);
   if (sheet.name != std::string_view("H100")) rates.source = "data sheet, at the H100's share of it";
-  // Two H200s exchanged 508 MB in 4.1 ms, sums included (benchmarks/README.md): 0.28 of their link.
+  // Two H200s exchanged 508 MB in 4.1 ms, sums and latencies included: 0.28 of their link. (What a step of an earlier
+  // commit took longer on two than on one; no step that benchmarks/README.md compares with predictions.)
   Links links{.node_bytes = 0.28e9 * sheet.link};
   return {.name = sheet.name,
           .memory_bytes = static_cast<std::int64_t>(sheet.memory_gib * (1 << 30)),

@@ -80,7 +80,8 @@ std::string step_text(const RunPlan& plan) {
   if (plan.stages.size() > 1) text += fmt::format(" (of which stages wait {:.1f} %)", step.idle_share * 100.0);
   text += fmt::format(", optimizer {}", seconds_text(step.update_s));
   if (step.exchange_s > 0.0)
-    text += fmt::format(", exchange of gradients {} as {}", seconds_text(step.exchange_s), enum_name(plan.wire));
+    text += fmt::format(", exchange {}, gradients as {}", seconds_text(step.exchange_s), enum_name(plan.wire));
+  if (step.hidden_s > 0.0) text += fmt::format(" (and {} behind backward)", seconds_text(step.hidden_s));
   return text + fmt::format("; {} tokens/s", short_count(plan.tokens_per_s));
 }
 
@@ -98,8 +99,12 @@ std::string run_text(const RunPlan& plan, const RunConfig& config) {
 
 std::string rates_text(const RankPlace& place) {
   std::string text = fmt::format("{} ({})", place.rates.name, place.rates.source);
-  if (place.ranks > 1) text += fmt::format("; exchange {}B/s in a node", short_count(place.links.node_bytes));
-  if (place.nodes > 1) text += fmt::format(", {}B/s a rank between nodes", short_count(place.links.network_bytes));
+  const auto link = [](double bytes, double latency_s) {
+    return short_count(bytes) + "B/s" + (latency_s > 0.0 ? fmt::format(" and {:.1f} us", latency_s * 1e6) : "");
+  };
+  const Links& links = place.links;
+  if (place.ranks > 1) text += "; exchange " + link(links.node_bytes, links.node_latency_s) + " in a node";
+  if (place.nodes > 1) text += ", " + link(links.network_bytes, links.network_latency_s) + " a rank between nodes";
   return text;
 }
 

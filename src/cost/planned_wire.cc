@@ -29,7 +29,8 @@ WireFormatName planned_wire(const RunConfig& config, const RankPlace& place, std
     RunConfig one = config;
     one.comm.wire = name;
     const StepTime step = expected_step(one, place, windows_per_epoch);
-    if (question.times.empty()) question = wire_question(config.comm, step, place.cuda, place.nodes == 1);
+    if (question.times.empty()) question = {.compute_s = step.passes_s + step.update_s, .one_host = place.nodes == 1};
+    // Without what is hidden.
     question.times.push_back({.format = wire_of(one.comm).format, .seconds = step.exchange_s});
   }
   const dist::WireFormat format = dist::choose_wire(question);

@@ -13,7 +13,7 @@
 namespace qat {
 namespace {
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 struct RateKey {
   const char* key;
@@ -66,7 +66,9 @@ std::string rates_text(const MeasuredDevice& measured) {
                                 {"cores", measured.cores},
                                 {"rates", rates},
                                 {"links", Value::object({{"node_bytes", measured.links.node_bytes},
-                                                         {"network_bytes", measured.links.network_bytes}})}}),
+                                                         {"network_bytes", measured.links.network_bytes},
+                                                         {"node_latency_s", measured.links.node_latency_s},
+                                                         {"network_latency_s", measured.links.network_latency_s}})}}),
                  2) +
          "\n";
 }
@@ -95,9 +97,11 @@ MeasuredDevice read_rates(const std::filesystem::path& path) {
   }
   refuse_unknown(rates, known);
   const Value& links = file.at("links");
-  refuse_unknown(links, {"node_bytes", "network_bytes"});
+  refuse_unknown(links, {"node_bytes", "network_bytes", "node_latency_s", "network_latency_s"});
   measured.links = {.node_bytes = number(links, "node_bytes", true),
-                    .network_bytes = number(links, "network_bytes", true)};
+                    .network_bytes = number(links, "network_bytes", true),
+                    .node_latency_s = number(links, "node_latency_s", true),
+                    .network_latency_s = number(links, "network_latency_s", true)};
   measured.rates.name = measured.device;
   measured.rates.source = fmt::format("measured on {}, {}", measured.host, measured.made);
   return measured;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 #include <vector>
 
+#include "src/cost/exchange_time.h"
 #include "src/cost/stage_plan.h"
 #include "src/train/coordinator.h"
 
@@ -40,6 +42,7 @@ class Steps {
   Steps(const RunConfig& config, const RankPlace& place, std::int64_t windows_per_epoch)
       : config_(config),
         place_(place),
+        links_(place.links),
         names_(quantized_layer_names(config.model)),
         maps_(configured_maps(config.model, config.quant, config.precision.most_gradient_bits())),
         coordinator_(planning_options(config), windows_per_epoch, {}, maps_),
@@ -47,6 +50,17 @@ class Steps {
         micro_batches_(config.train.batch_size / (config.train.micro_batch_size * replicas_)) {
     // As the run will: by the mean over its widths.
     if (config.parallel.pipeline > 1) cut_ = run_cut(config, run_times(config, place.cuda, place.rates));
+    for (int stage = 0; stage < config.parallel.pipeline; ++stage) {
+      const StagePart part =
+          config.parallel.pipeline > 1 ? stage_part(config, cut_, stage, micro_batches_) : StagePart{};
+      stages_.push_back({part, trained_elems(config, part)});
+    }
+    group_ = {.ranks = replicas(), .nodes = std::min(place.nodes, replicas())};
+    if (group_.ranks % group_.nodes != 0) group_.nodes = group_.ranks;  // one level, from node to node
+    if (const int here = config.comm.ranks_per_node / config.parallel.pipeline; here > 0 && here < group_.ranks) {
+      group_.nodes = group_.ranks / here;
+      if (place.nodes == 1) links_.network_bytes = links_.node_bytes, links_.network_latency_s = links_.node_latency_s;
+    }
   }
 
   void add(std::int64_t step, StepTime& sum) {
@@ -66,13 +80,69 @@ class Steps {
       const auto [seconds, idle] = update_passes(times, static_cast<std::int64_t>(update.passes.size()));
       sum.passes_s += seconds;
       sum.idle_share += seconds * idle;
+      add_update(update, precision, times, sum);
+      sum.updates += 1.0;
     }
-    updates_ += static_cast<std::int64_t>(plan.updates.size());
   }
 
-  std::int64_t updates() const { return updates_; }
-
  private:
+  struct Stage {
+    StagePart part;
+    TrainedElems trained;
+  };
+
+  int replicas() const { return static_cast<int>(replicas_); }
+
+  // The optimizer, the exchange of gradients and that of updated weights: of the stage that takes longest for them.
+  void add_update(const dist::UpdatePlan& update, const std::vector<PrecisionMap>& precision, const ModelTimes& times,
+                  StepTime& sum) const {
+    std::set<std::uint32_t> numbers;
+    for (const dist::PassPlan& pass : update.passes) numbers.insert(pass.map);
+    std::vector<const PrecisionMap*> maps;
+    for (const std::uint32_t number : numbers) maps.push_back(&precision.at(number));
+    const CodeBitsOfMaps bits = code_bits_of(config_, place_.cuda, maps);
+    // Gradients are complete in the update's last pass.
+    const double passes = as_double(std::ssize(update.passes));
+    const bool overlapped = config_.comm.overlap && place_.cuda && config_.parallel.pipeline == 1;
+    double longest = -1.0;
+    GradientTime gradients;
+    Sent weights;
+    double update_s = 0.0;
+    for (const Stage& stage : stages_) {
+      BackwardTimes backward{.head_s = times.head.total() / passes, .embedding_s = times.embedding.backward_s / passes};
+      for (const std::int64_t block : stage.part.blocks(config_.model.n_layer))
+        backward.blocks_s.push_back(times.blocks[static_cast<std::size_t>(block)].backward_s / passes);
+      std::reverse(backward.blocks_s.begin(), backward.blocks_s.end());
+      const GradientTime of_gradients =
+          gradient_time(config_.comm, group_, links_, stage.trained, backward, overlapped);
+      const Sent of_weights = weights_sent(group_, links_, stage.trained, bits);
+      const double of_update = update_seconds(stage.trained.total() / group_.ranks, place_.rates) * crowding(place_);
+      const double seconds = of_update + of_gradients.added() + of_weights.seconds();
+      if (seconds <= longest) continue;
+      longest = seconds, gradients = of_gradients, weights = of_weights, update_s = of_update;
+    }
+    sum.update_s += update_s;
+    sum.exchange_s += gradients.added() + weights.seconds() + table_copy_seconds();
+    sum.hidden_s += gradients.hidden_s;
+    sum.gradient_bytes += gradients.bytes;
+    sum.weight_bytes += weights.bytes;
+  }
+
+  // Of `bytes` from a stage to the next: in a node, where the stages of all replicas are.
+  double transfer_seconds(double bytes) const {
+    const bool in_node = place_.ranks_here() % config_.parallel.pipeline == 0;
+    const double rate = in_node ? links_.node_bytes : links_.network_bytes;
+    return rate > 0.0 ? bytes / rate + (in_node ? links_.node_latency_s : links_.network_latency_s) : 0.0;
+  }
+
+  // The first stage's copy of a table that the last stage trains, after each update.
+  double table_copy_seconds() const {
+    const Gpt2Config& model = config_.model;
+    const bool copied =
+        config_.parallel.pipeline > 1 && model.tie_lm_head && !model.answers_questions() && !model.freeze_base;
+    return copied ? transfer_seconds(4.0 * as_double(model.vocab_size * model.n_embd)) : 0.0;
+  }
+
   static void add_to(ModelTimes& sum, const ModelTimes& more) {
     if (sum.blocks.empty()) sum.blocks.resize(more.blocks.size());
     for (std::size_t i = 0; i < sum.blocks.size(); ++i) sum.blocks[i] += more.blocks[i];
@@ -119,39 +189,36 @@ class Steps {
     for (PassTime& block : mean.blocks) share(block);
     share(mean.embedding);
     share(mean.head);
-    const dist::Timeline timeline = dist::simulate(planned_pipeline(config_, mean, cut_, micro_batches_ * passes));
+    dist::SimulatedPipeline pipeline = planned_pipeline(config_, mean, cut_, micro_batches_ * passes);
+    pipeline.transfers = dist::TransferMode::kExchanges;
+    pipeline.transfer_us = 1e6 * transfer_seconds(residual_bytes());
+    const dist::Timeline timeline = dist::simulate(pipeline);
     double end_us = 0.0, idle = 0.0;
     for (const dist::TimelineSpan& span : timeline) end_us = std::max(end_us, span.end_us);
     for (const dist::RankUse& use : dist::rank_use(timeline)) idle += use.idle_share / config_.parallel.pipeline;
     return {end_us * 1e-6 * crowding(place_), idle};
   }
 
+  // The residual stream of a micro-batch, or its gradient.
+  double residual_bytes() const {
+    const PassShape pass{.config = config_, .sequences = config_.train.micro_batch_size, .cuda = place_.cuda};
+    return as_double(pass.tokens() * config_.model.n_embd * pass.float_bytes());
+  }
+
   const RunConfig& config_;
   const RankPlace& place_;
+  Links links_;
   std::vector<std::string> names_;
   std::vector<ConfiguredMap> maps_;
   Coordinator coordinator_;
   std::int64_t replicas_, micro_batches_;
-  std::int64_t updates_ = 0;
   std::map<std::string, ModelTimes> cache_;
   dist::StageCut cut_;
+  std::vector<Stage> stages_;
+  RankGroup group_;
 };
 
 }  // namespace
-
-ExchangeBytes exchange_bytes(const RunConfig& config, std::int64_t trained, int replicas, int nodes) {
-  if (replicas == 1) return {};
-  const double elems = as_double(trained), ranks = replicas, hosts = std::min(nodes, replicas), here = ranks / hosts;
-  double element = 4.0;
-  const double scale = (config.comm.sum == WireSumName::kTwoPhase ? 4.0 : 8.0) / as_double(config.comm.block);
-  if (config.comm.wire == WireFormatName::kBf16) element = 2.0;
-  if (config.comm.wire == WireFormatName::kInt8) element = 1.0 + scale;
-  if (config.comm.wire == WireFormatName::kInt4) element = 0.5 + scale;
-  // Gradients: of a node's ranks each adds up its share for all nodes, and then a node sends what it has added up.
-  // Parameters come back as they are, from every owner to every rank.
-  return {.in_node = (element + 4.0) * elems * (here - 1.0) / here,
-          .between_nodes = (element / here + 4.0 / here) * elems * (hosts - 1.0) / hosts};
-}
 
 StepTime expected_step(const RunConfig& config, const RankPlace& place, std::int64_t windows_per_epoch) {
   Steps steps(config, place, windows_per_epoch);
@@ -160,22 +227,21 @@ StepTime expected_step(const RunConfig& config, const RankPlace& place, std::int
   for (std::int64_t i = 0; i < count; ++i) steps.add(i * config.train.steps / count, sum);
   const double n = as_double(count);
   sum.idle_share = sum.passes_s > 0.0 ? sum.idle_share / sum.passes_s : 0.0;
-  sum.passes_s /= n;
+  for (double* of_all : {&sum.passes_s, &sum.update_s, &sum.exchange_s, &sum.hidden_s, &sum.gradient_bytes,
+                         &sum.weight_bytes, &sum.updates})
+    *of_all /= n;
   for (auto& [name, passes] : sum.passes) passes /= n;
-
-  const int stages = config.parallel.pipeline, replicas = place.ranks / stages;
-  const ParameterCount whole = count_parameters(config.model, config.lora, config.quant);
-  // Stages have about as many parameters each.
-  const double of_rank = as_double(whole.in_a_step()) / stages, updates = as_double(steps.updates()) / n;
-  sum.update_s = updates * update_seconds(of_rank / replicas, place.rates) * crowding(place);
-  const int nodes = std::min(place.nodes, replicas);
-  const ExchangeBytes bytes = exchange_bytes(config, static_cast<std::int64_t>(of_rank), replicas, nodes);
-  if (bytes.in_node > 0.0 && place.links.node_bytes > 0.0) sum.exchange_s += bytes.in_node / place.links.node_bytes;
-  if (bytes.between_nodes > 0.0 && place.links.network_bytes > 0.0)
-    sum.exchange_s += bytes.between_nodes / place.links.network_bytes;
-  sum.exchange_s *= updates;
-  sum.updates = updates;
   return sum;
+}
+
+DeviceRates fitted_rates(const RunConfig& config, const RankPlace& place, double seconds,
+                         std::int64_t windows_per_epoch) {
+  RunConfig alone = config;
+  alone.train.batch_size /= place.ranks / config.parallel.pipeline;
+  alone.parallel = {};
+  RankPlace one = place;
+  one.ranks = one.nodes = 1;
+  return slowed(place.rates, seconds / expected_step(alone, one, windows_per_epoch).total());
 }
 
 double evaluation_seconds(const RunConfig& config, const RankPlace& place, std::int64_t tokens) {

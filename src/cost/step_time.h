@@ -32,7 +32,10 @@ struct StepTime {
   double passes_s = 0.0;    // with stages from the first micro-batch's beginning to the last one's end
   double idle_share = 0.0;  // of passes_s, that a stage waits for others, on average
   double update_s = 0.0;
-  double exchange_s = 0.0;               // gradients and parameters, where comm.overlap hides nothing of them
+  double exchange_s = 0.0;      // gradients and weights: what they add to the step
+  double hidden_s = 0.0;        // and what goes on beside backward at no cost
+  double gradient_bytes = 0.0;  // that a rank sends
+  double weight_bytes = 0.0;
   std::map<std::string, double> passes;  // training passes a step, by precision ("8", "map stripe8&4")
   std::map<std::string, double> pass_s;  // what one of them takes on a rank that has the whole model
   double updates = 0.0;                  // a step, each with an exchange
@@ -40,16 +43,14 @@ struct StepTime {
   double total() const { return passes_s + update_s + exchange_s; }
 };
 
-// What every rank sends in the exchange of gradients and parameters once a step, bytes.
-struct ExchangeBytes {
-  double in_node = 0.0;
-  double between_nodes = 0.0;
-};
-ExchangeBytes exchange_bytes(const RunConfig& config, std::int64_t trained, int replicas, int nodes);
-
 // The configuration has been checked against the ranks. windows_per_epoch: samples in one pass over the training data,
 // for schedules that count epochs; any number for others. Looks at no more than 256 steps, evenly spread over the run.
 StepTime expected_step(const RunConfig& config, const RankPlace& place, std::int64_t windows_per_epoch = 1);
+
+// Rates of a device on which a step of what one replica has to do, on one rank without stages, takes `seconds`: as it
+// was measured to. place: of the run that is planned.
+DeviceRates fitted_rates(const RunConfig& config, const RankPlace& place, double seconds,
+                         std::int64_t windows_per_epoch = 1);
 
 // Of an evaluation of `tokens` held-out tokens at everything that eval.bits and eval.maps name, on all ranks.
 double evaluation_seconds(const RunConfig& config, const RankPlace& place, std::int64_t tokens);

@@ -51,6 +51,8 @@ void each_field(Facts& f, const Body& body) {
   body("code_products", f.code_products);
   body("float_products", f.float_products);
   body("copy_bytes", f.copy_bytes);
+  body("known_code_products", f.known_code_products);
+  body("known_float_products", f.known_float_products);
 }
 
 void read(const Value& value, std::int64_t& out) { out = value.as_int(); }
@@ -90,6 +92,7 @@ Value to_value(const LinkFacts& links) {
   return Value::object({{"backend", links.backend},
                         {"node_bytes_per_second", links.node_bytes},
                         {"network_bytes_per_second", links.network_bytes},
+                        {"known_node_bytes_per_second", links.known_node_bytes},
                         {"neighbours", ring}});
 }
 

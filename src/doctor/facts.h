@@ -50,13 +50,15 @@ struct RankFacts {
   std::vector<std::string> variables;  // that change how MPI and NCCL work: "NCCL_P2P_DISABLE=1"
 
   // The GPU, if this rank has one.
-  std::int64_t gpus_seen = 0;
+  std::int64_t gpus_seen = 0;  // -1: CPUs were asked for
   std::string gpu, gpu_id, gpu_problem;
   std::int64_t gpu_memory = -1, gpu_memory_free = -1;
 
   // Speed: of the GPU or, where there is none, of one core.
   double code_products = -1.0, float_products = -1.0;  // operations a second
   double copy_bytes = -1.0;                            // a second, read and written
+  // What GPUs of this kind are known to reach.
+  double known_code_products = -1.0, known_float_products = -1.0;
 };
 
 Value to_value(const RankFacts& facts);
@@ -68,6 +70,7 @@ struct LinkFacts {
   std::string backend;  // "mpi", "nccl"
   // Bytes a second that a rank sends in an exchange of gradients, sums included; -1: there is no such group.
   double node_bytes = -1.0, network_bytes = -1.0;
+  double known_node_bytes = -1.0;  // what GPUs of this kind are known to reach
   struct Neighbours {
     std::int64_t from = 0, to = 0;
     bool same_host = true;

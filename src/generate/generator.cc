@@ -4,15 +4,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "kernels/common/device_graph.h"
+#include "kernels/common/device_stream.h"
 #include "kernels/common/error.h"
-#include "src/base/parallel.h"
+#include "src/base/rng.h"
 #include "src/model/kv_cache.h"
 #include "src/quant/own_stream.h"
 #include "src/quant/torch_view.h"
@@ -73,21 +74,29 @@ class Batch {
   }
 
   void choose(const at::Tensor& logits) {
-    if (is_plain_greedy()) {
-      find_largest(logits);
-      append_all(largest());
-    } else {
-      append_all(on_host(logits));
-    }
+    put_draws(logits.device());
+    find(logits);
+    append_all(chosen_.to(at::kCPU));
   }
   // Whether next_logits() and choose() may be recorded.
-  bool may_record() const { return options_.graph && model_.mode().is_cuda() && cache_ && is_plain_greedy(); }
-  // Both of them, as one recorded pass. Both have been called before.
-  void step_by_graph() {
+  bool may_record() const { return options_.graph && model_.mode().is_cuda() && cache_; }
+  // All that are left, each a recorded pass; both have been called before. A pass is enqueued before the tokens of the
+  // one before it are here, for it finds them where they are: the GPU waits for nothing. If a text's end ends them all,
+  // the pass behind it was for nothing.
+  void run_recorded() {
     const kernels::Exec exec = exec_for(last_);
-    if (!graph_.is_recorded()) graph_.record(exec, [&] { find_largest(next_logits()); });
-    graph_.launch(exec);
-    append_all(largest());
+    graph_.record(exec, [&] { find(next_logits()); });
+    std::array<Flight, 2> flights = {flight(), flight()};
+    std::size_t launched = 0, landed = 0;
+    while (!done()) {
+      while (launched < landed + flights.size() && std::cmp_less(launched - landed, most_left()))
+        launch(exec, flights[launched % flights.size()], launched - landed), ++launched;
+      const Flight& first = flights[landed % flights.size()];
+      first.landed.synchronize();
+      ++landed;
+      append_all(first.chosen);
+    }
+    if (launched > landed) flights[landed % flights.size()].landed.synchronize();
   }
 
  private:
@@ -119,65 +128,93 @@ class Batch {
     return options_.vocabulary > 0 ? all.narrow(1, 0, std::min<std::int64_t>(options_.vocabulary, all.size(1))) : all;
   }
 
-  bool is_plain_greedy() const { return options_.sampling.is_greedy() && options_.sampling.repetition_penalty == 1.0; }
-
-  // Each text's likeliest token, for the next pass, and beside it its logit. Where they are they stay.
-  void find_largest(const at::Tensor& logits) {
-    const auto [largest, ids] = logits.max(/*dim=*/1);
-    const at::Tensor both = at::stack({ids.to(at::kDouble), largest.to(at::kDouble)});
-    if (!found_.defined()) {
-      last_ = ids.unsqueeze(1).clone(), found_ = both;
-    } else {
-      last_.copy_(ids.unsqueeze(1)), found_.copy_(both);
+  // A pass that is under way, in page-locked memory.
+  struct Flight {
+    at::Tensor draws, chosen;  // what draws_ was given, and what comes of chosen_
+    DeviceEvent landed{Device::kCuda};
+  };
+  Flight flight() const {
+    const at::TensorOptions options = at::TensorOptions(at::kLong).pinned_memory(true);
+    return {.draws = at::empty({std::ssize(texts_)}, options), .chosen = at::empty(chosen_.sizes(), options)};
+  }
+  // ahead: so many passes have not landed.
+  void launch(const kernels::Exec& exec, Flight& flight, std::size_t ahead) {
+    if (draws_.defined()) {
+      fill_draws(flight.draws, ahead);
+      draws_.copy_(flight.draws, /*non_blocking=*/true);
     }
+    graph_.launch(exec);
+    flight.chosen.copy_(chosen_, /*non_blocking=*/true);
+    flight.landed.record(exec.stream);
+  }
+  // Tokens that the text with most of them may still get.
+  std::int64_t most_left() const {
+    std::int64_t most = 0;
+    for (const Text& text : texts_)
+      if (!text.done)
+        most = std::max(most, std::min(options_.max_new_tokens - std::ssize(text.fresh()),
+                                       model_.config().n_positions - std::ssize(text.tokens)));
+    return most;
   }
 
-  // What was found, here, in one copy.
-  std::vector<int> largest() const {
-    const at::Tensor both = found_.to(at::kCPU);
-    const auto* values = both.const_data_ptr<double>();
-    std::vector<int> chosen;
+  // What the next tokens are drawn with, in a place that stays where it is.
+  void put_draws(const at::Device& device) {
+    if (options_.sampling.is_greedy()) return;
+    const at::Tensor draws = at::empty({std::ssize(texts_)}, at::kLong);
+    fill_draws(draws, /*ahead=*/0);
+    draws_.defined() ? (void)draws_.copy_(draws) : (void)(draws_ = draws.to(device));
+  }
+  void fill_draws(const at::Tensor& draws, std::size_t ahead) const {
+    for (std::size_t b = 0; b < texts_.size(); ++b)
+      draws.mutable_data_ptr<std::int64_t>()[b] =
+          sampling_draw(options_.seed, texts_[b].number, texts_[b].tokens.size() + ahead);
+  }
+
+  // Each text's next token, where the logits are, also for the next pass. What is found stays where it is.
+  void find(const at::Tensor& logits) {
+    if (!chosen_.defined()) {
+      chosen_ = at::empty({2, std::ssize(texts_)}, at::TensorOptions(logits.device()).dtype(at::kLong));
+      last_ = chosen_[0].unsqueeze(1);
+      if (options_.sampling.has_penalty()) seen_ = tokens_so_far(logits.size(1)).to(logits.device());
+    }
+    const auto places = [](const at::Tensor& row) {
+      return std::span(row.data_ptr<std::int64_t>(), static_cast<std::size_t>(row.numel()));
+    };
+    Matrix<std::uint8_t> seen;
+    if (seen_.defined()) seen = {seen_.data_ptr<std::uint8_t>(), seen_.size(0), seen_.size(1)};
+    kernels::choose_tokens(exec_for(logits), const_float_matrix(logits), options_.sampling, seen,
+                           draws_.defined() ? places(draws_) : std::span<std::int64_t>(), places(chosen_[0]),
+                           places(chosen_[1]));
+  }
+
+  // 1 for each token that a text has: [B, V].
+  at::Tensor tokens_so_far(std::int64_t vocabulary) const {
+    const at::Tensor seen = at::zeros({std::ssize(texts_), vocabulary}, at::kByte);
+    auto* row = seen.data_ptr<std::uint8_t>();
+    for (const Text& text : texts_) {
+      for (const int token : text.tokens)
+        if (token < vocabulary) row[token] = 1;
+      row += vocabulary;
+    }
+    return seen;
+  }
+
+  // chosen: what was found, here.
+  void append_all(const at::Tensor& chosen) {
+    const auto* tokens = chosen.const_data_ptr<std::int64_t>();
+    const auto* finite = tokens + texts_.size();
     for (std::size_t b = 0; b < texts_.size(); ++b) {
-      check_number(texts_[b], values[texts_.size() + b]);
-      chosen.push_back(static_cast<int>(values[b]));
+      if (texts_[b].done) continue;
+      if (finite[b] == 0)
+        throw Error(ErrorKind::kDiverged,
+                    fmt::format("the model's logits behind token {} of prompt {} are not finite: its parameters are "
+                                "not sound at these widths",
+                                texts_[b].tokens.size(), texts_[b].number + 1));
+      append(texts_[b], static_cast<int>(tokens[b]));
     }
-    return chosen;
-  }
-
-  std::vector<int> on_host(const at::Tensor& logits) {
-    const at::Tensor all = logits.to(at::kCPU).contiguous().clone();
-    const auto columns = static_cast<std::size_t>(all.size(1));
-    std::vector<int> chosen(texts_.size());
-    run_parallel(std::ssize(texts_), options_.threads, [&](std::int64_t i) {
-      const auto b = static_cast<std::size_t>(i);
-      if (texts_[b].done) return;
-      chosen[b] = choice(texts_[b], {all.mutable_data_ptr<float>() + b * columns, columns});
-    });
-    last_ = at::tensor(chosen, at::kLong).unsqueeze(1).to(model_.mode().device);
-    return chosen;
-  }
-
-  int choice(const Text& text, std::span<float> logits) const {
-    for (const float logit : logits) check_number(text, static_cast<double>(logit));
-    const SamplingOptions& sampling = options_.sampling;
-    penalize_repetition(logits, text.tokens, sampling.repetition_penalty);
-    if (sampling.is_greedy()) return greedy_choice(logits);
-    return sampled_choice(candidates(logits, sampling), sampling_draw(options_.seed, text.number, text.tokens.size()));
-  }
-
-  void check_number(const Text& text, double logit) const {
-    if (text.done || std::isfinite(logit)) return;
-    throw Error(ErrorKind::kDiverged, fmt::format("the model's logits behind token {} of prompt {} are not finite: its "
-                                                  "parameters are not sound at these widths",
-                                                  text.tokens.size(), text.number + 1));
-  }
-
-  void append_all(const std::vector<int>& tokens) {
-    for (std::size_t b = 0; b < texts_.size(); ++b) append(texts_[b], tokens[b]);
   }
 
   void append(Text& text, int token) const {
-    if (text.done) return;
     const auto end = [&](StopReason why) { text.done = true, text.stop = why; };
     if (token == options_.end_of_text) return end(StopReason::kTextEnd);
     text.tokens.push_back(token);
@@ -191,8 +228,10 @@ class Batch {
   const GenerateOptions& options_;
   std::vector<Text> texts_;
   std::unique_ptr<KvCache> cache_;  // null: without
-  at::Tensor last_;                 // int64 [B, 1]: each text's last token
-  at::Tensor found_;                // double [2, B]: of greedy texts that token, and its logit
+  at::Tensor chosen_;               // int64 [2, B]: each text's last token; whether its logits were finite
+  at::Tensor last_;                 // [B, 1]: the first row of it
+  at::Tensor draws_;                // int64 [B]: of texts that are drawn
+  at::Tensor seen_;                 // uint8 [B, V]: with a penalty, whether the text has the token
   DeviceGraph graph_;               // of a step
 };
 
@@ -218,8 +257,9 @@ std::vector<GeneratedText> generate(const Gpt2& model, const ForwardContext& con
   done.prompt_seconds = seconds_since(begin);
   begin = Clock::now();
   // The first step by itself: it chooses kernels, and makes what later ones find made.
-  for (bool recorded = false; !batch.done(); recorded = batch.may_record())
-    recorded ? batch.step_by_graph() : batch.choose(batch.next_logits());
+  if (!batch.done()) batch.choose(batch.next_logits());
+  if (!batch.done() && batch.may_record()) batch.run_recorded();
+  while (!batch.done()) batch.choose(batch.next_logits());
   done.step_seconds = seconds_since(begin);
   std::vector<GeneratedText> texts;
   for (const Text& text : batch.texts()) {
@@ -230,6 +270,13 @@ std::vector<GeneratedText> generate(const Gpt2& model, const ForwardContext& con
   }
   if (work != nullptr) *work += done;
   return texts;
+}
+
+std::int64_t sampling_draw(std::uint64_t seed, std::uint64_t prompt, std::uint64_t position) {
+  const kernels::Philox4 block =
+      kernels::philox(rng_key(seed, RngPurpose::kGeneration, position, prompt), /*counter=*/0);
+  const std::uint64_t bits = (static_cast<std::uint64_t>(block.v[0]) << 32U) | block.v[1];
+  return static_cast<std::int64_t>(bits >> 11U);
 }
 
 std::string shares_ranges(const Gpt2& model, const QuantConfig& quant, const PrecisionMap& precision) {

@@ -16,6 +16,7 @@
 #include "src/quant/gemm_path.h"
 #include "src/quant/precision_map.h"
 #include "src/quant/quant_method.h"
+#include "src/schedule/schedule_rules.h"
 #include "src/train/recipe.h"
 
 namespace qat {
@@ -147,6 +148,16 @@ std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& la
   return all;
 }
 
+// Of a range test, in main memory wherever the model is: what a rank answers for, with both moments
+// (src/train/state_snapshot.h).
+MemoryConsumer kept_aside(const RunConfig& config, const RankLayout& layout) {
+  const bool tests =
+      layout.training &&
+      (layout.range_test || (config.train.recipe == Recipe::kCpt && waits_for_range_test(config.precision)));
+  return {"state kept aside for the range test",
+          tests ? 3 * count_parameters(config, layout).trained * kFp32 / layout.ranks : 0};
+}
+
 MemoryEstimate moment(std::string name, std::vector<MemoryConsumer> consumers,
                       std::initializer_list<MemoryConsumer> more) {
   consumers.insert(consumers.end(), more);
@@ -225,6 +236,7 @@ MemoryEstimate passes_needed(const RunConfig& config, const RankLayout& layout,
     pass.part = layout.part;
     std::vector<MemoryConsumer> with_teachers = base;
     with_teachers.push_back({"teachers' hidden states", taught_bytes(config, layout, pass)});
+    if (!layout.cuda) with_teachers.push_back(kept_aside(config, layout));
     most = larger(std::move(most), training_step(pass, training, with_teachers));
   };
   if (!layout.training || !config.quant.maps.empty()) widths.clear();
@@ -259,7 +271,9 @@ MemoryEstimate host_memory_needed(const RunConfig& config, const RankLayout& lay
   }
   // Whatever the model's size (tests/src/checkpoint/save_memory_test.cc).
   MemoryEstimate saving = moment("saving a checkpoint", base, {{"blocks on their way to the disk", 32 * kMiB}});
-  if (layout.cuda) return layout.training ? saving : moment("evaluation", base, {});
+  if (layout.cuda)
+    return layout.training ? larger(saving, moment("the range test", base, {kept_aside(config, layout)}))
+                           : moment("evaluation", base, {});
   const MemoryEstimate passes = passes_needed(config, layout, base);
   return layout.training ? larger(saving, passes) : passes;
 }

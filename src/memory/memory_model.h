@@ -18,12 +18,13 @@ namespace qat {
 
 // Where a run's ranks are.
 struct RankLayout {
-  bool cuda = false;     // each rank has a GPU
-  int ranks = 1;         // with the same part of the model: data parallel
-  int ranks_here = 1;    // on this host
-  int threads = 1;       // passes of a rank side by side, on CPUs
-  bool training = true;  // else the run only evaluates
-  StagePart part{};      // of the model, that the rank has
+  bool cuda = false;        // each rank has a GPU
+  int ranks = 1;            // with the same part of the model: data parallel
+  int ranks_here = 1;       // on this host
+  int threads = 1;          // passes of a rank side by side, on CPUs
+  bool training = true;     // else the run only evaluates
+  StagePart part{};         // of the model, that the rank has
+  bool range_test = false;  // whatever the schedule's bounds are; with bounds of "auto" a run makes one anyway
 };
 
 struct MemoryConsumer {

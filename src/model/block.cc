@@ -151,7 +151,7 @@ at::Tensor Block::attend_with_cache(const at::Tensor& q, const at::Tensor& k, co
     cache.append_codes(layer_, both, width);
     return cache.attend(layer_, q);
   }
-  both = both.contiguous();
+  if (cache.in_prompts() || !width.is_full()) both = both.contiguous();
   if (width.is_full() || width.bits() > kMostCodeBits) {
     if (!width.is_full()) both = kv_.fake_quant(both.view({-1, features}), width).view(both.sizes());
     cache.append(layer_, both, /*scales=*/{});

@@ -62,13 +62,15 @@ void KvCache::end_pass() { in_prompts_ = false; }
 
 void KvCache::append(std::int64_t layer, const at::Tensor& rows, const at::Tensor& scales) {
   Kept& kept = layers_[layer];
+  if (!in_prompts_) {
+    QAT_CHECK(!scales.defined(), "codes of one token are made where they are kept");
+    return kernels::keep_tokens(exec_for(rows), const_float_matrix(rows), span_of_rows(pass_rows_),
+                                float_matrix(kept.rows));
+  }
   const auto put = [&](const at::Tensor& from, at::Tensor& to) {
     if (!from.defined()) return;
     if (!to.defined()) to = at::empty({sequences_ * capacity_, from.size(1)}, from.options());
-    if (in_prompts_)
-      to.view({sequences_, capacity_, -1}).narrow(1, 0, pass_tokens_).copy_(from.view({sequences_, pass_tokens_, -1}));
-    else
-      to.index_copy_(0, pass_rows_, from);
+    to.view({sequences_, capacity_, -1}).narrow(1, 0, pass_tokens_).copy_(from.view({sequences_, pass_tokens_, -1}));
   };
   put(rows, kept.rows);
   put(scales, kept.scales);

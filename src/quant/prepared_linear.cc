@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "kernels/common/error.h"
-#include "kernels/gemm/code_matmul_adapter.h"
+#include "kernels/gemm/code_matmul_coded_adapter.h"
 #include "src/quant/linear_backward.h"
 #include "src/quant/torch_view.h"
 
@@ -59,6 +59,37 @@ at::Tensor forward_on_codes(const PreparedLinear& linear, const LinearOperand& x
   return y;
 }
 
+// Whether a product makes the adapter's h on the way.
+bool makes_low(const PreparedLinear& linear, const LinearOperand& x, at::ScalarType dtype) {
+  if (!linear.adapter || !linear.weight.is_coded() || !linear.adapter->in_product() || linear.adapter->raw_input ||
+      !linear.adapter->a.is_coded())
+    return false;
+  const at::Tensor& codes = x.codes.codes;
+  return kernels::takes_coded_adapter(exec_for(codes), codes.size(0), linear.out_features(), codes.size(1),
+                                      linear.adapter->a.rows(),
+                                      dtype == at::kBFloat16 ? DType::kBFloat16 : DType::kFloat32);
+}
+
+at::Tensor forward_with_low(const PreparedLinear& linear, const LinearOperand& x, at::ScalarType dtype) {
+  const PreparedAdapter& adapter = *linear.adapter;
+  const auto codes = const_codes(x.codes.codes), weight = const_codes(linear.weight.codes.codes);
+  at::Tensor y = empty_like_rows(x, linear.out_features(), dtype);
+  const kernels::Exec exec = exec_for(y);
+  const at::Tensor scratch =
+      at::empty({kernels::coded_adapter_scratch(exec, codes.rows, weight.rows, codes.cols, adapter.a.rows())},
+                y.options().dtype(at::kInt));
+  kernels::code_matmul_coded_adapter(
+      exec, codes, weight,
+      {.row_scales = const_span(x.codes.scales),
+       .col_scales = const_span(linear.weight.codes.scales),
+       .bias = const_span(linear.bias)},
+      {.a = const_codes(adapter.a.codes.codes),
+       .a_scales = const_span(adapter.a.codes.scales),
+       .t = const_float_matrix(adapter.b_over_scales)},
+      float_matrix(y), {scratch.mutable_data_ptr<std::int32_t>(), static_cast<std::size_t>(scratch.numel())});
+  return y;
+}
+
 at::Tensor forward_on_floats(const PreparedLinear& linear, const LinearOperand& x, const at::Tensor& h,
                              at::ScalarType dtype) {
   at::Tensor y = linear.weight.is_wide() ? wide_code_matmul(x.wide, linear.weight.wide, linear.bias, dtype)
@@ -86,6 +117,7 @@ void cut(at::Tensor& gradient, int dim, std::int64_t rank, const at::Tensor& pla
 
 at::Tensor linear_forward(const PreparedLinear& linear, const LinearOperand& x, at::ScalarType dtype,
                           LinearSaved* saved) {
+  if (saved == nullptr && makes_low(linear, x, dtype)) return forward_with_low(linear, x, dtype);
   const at::Tensor h = linear.adapter ? low(linear, x, dtype) : at::Tensor();
   at::Tensor y =
       linear.weight.is_coded() ? forward_on_codes(linear, x, h, dtype) : forward_on_floats(linear, x, h, dtype);

@@ -42,11 +42,9 @@ std::string failures(const std::vector<WidthResult>& widths, const char* before)
   return text;
 }
 
-// Whether there is something to say of held-out text or questions: tasks or other texts alone may have been asked for.
+// Tasks, other texts or speed alone may have been asked for.
 bool has_held_out(const std::vector<WidthResult>& widths) {
-  return !(has_tasks(widths) || has_texts(widths)) ||
-         std::any_of(widths.begin(), widths.end(),
-                     [](const WidthResult& width) { return width.tokens_scored > 0 || !width.failure().empty(); });
+  return std::any_of(widths.begin(), widths.end(), [](const WidthResult& width) { return width.wants_held_out; });
 }
 
 std::vector<std::string> score_columns(bool answers) {
@@ -84,7 +82,7 @@ Value to_value(const WidthResult& width) {
     object.set("questions", width.answers->questions);
   } else {
     Value perplexities = perplexities_value(width.texts);
-    if (scored || width.texts.empty()) perplexities.set("held_out", perplexity ? Value(*perplexity) : Value());
+    if (width.wants_held_out) perplexities.set("held_out", perplexity ? Value(*perplexity) : Value());
     object.set("perplexity", std::move(perplexities));
   }
   for (Value::Member& member : std::vector<Value::Member>{
@@ -186,7 +184,7 @@ std::optional<double> WidthResult::perplexity() const {
 
 std::string WidthResult::failure() const {
   if (!error.empty()) return error;
-  if (tokens_scored <= 0) return tasks.empty() && texts.empty() ? "no tokens were scored" : "";
+  if (tokens_scored <= 0) return wants_held_out ? "no tokens were scored" : "";
   if (!std::isfinite(nll)) return "the loss is not finite";
   if (!answers && !perplexity()) return "the perplexity is too large for a number";
   return "";

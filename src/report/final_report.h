@@ -40,7 +40,8 @@ struct WidthResult {
   int kv_bits = 32;
   std::optional<MapBits> map;      // nothing: one width
   double nll = 0.0;                // sum over the scored tokens, nats; not finite: an error
-  std::int64_t tokens_scored = 0;  // 0: not evaluated; of questions, windows
+  std::int64_t tokens_scored = 0;  // of questions, windows
+  bool wants_held_out = true;      // else held-out text or questions were not asked for
   std::optional<AnswerFigures> answers;
   std::vector<TaskFigures> tasks;
   std::vector<TextFigures> texts;     // beside the held-out one
@@ -52,7 +53,7 @@ struct WidthResult {
 
   // exp(nll / tokens_scored); nothing where that is not a finite number, and for questions.
   std::optional<double> perplexity() const;
-  // Why there is no perplexity, or no answer; empty if there is, and where tasks alone were asked for.
+  // Why there is no perplexity, or no answer; empty if there is, and where it was not asked for.
   std::string failure() const;
 };
 

@@ -251,6 +251,7 @@ void CheckpointKeeper::conclude() {
   const std::unique_ptr<Saving> done = std::move(saving_);
   saved_step_ = done->step;
   if (done->healthy) healthy_step_ = done->step;
+  if (on_complete_) on_complete_();
   on_root(grid_.world(), "removing old checkpoints", [&] {
     for (const std::string& failure : done->aftermath.warnings) log_.warning(failure);
     if (done->aftermath.failure) throw Error(*done->aftermath.failure);

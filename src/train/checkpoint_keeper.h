@@ -40,6 +40,9 @@ class CheckpointKeeper {
                    GradientSync& gradients, const dist::Grid& grid, Logger& log);
   ~CheckpointKeeper();
 
+  // Told of each checkpoint as soon as it is complete, whatever becomes of the next one.
+  void set_on_complete(std::function<void()> tell) { on_complete_ = std::move(tell); }
+
   // What run.resume means here; rank 0 only, the others get null. Null: a new run.
   //   auto      the newest checkpoint that can be read
   //   never     Error(kConfig) if there is one
@@ -98,6 +101,7 @@ class CheckpointKeeper {
   GradientSync& gradients_;
   dist::Grid grid_;
   Logger& log_;
+  std::function<void()> on_complete_;
   bool goes_back_ = false;  // rank 0: find() took the checkpoint that run.resume names
   std::int64_t saved_step_ = -1;
   std::int64_t healthy_step_ = -1;

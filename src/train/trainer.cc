@@ -88,6 +88,7 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
     const dist::SectionMark section(parts_.board, dist::Section::kSave);
     keeper_.wait_until_read();
   });
+  keeper_.set_on_complete([this] { tell_progress(); });
   if (running_ranges_.any()) runner_.set_range_sink(&running_ranges_);
   if (parts.grid.data_size() > 1) parts.log.info("gradients travel as " + runner_.gradients().describe());
   if (!wire_of(options.comm).is_exact() && options.comm.self_check > 0.0 && parts.grid.data_size() > 1)
@@ -119,7 +120,6 @@ TrainResult Trainer::run_to_end() {
   resume();
   if (std::string report = existing_report(); !report.empty()) return {.finished = true, .table = std::move(report)};
   open_records();
-  if (parts_.progress != nullptr) parts_.progress->begin(state_.step);
   if (const int reason = train(); reason != 0) return {.signal = stop_for(reason)};
   const auto scores = evaluate(evaluation_widths(options_.eval, options_.quant));
   if (!scores) return {.signal = stop_for(poll_.ask())};
@@ -133,6 +133,7 @@ int Trainer::train() {
   if (evaluation_pending()) {
     if (const int reason = evaluate_during_run(); reason != 0) return reason;
   }
+  if (parts_.progress != nullptr) parts_.progress->begin(state_.step);
   while (!is_complete()) {
     if (parts_.board != nullptr) parts_.board->enter(dist::Section::kStep);
     const double start = seconds_now();

@@ -22,22 +22,17 @@ void Trainer::save() {
   if (is_complete() && state.step == state_.step)
     calibrator_.prepare_evaluation(evaluation_widths(options_.eval, options_.quant), state.step);
   const dist::SectionMark section(parts_.board, dist::Section::kSave);
-  const std::int64_t newest = keeper_.saved_step();
   keeper_.begin_save(state, calibrator_.made_after(state.step));
-  if (keeper_.saved_step() != newest) tell_progress();
 }
 
 void Trainer::look_after_save() {
-  if (!keeper_.is_saving()) return;
-  keeper_.look_after_save();
-  if (!keeper_.is_saving()) tell_progress();
+  if (keeper_.is_saving()) keeper_.look_after_save();
 }
 
 void Trainer::finish_save() {
   if (!keeper_.is_saving()) return;
   const dist::SectionMark section(parts_.board, dist::Section::kSave);
   keeper_.finish_save();
-  tell_progress();
 }
 
 void Trainer::finish_save_whatever_comes() {

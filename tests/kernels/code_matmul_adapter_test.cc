@@ -1,7 +1,6 @@
-#include "kernels/gemm/code_matmul_adapter.h"
-
 #include <gtest/gtest.h>
 
+#include "kernels/gemm/code_matmul_coded_adapter.h"
 #include "tests/support/kernel_data.h"
 
 namespace qat::kernels {
@@ -18,6 +17,19 @@ TEST(CodeMatmulAdapter, IsTheProductWithTheTermInsideTheScales) {
   code_matmul_adapter({}, a.view(), b.view(), {rows, cols, bias, false}, {h.view(), t.view()}, y.view());
   EXPECT_EQ(y.values, (std::vector<float>{100.0F + 0.125F * (18 + 2), 200.0F + 0.5F * (68 + 4),
                                           100.0F + 0.5F * (-14 - 8), 200.0F + 2.0F * (87 - 16)}));
+}
+
+TEST(CodeMatmulCodedAdapter, MakesTheTermOfTheAdaptersCodes) {
+  const Grid<std::int8_t> x(2, 3, {1, 2, 3, -4, 5, 6}), b(2, 3, {7, -8, 9, 10, 11, 12}), a(1, 3, {1, 0, -1});
+  const Grid<float> t(2, 1, {4.0F, 8.0F});
+  const std::vector<float> rows = {0.5F, 2.0F}, cols = {0.25F, 1.0F}, bias = {100.0F, 200.0F}, a_scales = {0.125F};
+  Grid<float> y(2, 2);
+  ASSERT_TRUE(takes_coded_adapter({}, 2, 2, 3, 1, DType::kFloat32));
+  code_matmul_coded_adapter({}, x.view(), b.view(), {rows, cols, bias, false}, {a.view(), a_scales, t.view()}, y.view(),
+                            {});
+  // h: (1 - 3) / 8 and (-4 - 6) / 8; sums as above
+  EXPECT_EQ(y.values, (std::vector<float>{100.0F + 0.125F * (18 - 1), 200.0F + 0.5F * (68 - 2),
+                                          100.0F + 0.5F * (-14 - 5), 200.0F + 2.0F * (87 - 10)}));
 }
 
 TEST(CodeMatmulAdapter, RefusesOperandsThatDoNotFit) {

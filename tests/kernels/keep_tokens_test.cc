@@ -37,6 +37,18 @@ TEST(KeepTokens, AreTheCodesOfKeysAndValuesAsRows) {
   }
 }
 
+TEST(KeepTokens, AsFloatsAreWhatTheyWere) {
+  const Grid<float> wide = test::random_grid(2, 18, 1);  // keys and values in columns 6 to 17
+  Grid<float> kept(5, 12, 99.0F);
+  keep_tokens({}, {wide.values.data() + 6, 2, 12, 18, DType::kFloat32}, std::vector<std::int64_t>{3, 0},
+              FloatMatrix(kept.view()));
+  for (std::int64_t c = 0; c < 12; ++c) {
+    EXPECT_EQ(kept.at(3, c), wide.at(0, 6 + c));
+    EXPECT_EQ(kept.at(0, c), wide.at(1, 6 + c));
+  }
+  for (const std::int64_t other : {1, 2, 4}) EXPECT_THAT(kept.row(other), ::testing::Each(99.0F));
+}
+
 TEST(KeepTokens, RefuseWhatDoesNotFit) {
   const Grid<float> x = test::random_grid(2, 12, 1);
   Grid<std::int8_t> codes(5, 12);

@@ -14,8 +14,10 @@ class Doctor : public Cli {
 TEST_F(Doctor, LooksAtOneProcess) {
   const Outcome outcome = shell(doctor());
   EXPECT_EQ(outcome.exit_code, 0) << outcome.text;
-  EXPECT_THAT(outcome.text, AllOf(HasSubstr("1 rank on 1 host, started by hand"), HasSubstr("LibTorch 2."),
-                                  HasSubstr("products on int8 codes"), HasSubstr("locks work"), HasSubstr("0 faults")));
+  EXPECT_THAT(outcome.text,
+              AllOf(HasSubstr("1 rank on 1 host, started by hand"), HasSubstr("LibTorch 2."),
+                    HasSubstr("products on int8 codes"), HasSubstr("locks work"), HasSubstr("not measured: one rank"),
+                    HasSubstr("0 faults"), Not(HasSubstr("none is seen"))));
   EXPECT_LE(count(outcome.text, "\n"), 40U);
 }
 
@@ -33,11 +35,19 @@ TEST_F(Doctor, ComparesTheRanksOfAJobAndSavesRatesThatAPlanReads) {
 }
 
 TEST_F(Doctor, AFolderThatCannotBeWrittenIsAFaultWithItsFix) {
-  const std::string nowhere = (root_ / "not there").string();
-  const Outcome outcome = shell(program() + " doctor --cpu --json --dir " + quote(nowhere));
+  const Outcome outcome = shell(program() + " doctor --cpu --json --dir /proc/nowhere");
   EXPECT_EQ(outcome.exit_code, 9) << outcome.text;
-  EXPECT_THAT(outcome.text, AllOf(HasSubstr("\"healthy\": false"), HasSubstr("\"level\": \"fault\""),
-                                  HasSubstr("not there"), HasSubstr("\"fix\": \"a run.dir on a file system")));
+  EXPECT_THAT(outcome.text,
+              AllOf(HasSubstr("\"healthy\": false"), HasSubstr("\"level\": \"fault\""),
+                    HasSubstr("/proc: cannot make a file there"), HasSubstr("\"fix\": \"a run.dir on a file system")));
+}
+
+// As in a fresh copy, where no run has made it.
+TEST_F(Doctor, AFolderThatARunWouldMakeIsNoFault) {
+  const Outcome outcome = shell(program() + " doctor --cpu --dir " + quote((root_ / "runs" / "a").string()));
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.text;
+  EXPECT_THAT(outcome.text, AllOf(HasSubstr(root_.string()), HasSubstr("locks work")));
+  EXPECT_FALSE(fs::exists(root_ / "runs"));
 }
 
 }  // namespace

@@ -1,4 +1,7 @@
 // `qat_dist generate`, as a user comes to it.
+#include <map>
+#include <string>
+
 #include "tests/launch/cli_fixture.h"
 
 namespace qat::cli {
@@ -104,6 +107,24 @@ TEST_F(Generate, RefusesWithAMessageThatNamesTheMatter) {
   expect_refused("run", "--prompt a --tokenizer gpt2", 2, "needs merges.txt");
   expect_refused("run", "--prompt a --tokenizer gpt2 --merges " + quote(write("merges.txt", "#version: 0.2\nh e\n")), 2,
                  "has 258 ids, and the model 257");
+}
+
+TEST_F(Generate, NumbersOutOfBoundsAreSaidInAFewWords) {
+  const std::map<std::string, std::string> refused = {
+      {"--temperature nan", "--temperature: \"nan\" must be at least 0"},
+      {"--temperature -1", "--temperature: \"-1\" must be at least 0"},
+      {"--top-k -1", "--top-k: \"-1\" must be at least 0"},
+      {"--top-p nan", "--top-p: \"nan\" must be from 1e-09 to 1"},
+      {"--top-p 1.5", "--top-p: \"1.5\" must be from"},
+      {"--repetition-penalty inf", "--repetition-penalty: \"inf\" must be from 0.001 to 1e+09"},
+      {"--max-new-tokens 0", "--max-new-tokens: \"0\" must be at least 1"},
+      {"--seed -1", "--seed: \"-1\" must be at least 0"},
+  };
+  for (const auto& [option, message] : refused) {  // before the checkpoint is looked for
+    const Outcome run = shell(program() + " generate nowhere --prompt x " + option);
+    EXPECT_EQ(run.exit_code, 2) << option;
+    EXPECT_THAT(run.text, HasSubstr(message));
+  }
 }
 
 TEST_F(Generate, AModelWhoseInputsShareARangeNeedsAPassOfItsOwnForEachText) {

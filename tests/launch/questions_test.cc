@@ -62,6 +62,32 @@ TEST_F(Questions, OwnFilesAreTrainedOnAndTheCheckpointGivesTheSameTable) {
   EXPECT_THAT(changed.text, HasSubstr("data.train is not what the checkpoint was trained on"));
 }
 
+// Answers that a model knows by heart, and the same file with others in their places.
+TEST_F(Questions, WhatWasLearnedIsFoundAndWhatWasNotIsNot) {
+  const std::string learned = squad("learned.json", 4);
+  const Outcome run =
+      shell(program() + asking("run", files(learned, learned) + "--set train.steps=250 --set eval.bits=[8]"));
+  ASSERT_EQ(run.exit_code, 0) << run.text;
+  const auto found = [&](const std::string& file) {
+    const std::string out = (root_ / "out").string();
+    const Outcome eval = shell(program() + " eval --bits 8,4 --checkpoint " + quote((root_ / "run").string()) +
+                               " --output " + quote(out) + " --set data.val=" + quote("[\"" + file + "\"]"));
+    EXPECT_EQ(eval.exit_code, 0) << eval.text;
+    return content(root_ / "out/report.json");
+  };
+  const std::string right = found(learned);
+  EXPECT_EQ(count(right, "\"exact_match\": 100"), 2U) << right;
+  EXPECT_EQ(count(right, "\"f1\": 100"), 2U) << right;
+  // The questions with an answer ask for another word of their text, those without one are as before.
+  std::string text = content(learned);
+  for (std::size_t at = 0; (at = text.find(R"({"text": "k)", at)) != std::string::npos; ++at) {
+    const std::size_t end = text.find('}', at);
+    text.replace(at, end - at, R"({"text": "red", "answer_start": 31)");
+  }
+  const std::string wrong = found(write("wrong.json", text));
+  EXPECT_EQ(count(wrong, "\"exact_match\": 50"), 2U) << wrong;
+}
+
 TEST_F(Questions, AWrongFileIsOneErrorWithTheQuestion) {
   const std::string good = squad("good.json", 2);
   const std::string bad =

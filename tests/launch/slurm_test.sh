@@ -131,23 +131,33 @@ has_ended() { case $(job_state "$1") in '' | COMPLETED | FAILED | CANCELLED | TI
 restarts_of() { scontrol show job "$1" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p'; }
 was_requeued() { [ "$(restarts_of "$1")" -ge "$2" ]; }
 
-# What must not depend on when and where a run was stopped: all but times.
-numbers() { sed -E 's/"(tokens_per_s|step_ms|exposed_ms|time)":[^,}]*,?//g; s/"saving":(true|false),?//; s/"time":\{[^}]*\}//' "$1/metrics.jsonl"; }
+# What must not depend on when and where a run was stopped: all but times, memory, and bytes on the wire (a resumed run need
+# not send weights first).
+numbers() {
+  sed -E 's/"(tokens_per_s|step_ms|exposed_ms|time|saving)":[^,{}]*,?//g; s/"(time|memory|wire)":\{[^}]*\},?//g' "$1/metrics.jsonl"
+}
 
 settings() {  # STEPS
   echo "--set train.steps=$1 --set precision.cycles=1 --set checkpoint.every=20 --set eval.max_tokens=512"
 }
 
-# submit NAME STEPS [OPTION...]: sets dir and job.
-submit() {
-  dir=$work/$1
-  local steps=$2 said
+# submit_config CONFIG NAME [OPTION...]: sets dir and job.
+submit_config() {
+  dir=$work/$2
+  local config=$1 said
   shift 2
-  # shellcheck disable=SC2046
-  said=$("$source_dir/launch/slurm/submit.sh" --program "$program" --config "$source_dir/configs/tiny_cpu.json" \
-    --nodes 2 --ranks-per-node 1 --set "run.dir=$dir" $(settings "$steps") "$@")
+  said=$("$source_dir/launch/slurm/submit.sh" --program "$program" --config "$source_dir/configs/$config.json" \
+    --set "run.dir=$dir" "$@")
   job=$(sed -n 's/^submitted  job //p' <<< "$said")
   [ -n "$job" ] || fail "nothing was submitted: $said"
+}
+
+# submit NAME STEPS [OPTION...]: of the smallest model, on both nodes.
+submit() {
+  local name=$1 steps=$2
+  shift 2
+  # shellcheck disable=SC2046
+  submit_config tiny_cpu "$name" --nodes 2 --ranks-per-node 1 $(settings "$steps") "$@"
 }
 
 reference() {  # STEPS: the uninterrupted run, once
@@ -182,6 +192,24 @@ case_preemption() {
   same_as_whole preemption
 }
 
+# The quickstart as it is, on 2 x 2 ranks, over the same two pre-emptions: 256 steps and the table at their end.
+case_quickstart() {
+  whole=$work/whole_quickstart
+  srun -N2 -n4 --ntasks-per-node=2 --mpi=pmix "$program" --config "$source_dir/configs/quickstart.json" \
+    --set "run.dir=$whole" > "$work/whole_quickstart.log" 2>&1 || fail "$(tail -n 5 "$work/whole_quickstart.log")"
+  submit_config quickstart quickstart --nodes 2 --ranks-per-node 2 --time 0:02:00 --lead 80
+  wait_for 120 "the first steps" has_steps "$dir" 10
+  scancel --signal=USR1 "$job"
+  wait_for 60 "the first requeue" was_requeued "$job" 1
+  wait_for 300 "the second one: is the run shorter than 40 s here?" was_requeued "$job" 2
+  scontrol update JobId="$job" TimeLimit=0:30:00  # twice is enough
+  wait_for 900 "the end of the run" has_ended "$job"
+  is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED: $(tail -n 5 "$dir"/slurm-*.out)"
+  [ "$(steps_of "$dir")" -eq 256 ] || fail "$(steps_of "$dir") lines of metrics for 256 steps"
+  same_as_whole quickstart
+  echo "quickstart: $(restarts_of "$job") restarts, metrics of 256 steps equal"
+}
+
 # A user's scancel ends it, and what was saved goes on by hand.
 case_cancel() {
   submit cancelled 150
@@ -203,6 +231,49 @@ case_requeue() {
   wait_for 240 "the end of the run" has_ended "$job"
   is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED"
   same_as_whole requeue
+}
+
+# A job of one node whose node is drained goes on on the other one. The lock, and the socket and the folders of the first
+# try, are the other host's.
+node_of() { scontrol show job "$1" | sed -n 's/^ *BatchHost=//p'; }
+undrain() { scontrol update NodeName="$1" State=RESUME; }
+
+case_other_node() {
+  local before after
+  reference 150
+  submit_config tiny_cpu moved --nodes 1 --ranks-per-node 2 $(settings 150)
+  wait_for 60 "a checkpoint" test -e "$dir/checkpoints/step_00000020/manifest.json"
+  before=$(node_of "$job")
+  scontrol update NodeName="$before" State=DRAIN Reason="to be repaired"
+  scontrol requeue "$job"
+  wait_for 60 "the requeue" was_requeued "$job" 1
+  wait_for 60 "its second start" is_in "$job" RUNNING
+  after=$(node_of "$job")
+  undrain "$before"
+  [ "$before" != "$after" ] || fail "it began again on $before, which is drained"
+  wait_for 240 "the end of the run" has_ended "$job"
+  is_in "$job" COMPLETED || fail "on $after the job is $(job_state "$job"): $(tail -n 5 "$dir"/slurm-*.out)"
+  grep -q "resuming after step" "$dir/slurm-$job.out" || fail "nothing says that it was resumed"
+  same_as_whole "another node"
+}
+
+# The same where nobody has ended the first try: its node is dead, and its lock is left.
+case_dead_node() {
+  local before
+  reference 150
+  submit_config tiny_cpu left --nodes 1 --ranks-per-node 2 $(settings 150)
+  wait_for 60 "a checkpoint" test -e "$dir/checkpoints/step_00000020/manifest.json"
+  before=$(node_of "$job")
+  ip netns pids "$before" | xargs -r kill -9
+  [ -e "$dir/run.lock" ] || fail "the dead node has left no lock: what does this test?"
+  wait_for 120 "the requeue" was_requeued "$job" 1
+  wait_for 60 "its second start" is_in "$job" RUNNING
+  [ "$(node_of "$job")" != "$before" ] || fail "it began again on $before, which is dead"
+  wait_for 240 "the end of the run" has_ended "$job"
+  is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED: $(tail -n 5 "$dir"/slurm-*.out)"
+  start_slurmd "${before#qat}"
+  wait_for 60 "both nodes back" nodes_are_idle
+  same_as_whole "a dead node"
 }
 
 case_failure() {
@@ -238,9 +309,9 @@ case_lost_node() {
   same_as_whole "lost node"
 }
 
-# srun without PMIx is an error with its fix, and mpirun within an allocation works.
+# srun without PMIx is an error with its fix, within seconds; so is an interface that srun does not have.
 case_launchers() {
-  local said code type
+  local said code type begin=$SECONDS
   for type in none pmi2; do
     code=0
     # shellcheck disable=SC2046
@@ -250,9 +321,36 @@ case_launchers() {
     grep -q -- "--mpi=pmix" <<< "$said" || fail "--mpi=$type does not say what to do: $said"
     [ "$(grep -c "finds no other ranks" <<< "$said")" -eq 1 ] || fail "--mpi=$type says it more than once: $said"
   done
-  submit with_mpirun 40 --launcher mpirun
-  wait_for 120 "the end of the run" has_ended "$job"
+  [ $((SECONDS - begin)) -le 20 ] || fail "two wrong --mpi took $((SECONDS - begin)) s"
+  for type in openmpi pmi2; do  # as a job: that srun does not have, and that this Open MPI does not speak
+    submit "job_$type" 40 --mpi $type
+    wait_for 60 "the end of the job" has_ended "$job"
+    is_in "$job" FAILED || fail "with --mpi $type the job is $(job_state "$job")"
+    [ "$(restarts_of "$job")" -eq 0 ] || fail "a job with --mpi $type was requeued"
+    grep -q -- "--launcher mpirun\|mpirun -np" "$dir/slurm-$job.out" || fail "nothing says what to do: $(cat "$dir"/slurm-*.out)"
+  done
+}
+
+# mpirun inside an allocation, by hand and as a job that is pre-empted and cancelled.
+case_mpirun() {
+  reference 150
+  # shellcheck disable=SC2046
+  salloc -N2 -n2 --ntasks-per-node=1 mpirun --allow-run-as-root "$program" --config "$source_dir/configs/tiny_cpu.json" \
+    --set "run.dir=$work/allocated" $(settings 150) > "$work/allocated.log" 2>&1 || fail "$(tail -n 5 "$work/allocated.log")"
+  dir=$work/allocated
+  same_as_whole "mpirun in salloc"
+  submit with_mpirun 150 --launcher mpirun
+  wait_for 60 "the first steps" has_steps "$dir" 20
+  scancel --signal=USR1 "$job"
+  wait_for 100 "the requeue" was_requeued "$job" 1
+  wait_for 240 "the end of the run" has_ended "$job"
   is_in "$job" COMPLETED || fail "with mpirun the job is $(job_state "$job"): $(tail -n 5 "$dir"/slurm-*.out)"
+  same_as_whole "mpirun"
+  submit cancelled_mpirun 2000 --launcher mpirun --set checkpoint.every=0
+  wait_for 60 "the first steps" has_steps "$dir" 20
+  scancel "$job"
+  wait_for 60 "the end of the job" has_ended "$job"
+  ls "$dir"/checkpoints/step_* > /dev/null || fail "scancel of a job with mpirun leaves no checkpoint"
 }
 
 # Token files on the nodes' own disks (here /tmp is each node's own).
@@ -280,18 +378,36 @@ case_doctor() {
   done
 }
 
+# An array: a task that is pre-empted is requeued alone, also the one whose number stands for the whole array; and what
+# is missing is run by the same array again.
 case_sweep() {
+  local last
   cat > "$work/sweep.json" << END
-{"config": "$source_dir/configs/tiny_cpu.json", "runs_dir": "$work/sweep", "set": {"lr.peak": [1e-3, 2e-3]},
- "fixed": {"train.steps": 10, "precision.cycles": 1, "eval.max_tokens": 256}}
+{"config": "$source_dir/configs/tiny_cpu.json", "runs_dir": "$work/sweep", "set": {"lr.peak": [1e-3, 2e-3, 3e-3]},
+ "fixed": {"train.steps": 200, "precision.cycles": 1, "eval.max_tokens": 256}}
 END
   "$program" sweep "$work/sweep.json" --slurm "$source_dir/launch/slurm/train.sbatch" > /dev/null
-  job=$(sbatch --parsable -N1 -n2 "$work/sweep/sweep.sbatch" | cut -d';' -f1)
-  wait_for 120 "both runs" bash -c "[ \$(ls $work/sweep/*/report.json 2> /dev/null | wc -l) -eq 2 ]"
-  [ "$("$program" sweep "$work/sweep.json" --table | grep -c finished)" -eq 2 ] || fail "the table does not have both runs"
+  job=$(sbatch --parsable -N1 -n1 "$work/sweep/sweep.sbatch" | cut -d';' -f1)
+  last=$work/sweep/lr.peak=0.003
+  dir=$last
+  wait_for 120 "the last task's first steps" has_steps "$last" 20
+  scancel --signal=USR1 "${job}_2"
+  wait_for 60 "its requeue" was_requeued "${job}_2" 1
+  wait_for 600 "all runs" bash -c "[ \$(ls $work/sweep/*/report.json 2> /dev/null | wc -l) -eq 3 ]"
+  for ((i = 0; i < 2; i++)); do
+    if was_requeued "${job}_$i" 1; then fail "task $i was requeued with task 2"; fi
+  done
+  [ "$("$program" sweep "$work/sweep.json" --table | grep -c finished)" -eq 3 ] || fail "the table does not have all runs"
+  rm -r "$work/sweep/lr.peak=0.002"
+  wait_for 60 "the end of the array" bash -c "[ -z \"\$(squeue -h --name=qat_sweep)\" ]"
+  sbatch -N1 -n1 "$work/sweep/sweep.sbatch" > /dev/null
+  wait_for 600 "the missing run" test -e "$work/sweep/lr.peak=0.002/report.json"
+  wait_for 60 "the end of the array" bash -c "[ -z \"\$(squeue -h --name=qat_sweep)\" ]"
+  [ "$("$program" sweep "$work/sweep.json" --table | grep -c finished)" -eq 3 ] || fail "the missing run was not run"
 }
 
-all_cases=(launchers failure tries cancel preemption requeue lost_node staging doctor sweep)
+all_cases=(launchers mpirun failure tries cancel preemption requeue other_node lost_node dead_node staging doctor sweep
+  quickstart)
 
 keep=
 if [ "${1:-}" = --keep ]; then keep=1; shift; fi

@@ -66,6 +66,49 @@ TEST_F(SweepRuns, ASignalStopsTheRunAndTheSweep) {
   EXPECT_FALSE(checkpoints("runs/train.steps=100000").empty());
 }
 
+TEST_F(SweepRuns, AnInterruptedSweepGoesOnWithWhatIsMissing) {
+  const std::string command = sweep(R"({"lr.peak": [1e-3, 2e-3]})", "--format markdown --set train.steps=150");
+  Process process(command);
+  ASSERT_TRUE(wait_for([&] { return steps("runs/lr.peak=0.001") >= 3; })) << process.text();
+  process.signal(SIGTERM);
+  EXPECT_EQ(process.wait().exit_code, 75);
+  const Outcome again = shell(command);
+  EXPECT_EQ(again.exit_code, 0) << again.text;
+  EXPECT_THAT(again.text, AllOf(HasSubstr("run 1 of 2: lr.peak=0.001\n"), HasSubstr("resuming after step")));
+  EXPECT_EQ(count(again.text, "| finished |   150 |"), 2U) << again.text;
+}
+
+// Of two sweeps in one folder each leaves to the other what that has at work.
+TEST_F(SweepRuns, TwoSweepsShareTheWork) {
+  const std::string command = sweep(R"({"lr.peak": [1e-3, 2e-3]})", "--format markdown --set train.steps=2000");
+  Process first(command);
+  ASSERT_TRUE(wait_for([&] { return steps("runs/lr.peak=0.001") >= 1; })) << first.text();
+  Process second(command);
+  ASSERT_TRUE(wait_for([&] { return steps("runs/lr.peak=0.002") >= 1; })) << second.text();
+  second.signal(SIGTERM);
+  const Outcome stopped = second.wait();
+  EXPECT_EQ(stopped.exit_code, 75) << stopped.text;
+  EXPECT_THAT(stopped.text, AllOf(HasSubstr("run 1 of 2: lr.peak=0.001: left to process "), HasSubstr("since"),
+                                  Not(HasSubstr("is in use by"))));
+  first.signal(SIGTERM);
+  EXPECT_EQ(first.wait().exit_code, 75);
+}
+
+TEST_F(SweepRuns, RunsThatAreLeftToOthersAreNoSuccess) {
+  const std::string command = sweep(R"({"lr.peak": [1e-3, 2e-3]})", "--format markdown");
+  const Process holder("sleep 600");
+  fs::create_directories(root_ / "runs" / "lr.peak=0.002");
+  const std::string host = content("/proc/sys/kernel/hostname");
+  write("runs/lr.peak=0.002/run.lock", "{\"host\": \"" + host.substr(0, host.size() - 1) +
+                                           "\", \"pid\": " + std::to_string(holder.pid()) +
+                                           ", \"process_start\": 0, \"time\": \"today\", \"job\": \"\"}");
+  const Outcome outcome = shell(command);
+  EXPECT_EQ(outcome.exit_code, 75) << outcome.text;
+  EXPECT_THAT(outcome.text, AllOf(HasSubstr("run 2 of 2: lr.peak=0.002: left to process"),
+                                  HasSubstr("1 run of 2 left to others; start the same command again"),
+                                  HasSubstr("| finished |     4 |")));
+}
+
 // One way of counting: what a run says that it has done is what its checkpoint is called by.
 TEST_F(SweepRuns, AStoppedRunNamesTheStepOfItsCheckpoint) {
   Process process(program() + tiny("run", "--set train.steps=100000"));

@@ -95,6 +95,7 @@ class TrainerTest : public ::testing::Test {
                             .held_out = held_out,
                             .grid = grid,
                             .log = log,
+                            .progress = comm.rank() == 0 ? progress_ : nullptr,
                             .signal = signal,
                             .on_progress = comm.rank() == 0 ? on_progress_ : nullptr});
       if (prepare) prepare(trainer);
@@ -133,6 +134,7 @@ class TrainerTest : public ::testing::Test {
   int stages_ = 1;
   std::int64_t train_tokens_ = 4000, held_out_tokens_ = 300;
   std::function<void(std::int64_t, const std::string&)> on_progress_;
+  Progress* progress_ = nullptr;  // rank 0's
 };
 
 }  // namespace qat::test

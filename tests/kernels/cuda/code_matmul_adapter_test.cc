@@ -1,8 +1,10 @@
-#include "kernels/gemm/code_matmul_adapter.h"
-
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/common/cuda_device.h"
+#include "kernels/gemm/code_matmul_coded_adapter.h"
 #include "tests/support/device_buffer.h"
 #include "tests/support/kernel_data.h"
 
@@ -72,6 +74,49 @@ TEST(CodeMatmulAdapterCuda, WithoutATermHasTheBitsOfThePlainProduct) {
 TEST(CodeMatmulAdapterCuda, ServesManyTilesARun) {
   if (cuda_device_info(0).major != 9) GTEST_SKIP() << "needs sm_90";
   for (int run = 0; run < 3; ++run) compare({2048, 3072, 768, 16}, true, 10.0F);
+}
+
+// The product that makes h on the way, beside the two products that it stands for.
+void compare_coded(const Shape& s, bool with_bias, float t_size) {
+  SCOPED_TRACE(std::to_string(s.m) + " x " + std::to_string(s.n) + " x " + std::to_string(s.k) + ", rank " +
+               std::to_string(s.rank));
+  const kernels::Exec exec = test::cuda_exec();
+  const DeviceBuffer<std::int8_t> x(test::random_codes(s.m, s.k, 1).values), b(test::random_codes(s.n, s.k, 2).values),
+      a(test::random_codes(s.rank, s.k, 3).values);
+  std::vector<float> values = test::random_grid(s.n, s.rank, 4).values;
+  for (float& value : values) value = test::rounded_to(value * t_size, DType::kBFloat16);
+  const DeviceFloats t(values, s.n, s.rank, DType::kBFloat16);
+  const DeviceBuffer<float> one(std::vector<float>{1.0F}), rows(test::random_factors(s.m, 5)),
+      cols(test::random_factors(s.n, 6)), a_scales(test::random_factors(s.rank, 7)),
+      bias(std::vector<float>(static_cast<std::size_t>(with_bias ? s.n : 0), 3.0F));
+  const CodeMatmulEpilogue epilogue{rows.span(), cols.span(), bias.span(), false};
+  const DeviceFloats h(s.m, s.rank, DType::kBFloat16), two(s.m, s.n, DType::kBFloat16),
+      at_once(s.m, s.n, DType::kBFloat16);
+  code_matmul(exec, x.matrix(s.m, s.k), a.matrix(s.rank, s.k), {one.span(), a_scales.span(), {}, false}, h.view());
+  code_matmul_adapter(exec, x.matrix(s.m, s.k), b.matrix(s.n, s.k), epilogue, {h.view(), t.view()}, two.view());
+  ASSERT_TRUE(takes_coded_adapter(exec, s.m, s.n, s.k, s.rank, DType::kBFloat16));
+  const DeviceBuffer<std::int32_t> scratch(
+      std::vector<std::int32_t>(static_cast<std::size_t>(coded_adapter_scratch(exec, s.m, s.n, s.k, s.rank)), -12345));
+  code_matmul_coded_adapter(exec, x.matrix(s.m, s.k), b.matrix(s.n, s.k), epilogue,
+                            {a.matrix(s.rank, s.k), a_scales.span(), t.view()}, at_once.view(), scratch.span());
+  const std::vector<float> want = two.download(), got = at_once.download();
+  if (t_size == 0.0F) {
+    EXPECT_TRUE(test::same_bits(got, want)) << "without a term only exact sums are scaled";
+  }
+  float largest = 0.0F;
+  for (const float value : want) largest = std::max(largest, std::abs(value));
+  for (std::size_t i = 0; i < got.size(); ++i)
+    ASSERT_NEAR(got[i], want[i], std::abs(want[i]) * 0x1p-7F + largest * 1e-5F) << "element " << i;
+}
+
+TEST(CodeMatmulCodedAdapterCuda, IsTheTwoProducts) {
+  if (cuda_device_info(0).major != 9) GTEST_SKIP() << "needs sm_90";
+  for (const Shape& shape :
+       {Shape{1, 8, 16, 8}, Shape{3, 200, 96, 24}, Shape{17, 768, 768, 16}, Shape{32, 768, 3072, 16},
+        Shape{32, 2304, 768, 64}, Shape{33, 3072, 768, 32}, Shape{64, 1600, 1600, 40}, Shape{16, 6400, 1600, 16}})
+    for (const bool with_bias : {false, true})
+      for (const float t_size : {0.0F, 0.01F}) compare_coded(shape, with_bias, t_size);
+  EXPECT_FALSE(takes_coded_adapter(test::cuda_exec(), 65, 768, 768, 16, DType::kBFloat16)) << "too many rows";
 }
 
 }  // namespace

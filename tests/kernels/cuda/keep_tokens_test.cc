@@ -48,5 +48,32 @@ TEST(KeepTokensCuda, GiveTheCpusBits) {
       }
 }
 
+// Whole pieces of 16 bytes, and tokens that are none or begin within one.
+TEST(KeepTokensCuda, AsFloatsAreWhatTheyWere) {
+  struct Shape {
+    std::int64_t tokens, cols, first, stride;
+  };
+  for (const Shape& shape : {Shape{32, 1536, 768, 2304}, {3, 20, 10, 30}, {2, 16, 1, 40}, {1, 2, 0, 2}})
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+      SCOPED_TRACE(testing::Message() << shape.tokens << " x " << shape.cols << " from " << shape.first);
+      Grid<float> wide = test::random_grid(shape.tokens, shape.stride, 1);
+      wide.values = test::rounded_to(wide.values, dtype);
+      std::vector<std::int64_t> rows(static_cast<std::size_t>(shape.tokens));
+      std::iota(rows.rbegin(), rows.rend(), 2);
+      Grid<float> want(shape.tokens + 3, shape.cols, 7.0F);
+      for (std::int64_t b = 0; b < shape.tokens; ++b)
+        for (std::int64_t c = 0; c < shape.cols; ++c)
+          want.at(rows[static_cast<std::size_t>(b)], c) = wide.at(b, shape.first + c);
+      const DeviceFloats x(wide.values, wide.rows, wide.cols, dtype);
+      const DeviceFloats kept(std::vector<float>(want.values.size(), 7.0F), want.rows, want.cols, dtype);
+      const DeviceBuffer<std::int64_t> on_device(rows);
+      const auto* from =
+          static_cast<const char*>(x.view().data) + shape.first * static_cast<std::int64_t>(size_of(dtype));
+      keep_tokens(test::cuda_exec(), {from, shape.tokens, shape.cols, shape.stride, dtype}, on_device.span(),
+                  kept.view());
+      EXPECT_EQ(kept.download(), want.values);
+    }
+}
+
 }  // namespace
 }  // namespace qat::kernels

@@ -177,5 +177,22 @@ TEST(RunLock, OfManyThatStartAtOnceOneGetsIt) {
   EXPECT_EQ(got, 1);
 }
 
+TEST(RunLock, ItsHolderIsNamedWithoutTakingIt) {
+  const ScratchFolder folder;
+  EXPECT_EQ(run_lock_holder(folder.path()), std::nullopt);
+  {
+    const RunLock lock(folder.path(), "4711");
+    EXPECT_THAT(run_lock_holder(folder.path()).value_or(""),
+                ::testing::AllOf(HasSubstr("process " + std::to_string(::getpid())), HasSubstr("job 4711")));
+    EXPECT_TRUE(fs::exists(lock.path()));
+  }
+  plant_lock(folder.path(), {{"pid", static_cast<std::int64_t>(dead_process())}, {"process_start", 0}});
+  EXPECT_EQ(run_lock_holder(folder.path()), std::nullopt);
+  EXPECT_TRUE(fs::exists(folder.path() / "run.lock"));  // left for the run, which says so
+  plant_lock(folder.path(), {{"host", "elsewhere"}, {"job", "7"}});
+  EXPECT_THAT(run_lock_holder(folder.path()).value_or(""), HasSubstr("on elsewhere"));
+  EXPECT_EQ(run_lock_holder(folder.path(), "7", 1), std::nullopt);  // that job, requeued since
+}
+
 }  // namespace
 }  // namespace qat

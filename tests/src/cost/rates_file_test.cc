@@ -45,7 +45,7 @@ class RatesFile : public ::testing::Test {
                                  .memory_bytes = 85'000'000'000,
                                  .cores = 16,
                                  .rates = find_gpu("H100")->rates,
-                                 .links = {.node_bytes = 1.25e11}};
+                                 .links = {.node_bytes = 1.25e11, .node_latency_s = 1.2e-5}};
 };
 
 TEST_F(RatesFile, ReadsWhatWasWritten) {
@@ -58,6 +58,7 @@ TEST_F(RatesFile, ReadsWhatWasWritten) {
   EXPECT_EQ(read.rates.part_backward_s, measured_.rates.part_backward_s);
   EXPECT_EQ(read.links.node_bytes, 1.25e11);
   EXPECT_EQ(read.links.network_bytes, 0.0);
+  EXPECT_EQ(read.links.node_latency_s, 1.2e-5);
   EXPECT_EQ(read.rates.source, "measured on node1, 2026-11-30");
 }
 
@@ -67,7 +68,7 @@ TEST_F(RatesFile, RefusesWhatIsNoRateAndNamesIt) {
               AllOf(HasSubstr("bytes = -1"), HasSubstr("above 0"), HasSubstr(path_.string())));
   EXPECT_THAT(error(replaced(text, "\"bf16_products\"", "\"bf17_products\"")), HasSubstr("bf16_products"));
   EXPECT_THAT(error(replaced(text, "\"cores\"", "\"more\": 1, \"cores\"")), HasSubstr("unknown key \"more\""));
-  EXPECT_THAT(error(replaced(text, "\"version\": 1", "\"version\": 2")), HasSubstr("version = 2: expected 1"));
+  EXPECT_THAT(error(replaced(text, "\"version\": 2", "\"version\": 1")), HasSubstr("version = 1: expected 2"));
   EXPECT_THAT(error("[1]"), HasSubstr(path_.string()));
 }
 

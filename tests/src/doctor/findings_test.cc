@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "src/doctor/known_bad.h"
+
 namespace qat {
 namespace {
 
@@ -85,7 +87,8 @@ TEST(Findings, EachTroubleIsNamedWithItsRanks) {
       {[](auto& f) { f[2].build = f[3].build = "cd"; }, "fault build: on q2 (ranks 2, 3) run another qat_dist"},
       {[](auto& f) { f[3].mpi = "Open MPI v5.0.1"; }, "fault versions: MPI of rank 3 is Open MPI v5.0.1"},
       {[](auto& f) { f[1].libtorch = "2.10.0"; }, "fault versions: LibTorch of rank 1 is 2.10.0"},
-      {[](auto& f) { f[0].code_products = 60e9; }, "warning cores: on q1 (rank 0): products on int8 codes are 33 %"},
+      {[](auto& f) { f[0].code_products = 60e9; },
+       "warning cores: on q1 (rank 0): products on int8 codes are up to 33 %"},
       {[](auto& f) { f[2].shared_free = 1 << 20; }, "fault shared memory: on q2 (rank 2): /dev/shm has 1.00 MiB free"},
       {[](auto& f) { f[3].clock_ahead_s = -3.0; }, "warning clocks: q2 is 3.000 s behind rank 0's clock"},
       {[](auto& f) { f[2].folder_problem = "cannot lock a file"; }, "fault run folder: on q2 (rank 2): cannot lock"},
@@ -100,8 +103,16 @@ TEST(Findings, EachTroubleIsNamedWithItsRanks) {
       {[](auto& f) {
          for (auto& one : f) one.cores = 1;
        },
-       "warning cores: q1 has 1 cores for 2 ranks"},
+       "warning cores: q1 and 1 more host: 1 core for 2 ranks"},
       {[](auto& f) { f[0].gpu_problem = "this rank sees no GPU"; }, "fault GPU: on q1 (rank 0): this rank sees no GPU"},
+      {[](auto& f) {
+         for (auto& one : f) one.mpi = "Open MPI v4.1.0";
+       },
+       "warning versions: Open MPI 4.1.0: TCP connections get lost"},
+      {[](auto& f) {
+         for (auto& one : f) one.cuda_runtime = 13000;
+       },
+       "warning GPU: none is seen"},
   };
   for (const Case& one : cases) {
     std::vector<RankFacts> facts = healthy();
@@ -127,7 +138,7 @@ TEST(Findings, GpusAreComparedWithEachOther) {
   facts[1].gpu_memory_free = std::int64_t{20} << 30;
   EXPECT_THAT(complaints(facts), ::testing::UnorderedElementsAre(
                                      HasSubstr("fault versions: on q1 (rank 1): the driver is made for CUDA 12.4"),
-                                     HasSubstr("warning GPU: on q2 (rank 2): products on int8 codes are 13 %"),
+                                     HasSubstr("warning GPU: on q2 (rank 2): products on int8 codes are up to 13 %"),
                                      HasSubstr("fault GPU: ranks 0 and 3 have the same GPU"),
                                      HasSubstr("warning GPU: on q1 (rank 1): only 20.00 GiB of 80.00 GiB")));
 }
@@ -136,7 +147,89 @@ TEST(Findings, ASlowLinkIsFound) {
   LinkFacts slow = links();
   slow.ring.push_back({.from = 4, .to = 5, .same_host = true, .bytes = 2e8});
   slow.ring.push_back({.from = 5, .to = 6, .same_host = true, .bytes = 1e9});
-  EXPECT_THAT(complaints(healthy(), slow), ::testing::Contains(HasSubstr("warning links: rank 4 to 5: 200MB/s")));
+  EXPECT_THAT(complaints(healthy(), slow), ::testing::Contains(HasSubstr("warning links: rank 4 to 5: 200 MB/s")));
+}
+
+// Ranks that take turns are no slow ranks, and their links no slow links: one finding says why.
+TEST(Findings, ACrowdedHostIsOneFinding) {
+  std::vector<RankFacts> facts = healthy();
+  facts[0].code_products = 30e9;
+  facts[3].float_products = 10e9;
+  LinkFacts slow = links();
+  slow.ring[0].bytes = 2e8;
+  slow.ring[1].bytes = 2e8;
+  for (RankFacts& one : facts) one.load = one.host == "q1" ? 30.0 : 9.0;
+  EXPECT_THAT(complaints(facts, slow),
+              ::testing::ElementsAre(HasSubstr("warning cores: q1 and 1 more host: a load of 30.0 on 4 cores")));
+  for (RankFacts& one : facts) one.load = 0.0, one.cores = 1;
+  EXPECT_THAT(complaints(facts, slow),
+              ::testing::ElementsAre(HasSubstr("warning cores: q1 and 1 more host: 1 core for 2 ranks")));
+  facts = healthy();
+  for (RankFacts& one : facts)
+    if (one.host == "q1") one.load = 30.0;
+  facts[3].float_products = 10e9;  // of the host where nothing else runs
+  EXPECT_THAT(complaints(facts),
+              ::testing::UnorderedElementsAre(HasSubstr("q1: a load of 30.0"),
+                                              HasSubstr("on q2 (rank 3): products on values are up to 75 %")));
+}
+
+// One GPU has no others to be compared with, but the figures of its kind.
+TEST(Findings, AGpuIsComparedWithItsKind) {
+  std::vector<RankFacts> facts = {healthy()[0]};
+  RankFacts& gpu = facts[0];
+  gpu.local_size = 1;
+  gpu.gpu = "NVIDIA H100", gpu.gpu_id = "GPU-0", gpu.gpu_memory = gpu.gpu_memory_free = std::int64_t{80} << 30;
+  gpu.slurm_job.clear();
+  gpu.known_code_products = 1.19e15, gpu.known_float_products = 7e14;
+  gpu.code_products = 1.1e15, gpu.float_products = 6.8e14;
+  EXPECT_THAT(complaints(facts), ::testing::IsEmpty());
+  EXPECT_THAT(to_text(judge(facts, {}), facts), HasSubstr("1.10 Pop/s a rank, 92 % of what this GPU is known to"));
+  gpu.code_products = 6e14;
+  EXPECT_THAT(complaints(facts),
+              ::testing::ElementsAre(HasSubstr("warning GPU: products on int8 codes: 600 Top/s a rank, 50 %")));
+
+  LinkFacts slow = links();
+  slow.known_node_bytes = 126e9;
+  std::vector<RankFacts> two = healthy();
+  EXPECT_THAT(complaints(two, slow),
+              ::testing::ElementsAre(HasSubstr("exchange of gradients in a node (mpi): 2.00 GB/s "
+                                               "a rank, 2 % of what")));
+}
+
+TEST(Findings, CpusThatWereAskedForNeedNoGpu) {
+  std::vector<RankFacts> facts = healthy();
+  for (RankFacts& one : facts) one.cuda_runtime = 13000, one.gpus_seen = -1;
+  EXPECT_THAT(complaints(facts), ::testing::IsEmpty());
+}
+
+TEST(Findings, OneRankIsToldHowLinksAreMeasured) {
+  std::vector<RankFacts> facts = {healthy()[0]};
+  facts[0].local_size = 1;
+  EXPECT_THAT(to_text(judge(facts, {}), facts), HasSubstr("not measured: one rank. `mpirun -np N"));
+}
+
+TEST(KnownBad, HasRangesOfReleases) {
+  const auto count = [](const char* library, LibraryVersion version) { return known_bad(library, version).size(); };
+  EXPECT_EQ(count("Open MPI", {3, 1, 6}), 1U);
+  EXPECT_EQ(count("Open MPI", {4, 1, 0}), 2U);
+  EXPECT_EQ(count("Open MPI", {4, 1, 1}), 1U);
+  EXPECT_EQ(count("Open MPI", {4, 1, 2}), 0U);
+  EXPECT_EQ(count("Open MPI", {4, 1, 6}), 0U);
+  EXPECT_EQ(count("Open MPI", {5, 0, 1}), 1U);
+  EXPECT_EQ(count("Open MPI", {5, 0, 7}), 0U);
+  EXPECT_EQ(count("NCCL", {2, 28, 9}), 0U);
+  EXPECT_EQ(count("NCCL", {2, 29, 7}), 1U);
+  EXPECT_EQ(count("NCCL", {2, 10, 3}), 1U);
+  EXPECT_EQ(count("MPICH", {4, 1, 0}), 0U);
+}
+
+TEST(KnownBad, ReadsVersionsAsLibrariesSayThem) {
+  EXPECT_EQ(open_mpi_version("Open MPI v4.1.4"), (LibraryVersion{4, 1, 4}));
+  EXPECT_EQ(open_mpi_version("Open MPI v5.0.0rc12"), (LibraryVersion{5, 0, 0}));
+  EXPECT_EQ(open_mpi_version("MPICH Version:\t4.0.2"), std::nullopt);
+  EXPECT_EQ(nccl_version(22809), (LibraryVersion{2, 28, 9}));
+  EXPECT_EQ(nccl_version(2708), (LibraryVersion{2, 7, 8}));
+  EXPECT_EQ(nccl_version(-1), std::nullopt);
 }
 
 TEST(Facts, TravelAsJson) {

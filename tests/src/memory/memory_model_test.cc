@@ -53,6 +53,22 @@ TEST(MemoryModel, APassHoldsTheWidthsOfBlocksAtSeveralPlacesOfTheSchedule) {
   EXPECT_EQ(held(), alone + 2 * one);  // two blocks and a head
 }
 
+// Parameters that are trained, and both moments, of each rank its part.
+TEST(MemoryModel, ARangeTestKeepsTheStateAside) {
+  RunConfig config = of_preset("gpt2");
+  const std::string name = "state kept aside for the range test";
+  const auto aside = [&](const RankLayout& layout) { return bytes_of(host_memory_needed(config, layout, 0), name); };
+  EXPECT_EQ(aside({}), 0);
+  EXPECT_EQ(aside({.range_test = true}), 3 * 124'439'808LL * 4);
+  config.precision = {.kind = ScheduleKind::kCyclic, .min_bits = kAutoBits, .max_bits = 8};
+  EXPECT_EQ(aside({}), 3 * 124'439'808LL * 4);
+  EXPECT_EQ(aside({.cuda = true, .ranks = 4}), 3 * 124'439'808LL);
+  EXPECT_EQ(aside({.training = false}), 0);
+  EXPECT_EQ(bytes_of(gpu_memory_needed(config, {.cuda = true}), name), 0);
+  config.train.recipe = Recipe::kSpnet;
+  EXPECT_EQ(aside({}), 0);
+}
+
 TEST(MemoryModel, CountsWhatTheModelDeclares) {
   for (const bool freeze : {false, true}) {
     for (const bool tied : {false, true}) {

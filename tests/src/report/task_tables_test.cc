@@ -21,6 +21,7 @@ std::vector<WidthResult> two_widths() {
   WidthResult low{.weight_bits = 4,
                   .activation_bits = 8,
                   .map = {},
+                  .wants_held_out = false,
                   .answers = {},
                   .tasks = {},
                   .texts = {},

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <set>
+#include <sstream>
 
+#include "src/report/progress.h"
 #include "src/schedule/range_test.h"
 #include "src/train/feedback_state.h"
 #include "src/train/owned_state.h"
@@ -125,6 +128,17 @@ TEST_F(TestedRun, AResumedRunKeepsTheBoundsItHas) {
   EXPECT_EQ(resumed.state.range_test, end.state.range_test);
   EXPECT_FALSE(fs::exists(root_ / "rest/range_test.json")) << "it has not measured again";
   EXPECT_THAT(read("rest", "logs/rank_000.log"), HasSubstr("by the range test that the checkpoint has, before step 0"));
+}
+
+TEST_F(TestedRun, TheTimeLeftIsReckonedWithoutIt) {
+  std::atomic<int> steps{0};  // what the clock counts
+  std::ostringstream shown;
+  Progress progress(shown, {.total_steps = 4, .clock = [&] { return static_cast<double>(steps); }});
+  progress_ = &progress;
+  train(tested("run", 4), 1, {.granularity = Granularity::kToken}, [&](Trainer& trainer) {
+    trainer.runner().set_loss_hook([&](std::int64_t, double loss) { return ++steps, loss; });
+  });
+  EXPECT_THAT(shown.str(), ::testing::ContainsRegex("step 1/4 .* ETA 0:03\n"));
 }
 
 TEST_F(TestedRun, AStopIsObeyedWithinIt) {

@@ -209,6 +209,29 @@ TEST_F(TrainerTest, ASaveThatFailsEndsTheRunOnAllRanksOrIsAWarning) {
   EXPECT_THAT(read("run", "logs/rank_000.log"), ::testing::HasSubstr("training goes on (checkpoint.on_error)"));
 }
 
+// The folder is lost as soon as the first checkpoint is told of, which is before the next one is begun.
+TEST_F(TrainerTest, ASaveThatFailsLeavesWordOfTheCheckpointBeforeIt) {
+  TrainerOptions o = options("run", 6);
+  o.checkpoint.every = 1;
+  std::vector<std::string> told;
+  on_progress_ = [&](std::int64_t, const std::string& checkpoint) {
+    if (checkpoint.empty() || !told.empty()) return;
+    told.push_back(checkpoint);
+    EXPECT_EQ(list_checkpoints(root_ / "run/checkpoints").size(), 1U);
+    fs::rename(root_ / "run/checkpoints", root_ / "run/elsewhere");
+    std::ofstream(root_ / "run/checkpoints") << "in the way";
+  };
+  try {
+    train(o, 2);
+    FAIL() << "went on";
+  } catch (const dist::AgreedError& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("cannot save the checkpoint of step 2"));
+  }
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_THAT(told[0], ::testing::EndsWith("step_00000001"));
+}
+
 TEST_F(TrainerTest, ADamagedNewestCheckpointIsPassedOverOrAnErrorWhenStrict) {
   TrainerOptions o = options("run", 8);
   o.checkpoint.every = 4;

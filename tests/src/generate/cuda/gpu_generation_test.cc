@@ -64,19 +64,23 @@ TEST(GpuGeneration, TheCacheChangesNoText) {
                        texts(mode_of(true, FloatChoice::kFp32), bits, {.max_new_tokens = 24, .cache = false}));
 }
 
-// A recorded pass is the same kernels: equal bits, and equal texts.
+const kernels::SamplingOptions kDrawn{.temperature = 1.0, .top_k = 20, .top_p = 0.95, .repetition_penalty = 1.1};
+
+// A recorded pass is the same kernels: equal bits, and equal texts, also of what is drawn for each token anew.
 TEST(GpuGeneration, ARecordedPassChangesNothing) {
   for (const FloatChoice dtype : {FloatChoice::kFp32, FloatChoice::kBf16})
     for (const int bits : {4, 8, 32})
-      for (int repeat = 0; repeat < 2; ++repeat)
-        EXPECT_EQ(texts(mode_of(true, dtype), bits, {.max_new_tokens = 80, .graph = true}),
-                  texts(mode_of(true, dtype), bits, {.max_new_tokens = 80, .graph = false}))
-            << bits;
+      for (const kernels::SamplingOptions& sampling : {kernels::SamplingOptions{}, kDrawn})
+        for (int repeat = 0; repeat < 2; ++repeat)
+          EXPECT_EQ(texts(mode_of(true, dtype), bits, {.max_new_tokens = 80, .sampling = sampling, .graph = true}),
+                    texts(mode_of(true, dtype), bits, {.max_new_tokens = 80, .sampling = sampling, .graph = false}))
+              << bits;
 }
 
-TEST(GpuGeneration, DrawsAreTheSameAlone) {
-  const GenerateOptions options{.max_new_tokens = 20, .sampling = {.temperature = 1.0, .top_k = 20}, .threads = 3};
-  EXPECT_EQ(texts(mode_of(true, FloatChoice::kFp32), 8, options), texts(mode_of(true, FloatChoice::kFp32), 8, options));
+TEST(GpuGeneration, DrawsWhatACpuDraws) {
+  for (const int bits : {8, 32})
+    expect_nearly_same(texts(mode_of(true, FloatChoice::kFp32), bits, {.max_new_tokens = 24, .sampling = kDrawn}),
+                       texts(mode_of(false, FloatChoice::kAuto), bits, {.max_new_tokens = 24, .sampling = kDrawn}));
 }
 
 }  // namespace
