@@ -17,6 +17,7 @@
 #include "kernels/common/cuda_device.h"
 #include "launch/command.h"
 #include "launch/failure.h"
+#include "launch/settle_wire.h"
 #include "launch/setup_run.h"
 #include "launch/signals.h"
 #include "launch/singletons.h"
@@ -37,6 +38,7 @@
 #include "src/train/product_peak.h"
 #include "src/train/run_state.h"
 #include "src/train/trainer.h"
+#include "src/train/wire_of.h"
 
 namespace qat::launch {
 namespace {
@@ -129,7 +131,7 @@ void say_layout(const AgreedConfig& agreed, const Stages& stages, const Gpt2& mo
     lines.emplace_back(
         "train.accumulate is running: each rank adds up its passes' gradients one after the other, so the run's bits "
         "depend on the number of ranks");
-  else if (config.comm.wire != WireFormatName::kFp32)
+  else if (!wire_of(config.comm).is_exact())
     lines.push_back(
         fmt::format("comm.wire is {}: the run's bits depend on the number of ranks", enum_name(config.comm.wire)));
   else if (!std::has_single_bit(static_cast<unsigned>(replicas)))
@@ -246,7 +248,7 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
           RunStatus& status) {
   const std::optional<std::string> file =
       arguments.config.empty() ? std::nullopt : std::optional<std::string>(arguments.config);
-  const AgreedConfig agreed = load_agreed_config(world, file, arguments.sets);
+  AgreedConfig agreed = load_agreed_config(world, file, arguments.sets);
   const RunConfig& config = agreed.loaded.config;
   if (arguments.print_config) {
     if (world.is_root()) fmt::print("{}", print_config(config, agreed.loaded.origins));
@@ -263,7 +265,7 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   const TrainingData train_data = open_training_data(world, config);
   const HeldOutData val_data = open_held_out(world, config);
 
-  const TrainerOptions options = trainer_options(agreed, threads, arguments.strict);
+  TrainerOptions options = trainer_options(agreed, threads, arguments.strict);
   std::vector<std::string> doubts;
   dist::on_every_rank(world.comm(), "data and schedules",
                       [&] { doubts = check_data(options, config.model, train_data, val_data); });
@@ -284,6 +286,15 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
 
   say_what_starts(world, agreed, train_data, val_data, doubts, mode, threads,
                   static_cast<int>(std::set<std::string>(hosts.begin(), hosts.end()).size()), log);
+  // From here on `config` has the wire that the run has; the text that checkpoints keep stays what it was given.
+  const SettledWire wire = settle_wire(world, config,
+                                       {.grid = stages.grid(),
+                                        .mode = mode,
+                                        .threads = threads,
+                                        .hosts = hosts,
+                                        .windows_per_epoch = train_data.samples->windows_per_epoch()});
+  options.comm.wire = agreed.loaded.config.comm.wire = wire.wire;
+  if (!wire.why.empty()) log.info(wire.why);
   const Purpose purpose = arguments.only_range_test ? Purpose::kRangeTest : Purpose::kTraining;
   status.set_memory(look_at_memory(world, config, purpose, mode.is_cuda(), threads, &log, stages.parts()));
   std::optional<Gpt2> built;

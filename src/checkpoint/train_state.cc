@@ -45,6 +45,7 @@ void visit_later_fields(State& state, const Field& field) {
   field("loss_statistics", state.loss_statistics);
   field("precision_usage", state.precision_usage);
   field("range_test", state.range_test);
+  field("wire", state.wire);
 }
 
 // Attributes have no unsigned integers: these are kept as decimal text, which every reader shows right.

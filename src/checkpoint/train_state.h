@@ -39,6 +39,7 @@ struct TrainState {
   std::string loss_statistics;         // LossMonitor's
   std::string precision_usage;         // PrecisionUsage's
   std::string range_test;              // its result (src/schedule/range_test.h); empty: none was made
+  std::string wire;                    // how gradients travelled, as comm.wire names it; empty: not decided
 
   bool operator==(const TrainState&) const = default;
 };

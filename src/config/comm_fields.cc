@@ -14,7 +14,8 @@ void add_comm_fields(std::vector<Field<RunConfig>>& f) {
   f.push_back(
       key("comm.wire", at(&R::comm, &C::wire), any(), "",
           "how gradients of matrices travel between ranks: fp32; bf16; int8 or int4 codes with a scale for each "
-          "comm.block elements. Norms and biases are always fp32",
+          "comm.block elements; auto: fp32, unless the links, which are measured when a run starts, are so slow that "
+          "bf16 or int8 makes a step much faster. Norms and biases are always fp32",
           {"gradient_bits", "grad_compression", "compression", "gradient_compression"}));
   f.push_back(key("comm.sum", at(&R::comm, &C::sum), any(), "",
                   "of int8 and int4: code_sum, ranks share their scales and codes are added exactly, in any order; "

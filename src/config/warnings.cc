@@ -35,8 +35,7 @@ class Warner {
 
   void unused_of_comm() {
     const CommConfig &comm = c_.comm, &usual = standard_.comm;
-    const bool codes = comm.wire == WireFormatName::kInt8 || comm.wire == WireFormatName::kInt4;
-    const bool exact = comm.wire == WireFormatName::kFp32;
+    const bool exact = comm.wire == WireFormatName::kFp32, codes = !exact && comm.wire != WireFormatName::kBf16;
     for (const auto& [path, unused] :
          {std::pair{"comm.sum", !codes && comm.sum != usual.sum},
           {"comm.block", !codes && comm.block != usual.block},

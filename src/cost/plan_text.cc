@@ -79,7 +79,8 @@ std::string step_text(const RunPlan& plan) {
   std::string text = fmt::format("{}: passes {}", seconds_text(step.total()), seconds_text(step.passes_s));
   if (plan.stages.size() > 1) text += fmt::format(" (of which stages wait {:.1f} %)", step.idle_share * 100.0);
   text += fmt::format(", optimizer {}", seconds_text(step.update_s));
-  if (step.exchange_s > 0.0) text += fmt::format(", exchange {}", seconds_text(step.exchange_s));
+  if (step.exchange_s > 0.0)
+    text += fmt::format(", exchange {}, gradients as {}", seconds_text(step.exchange_s), enum_name(plan.wire));
   if (step.hidden_s > 0.0) text += fmt::format(" (and {} behind backward)", seconds_text(step.hidden_s));
   return text + fmt::format("; {} tokens/s", short_count(plan.tokens_per_s));
 }

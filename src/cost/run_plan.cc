@@ -8,6 +8,7 @@
 #include <set>
 
 #include "src/cost/plan_changes.h"
+#include "src/cost/planned_wire.h"
 #include "src/cost/stage_plan.h"
 #include "src/memory/pass_memory.h"
 #include "src/schedule/precision_schedule.h"
@@ -148,9 +149,11 @@ const PlannedStage& RunPlan::worst() const {
   });
 }
 
-RunPlan make_run_plan(const RunConfig& config, const PlanMachine& machine, const PlanData& data) {
+RunPlan make_run_plan(const RunConfig& given, const PlanMachine& machine, const PlanData& data) {
   const RankPlace& place = machine.place;
-  RunPlan plan{.machine = machine, .replicas = place.ranks / config.parallel.pipeline};
+  RunConfig config = given;
+  config.comm.wire = planned_wire(given, place, data.windows_per_epoch);
+  RunPlan plan{.machine = machine, .replicas = place.ranks / config.parallel.pipeline, .wire = config.comm.wire};
   plan.micro_batches = config.train.batch_size / (config.train.micro_batch_size * plan.replicas);
   plan.stages = planned_stages(config, machine);
   RankLayout worst = layout_of(config, place);

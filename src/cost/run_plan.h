@@ -49,7 +49,8 @@ struct PlannedWidth {
 struct RunPlan {
   PlanMachine machine;
   int replicas = 1;
-  std::int64_t micro_batches = 1;  // of a replica, a step
+  WireFormatName wire = WireFormatName::kFp32;  // of gradients: comm.wire, or what auto would be
+  std::int64_t micro_batches = 1;               // of a replica, a step
   std::vector<PlannedStage> stages;
   MemoryEstimate host_memory;         // of a rank
   std::int64_t available = kNoLimit;  // of the device's memory, to a rank

@@ -81,6 +81,7 @@ class Steps {
       sum.passes_s += seconds;
       sum.idle_share += seconds * idle;
       add_update(update, precision, times, sum);
+      sum.updates += 1.0;
     }
   }
 
@@ -226,8 +227,8 @@ StepTime expected_step(const RunConfig& config, const RankPlace& place, std::int
   for (std::int64_t i = 0; i < count; ++i) steps.add(i * config.train.steps / count, sum);
   const double n = as_double(count);
   sum.idle_share = sum.passes_s > 0.0 ? sum.idle_share / sum.passes_s : 0.0;
-  for (double* of_all :
-       {&sum.passes_s, &sum.update_s, &sum.exchange_s, &sum.hidden_s, &sum.gradient_bytes, &sum.weight_bytes})
+  for (double* of_all : {&sum.passes_s, &sum.update_s, &sum.exchange_s, &sum.hidden_s, &sum.gradient_bytes,
+                         &sum.weight_bytes, &sum.updates})
     *of_all /= n;
   for (auto& [name, passes] : sum.passes) passes /= n;
   return sum;

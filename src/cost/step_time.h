@@ -38,6 +38,7 @@ struct StepTime {
   double weight_bytes = 0.0;
   std::map<std::string, double> passes;  // training passes a step, by precision ("8", "map stripe8&4")
   std::map<std::string, double> pass_s;  // what one of them takes on a rank that has the whole model
+  double updates = 0.0;                  // a step, each with an exchange
 
   double total() const { return passes_s + update_s + exchange_s; }
 };

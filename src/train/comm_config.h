@@ -8,10 +8,10 @@
 
 namespace qat {
 
-enum class WireFormatName : unsigned char { kFp32, kBf16, kInt8, kInt4 };
+enum class WireFormatName : unsigned char { kFp32, kBf16, kInt8, kInt4, kAuto };
 template <>
 struct EnumNames<WireFormatName> {
-  static constexpr std::array names{"fp32", "bf16", "int8", "int4"};
+  static constexpr std::array names{"fp32", "bf16", "int8", "int4", "auto"};
 };
 
 enum class WireSumName : unsigned char { kCodeSum, kTwoPhase };
@@ -27,7 +27,8 @@ struct EnumNames<WeightsName> {
 };
 
 struct CommConfig {
-  WireFormatName wire = WireFormatName::kFp32;
+  // auto: a run decides when it starts (launch/settle_wire.h); what is not told otherwise sends fp32.
+  WireFormatName wire = WireFormatName::kAuto;
   WireSumName sum = WireSumName::kCodeSum;    // of int8 and int4
   std::int64_t block = 256;                   // elements that share a scale
   bool error_feedback = true;                 // what codes do not carry is added to the next gradients

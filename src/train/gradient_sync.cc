@@ -150,7 +150,7 @@ std::optional<double> GradientSync::take_error() {
 
 std::string GradientSync::describe() const {
   const dist::GradWire wire = wire_of(options_.comm);
-  std::string text = std::string(enum_name(options_.comm.wire));
+  std::string text = wire.is_exact() ? enum_name(WireFormatName::kFp32) : enum_name(options_.comm.wire);
   if (kernels::has_codes(wire.format))
     text += fmt::format(" codes in blocks of {} ({}{})", wire.block, enum_name(options_.comm.sum),
                         wire.stochastic ? ", stochastic rounding" : "");
@@ -179,6 +179,15 @@ int places_of(std::span<const std::string> hosts, std::string& why) {
     }
   }
   return runs[0].second;
+}
+
+int exchange_places(const CommConfig& comm, const dist::Grid& grid, std::span<const std::string> hosts,
+                    std::string& why) {
+  if (comm.ranks_per_node > 0) return comm.ranks_per_node / grid.stages();
+  std::vector<std::string> own;  // of this stage's ranks
+  for (int replica = 0; replica < grid.data_size() && !hosts.empty(); ++replica)
+    own.push_back(hosts[static_cast<std::size_t>(grid.rank_of(replica, grid.stage()))]);
+  return places_of(own, why);
 }
 
 }  // namespace qat

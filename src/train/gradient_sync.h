@@ -13,6 +13,7 @@
 #include "dist/grad/error_feedback.h"
 #include "dist/grad/grad_exchange.h"
 #include "dist/grad/grad_sync.h"
+#include "dist/grid/process_grid.h"
 #include "src/model/gpt2.h"
 #include "src/optim/sharded_adamw.h"
 #include "src/train/comm_config.h"
@@ -99,5 +100,9 @@ class GradientSync {
 // Ranks of a node, for ranks on these hosts in order: 0 where they are all on one, or where the nodes do not have
 // equally many neighbours each (`why` says so then).
 int places_of(std::span<const std::string> hosts, std::string& why);
+// The same of this stage's ranks on a grid whose ranks are on these hosts (empty: on one), as comm.ranks_per_node has
+// it otherwise.
+int exchange_places(const CommConfig& comm, const dist::Grid& grid, std::span<const std::string> hosts,
+                    std::string& why);
 
 }  // namespace qat

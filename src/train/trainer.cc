@@ -12,6 +12,7 @@
 #include "src/train/model_report.h"
 #include "src/train/on_root.h"
 #include "src/train/replica_check.h"
+#include "src/train/wire_of.h"
 
 namespace qat {
 namespace {
@@ -34,14 +35,9 @@ std::vector<PrecisionMap> maps_that_counted(const dist::StepPlan& plan, const St
 }
 
 // Ranks of a node on the two levels of the gradients' exchange; 0: one level.
-int exchange_places(const TrainerOptions& options, const TrainerParts& parts) {
-  const dist::Grid& grid = parts.grid;
-  if (options.comm.ranks_per_node > 0) return options.comm.ranks_per_node / grid.stages();
-  std::vector<std::string> hosts;  // of this stage's ranks
-  for (int replica = 0; replica < grid.data_size() && !parts.hosts.empty(); ++replica)
-    hosts.push_back(parts.hosts.at(static_cast<std::size_t>(grid.rank_of(replica, grid.stage()))));
+int logged_places(const TrainerOptions& options, const TrainerParts& parts) {
   std::string why;
-  const int places = places_of(hosts, why);
+  const int places = exchange_places(options.comm, parts.grid, parts.hosts, why);
   if (!why.empty())
     parts.log.warning("gradients are exchanged on one level: " + why +
                       "; start equally many ranks on each node, a node's one after the other");
@@ -55,7 +51,7 @@ StepRunnerOptions runner_options(const TrainerOptions& options, const TrainerPar
           .optim = options.optim,
           .stochastic_gradients = options.quant.stochastic_gradients,
           .comm = options.comm,
-          .places = exchange_places(options, parts),
+          .places = logged_places(options, parts),
           .threads = options.threads,
           .schedule = options.schedule,
           .transfer = options.transfer,
@@ -96,7 +92,7 @@ Trainer::Trainer(const TrainerOptions& options, const TrainerParts& parts)
   keeper_.set_on_complete([this] { tell_progress(); });
   if (running_ranges_.any()) runner_.set_range_sink(&running_ranges_);
   if (parts.grid.data_size() > 1) parts.log.info("gradients travel as " + runner_.gradients().describe());
-  if (options.comm.wire != WireFormatName::kFp32 && options.comm.self_check > 0.0 && parts.grid.data_size() > 1)
+  if (!wire_of(options.comm).is_exact() && options.comm.self_check > 0.0 && parts.grid.data_size() > 1)
     runner_.gradients().measure_next();
   calibrator_.set_on_report([this](const CalibrationReport& report) { record_calibration(report); });
 }

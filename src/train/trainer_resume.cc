@@ -58,6 +58,7 @@ void Trainer::identify_state() {
   state_.config_json = options_.config_json;
   state_.config_hash = options_.config_hash;
   state_.world_size = world().size();
+  state_.wire = options_.comm.wire == WireFormatName::kAuto ? "" : enum_name(options_.comm.wire);
 }
 
 void Trainer::open_records() {

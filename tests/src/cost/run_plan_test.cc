@@ -7,6 +7,7 @@
 
 #include "src/cost/known_gpus.h"
 #include "src/cost/plan_changes.h"
+#include "src/cost/planned_wire.h"
 #include "src/cost/stage_plan.h"
 #include "src/model/gpt2_config.h"
 #include "tests/support/byte_units.h"
@@ -193,6 +194,26 @@ TEST(RunPlan, RanksThatShareCoresTakeTurns) {
   config.train.micro_batch_size = 4;
   const double enough = plan_of(config, on_cpus(4, kGiB, /*cores=*/4)).step.passes_s;
   EXPECT_NEAR(plan_of(config, on_cpus(4, kGiB, /*cores=*/2)).step.passes_s, 2.0 * enough, 1e-9);
+}
+
+TEST(PlannedWire, IsExactUnlessTheLinksAreSlow) {
+  RunConfig config;
+  RankPlace place{.cuda = true, .ranks = 2, .rates = gpu_rates("H200")};
+  const auto planned = [&](double bytes) {
+    place.links = {.node_bytes = bytes, .network_bytes = bytes};
+    return planned_wire(config, place, 1);
+  };
+  EXPECT_EQ(planned(150e9), WireFormatName::kFp32);
+  EXPECT_EQ(planned(0.1e9), WireFormatName::kInt8);
+  config.comm.error_feedback = false;
+  place.nodes = 2;
+  EXPECT_EQ(planned(0.1e9), WireFormatName::kBf16);
+  EXPECT_EQ(planned(150e9), WireFormatName::kFp32);
+  config.comm.wire = WireFormatName::kInt4;
+  EXPECT_EQ(planned(150e9), WireFormatName::kInt4);
+  config.comm.wire = WireFormatName::kAuto;
+  config.parallel.pipeline = 2;
+  EXPECT_EQ(planned(0.1e9), WireFormatName::kFp32);
 }
 
 }  // namespace
