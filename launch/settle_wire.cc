@@ -143,7 +143,7 @@ SettledWire settle_wire(World& world, const RunConfig& config, const WirePlace& 
   const auto exactly = [](const char* reason) {
     return SettledWire{.wire = WireFormatName::kFp32, .why = fmt::format("comm.wire is auto: fp32, for {}", reason)};
   };
-  if (place.grid.stages() > 1) return exactly("stages keep no error feedback");
+  if (place.grid.stages() > 1) return exactly("links are not measured for a model in stages");
   const std::string stored =
       dist::broadcast_string(world.comm(), world.is_root() ? stored_wire(config.run) : std::string());
   if (const auto kept = enum_value<WireFormatName>(stored); kept && *kept != WireFormatName::kAuto)
