@@ -82,10 +82,10 @@ void run(const std::string& preset, std::int64_t micro_batch, std::int64_t seque
   fmt::print("{:<18} {:>21}   {:>21}   {:>6}\n", "ms", "measured", "modelled", "ratio");
   fmt::print("{:<18} {:>10} {:>10}   {:>10} {:>10}\n", "", "forward", "backward", "forward", "backward");
   const std::int64_t end = config.model.n_layer;
-  print("embedding", time_stage(config, shape, {.first = 0, .last = 0, .heads = false}, steps), modelled.embedding);
-  print("a block", time_stage(config, shape, {.first = 0, .last = 1, .embeds = false, .heads = false}, steps),
+  print("embedding", time_stage(config, shape, {.chunks = {{0, 0}}, .heads = false}, steps), modelled.embedding);
+  print("a block", time_stage(config, shape, {.chunks = {{0, 1}}, .embeds = false, .heads = false}, steps),
         modelled.blocks[0]);
-  print("head", time_stage(config, shape, {.first = end, .last = end, .embeds = false}, steps), modelled.head);
+  print("head", time_stage(config, shape, {.chunks = {{end, end}}, .embeds = false}, steps), modelled.head);
 }
 
 }  // namespace

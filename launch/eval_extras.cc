@@ -55,6 +55,8 @@ void add_speed_options(CLI::App& app, ExtraOptions& options) {
       ->check(at_least(1))
       ->capture_default_str()
       ->needs(speed);
+  app.add_flag("--speed-layers", options.speed_layers, "with --speed: also the time of each layer, in 5 passes more")
+      ->needs(speed);
   app.add_option("--baseline", options.baseline,
                  "width or map, by the name of its row, that the others are compared with; default: 32, or the widest");
   app.add_flag("--insights", options.insights, "say what stands out, by fixed thresholds");
@@ -145,6 +147,8 @@ void ExtraEvaluations::measure(World& world, const Gpt2& model, const RunConfig&
                                                             passes.length, config.model.n_positions));
   if (config.model.answers_questions())
     throw dist::AgreedError(ErrorKind::kConfig, "--speed is for language models, and this one answers questions");
+  constexpr std::int64_t kLayerPasses = 5;
+  passes.layer_passes = options_.speed_layers ? kLayerPasses : 0;
   passes.seed = config.run.seed;
   passes.beat = [&] { world.comm().beat(); };
   on_root(world.comm(), "measuring speed", [&] {

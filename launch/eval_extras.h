@@ -24,11 +24,12 @@ struct ExtraOptions {
   TaskOptions tasks;
   TextOptions texts;
   std::string prompts = enum_name(PromptStyle::kHarness);
-  std::string items;      // file for the items' log-likelihoods; empty: none
-  bool held_out = false;  // the held-out text as well
-  bool speed = false;     // measure it
-  SpeedOptions passes;    // how; length 0: data.sequence_length
-  std::string baseline;   // what others are compared with
+  std::string items;          // file for the items' log-likelihoods; empty: none
+  bool held_out = false;      // the held-out text as well
+  bool speed = false;         // measure it
+  SpeedOptions passes;        // how; length 0: data.sequence_length
+  bool speed_layers = false;  // and of each layer
+  std::string baseline;       // what others are compared with
   bool insights = false;
   bool diagnose = false;  // look at logits and adapters, on the held-out text
   std::string reference;  // with diagnose: a checkpoint that parameters are compared with; empty: none

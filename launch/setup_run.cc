@@ -70,7 +70,7 @@ AgreedConfig agree_on_stored_config(World& world, const std::string& config_json
   sets.push_back(fmt::format("train.micro_batch_size={}", micro_batch[0]));
   sets.push_back(fmt::format("train.batch_size={}", world.size() * micro_batch[0]));
   for (const char* free : {"parallel.data=0", "parallel.pipeline=1", "parallel.schedule=1f1b", "parallel.chunks=1",
-                           "parallel.cut=[]", "model.init=random"})
+                           "parallel.cut=[]", "parallel.transfer=values", "model.init=random"})
     sets.emplace_back(free);
   return agree_on_config_text(world, config_json, source, sets);
 }

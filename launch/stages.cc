@@ -36,7 +36,7 @@ Stages::Stages(World& world, const RunConfig& config, const ComputeMode& mode)
   for (int stage = 0; stage < grid_.stages(); ++stage) parts_.push_back(stage_part(config, cut_, stage, micro_batches));
 }
 
-StageRange Stages::range() const { return stage_range(cut_, grid_.stage()); }
+StageRange Stages::range() const { return stage_range(cut_, grid_.stage(), grid_.stages(), config_.model.n_layer); }
 
 std::vector<std::string> Stages::describe() const {
   if (grid_.stages() == 1) return {};

@@ -62,7 +62,8 @@ class Machine:
         return self.out / f"rates_{count}.json"
 
     def measure_links(self, count):
-        """Bandwidth and latency between so many ranks, once."""
+        """Bandwidth and latency between so many ranks, once; CPU ranks all share one memory."""
+        count = count if self.cuda else min(count, 2)
         if count > 1 and not self.rates(count).exists():
             self._doctor(count)
 

@@ -19,6 +19,11 @@ def _row(cells):
     return "| " + " | ".join(cells) + " |"
 
 
+def _tokens(lines, of):
+    """Tokens/s of such lines, at the median, the least or the most of their steps; None: there are none."""
+    return lines[0]["batch"] * lines[0]["sequence"] / of([line["step_ms"] for line in lines]) * 1e3 if lines else None
+
+
 class Point:
     """What is known of a point: measured, predicted, or why neither."""
 
@@ -26,15 +31,14 @@ class Point:
         self.point = point
         self.lines = found.of(points.work(point))
         self.prediction = predict(machine, found, point)
-        ones = [line["tokens_per_s"] for line in found.of(points.work(points.one_rank(point)))]
-        self.one = median(ones)
+        ones = found.of(points.work(points.one_rank(point)))
+        self.one = _tokens(ones, median)
         lacks = machine.lacks(point.ranks)
         self.missing = f"not measured: {lacks}" if lacks else found.failure(points.work(point)) or "not measured"
 
     def tokens(self):
-        """Median, least and most over the repetitions."""
-        values = [line["tokens_per_s"] for line in self.lines]
-        return (median(values), min(values), max(values)) if values else None
+        """At the median of the repetitions' steps, and at the slowest and the fastest."""
+        return tuple(_tokens(self.lines, of) for of in (median, max, min)) if self.lines else None
 
     def efficiency(self, tokens):
         return tokens / (self.one * self.point.ranks) if self.one else None

@@ -73,7 +73,8 @@ std::string to_text(const PipelineAction& action, int chunks);
 // rank sums them. Between two stages, messages of one kind are received in the order in which they are sent, so they
 // need no tag beyond their kind. Two neighbours send to each other, so an engine does not block in a send before its
 // receives are posted. Either will do (tests/dist/pipeline_simulator_test.cc): one receive of each kind posted ahead of
-// its use; or, with one chunk a stage, all transfers between two passes as one exchange.
+// its use; or, with one chunk a stage, all transfers between two passes as one exchange. turns.h has exchanges for any
+// number of chunks.
 //
 // stages, micro_batches >= 1; chunks is 1 unless interleaved. Anything else is a broken promise (kInternal): a user's
 // numbers are checked where the configuration is.

@@ -2,8 +2,8 @@
 
 namespace qat {
 
-// A named span on the calling thread's timeline, for profilers that listen (NVTX: Nsight Systems). Ranges of a thread
-// nest. A call through a pointer that is null where nobody listens; nothing in a build without CUDA.
+// A named span on the calling thread's timeline, for profilers that listen (NVTX, in a build with CUDA: Nsight Systems)
+// and for a TraceListener. Ranges of a thread nest. Where nobody listens, calls through pointers that are null.
 class TraceRange {
  public:
   explicit TraceRange(const char* name) noexcept;

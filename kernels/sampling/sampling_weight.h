@@ -24,7 +24,7 @@ QAT_HOST_DEVICE constexpr std::uint64_t sampling_weight(double x) {
   double sum = 1.0;
   for (int n = 13; n >= 1; --n) sum = 1.0 + sum * r * (1.0 / n);
   const double scale = std::bit_cast<double>(static_cast<std::uint64_t>(1023 + kWeightBits + k) << 52U);
-  return static_cast<std::uint64_t>(sum * scale + 0.5);
+  return static_cast<std::uint64_t>(sum * scale + 0.5);  // NOLINT(bugprone-incorrect-roundings): it is not negative
 }
 
 struct Share {

@@ -179,9 +179,8 @@ Run add_sweep(CLI::App& app) {
   app.footer(
       "Runs that have finished are not run again; one that was stopped goes on from its checkpoint. The table is also "
       "in\n"
-      "runs_dir/sweep.json and runs_dir/sweep.md. Two sweeps of one runs_dir share the work. Exit code: of the first "
-      "run "
-      "that\nfailed; 75 if runs were left to others that have them at work; 0.");
+      "runs_dir/sweep.json and runs_dir/sweep.md. Two sweeps of one runs_dir share the work. Exit code: of the first\n"
+      "run that failed; 75 if runs were left to others that have them at work; 0.");
   return [arguments](Invocation) { return sweep(*arguments); };
 }
 

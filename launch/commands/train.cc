@@ -71,6 +71,7 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .config_hash = agreed.hash,
           .threads = threads,
           .schedule = config.parallel.schedule,
+          .transfer = config.parallel.transfer,
           .timeline_step = config.parallel.timeline_step,
           .strict = strict};
 }

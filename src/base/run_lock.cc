@@ -157,7 +157,7 @@ void release_run_lock(const fs::path& path, const std::string& content) noexcept
   try {
     // Not ours any more if somebody deleted it by hand and started another job.
     if (read_file(path, ErrorKind::kConfig) == content) ::unlink(path.c_str());
-  } catch (...) {  // without the file there is nothing to release
+  } catch (...) {  // NOLINT(bugprone-empty-catch): without the file there is nothing to release
   }
 }
 

@@ -32,6 +32,12 @@ void add_parallel_fields(std::vector<Field<RunConfig>>& f) {
           "the first block of every piece of the model, from 0 on: pipeline * chunks of them, piece i being chunk "
           "i / pipeline of stage i % pipeline; empty: cut by cost, so that the slowest stage is fastest",
           {"pipeline_cut", "split_points", "layers_per_stage"}));
+  f.push_back(key("parallel.transfer", at(&R::parallel, &P::transfer), any(), "",
+                  "how hidden states and their gradients go from stage to stage in training: values, in the "
+                  "activations' type, which changes no bit; codes, at the widths of the layer that they go to, with a "
+                  "scale for each token, where these have at most 8 bits: fewer bytes, another loss; no effect with "
+                  "one stage",
+                  {"pipeline_compression", "activation_compression"}));
   f.push_back(key("parallel.timeline_step", at(&R::parallel, &P::timeline_step), between(0, kMostOfAny), "step",
                   "the step, as metrics.jsonl counts, whose timeline is written to run.dir/timeline.json (for trace "
                   "viewers) and timeline.csv: when each stage did what; 0: none; no effect with one stage",

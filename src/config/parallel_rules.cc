@@ -89,18 +89,10 @@ void check_staged_run(const RunConfig& config, Findings& found) {
   const auto refuse = [&](bool wrong, std::string path, std::string rule) {
     if (wrong) found.errors.push_back({std::move(path), std::move(rule), {"parallel.pipeline"}, "", ""});
   };
-  refuse(p.schedule == PipelineSchedule::kInterleaved, "parallel.schedule",
-         "must not be \"interleaved\" in training: take \"1f1b\" or \"gpipe\"");
   refuse(p.threads_per_rank > 1, "parallel.threads_per_rank",
          "must be 0 or 1 with several stages, which take one micro-batch at a time: start more ranks");
   refuse(config.model.task == ModelTask::kSpanQa, "model.task",
          "must not be \"span_qa\" with several stages: set parallel.pipeline to 1");
-  refuse(config.train.on_out_of_memory != OnOutOfMemory::kStop, "train.on_out_of_memory",
-         "must be \"stop\" with several stages: the others wait for the one that has run out of memory");
-  const WireFormatName wire = config.comm.wire;
-  const bool may_encode = wire != WireFormatName::kFp32 && wire != WireFormatName::kAuto;
-  refuse(may_encode && config.comm.error_feedback, "comm.error_feedback",
-         "must be false with several stages: what codes do not carry is kept for models in one piece");
   refuse(config.comm.ranks_per_node % p.pipeline != 0, "comm.ranks_per_node",
          "must be a multiple of parallel.pipeline: a replica's stages are on one node");
   const bool teaches = config.distill.teacher != TeacherChoice::kNone &&

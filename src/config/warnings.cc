@@ -134,6 +134,7 @@ class Warner {
     for (const auto& [path, differs] : {std::pair{"parallel.schedule", p.schedule != p0.schedule},
                                         {"parallel.chunks", p.chunks != p0.chunks},
                                         {"parallel.cut", p.cut != p0.cut},
+                                        {"parallel.transfer", p.transfer != p0.transfer},
                                         {"parallel.timeline_step", p.timeline_step != p0.timeline_step}})
       unused(path, differs, false, "there is one stage", "parallel.pipeline");
   }

@@ -22,10 +22,14 @@ struct DeviceRates {
   double attention_backward = 0.0;
   double repeatable_attention_backward = 0.0;
   double bytes = 0.0;  // a second, through memory: norms, encoding, GELU, loss, sums of gradients, the optimizer
-  // Seconds that a pass takes for a block, or for what comes before or behind them, however few its tokens are: kernels
-  // that begin and end.
+  // Seconds that a pass takes for a block, however few its tokens are: kernels and operators that begin and end. What
+  // comes before the blocks, and what behind them, takes `edge_parts` of it.
   double part_forward_s = 0.0;
   double part_backward_s = 0.0;
+  double edge_parts = 1.0;
+  // Seconds for each token of a block, however narrow it is: rows that begin and end.
+  double row_forward_s = 0.0;
+  double row_backward_s = 0.0;
   std::string source = "measured";
 };
 

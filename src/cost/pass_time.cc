@@ -103,12 +103,18 @@ BothWays attention_work(const PassShape& pass, const DeviceRates& rates) {
                                   (repeatable ? rates.repeatable_attention_backward : rates.attention_backward)}};
 }
 
-PassTime time_of(const PassShape& pass, const DeviceRates& rates, const BothWays& work, bool again = false) {
-  PassTime time{.forward_s = work.forward.seconds + work.forward.bytes / rates.bytes + rates.part_forward_s};
+// fixed: seconds beside what the work takes.
+PassTime time_of(const PassShape& pass, const DeviceRates& rates, const BothWays& work, const PassTime& fixed) {
+  PassTime time{.forward_s = work.forward.seconds + work.forward.bytes / rates.bytes + fixed.forward_s};
   if (!pass.training) return time;
-  time.backward_s = work.backward.seconds + work.backward.bytes / rates.bytes + rates.part_backward_s;
-  if (again) time.backward_s += time.forward_s;
+  time.backward_s = work.backward.seconds + work.backward.bytes / rates.bytes + fixed.backward_s;
   return time;
+}
+
+PassTime edge_time(const PassShape& pass, const DeviceRates& rates, const BothWays& work) {
+  return time_of(
+      pass, rates, work,
+      {.forward_s = rates.edge_parts * rates.part_forward_s, .backward_s = rates.edge_parts * rates.part_backward_s});
 }
 
 PassTime block_time(const PassShape& pass, const DeviceRates& rates, std::int64_t layer) {
@@ -119,7 +125,12 @@ PassTime block_time(const PassShape& pass, const DeviceRates& rates, std::int64_
   };
   for (std::int64_t i = 0; i < kLinearsPerBlock; ++i) add(linear_work(pass, rates, kLinearsPerBlock * layer + i));
   add(attention_work(pass, rates));
-  return time_of(pass, rates, work, pass.config.compute.recompute == Recompute::kBlock);
+  const double tokens = as_double(pass.tokens());
+  PassTime time = time_of(pass, rates, work,
+                          {.forward_s = rates.part_forward_s + tokens * rates.row_forward_s,
+                           .backward_s = rates.part_backward_s + tokens * rates.row_backward_s});
+  if (pass.training && pass.config.compute.recompute == Recompute::kBlock) time.backward_s += time.forward_s;
+  return time;
 }
 
 PassTime embedding_time(const PassShape& pass, const DeviceRates& rates) {
@@ -131,7 +142,7 @@ PassTime embedding_time(const PassShape& pass, const DeviceRates& rates) {
         elems * (8.0 + f) + gradient_bytes(pass, as_double((model.vocab_size + model.n_positions) * model.n_embd));
   if (pass.training && model.embd_dropout > 0.0)
     work.forward.bytes += 4.0 * f * elems, work.backward.bytes += 4.0 * f * elems;
-  return time_of(pass, rates, work);
+  return edge_time(pass, rates, work);
 }
 
 PassTime head_time(const PassShape& whole, const DeviceRates& rates) {
@@ -146,7 +157,7 @@ PassTime head_time(const PassShape& whole, const DeviceRates& rates) {
   const HeadKind kind = head_of(pass);
   if (kind == HeadKind::kAnswers) {
     work.forward.bytes += 8.0 * tokens * d * (pass.training ? 2.0 : 1.0);
-    return begins_backward(time_of(pass, rates, work));
+    return begins_backward(edge_time(pass, rates, work));
   }
   const double rows = as_double(head_rows(pass)), product = 2.0 * tokens * rows * d;
   const bool bf16 = pass.cuda && pass.float_bytes() == 2;
@@ -163,7 +174,7 @@ PassTime head_time(const PassShape& whole, const DeviceRates& rates) {
   if (pass.training && !model.freeze_base) work.forward.bytes += gradient_bytes(pass, rows * d);
   const double teachers = as_double(pass.teachers);
   work.forward += {.seconds = teachers * product / floats, .bytes = teachers * 2.0 * logits * f};
-  return begins_backward(time_of(pass, rates, work));
+  return begins_backward(edge_time(pass, rates, work));
 }
 
 }  // namespace

@@ -33,7 +33,10 @@ constexpr std::array kRateKeys{RateKey{"code_products", &DeviceRates::code_produ
                                RateKey{"repeatable_attention_backward", &DeviceRates::repeatable_attention_backward},
                                RateKey{"bytes", &DeviceRates::bytes},
                                RateKey{"part_forward_s", &DeviceRates::part_forward_s, true},
-                               RateKey{"part_backward_s", &DeviceRates::part_backward_s, true}};
+                               RateKey{"part_backward_s", &DeviceRates::part_backward_s, true},
+                               RateKey{"edge_parts", &DeviceRates::edge_parts, true},
+                               RateKey{"row_forward_s", &DeviceRates::row_forward_s, true},
+                               RateKey{"row_backward_s", &DeviceRates::row_backward_s, true}};
 
 double number(const Value& object, const char* key, bool may_be_zero) {
   const Value& value = object.at(key);

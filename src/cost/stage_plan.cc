@@ -1,7 +1,9 @@
 #include "src/cost/stage_plan.h"
 
+#include <algorithm>
 #include <numeric>
 
+#include "src/model/stage_cut.h"
 #include "src/train/recipe.h"
 
 namespace qat {
@@ -55,18 +57,13 @@ dist::StageCut run_cut(const RunConfig& config, const ModelTimes& times) {
 
 StagePart stage_part(const RunConfig& config, const dist::StageCut& cut, int stage, std::int64_t micro_batches) {
   const int stages = config.parallel.pipeline, chunks = static_cast<int>(std::ssize(cut)) / stages;
-  StagePart part;
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    const std::size_t piece = piece_of(stage, stages, chunk);
-    part.chunks.push_back({.first = cut[piece], .last = end_of(cut, piece, config.model.n_layer)});
-  }
-  part.embeds = stage == 0;
-  part.heads = stage == stages - 1;
+  const StageRange range = stage_range(cut, stage, stages, config.model.n_layer);
+  StagePart part{.chunks = range.chunks, .embeds = range.embeds, .heads = range.heads};
   const auto in_flight = [&](int at) {
     return dist::peak_in_flight(dist::stage_actions(config.parallel.schedule, at, stages, micro_batches, chunks));
   };
   part.in_flight = in_flight(stage);
-  if (part.heads && !part.embeds) part.waiting_tables = in_flight(0);
+  if (part.heads && !part.embeds) part.waiting_tables = std::min(in_flight(0), micro_batches);
   return part;
 }
 

@@ -7,16 +7,11 @@
 #include <vector>
 
 #include "src/config/run_config.h"
+#include "src/model/stage_range.h"
 #include "src/quant/gemm_path.h"
 #include "src/quant/precision_map.h"
 
 namespace qat {
-
-// Blocks [first, last) of the model.
-struct BlockRange {
-  std::int64_t first = 0;
-  std::int64_t last = 0;
-};
 
 // The part of the model that a rank has: a stage of a pipeline, or everything, which is the default.
 struct StagePart {

@@ -6,10 +6,12 @@
 #include <functional>
 #include <string>
 
+#include "kernels/common/trace_range.h"
 #include "src/model/attention.h"
 #include "src/model/dropout.h"
 #include "src/model/kv_cache.h"
 #include "src/model/recompute.h"
+#include "src/model/traced.h"
 #include "src/quant/straight_through.h"
 
 // Shape suffixes: M tokens, B sequences, T tokens of each, D width.
@@ -120,17 +122,24 @@ ResidualPair Block::run_fused(const FusedBlock& block, const ResidualPair& x, co
 ResidualPair Block::run_by_operators(const ResidualPair& in, const ForwardContext& context,
                                      std::int64_t sequences) const {
   const at::Tensor x = sum_of(in);
-  const at::Tensor first = ln_1_.forward({.residual = x, .delta = {}}, weight_bits(c_attn_, context));
-  const auto parts = c_attn_.forward(first, context).split(config_.model.n_embd, /*dim=*/1);
-  const at::Tensor attended = attn_proj_.forward(attend(parts[0], parts[1], parts[2], context, sequences), context);
+  const at::Tensor first =
+      traced("ln_1", [&] { return ln_1_.forward({.residual = x, .delta = {}}, weight_bits(c_attn_, context)); });
+  const auto parts =
+      traced("attn.c_attn", [&] { return c_attn_.forward(first, context); }).split(config_.model.n_embd, /*dim=*/1);
+  at::Tensor attended = attend(parts[0], parts[1], parts[2], context, sequences);
+  attended = traced("attn.c_proj", [&] { return attn_proj_.forward(attended, context); });
   const at::Tensor y = x + residual_dropout(attended, context, kAttentionOutSlot);
-  const at::Tensor second = ln_2_.forward({.residual = y, .delta = {}}, weight_bits(c_fc_, context));
-  const at::Tensor wide = at::gelu(c_fc_.forward(second, context), "tanh");
-  return {.residual = y + residual_dropout(mlp_proj_.forward(wide, context), context, kMlpOutSlot), .delta = {}};
+  const at::Tensor second =
+      traced("ln_2", [&] { return ln_2_.forward({.residual = y, .delta = {}}, weight_bits(c_fc_, context)); });
+  at::Tensor wide = traced("mlp.c_fc", [&] { return c_fc_.forward(second, context); });
+  wide = traced("gelu", [&] { return at::gelu(wide, "tanh"); });
+  const at::Tensor added = traced("mlp.c_proj", [&] { return mlp_proj_.forward(wide, context); });
+  return {.residual = y + residual_dropout(added, context, kMlpOutSlot), .delta = {}};
 }
 
 at::Tensor Block::attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context,
                          std::int64_t sequences) const {
+  const TraceRange range("attention");
   if (context.kv_cache != nullptr) return attend_with_cache(q, k, v, context, sequences);
   const AttentionOptions options{.heads = config_.model.n_head,
                                  .dropout = context.training ? config_.model.attn_dropout : 0.0,

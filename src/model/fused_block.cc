@@ -10,6 +10,7 @@
 #include "kernels/common/error.h"
 #include "kernels/norm/residual_norm.h"
 #include "src/model/dropout.h"
+#include "src/model/traced.h"
 #include "src/quant/kept_for_backward.h"
 #include "src/quant/torch_view.h"
 
@@ -130,9 +131,12 @@ class FirstHalfFunction : public torch::autograd::Function<FirstHalfFunction> {
                              const LinearPass& c_attn, bool train) {
     FirstSaved saved{.c_attn = c_attn, .has_delta = delta.has_value()};
     at::Tensor sum;
-    const LinearOperand input =
-        norm_forward(x, delta ? *delta : at::Tensor(), {norm_weight, norm_bias}, &c_attn, train, sum, saved.norm);
-    const at::Tensor qkv = linear_forward(*c_attn.prepared, input, x.scalar_type(), train ? &saved.linear : nullptr);
+    const LinearOperand input = traced("ln_1", [&] {
+      return norm_forward(x, delta ? *delta : at::Tensor(), {norm_weight, norm_bias}, &c_attn, train, sum, saved.norm);
+    });
+    const at::Tensor qkv = traced("attn.c_attn", [&] {
+      return linear_forward(*c_attn.prepared, input, x.scalar_type(), train ? &saved.linear : nullptr);
+    });
     if (train) keep(ctx, std::move(saved));
     const std::int64_t d = x.size(1);
     // The residual stream leaves through this function with or without a delta: its gradient then comes back here,
@@ -169,16 +173,22 @@ class SecondHalfFunction : public torch::autograd::Function<SecondHalfFunction> 
     SecondSaved saved{.block = block, .keep_gelu = keep_gelu};
     const auto keep_in = [&](LinearSaved& where) { return train ? &where : nullptr; };
     const at::ScalarType dtype = residual.scalar_type();
-    const at::Tensor added = linear_forward(*block.attn_proj.prepared, encode_input(attended, block.attn_proj, train),
-                                            dtype, keep_in(saved.proj_saved));
+    const at::Tensor added = traced("attn.c_proj", [&] {
+      return linear_forward(*block.attn_proj.prepared, encode_input(attended, block.attn_proj, train), dtype,
+                            keep_in(saved.proj_saved));
+    });
     drop_(added, block.dropout, block.dropout.attn_out);
     at::Tensor sum;
-    const LinearOperand normed =
-        norm_forward(residual, added, {norm_weight, norm_bias}, &block.c_fc, train, sum, saved.norm);
-    saved.before_gelu = linear_forward(*block.c_fc.prepared, normed, dtype, keep_in(saved.fc_saved));
-    const at::Tensor delta = linear_forward(
-        *block.mlp_proj.prepared, gelu_input(saved.before_gelu, block.mlp_proj, {.transposed = train && keep_gelu}),
-        dtype, keep_in(saved.mlp_saved));
+    const LinearOperand normed = traced("ln_2", [&] {
+      return norm_forward(residual, added, {norm_weight, norm_bias}, &block.c_fc, train, sum, saved.norm);
+    });
+    saved.before_gelu = traced(
+        "mlp.c_fc", [&] { return linear_forward(*block.c_fc.prepared, normed, dtype, keep_in(saved.fc_saved)); });
+    const LinearOperand active = traced(
+        "gelu", [&] { return gelu_input(saved.before_gelu, block.mlp_proj, {.transposed = train && keep_gelu}); });
+    const at::Tensor delta = traced("mlp.c_proj", [&] {
+      return linear_forward(*block.mlp_proj.prepared, active, dtype, keep_in(saved.mlp_saved));
+    });
     drop_(delta, block.dropout, block.dropout.mlp_out);
     if (!keep_gelu) saved.mlp_saved.input = {};
     if (train) keep(ctx, std::move(saved));

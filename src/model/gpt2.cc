@@ -30,12 +30,17 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
       mode_(mode),
       stage_(stage),
       linear_names_(quantized_layer_names(config)) {
-  if (stage_.last < 0) stage_.last = config_.n_layer;
-  QAT_CHECK(0 <= stage_.first && stage_.first <= stage_.last && stage_.last <= config_.n_layer,
-            "a stage's blocks are some of the model's, in order");
+  if (stage_.chunks.empty()) stage_.chunks = {{.first = 0, .last = config_.n_layer}};
+  std::int64_t end = 0;
+  for (const BlockRange& chunk : stage_.chunks) {
+    QAT_CHECK(end <= chunk.first && chunk.first <= chunk.last && chunk.last <= config_.n_layer,
+              "a stage's blocks are some of the model's, in order");
+    end = chunk.last;
+  }
   const bool train_base = !config_.freeze_base;
   const bool tied = config_.tie_lm_head && !config_.answers_questions();
   const GroupKind table = tied ? GroupKind::kTied : GroupKind::kBase;
+  store_.begin_chunk(stage_.embeds ? 0 : chunks() - 1);
   if (stage_.embeds || (stage_.heads && tied))
     wte_ = store_.add("transformer.wte.weight", {config_.vocab_size, config_.n_embd}, table,
                       train_base && !has_copy_of_table(), /*decay=*/true, /*copy=*/has_copy_of_table());
@@ -43,9 +48,13 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
     wpe_ = store_.add("transformer.wpe.weight", {config_.n_positions, config_.n_embd}, GroupKind::kBase, train_base,
                       /*decay=*/true);
   const BlockConfig shared{.model = config_, .lora = lora_, .quant = quant, .mode = mode_, .recompute = recompute};
-  for (std::int64_t layer = stage_.first; layer < stage_.last; ++layer) {
-    blocks_.push_back(std::make_unique<Block>(layer, shared, store_));
-    for (QuantLinear* linear : blocks_.back()->linears()) linears_.push_back(linear);
+  for (int chunk = 0; chunk < chunks(); ++chunk) {
+    store_.begin_chunk(chunk);
+    const BlockRange& range = stage_.chunks[static_cast<std::size_t>(chunk)];
+    for (std::int64_t layer = range.first; layer < range.last; ++layer) {
+      blocks_.push_back(std::make_unique<Block>(layer, shared, store_));
+      for (QuantLinear* linear : blocks_.back()->linears()) linears_.push_back(linear);
+    }
   }
   if (stage_.heads) {
     ln_f_.emplace("transformer.ln_f", config_.n_embd, config_.norm_slots, quant, store_);
@@ -53,7 +62,8 @@ Gpt2::Gpt2(const Gpt2Config& config, const LoraConfig& lora, const QuantConfig& 
   }
   store_.shard(me);
   store_.allocate(pad_to, stage_.outline ? at::Device(at::kMeta) : mode_.device);
-  const bool whole = stage_.embeds && stage_.heads && stage_.first == 0 && stage_.last == config_.n_layer;
+  const bool whole =
+      stage_.embeds && stage_.heads && stage_.chunks == std::vector<BlockRange>{{.first = 0, .last = config_.n_layer}};
   if (!whole)
     outline_ = std::make_unique<Gpt2>(config, lora, quant, pad_to, mode, recompute, StageRange{.outline = true});
 }
@@ -98,6 +108,7 @@ void Gpt2::init_random(std::uint64_t seed) {
 }
 
 at::Tensor Gpt2::embed(const at::Tensor& tokens, const ForwardContext& context) const {
+  const TraceRange range("embedding");
   const at::Tensor& wte = store_.tensor(wte_);
   const at::Tensor& wpe = store_.tensor(wpe_);
   if (const KvCache* cache = context.kv_cache; cache != nullptr && !cache->in_prompts())
@@ -139,49 +150,66 @@ QuantLinear* Gpt2::find_linear(std::int64_t index) const {
                        [&](const QuantLinear* linear) { return linear->spec().index == index; });
 }
 
-at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, const ForwardContext& context,
+std::size_t Gpt2::first_block(int chunk) const {
+  std::int64_t blocks = 0;
+  for (int before = 0; before < chunk; ++before) {
+    const BlockRange& range = stage_.chunks[static_cast<std::size_t>(before)];
+    blocks += range.last - range.first;
+  }
+  return static_cast<std::size_t>(blocks);
+}
+
+at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, int chunk, const ForwardContext& context,
                                      HiddenStates& wanted) const {
+  const std::size_t begin = first_block(chunk), end = first_block(chunk + 1);
   // On a GPU one pass goes at a time, and launches are dear.
   if (mode_.is_cuda() && context.weight_cache != nullptr && !context.calibrating()) {
-    const auto in_blocks = static_cast<std::ptrdiff_t>(kLinearsPerBlock * (stage_.last - stage_.first));
-    const std::vector<const QuantLinear*> all(linears_.begin(), linears_.begin() + in_blocks);
+    const auto linear = [&](std::size_t block) {
+      return linears_.begin() + static_cast<std::ptrdiff_t>(kLinearsPerBlock * block);
+    };
+    const std::vector<const QuantLinear*> all(linear(begin), linear(end));
     QuantLinear::prepare_all(all, context, mode_.dtype);
   }
   ResidualPair x{.residual = states.reshape({-1, config_.n_embd}), .delta = {}};
   const auto want = [&](std::int64_t number, const auto& state) {
     if (const auto found = wanted.find(number); found != wanted.end()) found->second = state();
   };
-  std::int64_t layer = stage_.first;
-  for (const auto& block : blocks_) {
+  std::int64_t layer = stage_.chunks[static_cast<std::size_t>(chunk)].first;
+  for (std::size_t block = begin; block < end; ++block) {
+    const std::string name = "h." + std::to_string(layer);
+    const TraceRange range(name.c_str());
     want(layer++, [&] { return sum_of(x); });
-    x = block->forward(x, context, states.size(0));
+    x = blocks_[block]->forward(x, context, states.size(0));
   }
-  const at::Tensor out = ln_f_ ? ln_f_->forward(x, context.precision->nominal().weight.bits()) : sum_of(x);
-  if (ln_f_) want(config_.n_layer, [&] { return out; });
+  if (!heads(chunk)) return sum_of(x).view(states.sizes());
+  const TraceRange range("ln_f");
+  const at::Tensor out = ln_f_->forward(x, context.precision->nominal().weight.bits());
+  want(config_.n_layer, [&] { return out; });
   return out.view(states.sizes());
 }
 
 StagePass Gpt2::forward(const ModelInput& input, const ForwardContext& context, const HiddenStates& wanted) const {
   QAT_CHECK(context.precision != nullptr && context.precision->size() == config_.linears(),
             "a pass needs the width of every linear layer");
-  QAT_CHECK(input.tokens.defined() == stage_.embeds, "tokens enter the stage that embeds, states any other");
-  if (stage_.embeds) {
+  QAT_CHECK(0 <= input.chunk && input.chunk < chunks(), "a chunk of this stage");
+  QAT_CHECK(input.tokens.defined() == embeds(input.chunk), "tokens enter the chunk that embeds, states any other");
+  if (embeds(input.chunk)) {
     QAT_CHECK(input.tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
     StagePass pass{.states = {}, .output = {}, .features = wanted};
     KvCache* cache = context.kv_cache;
-    QAT_CHECK(cache == nullptr || stage_.heads, "a cache of keys and values is for a model in one piece");
+    QAT_CHECK(cache == nullptr || heads(input.chunk), "a cache of keys and values is for a model in one piece");
     if (cache != nullptr) cache->begin_pass(input.tokens.size(0), input.tokens.size(1));
     at::Tensor x = embed(input.tokens, context);
     if (has_copy_of_table() && x.requires_grad()) pass.embedded = x;
     const double p = config_.embd_dropout;
     if (context.training && p > 0.0) x = counter_dropout(x, p, context.rng(RngPurpose::kDropout, kEmbeddingSlot));
-    pass.output = states_after_blocks(x, context, pass.features);
+    pass.output = states_after_blocks(x, input.chunk, context, pass.features);
     if (cache != nullptr) cache->end_pass();
     return pass;
   }
   StagePass pass{
       .states = input.states.detach().requires_grad_(at::GradMode::is_enabled()), .output = {}, .features = wanted};
-  pass.output = states_after_blocks(pass.states, context, pass.features);
+  pass.output = states_after_blocks(pass.states, input.chunk, context, pass.features);
   return pass;
 }
 

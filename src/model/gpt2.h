@@ -22,31 +22,24 @@
 #include "src/model/lesson.h"
 #include "src/model/parameter_store.h"
 #include "src/model/quant_linear.h"
+#include "src/model/stage_range.h"
 #include "src/quant/torch_device.h"
 
 namespace qat {
 
-// The part of the model that a rank has: blocks [first, last), numbered in the whole model, as are all layers, whatever
-// the cut. Every name, random draw and width belongs to that number. By default everything.
-struct StageRange {
-  std::int64_t first = 0;
-  std::int64_t last = -1;  // -1: to the end
-  bool embeds = true;      // token and position embeddings: tokens enter
-  bool heads = true;       // last norm, output projection and loss
-  bool outline = false;    // names and shapes only, without memory for values: Gpt2::whole() of a stage
-};
-
-// What enters a stage: tokens where it embeds, else the residual stream (embeddings, or another stage's output).
+// What enters a stage's chunk: tokens where it embeds, else the residual stream (embeddings, or another chunk's
+// output).
 struct ModelInput {
   at::Tensor tokens{};  // int64 [B, T]
   at::Tensor states{};  // [B, T, d] in the activations' dtype
+  int chunk = 0;        // of the stage
 };
 
-// A stage between its forward and its backward pass.
+// A chunk of a stage between its forward and its backward pass.
 struct StagePass {
   at::Tensor states;      // what entered, where gradients are to leave; undefined: tokens did
   at::Tensor embedded{};  // [B, T, d], where gradients are to leave for a table that another stage trains
-  at::Tensor output;      // [B, T, d]: after the last norm if the stage heads, else the residual stream
+  at::Tensor output;      // [B, T, d]: after the last norm if it heads, else the residual stream
   HiddenStates features{};
 };
 
@@ -80,8 +73,8 @@ class Gpt2 {
   // LoRA A uniform(+-1/sqrt(in)), B 0. A function of (seed, parameter name) alone.
   void init_random(std::uint64_t seed);
 
-  // One micro-batch through this stage, and back: d_output is the gradient of pass.output. wanted: hidden states by
-  // their numbers, of this stage. more: what else has a gradient, [], times `weight`.
+  // One micro-batch through a chunk of this stage, and back: d_output is the gradient of pass.output. wanted: hidden
+  // states by their numbers, of this chunk. more: what else has a gradient, [], times `weight`.
   StagePass forward(const ModelInput& input, const ForwardContext& context, const HiddenStates& wanted = {}) const;
   StageGradients backward(const StagePass& pass, const at::Tensor& d_output, const at::Tensor& more = {},
                           double weight = 1.0) const;
@@ -93,10 +86,10 @@ class Gpt2 {
   // Adds to the table's gradient of a micro-batch, [V, d] and so far its head's, what its embeddings have.
   // embedded: StageGradients' of the first stage. The sum has the bits of a model in one piece.
   void add_embedding_gradient(const at::Tensor& gradient, const at::Tensor& tokens, const at::Tensor& embedded) const;
-  // The stage that heads: forward, cross-entropy with targets (int64 [B, T]; kernels::kIgnoredTarget: none), and back.
-  // By default the mean over all B * T targets; with masked ones, `scale` says what the sum is divided by. A model that
-  // answers questions has span_cross_entropy (src/loss/span_loss.h) instead, whose targets are int64 [B, 4]. lesson:
-  // what the pass learns beside the targets; teaching: what it leaves to others, or null.
+  // The last chunk of the stage that heads: forward, cross-entropy with targets (int64 [B, T]; kernels::kIgnoredTarget:
+  // none), and back. By default the mean over all B * T targets; with masked ones, `scale` says what the sum is divided
+  // by. A model that answers questions has span_cross_entropy (src/loss/span_loss.h) instead, whose targets are int64
+  // [B, 4]. lesson: what the pass learns beside the targets; teaching: what it leaves to others, or null.
   LossAndGradients loss_and_gradients(const ModelInput& input, const at::Tensor& targets, const ForwardContext& context,
                                       const LossScale& scale = {}, const Lesson& lesson = {},
                                       Teaching* teaching = nullptr) const;
@@ -135,7 +128,11 @@ class Gpt2 {
   const Gpt2Config& config() const { return config_; }
   ParameterStore& parameters() { return store_; }
   const ParameterStore& parameters() const { return store_; }
-  const StageRange& stage() const { return stage_; }
+  const StageRange& stage() const { return stage_; }  // with the chunks' ends, also of the whole model
+  int chunks() const { return static_cast<int>(stage_.chunks.size()); }
+  // Whether a chunk of this stage is the model's first, or its last.
+  bool embeds(int chunk) const { return stage_.embeds && chunk == 0; }
+  bool heads(int chunk) const { return stage_.heads && chunk + 1 == chunks(); }
   // The whole model's names, shapes and widths; of a stage, an outline without values.
   const Gpt2& whole() const { return outline_ != nullptr ? *outline_ : *this; }
   // The stage's quantized linear layers in order of use: ranges of references.
@@ -163,7 +160,10 @@ class Gpt2 {
   QuantLinear* find_linear(std::int64_t index) const;
   // Token and position embeddings: [B, T, d], of positions 0..T-1, or those that context.kv_cache has.
   at::Tensor embed(const at::Tensor& tokens, const ForwardContext& context) const;
-  at::Tensor states_after_blocks(const at::Tensor& states, const ForwardContext& context, HiddenStates& wanted) const;
+  at::Tensor states_after_blocks(const at::Tensor& states, int chunk, const ForwardContext& context,
+                                 HiddenStates& wanted) const;
+  // Where a chunk's blocks begin in blocks_; of the number of chunks: where all end.
+  std::size_t first_block(int chunk) const;
   // Output projection and loss, forward and backward at once.
   struct HeadResult {
     at::Tensor loss, distillation;

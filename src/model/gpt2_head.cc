@@ -79,6 +79,7 @@ std::optional<LmHead> Gpt2::chunked_head(const ForwardContext& context) const {
 
 at::Tensor Gpt2::logits(const at::Tensor& hidden, const ForwardContext& context) const {
   QAT_CHECK(head_ >= 0, "the model has an output projection");
+  const TraceRange range("lm_head");
   return quantized_head_ ? quantized_head_->forward(hidden, context)
                          : at::linear(hidden, store_.tensor(head_).to(hidden.scalar_type()));
 }
@@ -140,7 +141,7 @@ Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets,
 LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Tensor& targets,
                                           const ForwardContext& context, const LossScale& scale, const Lesson& lesson,
                                           Teaching* teaching) const {
-  QAT_CHECK(stage_.heads, "the last stage has the loss");
+  QAT_CHECK(heads(input.chunk), "the last chunk has the loss");
   const at::AutoGradMode with_gradients(true);
   HiddenStates wanted = lesson.features;
   if (teaching != nullptr) wanted.insert(teaching->features.begin(), teaching->features.end());
@@ -171,7 +172,7 @@ LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Ten
 }
 
 void Gpt2::teach(const ModelInput& input, const ForwardContext& context, Teaching& teaching) const {
-  QAT_CHECK(stage_.heads, "the last stage has the output projection");
+  QAT_CHECK(heads(input.chunk), "the last chunk has the output projection");
   QAT_CHECK(!context.training, "a pass that only teaches has no dropout");
   const at::NoGradGuard no_grad;
   const TraceRange range("teacher");

@@ -36,6 +36,7 @@ int ParameterStore::add(std::string name, std::vector<std::int64_t> shape, Group
                         bool copy) {
   QAT_CHECK(tensors_.empty(), "parameters are declared before they are allocated");
   const auto id = static_cast<int>(infos_.size());
+  group.chunk = chunk_;
   ParameterInfo info{.name = std::move(name),
                      .shape = std::move(shape),
                      .group = group,

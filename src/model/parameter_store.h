@@ -25,9 +25,11 @@ namespace qat {
 // use.
 enum class GroupKind : std::uint8_t { kBase, kShared, kTied, kWidth };
 
+// Chunks of a pipeline's stage share no group: their gradients come and go at different times.
 struct GroupKey {
   GroupKind kind = GroupKind::kBase;
-  int bits = 0;  // of a kWidth
+  int bits = 0;   // of a kWidth
+  int chunk = 0;  // of the stage
 
   constexpr GroupKey(GroupKind of = GroupKind::kBase, int width = 0)
       : kind(of), bits(width) {}  // NOLINT: a kind is one
@@ -79,6 +81,8 @@ class ParameterStore {
   // forward pass.
   int add(std::string name, std::vector<std::int64_t> shape, GroupKey group, bool trainable, bool decay,
           bool copy = false);
+  // What is declared from here on is of that chunk of the stage. Before that, of the first.
+  void begin_chunk(int chunk) { chunk_ = chunk; }
   // Products may read codes instead of this trainable matrix: it shares no bucket with what they may not. Before
   // allocate().
   void mark_coded(int id) { infos_.at(static_cast<std::size_t>(id)).coded = true; }
@@ -156,6 +160,7 @@ class ParameterStore {
   std::vector<at::Tensor> tensors_, trainable_tensors_;
   std::vector<FlatGroup> groups_;
   at::Tensor frozen_;
+  int chunk_ = 0;  // of what is declared
   RankOf me_;
   // Of no meaning for others' eyes, who see the same values or none.
   mutable std::vector<Held> held_;                   // by group

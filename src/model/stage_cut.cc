@@ -4,11 +4,13 @@
 
 namespace qat {
 
-StageRange stage_range(const dist::StageCut& cut, int stage) {
-  const auto s = static_cast<std::size_t>(stage);
-  QAT_CHECK(stage >= 0 && s < cut.size(), "a stage of the cut");
-  const bool last = s + 1 == cut.size();
-  return {.first = cut[s], .last = last ? -1 : cut[s + 1], .embeds = stage == 0, .heads = last};
+StageRange stage_range(const dist::StageCut& cut, int stage, int stages, std::int64_t blocks) {
+  QAT_CHECK(0 <= stage && stage < stages && !cut.empty() && std::ssize(cut) % stages == 0,
+            "a stage of the cut, and as many pieces on each");
+  StageRange range{.embeds = stage == 0, .heads = stage == stages - 1};
+  for (auto piece = static_cast<std::size_t>(stage); piece < cut.size(); piece += static_cast<std::size_t>(stages))
+    range.chunks.push_back({.first = cut[piece], .last = piece + 1 < cut.size() ? cut[piece + 1] : blocks});
+  return range;
 }
 
 }  // namespace qat

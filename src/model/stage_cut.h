@@ -2,12 +2,12 @@
 #pragma once
 
 #include "dist/pipeline/stage_cut.h"
-#include "src/model/gpt2.h"
+#include "src/model/stage_range.h"
 
 namespace qat {
 
-// cut: of one piece a stage (dist/pipeline/stage_cut.h). Embeddings go with the first stage, last norm and head with
-// the last.
-StageRange stage_range(const dist::StageCut& cut, int stage);
+// Of a model of so many blocks. cut: the pieces of all chunks of `stages` stages (dist/pipeline/stage_cut.h), of which
+// piece i is chunk i / stages of stage i % stages.
+StageRange stage_range(const dist::StageCut& cut, int stage, int stages, std::int64_t blocks);
 
 }  // namespace qat

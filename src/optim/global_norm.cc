@@ -61,22 +61,23 @@ double GlobalNorm::operator()(const dist::Grid& grid, const kernels::Exec& exec,
   const std::vector<std::vector<double>> blocks = blocks_of_tensors(grid.data(), exec, grads);
   double sum = 0.0;
   tensor_squares_.assign(layout_.tensors.size(), 0.0);
-  const auto add = [&](bool leading) {
+  const auto add = [&](int chunk, bool leading) {
     for (std::size_t t = 0; t < blocks.size(); ++t) {
-      if (layout_.tensors[t].leads != leading) continue;
+      if (layout_.tensors[t].leads != leading || (!leading && layout_.tensors[t].chunk != chunk)) continue;
       for (const double squares : blocks[t]) sum += squares, tensor_squares_[t] += squares;
     }
   };
   if (grid.stages() == 1) {
-    add(/*leading=*/false);
+    add(/*chunk=*/0, /*leading=*/false);
     return std::sqrt(sum);
   }
-  const auto hand_on = [&](int stage, bool leading) {
-    if (grid.stage() == stage) add(leading);
+  const auto hand_on = [&](int stage, int chunk, bool leading) {
+    if (grid.stage() == stage) add(chunk, leading);
     grid.pipeline().broadcast(view(std::span(&sum, 1)), stage);
   };
-  hand_on(grid.last_stage(), /*leading=*/true);
-  for (int stage = 0; stage < grid.stages(); ++stage) hand_on(stage, /*leading=*/false);
+  hand_on(grid.last_stage(), /*chunk=*/0, /*leading=*/true);
+  for (int chunk = 0; chunk < layout_.chunks; ++chunk)
+    for (int stage = 0; stage < grid.stages(); ++stage) hand_on(stage, chunk, /*leading=*/false);
   return std::sqrt(sum);
 }
 

@@ -15,8 +15,8 @@ namespace qat {
 
 // The norm of a gradient whose shards lie on all ranks: squares are summed in double within each block of kNormBlock
 // elements of a tensor (kernels/optim/adamw_flat.h), then block after block of each tensor, tensor after tensor in the
-// layout's order. So it has the same bits however the tensors are put into groups, buckets and shards. Stages continue
-// one sum, each where the one before it ends: theirs are the bits of a model in one piece.
+// layout's order. So it has the same bits however the tensors are put into groups, buckets and shards. The chunks of a
+// pipeline's stages continue one sum, each where the one before it ends: theirs are the bits of a model in one piece.
 class GlobalNorm {
  public:
   // memory: on the gradients' device, for the blocks' sums.

@@ -20,7 +20,8 @@ struct OptimTensor {
   int index = 0;
   bool decay = true;
   double learning_rate_factor = 1.0;  // beside its group's
-  bool leads = false;                 // in the norm before what earlier stages have: a table of the first stage's
+  int chunk = 0;                      // of the stage
+  bool leads = false;                 // in the norm before what earlier chunks have: a table of the first chunk's
 };
 
 // What one rank owns of a tensor: elements [first, first + elems) of it. A tensor lies in one bucket, of which a rank
@@ -35,6 +36,7 @@ struct OptimLayout {
   std::vector<OptimGroup> groups;
   std::vector<OptimTensor> tensors;  // in the model's order, which is that of the norm
   int ranks = 1;
+  int chunks = 1;  // of every stage
 
   const dist::FlatLayout::Tensor& place(const OptimTensor& tensor) const;
   std::int64_t own_elems() const;              // of every rank, gaps included; a multiple of kNormBlock

@@ -103,7 +103,12 @@ Value to_value(const WidthResult& width) {
   if (width.speed) object.set("speed", speed_value(*width.speed));
   if (const auto worth = efficiency(width)) object.set("efficiency", *worth);
   if (!width.texts.empty()) object.set("texts", texts_value(width.texts));
-  if (!width.tasks.empty()) object.set("zero_shot", tasks_value(width.tasks));
+  if (!width.tasks.empty()) {
+    object.set("zero_shot", tasks_value(width.tasks));
+    const double accuracy = mean_accuracy(width.tasks, ChoiceRule::kSum);
+    const double per_bit = accuracy / width.size.effective_bits;
+    object.set("accuracy_per_bit", std::isfinite(per_bit) ? Value(per_bit) : Value());
+  }
   if (width.map) {
     object.set("map", width.map->name);
     object.set("weight_bits_range", to_value(width.map->weights));

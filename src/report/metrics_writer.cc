@@ -24,11 +24,15 @@ Value to_value(const StepMetrics& metrics) {
                               {"skips_in_a_row", metrics.skips_in_a_row},
                               {"saving", metrics.saving}});
   if (!metrics.map.empty()) line.set("map", metrics.map);
+  if (metrics.cycle) line.set("cycle", *metrics.cycle);
   if (metrics.wire)
     line.set("wire", Value::object({{"bytes", metrics.wire->bytes},
                                     {"fp32_bytes", metrics.wire->fp32_bytes},
                                     {"weight_bytes", metrics.wire->weight_bytes},
                                     {"exposed_ms", metrics.wire->exposed_ms}}));
+  if (metrics.transfers)
+    line.set("transfers",
+             Value::object({{"bytes", metrics.transfers->bytes}, {"bf16_bytes", metrics.transfers->bf16_bytes}}));
   if (metrics.memory) {
     Value memory = Value::object({{"bytes", metrics.memory->bytes}});
     if (metrics.memory->reserved_bytes) memory.set("reserved_bytes", *metrics.memory->reserved_bytes);

@@ -30,7 +30,8 @@ struct StepMetrics {
   int weight_bits = 32;  // as planned, of the first pass; single layers may have others
   int act_bits = 32;
   int grad_bits = 32;
-  double grad_norm = 0.0;  // before clipping
+  std::optional<std::int64_t> cycle;  // of the precision schedule, from 0; none: it has no cycles
+  double grad_norm = 0.0;             // before clipping
   bool clipped = false;
   std::int64_t tokens = 0;  // of this step, over all ranks
   double tokens_per_s = 0.0;
@@ -47,6 +48,11 @@ struct StepMetrics {
     double exposed_ms = 0.0;                 // from the last gradient to the last sum
   };
   std::optional<Wire> wire;
+  // Of hidden states and their gradients between stages, by all ranks; none: there is one stage.
+  struct Transfers {
+    std::int64_t bytes = 0, bf16_bytes = 0;  // sent; what bf16 would have sent
+  };
+  std::optional<Transfers> transfers;
   // What rank 0 has after the step: on CPUs its resident set, on a GPU what its tensors take there, and what the
   // allocator keeps for them.
   struct Memory {

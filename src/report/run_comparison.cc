@@ -11,29 +11,11 @@
 #include <utility>
 
 #include "src/base/file.h"
+#include "src/report/loss_figures.h"
 #include "src/report/numbers.h"
 
 namespace qat {
 namespace {
-
-constexpr std::size_t kLastSteps = 100, kSettleWindow = 50;
-constexpr double kSettled = 0.01;  // nats
-
-double mean_of(std::span<const double> values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) /
-         static_cast<double>(std::max<std::size_t>(1, values.size()));
-}
-
-double deviation_of(std::span<const double> values) {
-  const double mean = mean_of(values);
-  double sum = 0.0;
-  for (const double value : values) sum += (value - mean) * (value - mean);
-  return std::sqrt(sum / static_cast<double>(std::max<std::size_t>(1, values.size())));
-}
-
-std::span<const double> last_of(const std::vector<double>& values) {
-  return std::span(values).last(std::min(kLastSteps, values.size()));
-}
 
 // Perplexity at a width over the seeds of one schedule, in order of the runs.
 struct Schedule {
@@ -85,20 +67,10 @@ std::string percent_more(double value, double than) {
 
 }  // namespace
 
-double ComparedRun::final_loss() const { return mean_of(last_of(losses)); }
-double ComparedRun::loss_deviation() const { return deviation_of(last_of(losses)); }
-
 double ComparedRun::stability() const {
   std::vector<double> values;
   for (const auto& [bits, value] : nll) values.push_back(value);
   return 1.0 / (1.0 + deviation_of(values));
-}
-
-std::optional<std::int64_t> ComparedRun::settled_after() const {
-  for (std::size_t end = kSettleWindow; end <= losses.size(); ++end)
-    if (deviation_of(std::span(losses).subspan(end - kSettleWindow, kSettleWindow)) < kSettled)
-      return static_cast<std::int64_t>(end);
-  return std::nullopt;
 }
 
 ComparedRun read_run(const std::string& name, std::uint64_t seed, const std::filesystem::path& dir, bool is_static) {
@@ -139,13 +111,13 @@ Table comparison_table(const std::vector<ComparedRun>& runs) {
     std::vector<Table::Cell> row = {
         {"Schedule", run.name}, {"Seed", std::to_string(run.seed)}, {"Steps", std::to_string(run.steps)}};
     for (const auto& [bits, nll] : run.nll) row.push_back({fmt::format("PPL {}", bits), fixed(std::exp(nll), 3)});
-    const std::optional<std::int64_t> settled = run.settled_after();
+    const LossFigures loss = loss_figures(run.losses);
     row.insert(row.end(), {{"BitOps", fmt::format("{:.3e}", run.bitops)},
                            {"of the first", most > 0.0 ? fixed(100.0 * run.bitops / most, 1) + " %" : ""},
                            {"of 32 bits", fixed(100.0 * run.bitops_ratio, 2) + " %"},
-                           {"Final loss", fixed(run.final_loss(), 4)},
-                           {"Deviation", fixed(run.loss_deviation(), 4)},
-                           {"Settled after", settled ? std::to_string(*settled) : ""},
+                           {"Final loss", fixed(loss.mean, 4)},
+                           {"Deviation", fixed(loss.deviation, 4)},
+                           {"Settled after", loss.settled_after ? std::to_string(*loss.settled_after) : ""},
                            {"Stability", fixed(run.stability(), 4)},
                            {"Tokens/s", fixed(run.tokens_per_s, 0)}});
     table.add_row(row);
@@ -174,7 +146,7 @@ Value comparison_json(const std::vector<ComparedRun>& runs, int bits) {
   for (const ComparedRun& run : runs) {
     Value perplexity = Value::object();
     for (const auto& [width, nll] : run.nll) perplexity.set(std::to_string(width), std::exp(nll));
-    const std::optional<std::int64_t> settled = run.settled_after();
+    const LossFigures loss = loss_figures(run.losses);
     rows.push_back(Value::object({{"schedule", run.name},
                                   {"static", run.is_static},
                                   {"seed", std::to_string(run.seed)},
@@ -183,9 +155,9 @@ Value comparison_json(const std::vector<ComparedRun>& runs, int bits) {
                                   {"perplexity", std::move(perplexity)},
                                   {"bitops", run.bitops},
                                   {"bitops_ratio", run.bitops_ratio},
-                                  {"final_loss", run.final_loss()},
-                                  {"loss_deviation", run.loss_deviation()},
-                                  {"settled_after", settled ? Value(*settled) : Value()},
+                                  {"final_loss", loss.mean},
+                                  {"loss_deviation", loss.deviation},
+                                  {"settled_after", loss.settled_after ? Value(*loss.settled_after) : Value()},
                                   {"stability", run.stability()},
                                   {"tokens_per_s", run.tokens_per_s}}));
   }

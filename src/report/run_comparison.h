@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,13 +24,8 @@ struct ComparedRun {
   double tokens_per_s = 0.0;   // median of steps
   bool is_static = false;
 
-  // Mean and standard deviation of the last 100 steps' losses.
-  double final_loss() const;
-  double loss_deviation() const;
   // 1 / (1 + standard deviation of nll over the widths): 1 where all widths do equally well.
   double stability() const;
-  // The first step after which the losses of 50 steps deviate by less than 0.01.
-  std::optional<std::int64_t> settled_after() const;
 };
 
 // Reads report.json and metrics.jsonl. Throws Error(kConfig) naming the file if they are not those of a finished run.

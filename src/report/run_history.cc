@@ -12,6 +12,7 @@
 #include "src/base/clock.h"
 #include "src/base/file.h"
 #include "src/report/json_lines.h"
+#include "src/report/loss_figures.h"
 #include "src/report/numbers.h"
 
 namespace qat {
@@ -53,6 +54,7 @@ RecordedStep step_of(const Value& line) {
                     .seconds = number(line, "step_ms", 0.0) / 1e3,
                     .act_bits = static_cast<int>(integer(line, "act_bits", 32)),
                     .grad_bits = static_cast<int>(integer(line, "grad_bits", 32)),
+                    .cycle = integer(line, "cycle", -1),
                     .tokens = integer(line, "tokens", 0),
                     .bitops_ratio = number(line, "bitops_ratio", kNaN)};
   if (const Value* memory = line.find("memory"); memory != nullptr && memory->is_object())
@@ -163,8 +165,9 @@ std::vector<std::pair<std::string, std::string>> run_facts(const RunHistory& run
   if (run.steps.empty()) return facts;
   std::int64_t tokens = 0, skipped = 0;
   double seconds = 0.0, memory = 0.0;
-  std::vector<double> speeds;
+  std::vector<double> speeds, losses;
   for (const RecordedStep& step : run.steps) {
+    if (std::isfinite(step.loss)) losses.push_back(step.loss);
     tokens += step.tokens;
     skipped += step.skipped ? 1 : 0;
     seconds += step.seconds;
@@ -180,6 +183,12 @@ std::vector<std::pair<std::string, std::string>> run_facts(const RunHistory& run
     const auto middle = speeds.begin() + static_cast<std::ptrdiff_t>(speeds.size() / 2);
     std::nth_element(speeds.begin(), middle, speeds.end());
     facts.emplace_back("tokens a second", short_count(*middle) + " (median)");
+  }
+  if (const LossFigures loss = loss_figures(losses); loss.steps > 0) {
+    facts.emplace_back("training loss", fmt::format("{} ± {} over the last {} steps{}", fixed(loss.mean, 4),
+                                                    fixed(loss.deviation, 4), loss.steps, all ? "" : " recorded"));
+    if (losses.size() == static_cast<std::size_t>(run.steps_done()))
+      facts.emplace_back("loss steady after step", loss.settled_after ? std::to_string(*loss.settled_after) : "-");
   }
   if (std::isfinite(run.steps.back().bitops_ratio))
     facts.emplace_back("training BitOps relative to 32 bits", fixed(run.steps.back().bitops_ratio, 4));

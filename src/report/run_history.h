@@ -30,6 +30,7 @@ struct RecordedStep {
   double loss = 0.0;  // not a number where it was not finite
   double lr = 0.0, grad_norm = 0.0, tokens_per_s = 0.0, seconds = 0.0;
   int act_bits = 32, grad_bits = 32;
+  std::int64_t cycle = -1;  // of the precision schedule, from 0; -1: it has none
   std::int64_t tokens = 0;
   double bitops_ratio = 1.0;
   double memory_bytes = 0.0;  // 0: not said

@@ -9,6 +9,7 @@
 
 #include "src/base/file.h"
 #include "src/report/html_page.h"
+#include "src/report/loss_figures.h"
 #include "src/report/numbers.h"
 #include "src/report/run_plots.h"
 #include "src/report/table.h"
@@ -83,6 +84,36 @@ Section losses_section(const RunHistory& run) {
   return section;
 }
 
+// How the loss goes on from cycle to cycle of the precision schedule; no rows without cycles.
+Section cycles_section(const RunHistory& run) {
+  constexpr std::size_t kMostRows = 64;
+  std::map<std::int64_t, std::vector<double>> losses;
+  for (const RecordedStep& step : run.steps)
+    if (step.cycle >= 0 && std::isfinite(step.loss)) losses[step.cycle].push_back(step.loss);
+  Section section{.heading = "Cycles of the precision",
+                  .table = Table({"Cycle", "Steps", "Mean loss", "Deviation", "Least"})};
+  std::vector<double> means, deviations;
+  const auto best = std::min_element(
+      losses.begin(), losses.end(), [](const auto& a, const auto& b) { return mean_of(a.second) < mean_of(b.second); });
+  for (const auto& [cycle, of_cycle] : losses) {
+    means.push_back(mean_of(of_cycle)), deviations.push_back(deviation_of(of_cycle));
+    const std::size_t left = losses.size() - means.size();
+    if (left >= kMostRows) continue;
+    section.table.add_row({{"Cycle", std::to_string(cycle + 1)},
+                           {"Steps", std::to_string(of_cycle.size())},
+                           {"Mean loss", fixed(means.back(), 4)},
+                           {"Deviation", fixed(deviations.back(), 4)},
+                           {"Least", fixed(*std::min_element(of_cycle.begin(), of_cycle.end()), 4)}});
+  }
+  if (losses.empty()) return section;
+  section.text = fmt::format(
+      "{}By a line fitted to all {}, the mean loss changes by {} nats a cycle and its deviation within a cycle by {}; "
+      "the lowest mean is that of cycle {}.",
+      losses.size() > kMostRows ? fmt::format("The last {} cycles. ", kMostRows) : "", losses.size(),
+      fixed(fitted_slope(means), 4), fixed(fitted_slope(deviations), 4), best->first + 1);
+  return section;
+}
+
 // The newest evaluation of each precision.
 Section evaluations_section(const RunHistory& run) {
   std::map<PrecisionName, const RecordedEvaluation*> newest;
@@ -114,6 +145,7 @@ Document document_of(const RunHistory& run) {
   else if (!run.evaluations.empty())
     document.sections.push_back(evaluations_section(run));
   if (!run.steps.empty()) document.sections.push_back(losses_section(run));
+  if (Section cycles = cycles_section(run); cycles.table.rows() > 1) document.sections.push_back(std::move(cycles));
   return document;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "src/report/numbers.h"
 
@@ -25,6 +26,40 @@ std::string protocol(const std::vector<WidthResult>& widths) {
       "Speed is of one rank, from tokens to the last token's logits, {} sequences of {} tokens a pass; {} "
       "passes after {} to warm up, each waited for.\n",
       speed.batch, speed.length, speed.passes, speed.warm_up);
+}
+
+constexpr const char* kLayerTimes = "Time of the layers: milliseconds a pass, and the share of all of them";
+
+// A row of their table: the same layer of all blocks.
+struct LayerTime {
+  std::string layer;
+  int count = 0;
+  std::vector<Table::Cell> cells;  // of the widths
+};
+
+// "h.11.attn.c_attn" -> "attn.c_attn".
+std::string in_any_block(const std::string& layer) {
+  const std::size_t number = layer.starts_with("h.") ? layer.find('.', 2) : std::string::npos;
+  return number == std::string::npos ? layer : layer.substr(number + 1);
+}
+
+void add_width(const std::string& width, const SpeedFigures& speed, std::vector<LayerTime>& rows) {
+  std::map<std::string, double> sums;
+  std::map<std::string, int> counts;
+  double all = 0.0;
+  for (const LayerSpeed& one : speed.layers) {
+    const std::string name = in_any_block(one.layer);
+    sums[name] += one.mean_ms, ++counts[name], all += one.mean_ms;
+    if (std::none_of(rows.begin(), rows.end(), [&](const LayerTime& row) { return row.layer == name; }))
+      rows.push_back({.layer = name});
+  }
+  for (LayerTime& row : rows) {
+    const auto sum = sums.find(row.layer);
+    if (sum == sums.end()) continue;
+    row.count = std::max(row.count, counts[row.layer]);
+    row.cells.push_back({width + ": ms", fixed(sum->second, 3)});
+    row.cells.push_back({width + ": %", all > 0.0 ? fixed(100.0 * sum->second / all, 1) : ""});
+  }
 }
 
 }  // namespace
@@ -68,35 +103,64 @@ Table speed_table(const std::vector<WidthResult>& widths) {
   return table;
 }
 
+Table layer_time_table(const std::vector<WidthResult>& widths) {
+  std::vector<LayerTime> rows;
+  for (const WidthResult& width : widths)
+    if (width.speed && !width.speed->layers.empty()) add_width(bits_cells(width)[0].text, *width.speed, rows);
+  Table table({"Layers", "Of them"});
+  for (const LayerTime& row : rows) {
+    std::vector<Table::Cell> cells = {{"Layers", row.layer}, {"Of them", std::to_string(row.count)}};
+    cells.insert(cells.end(), row.cells.begin(), row.cells.end());
+    table.add_row(cells);
+  }
+  return table;
+}
+
 std::string speed_text(const std::vector<WidthResult>& widths) {
-  return any_speed(widths) ? "Speed\n" + speed_table(widths).ascii() + protocol(widths) : "";
+  if (!any_speed(widths)) return "";
+  const Table layers = layer_time_table(widths);
+  return "Speed\n" + speed_table(widths).ascii() + protocol(widths) +
+         (layers.rows() > 0 ? std::string(kLayerTimes) + "\n" + layers.ascii() : "");
 }
 
 std::string speed_markdown(const std::vector<WidthResult>& widths) {
-  return any_speed(widths) ? "## Speed\n\n" + speed_table(widths).markdown() + "\n" + protocol(widths) + "\n" : "";
+  if (!any_speed(widths)) return "";
+  const Table layers = layer_time_table(widths);
+  return "## Speed\n\n" + speed_table(widths).markdown() + "\n" + protocol(widths) + "\n" +
+         (layers.rows() > 0 ? fmt::format("### {}\n\n{}\n", kLayerTimes, layers.markdown()) : "");
 }
 
 std::string speed_latex(const std::vector<WidthResult>& widths) {
-  return any_speed(widths) ? "% Speed: " + protocol(widths) + speed_table(widths).latex() : "";
+  if (!any_speed(widths)) return "";
+  const Table layers = layer_time_table(widths);
+  return "% Speed: " + protocol(widths) + speed_table(widths).latex() +
+         (layers.rows() > 0 ? fmt::format("% {}\n{}", kLayerTimes, layers.latex()) : "");
 }
 
 Value speed_value(const SpeedFigures& speed) {
   const double tokens = static_cast<double>(speed.batch * speed.length);
-  return Value::object({{"tokens_per_second", speed.tokens_per_second()},
-                        {"ms_per_token", speed.mean_ms / tokens},
-                        {"passes_per_second", 1e3 / speed.mean_ms},
-                        {"batch", speed.batch},
-                        {"length", speed.length},
-                        {"passes", speed.passes},
-                        {"warm_up", speed.warm_up},
-                        {"mean_ms", speed.mean_ms},
-                        {"deviation_ms", speed.deviation_ms},
-                        {"least_ms", speed.least_ms},
-                        {"most_ms", speed.most_ms},
-                        {"p50_ms", speed.p50_ms},
-                        {"p95_ms", speed.p95_ms},
-                        {"p99_ms", speed.p99_ms},
-                        {"peak_bytes", speed.peak_bytes > 0 ? Value(speed.peak_bytes) : Value()}});
+  Value value = Value::object({{"tokens_per_second", speed.tokens_per_second()},
+                               {"ms_per_token", speed.mean_ms / tokens},
+                               {"passes_per_second", 1e3 / speed.mean_ms},
+                               {"batch", speed.batch},
+                               {"length", speed.length},
+                               {"passes", speed.passes},
+                               {"warm_up", speed.warm_up},
+                               {"mean_ms", speed.mean_ms},
+                               {"deviation_ms", speed.deviation_ms},
+                               {"least_ms", speed.least_ms},
+                               {"most_ms", speed.most_ms},
+                               {"p50_ms", speed.p50_ms},
+                               {"p95_ms", speed.p95_ms},
+                               {"p99_ms", speed.p99_ms},
+                               {"peak_bytes", speed.peak_bytes > 0 ? Value(speed.peak_bytes) : Value()}});
+  if (speed.layers.empty()) return value;
+  Value layers = Value::array();
+  for (const LayerSpeed& one : speed.layers)
+    layers.push_back(
+        Value::object({{"layer", one.layer}, {"mean_ms", one.mean_ms}, {"deviation_ms", one.deviation_ms}}));
+  value.set("layers", std::move(layers));
+  return value;
 }
 
 std::vector<std::string> insights(const WidthResult& width) {

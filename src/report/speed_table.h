@@ -13,6 +13,9 @@ namespace qat {
 // One row a width or map of those whose speed was measured: tokens/s, milliseconds a pass, memory. efficiency is
 // tokens/s / (MiB of the model * max(perplexity, 1)), the perplexity the first there is.
 Table speed_table(const std::vector<WidthResult>& widths);
+// How the time divides among the layers, those of all blocks together: milliseconds a pass, and the share of all, at
+// each width. No rows where layers were not timed.
+Table layer_time_table(const std::vector<WidthResult>& widths);
 std::string speed_text(const std::vector<WidthResult>& widths);      // empty: no speed was measured
 std::string speed_markdown(const std::vector<WidthResult>& widths);  // likewise
 std::string speed_latex(const std::vector<WidthResult>& widths);     // likewise

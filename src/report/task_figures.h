@@ -72,13 +72,20 @@ struct TextFigures {
 };
 inline constexpr double kQuickLossLimit = 20.0;  // nats a token
 
+// The time of one layer in such passes.
+struct LayerSpeed {
+  std::string layer;  // "h.0.attn.c_attn"
+  double mean_ms = 0.0, deviation_ms = 0.0;
+};
+
 // How fast passes without gradient are, each of which is waited for.
 struct SpeedFigures {
   std::int64_t batch = 0, length = 0;                                       // sequences of a pass, and tokens of each
   std::int64_t passes = 0, warm_up = 0;                                     // timed, and before them
   double mean_ms = 0.0, deviation_ms = 0.0, least_ms = 0.0, most_ms = 0.0;  // of a pass
   double p50_ms = 0.0, p95_ms = 0.0, p99_ms = 0.0;
-  std::int64_t peak_bytes = 0;  // device memory, the model's included; 0: not known
+  std::int64_t peak_bytes = 0;     // device memory, the model's included; 0: not known
+  std::vector<LayerSpeed> layers;  // in the order of a pass, of passes of their own; empty: not asked
 
   double tokens_per_second() const;
 };

@@ -44,6 +44,7 @@ EventSummary step_summary(const StepMetrics& metrics) {
     summary.scalar("wire/MiB", static_cast<double>(metrics.wire->bytes) / kMiB);
     summary.scalar("wire/exposed_ms", metrics.wire->exposed_ms);
   }
+  if (metrics.transfers) summary.scalar("transfers/MiB", static_cast<double>(metrics.transfers->bytes) / kMiB);
   if (metrics.memory) {
     summary.scalar("memory/MiB", static_cast<double>(metrics.memory->bytes) / kMiB);
     if (metrics.memory->reserved_bytes)

@@ -34,10 +34,10 @@ std::span<float> residual_of(const ParameterStore& store, GradientSync& gradient
   return all.subspan(static_cast<std::size_t>(place.offset - bucket.range.begin), static_cast<std::size_t>(info.elems));
 }
 
-// Of a checkpoint: how many ranks had some, and of which parameters.
+// Of a checkpoint: how many replicas had some, and of which parameters.
 struct Stored {
   std::int64_t ranks = 0;
-  std::vector<std::int64_t> has;  // by parameter
+  std::vector<std::int64_t> has;  // by parameter of the whole model
 };
 
 Stored look_for(const CheckpointReader* reader, const ParameterStore& store, dist::Communicator& comm) {
@@ -73,21 +73,20 @@ std::vector<TensorPiece> feedback_to_save(const ParameterStore& store, GradientS
   return pieces;
 }
 
-bool load_feedback(const CheckpointReader* reader, const ParameterStore& store, GradientSync& gradients,
-                   dist::Communicator& comm) {
-  const Stored stored = look_for(reader, store, comm);
+bool load_feedback(const CheckpointReader* reader, const Gpt2& model, GradientSync& gradients, const dist::Grid& grid) {
+  const ParameterStore &whole = model.whole().parameters(), &store = model.parameters();
+  const Stored stored = look_for(reader, whole, grid.world());
   if (stored.ranks == 0) return true;
   if (!gradients.keeps_feedback()) return false;
   const std::shared_ptr<dist::FlatMemory> memory = gradients.feedback_memory();
   // The first of them where it belongs, the others beside it.
-  for (std::int64_t first = 0; first < stored.ranks; first += comm.size()) {
-    const std::int64_t from = first + comm.rank();
+  for (std::int64_t first = 0; first < stored.ranks; first += grid.data_size()) {
+    const std::int64_t from = first + grid.data_rank();
     std::vector<PieceTarget> targets;
     std::vector<std::shared_ptr<float>> beside;
     std::vector<std::span<float>> sums;
-    for (int id = 0; id < store.count(); ++id) {
-      const ParameterInfo& info = store.info(id);
-      if (stored.has[static_cast<std::size_t>(id)] == 0) continue;
+    for (const ParameterInfo& info : store.infos()) {
+      if (stored.has[static_cast<std::size_t>(whole.find(info.name))] == 0) continue;
       const std::span<float> own = residual_of(store, gradients, info, /*make=*/true);
       if (own.empty() || from >= stored.ranks) continue;
       float* to = own.data();
@@ -100,7 +99,7 @@ bool load_feedback(const CheckpointReader* reader, const ParameterStore& store, 
           {feedback_name(from, info), info.shape, 0, {to, info.elems, DType::kFloat32, device_of(store)}});
     }
     memory->wait();  // what is read does not come on its stream
-    load_sharded(reader, targets, comm);
+    load_sharded(reader, targets, grid.world());
     for (std::size_t i = 0; i < sums.size(); ++i) memory->add(sums[i], {beside[i].get(), sums[i].size()});
     memory->wait();
   }

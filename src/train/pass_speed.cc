@@ -9,6 +9,7 @@
 #include <random>
 
 #include "kernels/common/error.h"
+#include "src/train/layer_times.h"
 #include "src/train/work_timer.h"
 
 namespace qat {
@@ -31,6 +32,21 @@ void run_pass(const Gpt2& model, const at::Tensor& tokens, const ForwardContext&
   const at::Tensor logits = model.logits(last, context);
   timer.stop();
   (void)logits.view({-1}).narrow(0, 0, 1).to(at::kCPU, at::kFloat);
+}
+
+std::vector<LayerSpeed> layer_speeds(const Gpt2& model, const at::Tensor& tokens, const ForwardContext& context,
+                                     const SpeedOptions& options) {
+  LayerTimes times(model.mode().device);
+  WorkTimer timer(model.mode().device);
+  for (std::int64_t pass = 0; pass < options.layer_passes; ++pass) {
+    {
+      const TraceListening listening(times);
+      run_pass(model, tokens, context, timer);
+    }
+    times.take_pass();
+    if (options.beat) options.beat();
+  }
+  return times.figures();
 }
 
 }  // namespace
@@ -80,6 +96,7 @@ SpeedFigures measure_passes(const Gpt2& model, const PrecisionMap& precision, co
     figures.peak_bytes = memory->getDeviceStats(device.index())
                              .allocated_bytes[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
                              .peak;
+  figures.layers = layer_speeds(model, tokens, context, options);
   return figures;
 }
 

@@ -12,12 +12,13 @@
 namespace qat {
 
 struct SpeedOptions {
-  std::int64_t batch = 8;      // sequences of a pass
-  std::int64_t length = 0;     // tokens of each; at most what the model reads
-  std::int64_t passes = 20;    // timed
-  std::int64_t warm_up = 5;    // before them
-  std::uint64_t seed = 1;      // of the tokens
-  std::function<void()> beat;  // after every pass; null: nothing
+  std::int64_t batch = 8;         // sequences of a pass
+  std::int64_t length = 0;        // tokens of each; at most what the model reads
+  std::int64_t passes = 20;       // timed
+  std::int64_t warm_up = 5;       // before them
+  std::int64_t layer_passes = 0;  // more, in which the layers are timed one by one
+  std::uint64_t seed = 1;         // of the tokens
+  std::function<void()> beat;     // after every pass; null: nothing
 };
 
 // One rank's work. Passes from tokens to the logits of the last token of each sequence, with the weights made ready

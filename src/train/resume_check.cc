@@ -11,6 +11,7 @@ namespace qat {
 namespace {
 
 bool ignored(std::string_view key) {
+  if (key == "parallel.transfer") return false;
   return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key.starts_with("watchdog.") ||
          key.starts_with("report.") || key == "comm.overlap" || key == "comm.self_check" || key == "compute.device" ||
          key == "compute.recompute" || key == "model.preset" || key.starts_with("model.init") ||

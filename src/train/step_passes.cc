@@ -81,17 +81,19 @@ void StepRunner::teach(const Step& step, const Pass& pass, std::int64_t micro_ba
   grid_.world().beat();
 }
 
-PassGradients StepRunner::next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch, bool of_table) {
+PassGradients StepRunner::next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch, int chunk,
+                                         bool of_table) {
   PassGradients::Hook hook;
   if (gradient_hook_)
     hook = [this, at = static_cast<std::int64_t>(step.plan.step), micro_batch](int id, const at::Tensor& gradient) {
       gradient_hook_(at, micro_batch, id, gradient);
     };
   std::vector<bool> used = step.used[pass.plan.map];
-  if (model_.trains_table_of_first_stage()) {
-    const std::vector<FlatGroup>& groups = model_.parameters().groups();
-    for (std::size_t g = 0; g < groups.size(); ++g)
-      if ((groups[g].key.kind == GroupKind::kTied) != of_table) used[g] = false;
+  const std::vector<FlatGroup>& groups = model_.parameters().groups();
+  const bool table_apart = model_.trains_table_of_first_stage();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const bool table = table_apart && groups[g].key.kind == GroupKind::kTied;
+    if (groups[g].key.chunk != chunk || table != of_table) used[g] = false;
   }
   return {model_.parameters(), gradients_.syncs(), used, std::move(hook)};
 }
@@ -205,11 +207,12 @@ bool StepRunner::hold(Step& step, std::uint32_t map) {
   const ParameterStore& store = model_.parameters();
   const std::vector<bool>& groups = step.used[map];
   store.release_all_but(groups);
-  if (options_.train.on_out_of_memory != OnOutOfMemory::kStop && store.needs_room(groups)) {
+  // Stages may differ in whether they need room, and wait for each other all the same.
+  if (options_.train.on_out_of_memory != OnOutOfMemory::kStop && (grid_.stages() > 1 || store.needs_room(groups))) {
     attempt(step, [&] { store.make_room(groups); });
     timer_.pause();
     std::vector<std::int32_t> missing = {step.out_of_memory ? 1 : 0};
-    grid_.data().all_reduce(view(std::span(missing)), dist::ReduceOp::kMax);
+    grid_.world().all_reduce(view(std::span(missing)), dist::ReduceOp::kMax);
     timer_.resume();
     step.given_up = missing[0] != 0;
   }

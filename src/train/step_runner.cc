@@ -20,7 +20,7 @@ namespace {
 
 OptimLayout optim_layout(const Gpt2& model, int ranks, const OptimConfig& config) {
   const ParameterStore& store = model.parameters();
-  OptimLayout layout{.ranks = ranks};
+  OptimLayout layout{.ranks = ranks, .chunks = model.chunks()};
   for (const FlatGroup& group : store.groups()) layout.groups.push_back({.layout = group.layout});
   for (const ParameterInfo& info : store.infos())
     if (info.trainable)
@@ -28,6 +28,7 @@ OptimLayout optim_layout(const Gpt2& model, int ranks, const OptimConfig& config
                                 .index = info.layout_index,
                                 .decay = info.decay,
                                 .learning_rate_factor = is_trained_range(info.name) ? config.range_lr_factor : 1.0,
+                                .chunk = info.group.chunk,
                                 .leads = info.group.kind == GroupKind::kTied && model.trains_table_of_first_stage()});
   return layout;
 }
@@ -64,6 +65,12 @@ double weighted(const dist::LossWeights& weights, const PassLosses& losses) {
   return sum;
 }
 
+// Between stages gradients are exchanged after the last backward pass: while a pass is under way, its own messages are.
+CommConfig comm_of(CommConfig comm, const dist::Grid& grid) {
+  comm.overlap = comm.overlap && grid.stages() == 1;
+  return comm;
+}
+
 }  // namespace
 
 void StepOutcome::add(UpdateOutcome update) {
@@ -85,7 +92,7 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
       grid_(grid),
       options_(options),
       gradients_(model, grid.data(),
-                 {.comm = options.comm,
+                 {.comm = comm_of(options.comm, grid),
                   .accumulate = options.train.accumulate,
                   .seed = options.seed,
                   .places = options.places}),
@@ -130,8 +137,14 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, Updat
   const bool refused = optimizer_.take_refused(exec_of(model_));
   const auto flag = [](bool value) { return value ? 1.0 : 0.0; };
   // What a rank says beside its losses.
-  const std::array words = {flag(step.unreadable.has_value()), flag(step.out_of_memory), flag(refused),
-                            static_cast<double>(step.poll.requested()), timer_.seconds()};
+  const TransferBytes sent = std::exchange(transfer_bytes_, {});
+  const std::array words = {flag(step.unreadable.has_value()),
+                            flag(step.out_of_memory),
+                            flag(refused),
+                            static_cast<double>(step.poll.requested()),
+                            timer_.seconds(),
+                            static_cast<double>(sent.sent),
+                            static_cast<double>(sent.bf16)};
   mine.insert(mine.end(), words.begin(), words.end());
   const auto ranks = static_cast<std::size_t>(grid_.world().size());
   std::vector<double> all(mine.size() * ranks);
@@ -155,6 +168,8 @@ void StepRunner::agree_on_loss(const Step& step, const at::Tensor& losses, Updat
     outcome.refused = outcome.refused || said[2] != 0.0;
     stop = std::max(stop, said[3]);
     outcome.own_seconds[rank] += said[4];
+    outcome.transfers.sent += static_cast<std::int64_t>(said[5]);
+    outcome.transfers.bf16 += static_cast<std::int64_t>(said[6]);
   }
   if (unreadable > 0.0)
     dist::on_every_rank(grid_.world(), "training tokens", [&] {

@@ -31,6 +31,7 @@
 #include "kernels/common/error.h"
 #include "src/data/sample_source.h"
 #include "src/model/gpt2.h"
+#include "src/model/stage_transfers.h"
 #include "src/optim/global_norm.h"
 #include "src/optim/sharded_adamw.h"
 #include "src/train/batch.h"
@@ -75,6 +76,7 @@ struct StepOutcome {
   int stop = 0;                      // why to stop (dist/control/stop_poll.h), 0: go on
   std::vector<double> own_seconds;   // by rank: its own work, without waiting for others
   WireReport wire;                   // of this rank's exchanges, all updates'
+  TransferBytes transfers;           // between stages, of all ranks
   std::optional<double> wire_error;  // of the first exchange of codes, where it was measured
 
   void add(UpdateOutcome update);  // to `updates`, and to what is said of them all
@@ -93,6 +95,7 @@ struct StepRunnerOptions {
   int places = 0;   // GradientSyncOptions'
   int threads = 1;  // micro-batches of this rank that are computed at the same time, each on one thread; 1 with stages
   dist::PipelineSchedule schedule = dist::PipelineSchedule::kOneFOneB;  // of the stages
+  StageTransfer transfer = StageTransfer::kValues;                      // between the stages
   dist::ProgressBoard* board = nullptr;  // where waiting for a GPU is marked; null: nobody watches
 };
 
@@ -199,9 +202,10 @@ class StepRunner {
                                     const ModelInput& input, const at::Tensor& targets, GradientSink* sink);
   // A micro-batch of a pass that only teaches.
   void teach(const Step& step, const Pass& pass, std::int64_t micro_batch, const Batch& batch);
-  // The sink of the pass that joins the step next. A table that is complete only with what another stage owes it has a
-  // sink of its own, with of_table.
-  PassGradients next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch, bool of_table = false);
+  // The sink of the pass that joins the step next, of one chunk of the stage. A table that is complete only with what
+  // another stage owes it has a sink of its own, with of_table.
+  PassGradients next_gradients(const Step& step, const Pass& pass, std::int64_t micro_batch, int chunk = 0,
+                               bool of_table = false);
   // Adds a pass to the step.
   void join(const LossAndGradients& pass, PassGradients& gradients, Step& step);
   // Makes room for what the pass leaves to others, if any learn from it.
@@ -256,6 +260,7 @@ class StepRunner {
   bool weights_as_codes_ = false;
   dist::WireStaging weight_staging_;
   std::int64_t weight_bytes_ = 0;  // sent of updated values since the last report
+  TransferBytes transfer_bytes_;   // likewise, of hidden states and their gradients
   LossHook loss_hook_;
   GradientHook gradient_hook_;
   BeforeUpdate before_update_;

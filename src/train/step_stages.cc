@@ -1,18 +1,21 @@
-// A pass of an update on a grid of stages: the replica's micro-batches from stage to stage and back, in the order of
-// the schedule's actions (dist/pipeline/schedule.h).
+// A pass of an update on a grid of stages: the replica's micro-batches from chunk to chunk and back, in the turns of
+// the schedule (dist/pipeline/turns.h).
 //
-// The last stage runs a micro-batch forward and backward at once, as its head does (src/loss/lm_head_loss.h). Where the
+// The last chunk runs a micro-batch forward and backward at once, as its head does (src/loss/lm_head_loss.h). Where the
 // embedding is the head too, the last stage trains the table: a micro-batch's gradient of the head waits there for the
-// gradient of the embeddings, [B, T, d], which goes around: from the first stage with the next forward messages, and
-// what is left after the last of them straight to the last stage. So the two parts are added for each micro-batch, as
+// gradient of the embeddings, [B, T, d], which goes along: from the first stage with the next forward messages to the
+// last one, and what is left after the last of them straight there. So the two parts are added for each micro-batch, as
 // on a rank that has both, and no table travels but the updated one.
 #include <ATen/ATen.h>
 
+#include <compare>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <utility>
 
+#include "dist/pipeline/turns.h"
 #include "kernels/common/error.h"
 #include "kernels/common/trace_range.h"
 #include "src/model/stage_transfers.h"
@@ -24,24 +27,39 @@ namespace {
 using dist::ActionKind;
 using dist::PipelineAction;
 
-// Which micro-batches' embedding gradients go with the forward message of which micro-batch, and which ones are left:
-// those whose backward pass the first stage has behind it by then.
+// A micro-batch of this replica in a chunk of this stage.
+struct Place {
+  int chunk = 0;
+  std::int64_t micro_batch = 0;
+  friend auto operator<=>(const Place&, const Place&) = default;
+};
+
+Place place_of(const PipelineAction& action) { return {.chunk = action.chunk, .micro_batch = action.micro_batch}; }
+
+// Which micro-batches' embedding gradients go with which of the first stage's forward messages, and which ones are
+// left: those whose backward pass the first stage has behind it by then.
 struct EmbeddedRoute {
-  std::map<std::int64_t, std::vector<std::int64_t>> with;  // by the message's micro-batch
+  std::map<Place, std::vector<std::int64_t>> with;  // by the message's chunk, the sender's, and micro-batch
   std::vector<std::int64_t> rest;
 };
 
-EmbeddedRoute embedded_route(const std::vector<PipelineAction>& of_first_stage) {
+EmbeddedRoute embedded_route(const std::vector<dist::PipelineTurn>& of_first_stage) {
   EmbeddedRoute route;
-  for (const PipelineAction& action : of_first_stage) {
-    if (action.kind == ActionKind::kBackward) route.rest.push_back(action.micro_batch);
-    if (action.kind == ActionKind::kSendForward) route.with[action.micro_batch] = std::exchange(route.rest, {});
+  for (const dist::PipelineTurn& turn : of_first_stage) {
+    for (const PipelineAction& action : turn.transfers)
+      if (action.kind == ActionKind::kSendForward) route.with[place_of(action)] = std::exchange(route.rest, {});
+    for (const PipelineAction& action : turn.passes)
+      if (action.kind == ActionKind::kBackward && action.chunk == 0) route.rest.push_back(action.micro_batch);
   }
   return route;
 }
 
-at::Tensor take(std::map<std::int64_t, at::Tensor>& tensors, std::int64_t micro_batch) {
-  auto found = tensors.extract(micro_batch);
+// Of a message's random draws, beside those of the layers, by the block that it goes to.
+constexpr std::uint64_t kTransferSlot = std::uint64_t{1} << 32U;
+
+template <typename Key>
+at::Tensor take(std::map<Key, at::Tensor>& tensors, const Key& key) {
+  auto found = tensors.extract(key);
   QAT_CHECK(!found.empty(), "a stage's actions name what is there");
   return std::move(found.mapped());
 }
@@ -52,30 +70,19 @@ class StepRunner::StagedPass {
  public:
   StagedPass(StepRunner& runner, Step& step, const Pass& pass)
       : runner_(runner), step_(step), pass_(pass), transfers_(runner.grid_.pipeline()) {
-    const int stages = runner_.grid_.stages();
-    const dist::PipelineSchedule schedule = runner_.options_.schedule;
-    const std::int64_t count = runner_.local_micro_batches_;
-    actions_ = pass_.plan.trains ? dist::stage_actions(schedule, stage(), stages, count)
-                                 : dist::forward_actions(schedule, stage(), stages, count);
-    const Gpt2Config& config = runner_.model_.config();
-    if (pass_.plan.trains && config.tie_lm_head && !config.answers_questions() && !config.freeze_base)
-      route_ = embedded_route(dist::stage_actions(schedule, /*stage=*/0, stages, count));
+    if (pass_.plan.trains && embeds_for_another()) route_ = embedded_route(turns_of(/*stage=*/0));
   }
 
   void run() {
-    for (const PipelineAction& action : actions_) {
-      if (dist::is_transfer(action.kind)) {
-        gathered_.push_back(action);
-        prepare(action);
-      } else {
-        transfer();
-        timed({&action, 1}, [&] {
-          action.kind == ActionKind::kForward ? forward(action.micro_batch) : backward(action.micro_batch);
-        });
-      }
+    for (const dist::PipelineTurn& turn : turns_of(stage())) {
+      for (const PipelineAction& action : turn.transfers) prepare(action);
+      transfer(turn.transfers);
+      for (const PipelineAction& action : turn.passes)
+        timed({&action, 1},
+              [&] { action.kind == ActionKind::kForward ? forward(place_of(action)) : backward(place_of(action)); });
     }
-    transfer();
     send_rest();
+    runner_.transfer_bytes_.sent += transfers_.bytes().sent, runner_.transfer_bytes_.bf16 += transfers_.bytes().bf16;
     QAT_CHECK(in_flight_.empty() && outputs_.empty() && gradients_.empty() && heads_.empty() && embedded_.empty(),
               "a pass leaves nothing in flight");
   }
@@ -90,14 +97,65 @@ class StepRunner::StagedPass {
   int stage() const { return runner_.grid_.stage(); }
   bool first() const { return runner_.grid_.is_first_stage(); }
   bool last() const { return runner_.grid_.is_last_stage(); }
+  bool heads(int chunk) const { return runner_.model_.heads(chunk); }
+  // Whether the last stage trains the table that the first one embeds with.
+  bool embeds_for_another() const {
+    const Gpt2Config& config = runner_.model_.config();
+    return config.tie_lm_head && !config.answers_questions() && !config.freeze_base;
+  }
+  std::vector<dist::PipelineTurn> turns_of(int stage) const {
+    return dist::stage_turns(runner_.options_.schedule, stage, runner_.grid_.stages(), runner_.local_micro_batches_,
+                             runner_.model_.chunks(), pass_.plan.trains);
+  }
+  int peer_of(const PipelineAction& transfer) const {
+    return dist::peer_of(transfer, stage(), runner_.grid_.stages(), runner_.model_.chunks()).stage;
+  }
   // Number in the global batch.
   std::int64_t global(std::int64_t micro_batch) const { return runner_.first_micro_batch() + micro_batch; }
 
-  at::Tensor empty_states() const {
-    const ComputeMode& mode = runner_.model_.mode();
-    return at::empty(
-        {runner_.options_.train.micro_batch_size, runner_.options_.sequence_length, runner_.model_.config().n_embd},
-        at::TensorOptions().dtype(mode.dtype).device(mode.device));
+  // Room for what comes from another stage. Where that is wanting, this rank works no more in the step, but takes part.
+  at::Tensor empty_states() {
+    const auto make = [&] {
+      const ComputeMode& mode = runner_.model_.mode();
+      return at::empty(
+          {runner_.options_.train.micro_batch_size, runner_.options_.sequence_length, runner_.model_.config().n_embd},
+          at::TensorOptions().dtype(mode.dtype).device(mode.device));
+    };
+    at::Tensor states;
+    runner_.attempt(step_, [&] { states = make(); });
+    if (states.defined()) return states;
+    in_flight_.clear(), heads_.clear();
+    return make();
+  }
+  // In place of what this rank has no memory to compute.
+  at::Tensor zeros() { return empty_states().zero_(); }
+  // What of the pass the memory suffices for.
+  bool attempt(const std::function<void()>& part) {
+    runner_.attempt(step_, part);
+    return !step_.out_of_memory;
+  }
+
+  // Of a message that goes to `block`, or comes back from it, at the widths that its first layer has in this pass.
+  TransferCodes codes_of(StageMessage kind, std::int64_t block, std::int64_t micro_batch) {
+    if (runner_.options_.transfer == StageTransfer::kValues) return {};
+    const LayerPrecision& layer = pass_.precision.at(kLinearsPerBlock * block);
+    const bool forward = kind == StageMessage::kForward;
+    const BitWidth width = forward ? layer.activation : layer.gradient;
+    if (width.bits() > 8) return {};
+    kernels::EncodeOptions codes{.width = width,
+                                 .amax_floor = forward ? kernels::kWeightAmaxFloor : kernels::kGradientAmaxFloor};
+    if (forward || !runner_.options_.stochastic_gradients) return codes;
+    codes.rounding = kernels::Rounding::kStochastic;
+    codes.key = runner_.context_of(step_, pass_, global(micro_batch), /*sink=*/nullptr)
+                    .rng(RngPurpose::kGradientRounding, kTransferSlot + static_cast<std::uint64_t>(block));
+    return codes;
+  }
+  // Likewise, of what enters a chunk of this stage and of what leaves it.
+  TransferCodes entering(StageMessage kind, Place at) {
+    return codes_of(kind, runner_.model_.stage().chunks[static_cast<std::size_t>(at.chunk)].first, at.micro_batch);
+  }
+  TransferCodes leaving(StageMessage kind, Place at) {
+    return codes_of(kind, runner_.model_.stage().chunks[static_cast<std::size_t>(at.chunk)].last, at.micro_batch);
   }
 
   template <typename Work>
@@ -108,40 +166,49 @@ class StepRunner::StagedPass {
     if (timeline != nullptr) timeline->end(actions);
   }
 
-  // A transfer, which waits for the others before the next work.
+  // What goes along with a forward message between two stages: nothing with one from the last to the first, which goes
+  // on to the next chunk.
+  std::vector<std::int64_t> carried(Place message, int from) {
+    return from == runner_.grid_.last_stage() ? std::vector<std::int64_t>() : route_.with[message];
+  }
+
+  // A transfer, which waits for the others of its turn.
   void prepare(const PipelineAction& action) {
-    const std::int64_t m = action.micro_batch;
+    const Place at = place_of(action);
     switch (action.kind) {
       case ActionKind::kForward:
       case ActionKind::kBackward:
         return;
       case ActionKind::kReceiveForward:
-        transfers_.receive(StageMessage::kForward, outputs_[m] = empty_states(), stage() - 1);
-        for (const std::int64_t carried : route_.with[m])
-          transfers_.receive(StageMessage::kEmbedded, embedded_[carried] = empty_states(), stage() - 1);
+        transfers_.receive(StageMessage::kForward, outputs_[at] = empty_states(), peer_of(action),
+                           entering(StageMessage::kForward, at));
+        for (const std::int64_t m : carried(at, peer_of(action)))
+          transfers_.receive(StageMessage::kEmbedded, embedded_[m] = empty_states(), peer_of(action));
         return;
       case ActionKind::kSendForward:
-        transfers_.send(StageMessage::kForward, take(outputs_, m), stage() + 1);
-        for (const std::int64_t carried : route_.with[m])
-          transfers_.send(StageMessage::kEmbedded, take(embedded_, carried), stage() + 1);
+        transfers_.send(StageMessage::kForward, take(outputs_, at), peer_of(action),
+                        leaving(StageMessage::kForward, at));
+        for (const std::int64_t m : carried(at, stage()))
+          transfers_.send(StageMessage::kEmbedded, take(embedded_, m), peer_of(action));
         return;
       case ActionKind::kReceiveBackward:
-        transfers_.receive(StageMessage::kBackward, gradients_[m] = empty_states(), stage() + 1);
+        transfers_.receive(StageMessage::kBackward, gradients_[at] = empty_states(), peer_of(action),
+                           leaving(StageMessage::kBackward, at));
         return;
       case ActionKind::kSendBackward:
-        transfers_.send(StageMessage::kBackward, take(gradients_, m), stage() - 1);
+        transfers_.send(StageMessage::kBackward, take(gradients_, at), peer_of(action),
+                        entering(StageMessage::kBackward, at));
         return;
     }
   }
 
-  // What has gathered since the last work.
-  void transfer() {
+  // What has been prepared. actions: what the timeline says of it.
+  void transfer(std::span<const PipelineAction> actions) {
     if (!transfers_.any()) return;
     const TraceRange range("stage transfer");
     runner_.timer_.pause();
-    timed(gathered_, [&] { transfers_.run(); });
+    timed(actions, [&] { transfers_.run(); });
     runner_.timer_.resume();
-    gathered_.clear();
     if (last()) complete_tables();
   }
 
@@ -157,60 +224,75 @@ class StepRunner::StagedPass {
     return read;
   }
 
-  // outputs_[m], what has entered, becomes what leaves; at the last stage, gradients_[m].
-  void forward(std::int64_t m) {
-    const std::int64_t i = global(m);
+  // outputs_[at], what has entered, becomes what leaves; at the last chunk, gradients_[at].
+  void forward(Place at) {
+    if (attempt([&] { compute_forward(at); })) return;
+    outputs_.erase(at);
+    if (!heads(at.chunk)) outputs_[at] = zeros();
+    if (heads(at.chunk) && pass_.plan.trains) gradients_[at] = zeros();
+    in_flight_.clear(), heads_.clear();
+  }
+  void compute_forward(Place at) {
+    const std::int64_t i = global(at.micro_batch);
+    const bool embeds = runner_.model_.embeds(at.chunk), reads = embeds || heads(at.chunk);
     Batch samples;
-    if (first() || last()) samples = batch(m);
-    ModelInput input;
-    first() ? input.tokens = samples.inputs : input.states = take(outputs_, m);
+    if (reads) samples = batch(at.micro_batch);
+    ModelInput input{.chunk = at.chunk};
+    embeds ? input.tokens = samples.inputs : input.states = take(outputs_, at);
     if (!pass_.plan.trains) {
-      teach(m, input);
-    } else if (last()) {
-      learn(m, input, samples);
+      teach(at, input);
+    } else if (heads(at.chunk)) {
+      learn(at, input, samples);
     } else {
-      InFlight& flight = in_flight_[m];
-      flight.sink = std::make_unique<PassGradients>(runner_.next_gradients(step_, pass_, i));
+      InFlight& flight = in_flight_[at];
+      flight.sink = std::make_unique<PassGradients>(runner_.next_gradients(step_, pass_, i, at.chunk));
       const TraceRange range("forward");
       flight.pass = runner_.model_.forward(input, runner_.context_of(step_, pass_, i, flight.sink.get()));
-      outputs_[m] = flight.pass.output;
+      outputs_[at] = flight.pass.output;
       runner_.grid_.world().beat();
     }
-    if (first() || last()) runner_.loader_->prefetch(next_sample_);
+    if (reads) runner_.loader_->prefetch(next_sample_);
   }
 
-  void teach(std::int64_t m, const ModelInput& input) {
+  void teach(Place at, const ModelInput& input) {
     const at::NoGradGuard no_grad;
-    const ForwardContext context = runner_.context_of(step_, pass_, global(m), /*sink=*/nullptr);
-    if (last())
-      runner_.model_.teach(input, context, pass_.teaching->of_micro_batch[static_cast<std::size_t>(m)]);
+    const ForwardContext context = runner_.context_of(step_, pass_, global(at.micro_batch), /*sink=*/nullptr);
+    if (heads(at.chunk))
+      runner_.model_.teach(input, context, pass_.teaching->of_micro_batch[static_cast<std::size_t>(at.micro_batch)]);
     else
-      outputs_[m] = runner_.model_.forward(input, context).output;
+      outputs_[at] = runner_.model_.forward(input, context).output;
     runner_.grid_.world().beat();
   }
 
-  // At the last stage.
-  void learn(std::int64_t m, const ModelInput& input, const Batch& samples) {
-    const std::int64_t i = global(m);
-    PassGradients sink = runner_.next_gradients(step_, pass_, i);
+  // In the last chunk.
+  void learn(Place at, const ModelInput& input, const Batch& samples) {
+    const std::int64_t i = global(at.micro_batch);
+    PassGradients sink = runner_.next_gradients(step_, pass_, i, at.chunk);
     LossAndGradients found = runner_.forward_backward(step_, pass_, i, input, samples.targets, &sink);
-    gradients_[m] = std::move(found.gradients.states);
+    gradients_[at] = std::move(found.gradients.states);
     if (runner_.model_.trains_table_of_first_stage()) {
       at::Tensor& table = found.gradients.parameters.at(static_cast<std::size_t>(table_info().trainable_index));
-      heads_[m] = {.gradient = std::exchange(table, at::Tensor()), .tokens = samples.inputs};
+      heads_[at.micro_batch] = {.gradient = std::exchange(table, at::Tensor()), .tokens = samples.inputs};
     }
     runner_.join(found, sink, step_);
   }
 
-  void backward(std::int64_t m) {
-    if (last()) return;  // it was done with the forward pass
-    const auto found = in_flight_.find(m);
+  void backward(Place at) {
+    if (heads(at.chunk)) return;  // it was done with the forward pass
+    if (attempt([&] { compute_backward(at); })) return;
+    in_flight_.clear();
+    gradients_.erase(at);
+    if (!runner_.model_.embeds(at.chunk)) gradients_[at] = zeros();
+    if (runner_.model_.embeds(at.chunk) && embeds_for_another()) embedded_[at.micro_batch] = zeros();
+  }
+  void compute_backward(Place at) {
+    const auto found = in_flight_.find(at);
     QAT_CHECK(found != in_flight_.end(), "what goes backward has gone forward");
-    StageGradients gradients = runner_.model_.backward(found->second.pass, take(gradients_, m));
+    StageGradients gradients = runner_.model_.backward(found->second.pass, take(gradients_, at));
     found->second.sink->finish(gradients.parameters, step_.produced);
     in_flight_.erase(found);
-    if (!first()) gradients_[m] = std::move(gradients.states);
-    if (gradients.embedded.defined()) embedded_[m] = std::move(gradients.embedded);
+    if (!runner_.model_.embeds(at.chunk)) gradients_[at] = std::move(gradients.states);
+    if (gradients.embedded.defined()) embedded_[at.micro_batch] = std::move(gradients.embedded);
     runner_.grid_.world().beat();
   }
 
@@ -218,6 +300,7 @@ class StepRunner::StagedPass {
 
   // At the last stage: those gradients of the table of which both parts are there, in order.
   void complete_tables() {
+    if (step_.out_of_memory) embedded_.clear();
     while (!embedded_.empty()) {
       const std::int64_t m = embedded_.begin()->first;
       const auto head = heads_.find(m);
@@ -226,7 +309,8 @@ class StepRunner::StagedPass {
       std::vector<at::Tensor> gradients(runner_.model_.parameters().trainable_tensors().size());
       gradients.at(static_cast<std::size_t>(table_info().trainable_index)) = std::move(head->second.gradient);
       heads_.erase(head);
-      PassGradients sink = runner_.next_gradients(step_, pass_, global(m), /*of_table=*/true);
+      PassGradients sink =
+          runner_.next_gradients(step_, pass_, global(m), runner_.model_.chunks() - 1, /*of_table=*/true);
       sink.finish(gradients, step_.produced);
     }
   }
@@ -237,7 +321,7 @@ class StepRunner::StagedPass {
       if (first()) transfers_.send(StageMessage::kEmbedded, take(embedded_, m), runner_.grid_.last_stage());
       if (last()) transfers_.receive(StageMessage::kEmbedded, embedded_[m] = empty_states(), /*stage=*/0);
     }
-    transfer();
+    transfer({});
   }
 
   // A head's gradient that waits for the embeddings'.
@@ -249,16 +333,14 @@ class StepRunner::StagedPass {
   Step& step_;
   const Pass& pass_;
   StageTransfers transfers_;
-  std::vector<PipelineAction> actions_;
-  std::vector<PipelineAction> gathered_;  // transfers that wait for the next work
   EmbeddedRoute route_;
   std::uint64_t next_sample_ = 0;
+  std::map<Place, InFlight> in_flight_;
+  std::map<Place, at::Tensor> outputs_;    // received, or to be sent
+  std::map<Place, at::Tensor> gradients_;  // likewise, backward
   // By micro-batch of this replica.
-  std::map<std::int64_t, InFlight> in_flight_;
-  std::map<std::int64_t, at::Tensor> outputs_;    // received, or to be sent
-  std::map<std::int64_t, at::Tensor> gradients_;  // likewise, backward
-  std::map<std::int64_t, at::Tensor> embedded_;   // on their way from the first stage to the last
-  std::map<std::int64_t, HeadGradient> heads_;    // at the last stage
+  std::map<std::int64_t, at::Tensor> embedded_;  // on their way from the first stage to the last
+  std::map<std::int64_t, HeadGradient> heads_;   // at the last stage
 };
 
 void StepRunner::run_through_stages(Step& step, const Pass& pass) {

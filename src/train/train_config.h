@@ -63,14 +63,22 @@ struct EnumNames<dist::PipelineSchedule> {
   static constexpr std::array names{"gpipe", "1f1b", "interleaved"};
 };
 
+// How hidden states and their gradients go from stage to stage.
+enum class StageTransfer : unsigned char { kValues, kCodes };
+template <>
+struct EnumNames<StageTransfer> {
+  static constexpr std::array names{"values", "codes"};
+};
+
 struct ParallelConfig {
   int data = 0;      // data-parallel ranks; 0: the world size / pipeline
   int pipeline = 1;  // pipeline stages; more than one needs a build that has them
   dist::PipelineSchedule schedule = dist::PipelineSchedule::kOneFOneB;
-  int chunks = 1;                  // pieces of the model a stage; more than one for the interleaved schedule
-  std::vector<int> cut;            // the first block of every piece: [pipeline * chunks]; empty: cut by cost
-  std::int64_t timeline_step = 0;  // the step whose timeline is written; 0: none
-  int threads_per_rank = 0;        // CPU threads; 0: this node's cores / its ranks, at least 1
+  int chunks = 1;        // pieces of the model a stage; more than one for the interleaved schedule
+  std::vector<int> cut;  // the first block of every piece: [pipeline * chunks]; empty: cut by cost
+  StageTransfer transfer = StageTransfer::kValues;  // between stages, in training
+  std::int64_t timeline_step = 0;                   // the step whose timeline is written; 0: none
+  int threads_per_rank = 0;                         // CPU threads; 0: this node's cores / its ranks, at least 1
 };
 
 }  // namespace qat

@@ -54,6 +54,7 @@ StepRunnerOptions runner_options(const TrainerOptions& options, const TrainerPar
           .places = logged_places(options, parts),
           .threads = options.threads,
           .schedule = options.schedule,
+          .transfer = options.transfer,
           .board = parts.board};
 }
 

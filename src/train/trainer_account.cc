@@ -166,10 +166,14 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
             .fp32_bytes = outcome.wire.fp32_bytes,
             .weight_bytes = outcome.wire.weight_bytes,
             .exposed_ms = outcome.wire.seconds * 1e3};
+  std::optional<StepMetrics::Transfers> transfers;
+  if (parts_.grid.stages() > 1) transfers = {.bytes = outcome.transfers.sent, .bf16_bytes = outcome.transfers.bf16};
   const std::optional<PrecisionUsage::Change> change = plan.updates.size() == 1 ? loss_change_ : std::nullopt;
   std::optional<StepMetrics::Memory> memory;
   if (const std::optional<MemoryInUse> used = memory_in_use(parts_.model.mode().device))
     memory = {.bytes = used->bytes, .reserved_bytes = used->reserved_bytes};
+  const auto phase = coordinator_->phase(
+      {.step = static_cast<std::int64_t>(plan.step), .samples = static_cast<std::int64_t>(plan.first_sample)});
   if (state_.step % options_.train.log_every == 0 || last || outcome.skipped)
     record([&] {
       const StepMetrics metrics{.step = static_cast<std::int64_t>(plan.step),
@@ -179,6 +183,7 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
                                 .weight_bits = widths.weight_bits,
                                 .act_bits = widths.activation_bits,
                                 .grad_bits = widths.gradient_bits,
+                                .cycle = phase ? std::optional(phase->cycle) : std::nullopt,
                                 .grad_norm = outcome.grad_norm,
                                 .clipped = outcome.clipped,
                                 .tokens = tokens,
@@ -190,6 +195,7 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
                                 .skips_in_a_row = static_cast<int>(state_.skips_in_row),
                                 .saving = keeper_.is_saving(),
                                 .wire = wire,
+                                .transfers = transfers,
                                 .memory = memory,
                                 .loss_change = change ? std::optional(change->loss) : std::nullopt,
                                 .switched = change && change->switched,

@@ -1,4 +1,6 @@
 // What the layers do, at the steps that report.layers_every and report.histograms_every name.
+#include <algorithm>
+
 #include "dist/comm/agree.h"
 #include "src/train/layer_figures.h"
 #include "src/train/trainer.h"
@@ -39,6 +41,11 @@ void Trainer::record_layers(const dist::StepPlan& plan, const std::vector<Precis
     for (const std::string& text : stages)
       for (LayerFigures& layer : layer_record_of(parse_json(text, "a stage's layers")).layers)
         line.layers.push_back(std::move(layer));
+    // In order of use, also where stages have several chunks.
+    const std::vector<std::string>& names = parts_.model.linear_names();
+    std::sort(line.layers.begin(), line.layers.end(), [&](const LayerFigures& a, const LayerFigures& b) {
+      return std::find(names.begin(), names.end(), a.name) < std::find(names.begin(), names.end(), b.name);
+    });
   }
   if (is_root())
     record([&] {

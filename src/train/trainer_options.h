@@ -40,6 +40,7 @@ struct TrainerOptions {
   Gpt2Config model;               // what recipes ask about, blocks and dropout; the trainer takes its model's
   int threads = 1;                // CPU threads of this rank
   dist::PipelineSchedule schedule = dist::PipelineSchedule::kOneFOneB;  // of the grid's stages
+  StageTransfer transfer = StageTransfer::kValues;                      // between them
   std::int64_t timeline_step = 0;                                       // step whose timeline is written; 0: none
   bool strict = false;  // resume from no older checkpoint than the one meant
 };

@@ -41,8 +41,7 @@ void Trainer::load(const CheckpointReader* reader) {
   if (state_.world_size != world().size())
     parts_.log.info(fmt::format("the checkpoint is of {} ranks, this run has {}", state_.world_size, world().size()));
   load_optimizer(reader, parts_.model, runner_.optimizer(), parts_.grid);
-  // Stages keep none: of a checkpoint that has some, all ranks come to know so.
-  if (!load_feedback(reader, parts_.model.whole().parameters(), runner_.gradients(), world()))
+  if (!load_feedback(reader, parts_.model, runner_.gradients(), parts_.grid))
     parts_.log.warning("the checkpoint's error feedback is dropped: comm.wire and comm.error_feedback keep none now");
   if (state_.version < 2)
     state_.bitops_at_full = bitops_at_full(parts_.model.whole(), state_.consumed_tokens, options_.data.sequence_length);

@@ -45,9 +45,9 @@ TEST_F(Plan, BadInputIsRefusedWithTheWayOut) {
   refused("--ranks 4 --set train.stepz=3", "train.stepz");
   refused("--ranks 4 --set compute.device=cuda", "say which GPU with --gpu");
   refused("--ranks 4 --rates nowhere.json", "nowhere.json");
-  refused("--ranks 16 --nodes 2 --gpu H100 --network 0,5", "--network 0,5: expected GB/s above 0");
-  refused("--ranks 16 --nodes 2 --gpu H100 --link 100,-1", "microseconds of at least 0");
-  refused("--ranks 16 --gpu H100 --measured-step 0", "--measured-step");
+  refused("--ranks 8 --nodes 2 --gpu H100 --network 0,5", "--network 0,5: expected GB/s above 0");
+  refused("--ranks 8 --nodes 2 --gpu H100 --link 100,-1", "microseconds of at least 0");
+  refused("--ranks 8 --gpu H100 --measured-step 0", "--measured-step");
   refused("", "--ranks");
 }
 

@@ -97,6 +97,11 @@ TEST_F(RankCounts, InAnyGridOfReplicasAndStagesWriteTheSame) {
     EXPECT_THAT(many.said, HasSubstr(", head; "));
   }
   expect_same(run(4, 8, 4, layers + " --set compute.recompute=block --set parallel.schedule=gpipe"), one, "recomputed");
+  const std::string chunks = layers + " --set parallel.schedule=interleaved --set parallel.chunks=2";
+  const Written interleaved = run(4, 8, 2, chunks);
+  expect_same(interleaved, one, "two replicas of two stages of two chunks");
+  EXPECT_THAT(interleaved.said, HasSubstr("stage 1: blocks 1 and 3, head; "));
+  expect_same(run(2, 8, 2, chunks + " --set compute.recompute=block"), one, "chunks, recomputed");
 }
 
 // A grid that does not fit is refused at once, with what would fit.

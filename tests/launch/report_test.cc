@@ -27,7 +27,8 @@ TEST_F(Report, ARunSaysWhatItIsAndLeavesAReport) {
   EXPECT_THAT(page,
               AllOf(Not(HasSubstr("<script")), Not(HasSubstr("http")), Not(HasSubstr("Mnan")), HasSubstr("</html>")));
   EXPECT_THAT(text, AllOf(HasSubstr("| state "), HasSubstr("finished"), HasSubstr("20 of 20 (100 %)"),
-                          HasSubstr("## Held-out text at every width"), HasSubstr("## Training loss by precision")));
+                          HasSubstr("## Held-out text at every width"), HasSubstr("## Training loss by precision"),
+                          HasSubstr("## Cycles of the precision"), HasSubstr("| training loss ")));
   // Again, from the folder alone.
   fs::remove(dir("a") / "report.html");
   const Outcome again = shell(program() + " report " + folder("a"));

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A run under a real Slurm of two nodes: pre-emption, time limit, requeue, a node that is killed. Brings its own cluster:
-# two network and host-name namespaces on this machine, each with its slurmd, below one slurmctld.
+# A run under a real Slurm of two nodes: pre-emption, time limit, requeue, a node that is killed. Brings its own cluster,
+# two namespaces on this machine (slurm_cluster.sh).
 #
-#   tests/launch/slurm_test.sh build/qat_dist          as root; packages: slurm-wlm munge iproute2. Six minutes.
+#   tests/launch/slurm_test.sh build/qat_dist          as root; packages: slurm-wlm munge iproute2. Fifteen minutes.
 #   tests/launch/slurm_test.sh build/qat_dist NAME...  only these of the cases below (functions case_NAME)
 #   tests/launch/slurm_test.sh --keep build/qat_dist   leaves the cluster running; --stop ends it
 #
@@ -14,94 +14,8 @@ source_dir=$(cd "$here/../.." && pwd)
 state=/run/qat_slurm
 nodes=2
 
-on_node() { local n=$1; shift; nsenter --net="/var/run/netns/qat$n" --uts="$state/uts$n" "$@"; }
-
-stop_cluster() {
-  scancel --user=root > /dev/null 2>&1 || true
-  local file
-  for file in "$state"/ctl.pid "$state"/qat*.pid; do
-    if [ -s "$file" ]; then kill "$(cat "$file")" 2> /dev/null || true; fi
-  done
-  sleep 1
-  for file in "$state"/uts*; do umount "$file" 2> /dev/null || true; done
-  for ((n = 1; n <= nodes; n++)); do ip netns del "qat$n" 2> /dev/null || true; done
-  ip link del qat_bridge 2> /dev/null || true
-  if [ -f "$state/hosts.before" ]; then cat "$state/hosts.before" > /etc/hosts; fi
-  if [ -f "$state/ours" ]; then rm -f /etc/slurm/slurm.conf /etc/slurm/cgroup.conf; fi
-  rm -rf "$state"
-}
-
-start_slurmd() {
-  on_node "$1" unshare --mount bash -c "mount --bind $state/tmp$1 /tmp && exec slurmd -N qat$1"
-}
-
-start_cluster() {
-  local n
-  mkdir -p "$state"/spool/ctl "$state"/log
-  touch "$state/ours"
-  if ! pgrep -x munged > /dev/null; then
-    install -d -o munge -g munge /run/munge
-    if [ ! -s /etc/munge/munge.key ]; then /usr/sbin/mungekey -c; fi
-    chown munge: /etc/munge/munge.key
-    runuser -u munge -- /usr/sbin/munged
-  fi
-  ip link add qat_bridge type bridge
-  ip addr add 10.78.0.254/24 dev qat_bridge
-  ip link set qat_bridge up
-  cp /etc/hosts "$state/hosts.before"
-  echo "10.78.0.254 $(hostname -s)" >> /etc/hosts
-  mkdir -p /etc/slurm
-  {
-    cat << END
-ClusterName=qat
-SlurmctldHost=$(hostname -s)(10.78.0.254)
-AuthType=auth/munge
-# A requeued job waits until its credentials have expired: 120 s otherwise.
-AuthInfo=cred_expire=5
-SlurmUser=root
-SlurmdUser=root
-StateSaveLocation=$state/spool/ctl
-SlurmdSpoolDir=$state/spool/%n
-SlurmctldPidFile=$state/ctl.pid
-SlurmdPidFile=$state/%n.pid
-SlurmctldLogFile=$state/log/ctl
-SlurmdLogFile=$state/log/%n
-MailProg=/bin/true
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=pmix
-ReturnToService=2
-SlurmdParameters=config_overrides
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SchedulerParameters=sched_interval=5,batch_sched_delay=1
-SlurmdTimeout=15
-KillWait=20
-JobRequeue=1
-END
-    for ((n = 1; n <= nodes; n++)); do echo "NodeName=qat$n NodeAddr=10.78.0.$n CPUs=4 RealMemory=4000 State=UNKNOWN"; done
-    echo "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES"
-  } > /etc/slurm/slurm.conf
-  echo "CgroupAutomount=no" > /etc/slurm/cgroup.conf
-  for ((n = 1; n <= nodes; n++)); do
-    ip netns add "qat$n"
-    ip link add "qatv$n" type veth peer name eth0 netns "qat$n"
-    ip link set "qatv$n" master qat_bridge up
-    ip -n "qat$n" addr add "10.78.0.$n/24" dev eth0
-    ip -n "qat$n" link set eth0 up
-    ip -n "qat$n" link set lo up
-    echo "10.78.0.$n qat$n" >> /etc/hosts
-    touch "$state/uts$n"
-    unshare --uts="$state/uts$n" hostname "qat$n"
-    mkdir -p "$state/spool/qat$n" "$state/tmp$n"
-    chmod 1777 "$state/tmp$n"
-  done
-  slurmctld
-  for ((n = 1; n <= nodes; n++)); do start_slurmd "$n"; done
-  wait_for 30 "both nodes idle" nodes_are_idle
-}
-
-nodes_are_idle() { [ "$(sinfo -h -N -o %T | grep -c '^idle$')" -eq "$nodes" ]; }
+# shellcheck source=tests/launch/slurm_cluster.sh
+. "$here/slurm_cluster.sh"
 
 fail() {
   echo "FAILED: $*" >&2
@@ -198,7 +112,7 @@ case_quickstart() {
   srun -N2 -n4 --ntasks-per-node=2 --mpi=pmix "$program" --config "$source_dir/configs/quickstart.json" \
     --set "run.dir=$whole" > "$work/whole_quickstart.log" 2>&1 || fail "$(tail -n 5 "$work/whole_quickstart.log")"
   submit_config quickstart quickstart --nodes 2 --ranks-per-node 2 --time 0:02:00 --lead 80
-  wait_for 120 "the first steps" has_steps "$dir" 10
+  wait_for 300 "the first steps" has_steps "$dir" 10
   scancel --signal=USR1 "$job"
   wait_for 60 "the first requeue" was_requeued "$job" 1
   wait_for 300 "the second one: is the run shorter than 40 s here?" was_requeued "$job" 2
@@ -221,6 +135,19 @@ case_cancel() {
   ls "$dir"/checkpoints/step_* > /dev/null || fail "no checkpoint was written"
 }
 
+# Also while it waits before another try.
+case_cancel_pause() {
+  dir=$work/pause
+  mkdir -p "$dir"
+  job=$(sbatch --parsable -N1 -n1 --output="$dir/slurm-%j.out" "$source_dir/launch/slurm/train.sbatch" "$dir" \
+    bash -c 'exit 75' | cut -d';' -f1)
+  wait_for 60 "the pause" grep -qs "requeueing in" "$dir/slurm-$job.out"
+  scancel "$job"
+  wait_for 60 "the end of the job" has_ended "$job"
+  is_in "$job" CANCELLED || fail "a job that was cancelled while it waited is $(job_state "$job")"
+  [ "$(restarts_of "$job")" -eq 0 ] || fail "a job that was cancelled while it waited was requeued"
+}
+
 # scontrol requeue, and another failure than a pre-emption is not requeued.
 case_requeue() {
   reference 150
@@ -241,6 +168,7 @@ undrain() { scontrol update NodeName="$1" State=RESUME; }
 case_other_node() {
   local before after
   reference 150
+  # shellcheck disable=SC2046
   submit_config tiny_cpu moved --nodes 1 --ranks-per-node 2 $(settings 150)
   wait_for 60 "a checkpoint" test -e "$dir/checkpoints/step_00000020/manifest.json"
   before=$(node_of "$job")
@@ -261,6 +189,7 @@ case_other_node() {
 case_dead_node() {
   local before
   reference 150
+  # shellcheck disable=SC2046
   submit_config tiny_cpu left --nodes 1 --ranks-per-node 2 $(settings 150)
   wait_for 60 "a checkpoint" test -e "$dir/checkpoints/step_00000020/manifest.json"
   before=$(node_of "$job")
@@ -272,7 +201,7 @@ case_dead_node() {
   wait_for 240 "the end of the run" has_ended "$job"
   is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED: $(tail -n 5 "$dir"/slurm-*.out)"
   start_slurmd "${before#qat}"
-  wait_for 60 "both nodes back" nodes_are_idle
+  wait_for 60 "both nodes back" nodes_are_up
   same_as_whole "a dead node"
 }
 
@@ -303,7 +232,7 @@ case_lost_node() {
   ip netns pids qat2 | xargs -r kill -9
   wait_for 120 "the requeue" was_requeued "$job" 1
   start_slurmd 2
-  wait_for 60 "both nodes back" bash -c "[ \$(sinfo -h -N -o %T | grep -cE '^(idle|allocated|mixed)$') -eq 2 ]"
+  wait_for 60 "both nodes back" nodes_are_up
   wait_for 240 "the end of the run" has_ended "$job"
   is_in "$job" COMPLETED || fail "the job is $(job_state "$job"), not COMPLETED"
   same_as_whole "lost node"
@@ -406,7 +335,7 @@ END
   [ "$("$program" sweep "$work/sweep.json" --table | grep -c finished)" -eq 3 ] || fail "the missing run was not run"
 }
 
-all_cases=(launchers mpirun failure tries cancel preemption requeue other_node lost_node dead_node staging doctor sweep
+all_cases=(launchers mpirun failure tries cancel cancel_pause preemption requeue other_node lost_node dead_node staging doctor sweep
   quickstart)
 
 keep=

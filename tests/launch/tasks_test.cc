@@ -111,15 +111,17 @@ TEST_F(Tasks, FewShotQuestionsHaveTheirExamplesFromAnotherSplit) {
 }
 
 TEST_F(Tasks, SpeedAndDiagnosisAreOfEveryWidth) {
-  const Outcome got = shell(eval("--bits 32,4 --speed --speed-passes 3 --speed-batch 2 --diagnose --reference " +
-                                     at("run") + " --output " + at("out"),
-                                 2));
+  const Outcome got =
+      shell(eval("--bits 32,4 --speed --speed-layers --speed-passes 3 --speed-batch 2 --diagnose --reference " +
+                     at("run") + " --output " + at("out"),
+                 2));
   EXPECT_EQ(got.exit_code, 0) << got.text;
   EXPECT_THAT(got.text,
               AllOf(HasSubstr("Tokens/s"), HasSubstr("2 sequences of"), HasSubstr("Diagnosis at 32, the baseline"),
                     HasSubstr("Diagnosis at 4\n"), HasSubstr("adapters' effect"), HasSubstr("Perplexity"),
-                    HasSubstr("100 % of their values")));
-  EXPECT_THAT(content(root_ / "out/report.json"), AllOf(HasSubstr("\"tokens_per_second\""), HasSubstr("\"p99_ms\"")));
+                    HasSubstr("100 % of their values"), HasSubstr("Time of the layers"), HasSubstr("| mlp.c_proj ")));
+  EXPECT_THAT(content(root_ / "out/report.json"), AllOf(HasSubstr("\"tokens_per_second\""), HasSubstr("\"p99_ms\""),
+                                                        HasSubstr("\"layer\": \"h.0.attn.c_attn\"")));
   EXPECT_THAT(content(root_ / "out/diagnosis.json"), HasSubstr("\"adapter_effect\""));
 }
 

@@ -35,19 +35,21 @@ inline std::vector<float> parameters_of(const Gpt2& model) {
   return all;
 }
 
-// As equal numbers of blocks as may be.
-inline dist::StageCut equal_cut(std::int64_t blocks, int stages) {
-  return dist::cut_stages({.blocks = std::vector<double>(static_cast<std::size_t>(blocks), 1.0)}, stages);
+// A stage of as equal numbers of blocks as may be, in so many chunks.
+inline StageRange equal_stage(std::int64_t blocks, const dist::Grid& grid, int chunks = 1) {
+  const dist::StageCut cut =
+      dist::cut_stages({.blocks = std::vector<double>(static_cast<std::size_t>(blocks), 1.0)}, grid.stages(), chunks);
+  return stage_range(cut, grid.stage(), grid.stages(), blocks);
 }
 
 // One rank of a run, driven step by step. On a grid of stages it has its own, of as equal numbers of blocks as may be.
 class TinyRank {
  public:
   TinyRank(TinyModel& spec, const TokenSource& tokens, const dist::Grid& grid, const StepRunnerOptions& options,
-           const ComputeMode& mode = {})
+           const ComputeMode& mode = {}, int chunks = 1)
       : grid_(grid),
         model_(spec.config, spec.lora, spec.quant, StepRunner::padding(grid.data_size()), mode, Recompute::kNone,
-               stage_range(equal_cut(spec.config.n_layer, grid.stages()), grid.stage())),
+               equal_stage(spec.config.n_layer, grid, chunks)),
         sampler_(tokens, options.sequence_length, options.seed),
         runner_(model_, sampler_, grid, options),
         poll_(grid.world()),

@@ -84,7 +84,7 @@ class TrainerTest : public ::testing::Test {
           dist::make_groups(dist::ProcessGrid::make(ranks, comm.rank(), ranks / stages_, stages_), comm);
       const dist::Grid grid = stages_ == 1 ? dist::Grid(comm) : dist::Grid(comm, groups);
       Gpt2 model(mine.config, mine.lora, mine.quant, StepRunner::padding(grid.data_size()), ComputeMode{},
-                 Recompute::kNone, stage_range(equal_cut(mine.config.n_layer, stages_), grid.stage()));
+                 Recompute::kNone, equal_stage(mine.config.n_layer, grid, chunks_));
       model.init_random(options.run.seed);
       fs::create_directories(options.run.dir);
       Logger log({.dir = fs::path(options.run.dir) / "logs", .rank = comm.rank()});
@@ -132,6 +132,7 @@ class TrainerTest : public ::testing::Test {
   Gpt2Config config_ = TinyModel().config;
   LoraConfig lora_ = TinyModel().lora;
   int stages_ = 1;
+  int chunks_ = 1;  // a stage
   std::int64_t train_tokens_ = 4000, held_out_tokens_ = 300;
   std::function<void(std::int64_t, const std::string&)> on_progress_;
   Progress* progress_ = nullptr;  // rank 0's

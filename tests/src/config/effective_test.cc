@@ -100,6 +100,7 @@ TEST(ConfigToJson, EveryKeyOfTheTableIsReadIntoItsOwnMember) {
                                       "parallel.schedule",
                                       "parallel.chunks",
                                       "parallel.cut",
+                                      "parallel.transfer",
                                       "parallel.timeline_step",
                                       "train.recipe",
                                       "model.task",

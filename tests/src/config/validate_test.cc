@@ -115,15 +115,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "default)"},
         Refused{{"train.micro_batch_size=64"},
                 "train.micro_batch_size = 64: must divide train.batch_size; nearest: 32 ("},
-        Refused{{"parallel.pipeline=2", "parallel.schedule=interleaved", "parallel.chunks=2"},
-                "parallel.schedule = \"interleaved\": must not be \"interleaved\" in training"},
         Refused{{"parallel.pipeline=2", "parallel.threads_per_rank=2"},
                 "parallel.threads_per_rank = 2: must be 0 or 1 with several stages"},
-        Refused{{"parallel.pipeline=2", "train.on_out_of_memory=smaller_micro_batch"},
-                "must be \"stop\" with several stages"},
+        Refused{{"parallel.transfer=bf16"}, "parallel.transfer = \"bf16\": must be one of values, codes"},
         Refused{{"parallel.pipeline=2", "train.recipe=sp", "distill.features=1"},
                 "distill.features = 1.0: must be 0 with several stages"},
-        Refused{{"parallel.pipeline=2", "comm.wire=int8"}, "must be false with several stages"},
         Refused{{"parallel.pipeline=2", "comm.ranks_per_node=3"},
                 "comm.ranks_per_node = 3: must be a multiple of parallel.pipeline"},
         Refused{{"parallel.pipeline=2", "model.task=span_qa"},
@@ -323,6 +319,10 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
               HasSubstr("parallel.schedule = \"gpipe\": has no effect: there is one stage"));
   EXPECT_THAT(warning({"parallel.chunks=2"}), HasSubstr("parallel.chunks = 2: has no effect"));
   EXPECT_THAT(warning({"parallel.cut=[0,6]"}), HasSubstr("parallel.cut = [0,6]: has no effect"));
+  EXPECT_THAT(warning({"parallel.transfer=codes"}), HasSubstr("parallel.transfer = \"codes\": has no effect"));
+  EXPECT_THAT(warning({"parallel.pipeline=2", "parallel.schedule=interleaved", "parallel.chunks=3",
+                       "parallel.transfer=codes", "comm.wire=int8", "train.on_out_of_memory=smaller_micro_batch"}),
+              IsEmpty());
   EXPECT_THAT(warning({"optim.noise_scale=absolute"}), HasSubstr("has no effect: there is no noise"));
   EXPECT_THAT(warning({"compute.recompute=selective", "compute.device=cpu"}),
               HasSubstr("compute.recompute = \"selective\": has no effect"));

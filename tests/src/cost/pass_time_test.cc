@@ -107,6 +107,40 @@ TEST(PassTime, PartsOfTheModelTakeTheirShareOfAStep) {
   EXPECT_DOUBLE_EQ(costs.embedding, times.embedding.total());
 }
 
+// benchmarks/README.md: build/stage_time_bench on one core, ms of a block and of the head, both ways.
+TEST(PassTime, NarrowModelsOnACoreTakeWhatWasMeasured) {
+  struct Case {
+    const char* preset;
+    std::int64_t sequences, length;
+    int bits;
+    double block_ms, head_ms;
+  };
+  for (const Case& one : {Case{"nano", 1, 32, 8, 0.618, 0.197}, Case{"nano", 4, 128, 8, 4.854, 1.310},
+                          Case{"micro", 4, 128, 8, 10.47, 2.100}, Case{"micro", 4, 128, 32, 13.00, 2.284},
+                          Case{"mini", 4, 128, 8, 56.51, 4.995}}) {
+    RunConfig config;
+    ASSERT_TRUE(apply_gpt2_preset(one.preset, config.model));
+    config.model.n_positions = config.data.sequence_length = one.length;
+    config.lora.rank = 0;
+    config.train.micro_batch_size = one.sequences;
+    config.train.accumulate = Accumulate::kRunning;
+    const ModelTimes times = model_times(training_pass(config, /*cuda=*/false, one.bits), cpu_rates(1));
+    EXPECT_NEAR(times.blocks[0].total() * 1e3 / one.block_ms, 1.0, 0.1) << one.preset << " " << one.length;
+    EXPECT_NEAR(times.head.total() * 1e3 / one.head_ms, 1.0, 0.3) << one.preset << " " << one.length;
+  }
+}
+
+// The same page: 389 ms for the quickstart's step of 8 micro-batches on one core.
+TEST(PassTime, TheQuickstartsStepOnACoreTakesWhatWasMeasured) {
+  RunConfig config;
+  ASSERT_TRUE(apply_gpt2_preset("micro", config.model));
+  config.model.n_positions = config.data.sequence_length = 128;
+  config.lora.rank = 8;
+  config.train.micro_batch_size = 4;
+  const double pass_s = model_times(training_pass(config, /*cuda=*/false, 8), cpu_rates(1)).total();
+  EXPECT_NEAR(8.0 * pass_s / 0.389, 1.0, 0.05);
+}
+
 TEST(PassTime, WidthsArithmeticAndWhatIsComputedAgainCount) {
   const PassTime codes = times_of(kAsItIs).blocks[0];
   EXPECT_GT(times_of(kAsItIs, /*bits=*/16).blocks[0].forward_s, codes.forward_s);  // values, operator by operator

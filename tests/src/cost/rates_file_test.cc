@@ -56,6 +56,11 @@ TEST_F(RatesFile, ReadsWhatWasWritten) {
   EXPECT_EQ(read.cores, 16);
   EXPECT_EQ(read.rates.code_products, measured_.rates.code_products);
   EXPECT_EQ(read.rates.part_backward_s, measured_.rates.part_backward_s);
+  MeasuredDevice core = measured_;
+  core.rates = cpu_rates(1);
+  const DeviceRates of_core = read_rates(write(rates_text(core))).rates;
+  EXPECT_EQ(of_core.edge_parts, 0.2);
+  EXPECT_EQ(of_core.row_backward_s, cpu_rates(1).row_backward_s);
   EXPECT_EQ(read.links.node_bytes, 1.25e11);
   EXPECT_EQ(read.links.network_bytes, 0.0);
   EXPECT_EQ(read.links.node_latency_s, 1.2e-5);

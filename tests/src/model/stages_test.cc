@@ -63,8 +63,8 @@ TEST(Stages, TwoStagesHaveTheBitsOfOne) {
       add_by_name(*whole.model, want.gradients, expected);
       for (std::int64_t cut = 0; cut <= kLayers; ++cut) {
         SCOPED_TRACE("cut at " + std::to_string(cut) + (tied ? " tied" : "") + (quantized_head ? " quantized" : ""));
-        const auto first = stage_of(whole, {.first = 0, .last = cut, .embeds = true, .heads = false});
-        const auto second = stage_of(whole, {.first = cut, .last = -1, .embeds = false, .heads = true});
+        const auto first = stage_of(whole, {.chunks = {{0, cut}}, .embeds = true, .heads = false});
+        const auto second = stage_of(whole, {.chunks = {{cut, kLayers}}, .embeds = false, .heads = true});
         const StagePass pass = first->forward({.tokens = whole.tokens(2, 9)}, context);
         const LossAndGradients last =
             second->loss_and_gradients({.states = pass.output}, whole.tokens(2, 9, 8), context);
@@ -88,21 +88,21 @@ TEST(Stages, TwoStagesHaveTheBitsOfOne) {
 
 TEST(Stages, AStageHasItsOwnLayersUnderTheirNumbers) {
   const TinyModel whole = whole_model(/*tied=*/true, /*quantized_head=*/true);
-  const auto middle = stage_of(whole, {.first = 1, .last = 2, .embeds = false, .heads = false});
+  const auto middle = stage_of(whole, {.chunks = {{1, 2}}, .embeds = false, .heads = false});
   EXPECT_EQ(middle->linear(4).spec().name, "h.1.attn.c_attn");
   EXPECT_EQ(middle->linear(7).spec().name, "h.1.mlp.c_proj");
   EXPECT_THROW((void)middle->linear(3), Error);
   EXPECT_THROW((void)middle->linear(12), Error);
   for (const ParameterInfo& info : middle->parameters().infos())
     EXPECT_TRUE(info.name.starts_with("transformer.h.1.")) << info.name;
-  const auto last = stage_of(whole, {.first = 3, .last = -1, .embeds = false, .heads = true});
+  const auto last = stage_of(whole, {.chunks = {{3, kLayers}}, .embeds = false, .heads = true});
   EXPECT_EQ(last->linear(12).spec().name, "lm_head");
 }
 
 TEST(Stages, ATableOfBothEndsIsTrainedByTheLastStage) {
   const TinyModel whole = whole_model(/*tied=*/true, /*quantized_head=*/false);
-  const auto first = stage_of(whole, {.first = 0, .last = 1, .embeds = true, .heads = false});
-  const auto last = stage_of(whole, {.first = 1, .last = -1, .embeds = false, .heads = true});
+  const auto first = stage_of(whole, {.chunks = {{0, 1}}, .embeds = true, .heads = false});
+  const auto last = stage_of(whole, {.chunks = {{1, kLayers}}, .embeds = false, .heads = true});
   const ParameterInfo& copy = first->parameters().info(first->table_id());
   EXPECT_TRUE(copy.copy);
   EXPECT_FALSE(copy.trainable);
@@ -126,11 +126,11 @@ TEST(Stages, AnOutlineHasNamesAndShapesAndNoMemory) {
 TEST(Stages, WhatEntersMustBeWhatTheStageTakes) {
   const TinyModel whole = whole_model(/*tied=*/true, /*quantized_head=*/false);
   const PrecisionMap map = PrecisionMap::uniform(whole.config.linears(), 8, 8, 8);
-  const auto later = stage_of(whole, {.first = 1, .last = -1, .embeds = false, .heads = true});
+  const auto later = stage_of(whole, {.chunks = {{1, kLayers}}, .embeds = false, .heads = true});
   EXPECT_THROW((void)later->forward({.tokens = whole.tokens(2, 9)}, whole.context(map)), Error);
   EXPECT_THROW((void)whole.model->forward({.states = at::zeros({2, 9, whole.config.n_embd})}, whole.context(map)),
                Error);
-  const auto earlier = stage_of(whole, {.first = 0, .last = 1, .embeds = true, .heads = false});
+  const auto earlier = stage_of(whole, {.chunks = {{0, 1}}, .embeds = true, .heads = false});
   EXPECT_THROW(
       (void)earlier->loss_and_gradients({.tokens = whole.tokens(2, 9)}, whole.tokens(2, 9, 8), whole.context(map)),
       Error);

@@ -88,6 +88,18 @@ TEST(CategoryTable, HasThePlainMeanOverCategories) {
   EXPECT_THAT(task_tables_text({one}), AllOf(HasSubstr("Few-shot"), ::testing::Not(HasSubstr("log-likelihood"))));
 }
 
+TEST(LayerTimeTable, AddsUpTheSameLayerOfAllBlocks) {
+  WidthResult low = width(4, 4.0), full = width(32, 32.0);
+  low.speed = full.speed = SpeedFigures{.batch = 1, .length = 10, .passes = 1, .mean_ms = 12.0};
+  EXPECT_EQ(layer_time_table({low, full}).rows(), 0U);
+  low.speed->layers = {{"embedding", 1.0}, {"h.0.attn.c_attn", 2.0, 0.5}, {"h.11.attn.c_attn", 3.0}, {"ln_f", 4.0}};
+  EXPECT_EQ(layer_time_table({low, full}).csv(),
+            "Layers,Of them,4: ms,4: %\nembedding,1,1.000,10.0\nattn.c_attn,2,5.000,50.0\nln_f,1,4.000,40.0\n");
+  EXPECT_THAT(speed_markdown({low, full}), HasSubstr("### Time of the layers"));
+  EXPECT_THAT(to_json(speed_value(*low.speed)),
+              HasSubstr(R"({"layer":"h.0.attn.c_attn","mean_ms":2.0,"deviation_ms":0.5})"));
+}
+
 TEST(Insights, NameTheirThresholds) {
   WidthResult one = width(8, 8.0);
   one.texts = {text("wiki", std::log(80.0))};

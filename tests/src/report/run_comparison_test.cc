@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "kernels/common/error.h"
+#include "src/report/loss_figures.h"
 
 namespace qat {
 namespace {
@@ -31,11 +32,16 @@ TEST(ComparedRun, MeasuresHowSteadyARunIs) {
   ComparedRun one = run("r", 4.0, 1.0, false);
   EXPECT_NEAR(one.stability(), 1.0 / (1.0 + 0.5 * std::log(2.0)), 1e-12);  // deviation of log 4 and log 8
   for (int i = 0; i < 60; ++i) one.losses.push_back(i % 2 == 0 ? 3.0 : 5.0);
-  EXPECT_FALSE(one.settled_after().has_value());
+  EXPECT_FALSE(loss_figures(one.losses).settled_after.has_value());
   for (int i = 0; i < 100; ++i) one.losses.push_back(i % 2 == 0 ? 2.0 : 2.01);
-  EXPECT_NEAR(one.final_loss(), 2.005, 1e-12);  // of the last 100
-  EXPECT_NEAR(one.loss_deviation(), 0.005, 1e-12);
-  EXPECT_EQ(one.settled_after(), 110) << "50 steps after the 60 that swing";
+  const LossFigures found = loss_figures(one.losses);
+  EXPECT_EQ(found.steps, 100U);
+  EXPECT_NEAR(found.mean, 2.005, 1e-12);  // of the last 100
+  EXPECT_NEAR(found.deviation, 0.005, 1e-12);
+  EXPECT_EQ(found.settled_after, 110) << "50 steps after the 60 that swing";
+  EXPECT_EQ(loss_figures({}).steps, 0U);
+  EXPECT_NEAR(fitted_slope(std::vector<double>{5.0, 3.0, 4.0, 2.0}), -0.8, 1e-12);
+  EXPECT_EQ(fitted_slope(std::vector<double>{5.0}), 0.0);
 }
 
 TEST(RunComparison, SaysWhichScheduleIsBestAndWhatTheOtherCosts) {

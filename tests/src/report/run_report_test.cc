@@ -73,10 +73,25 @@ TEST(RunReport, ReadsARunThatIsStillGoing) {
   EXPECT_THAT(facts, Contains(Pair("tokens", "20.0k")));
   EXPECT_THAT(facts, Contains(Pair("time in steps", "0:10")));
   EXPECT_THAT(facts, Contains(Pair("tokens a second", "2.00k (median)")));
+  EXPECT_THAT(facts, Contains(Pair("training loss", "4.9050 ± 0.0577 over the last 20 steps")));
+  EXPECT_THAT(facts, Contains(Pair("loss steady after step", "-")));
   const std::string text = to_markdown(run);
   EXPECT_THAT(text,
               AllOf(HasSubstr("# Run mine: running"), HasSubstr("|    4 bits |         10 |      7.389 | 2.0000 |"),
                     HasSubstr("|    8 bits |    10 |   4.9700 |  4.8300 | 4.8100 |")));
+}
+
+TEST(RunReport, CyclesOfTheScheduleHaveARowEach) {
+  const ScratchFolder folder;
+  RunHistory run{.dir = folder.path(), .name = "mine", .state = "running"};
+  for (int i = 0; i < 12; ++i)
+    run.steps.push_back({.step = i, .loss = 6.0 - i / 4 + (i % 2 == 0 ? 0.5 : -0.5), .cycle = i / 4});
+  EXPECT_THAT(to_markdown(run), AllOf(HasSubstr("## Cycles of the precision"),
+                                      HasSubstr("|     3 |     4 |    4.0000 |    0.5000 | 3.5000 |"),
+                                      HasSubstr("changes by -1.0000 nats a cycle and its deviation within a cycle by "
+                                                "0.0000; the lowest mean is that of cycle 3.")));
+  for (RecordedStep& step : run.steps) step.cycle = -1;
+  EXPECT_THAT(to_markdown(run), Not(HasSubstr("Cycles")));
 }
 
 TEST(RunReport, ARunWithNoSignOfLifeIsNotRunning) {

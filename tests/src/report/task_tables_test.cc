@@ -59,10 +59,12 @@ TEST(TaskTable, ValuesForProgramsHaveNoNumberForWhatIsMissing) {
 }
 
 TEST(FinalReport, OfTasksAloneHasNoTableOfPerplexities) {
-  const FinalReport report{.title = "Evaluation", .summary = {}, .widths = two_widths()};
+  FinalReport report{.title = "Evaluation", .summary = {}, .widths = two_widths()};
+  report.widths[0].size.effective_bits = 4.0;
   EXPECT_THAT(to_text(report), Not(HasSubstr("Perplexity")));
   EXPECT_THAT(to_markdown(report), Not(HasSubstr("Perplexity")));
-  EXPECT_THAT(to_json(to_value(report)), AllOf(HasSubstr("\"zero_shot\""), Not(HasSubstr("no tokens were scored"))));
+  EXPECT_THAT(to_json(to_value(report)), AllOf(HasSubstr("\"zero_shot\""), HasSubstr("\"accuracy_per_bit\":0.03125"),
+                                               Not(HasSubstr("no tokens were scored"))));
 }
 
 }  // namespace

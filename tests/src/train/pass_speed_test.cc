@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "kernels/common/trace_range.h"
+#include "src/train/layer_times.h"
 #include "tests/support/tiny_training.h"
 
 namespace qat {
@@ -38,6 +40,50 @@ TEST(MeasurePasses, TimesThePassesThatItWasAskedFor) {
   EXPECT_GT(found.tokens_per_second(), 0.0);
   EXPECT_LE(found.least_ms, found.p50_ms);
   EXPECT_EQ(found.peak_bytes, 0);
+}
+
+// Every part of a pass by its name, in order, and together no more than the pass.
+TEST(MeasurePasses, TimesTheLayersIfAskedTo) {
+  TinyModel tiny;
+  tiny.build();
+  const PrecisionMap map = evaluation_precision(*tiny.model, tiny.quant, 4);
+  const SpeedFigures found = measure_passes(
+      *tiny.model, map, nullptr, {.batch = 2, .length = 12, .passes = 1, .warm_up = 1, .layer_passes = 3, .beat = {}});
+  std::vector<std::string> names, want = {"embedding"};
+  for (const LayerSpeed& one : found.layers) {
+    names.push_back(one.layer);
+    EXPECT_GT(one.mean_ms, 0.0) << one.layer;
+    EXPECT_GE(one.deviation_ms, 0.0) << one.layer;
+  }
+  for (std::int64_t layer = 0; layer < tiny.config.n_layer; ++layer)
+    for (const char* part :
+         {"ln_1", "attn.c_attn", "attention", "attn.c_proj", "ln_2", "mlp.c_fc", "gelu", "mlp.c_proj"})
+      want.push_back("h." + std::to_string(layer) + "." + part);
+  want.insert(want.end(), {"ln_f", "lm_head"});
+  EXPECT_EQ(names, want);
+}
+
+// What is inside of another counts there, and what comes twice is added up; a pass that lacks it counts as 0.
+TEST(LayerTimes, AreOfTheInnermostRanges) {
+  LayerTimes times(at::kCPU);
+  const auto pass = [&](int inner) {
+    {
+      const TraceListening listening(times);
+      const TraceRange outer("outer");
+      for (int i = 0; i < inner; ++i) {
+        const TraceRange range("inner");
+      }
+    }
+    times.take_pass();
+  };
+  pass(2);
+  pass(1);
+  { const TraceRange unheard("unheard"); }
+  const std::vector<LayerSpeed> figures = times.figures();
+  ASSERT_EQ(figures.size(), 1U);
+  EXPECT_EQ(figures[0].layer, "outer.inner");
+  pass(0);
+  EXPECT_EQ(times.figures().back().layer, "outer");
 }
 
 }  // namespace

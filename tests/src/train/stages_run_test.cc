@@ -22,6 +22,15 @@ class StagesRun : public TrainerTest {
     o.checkpoint.every = 4, o.checkpoint.keep = 0;
     return o;
   }
+  // The same on `data` replicas of `stages` stages of `chunks` chunks.
+  End train_in_chunks(TrainerOptions o, int data, int stages, int chunks,
+                      const QuantizerConfig& activation = kDynamic) {
+    chunks_ = chunks;
+    o.schedule = dist::PipelineSchedule::kInterleaved;
+    End end = train_on_grid(o, data, stages, activation);
+    chunks_ = 1;
+    return end;
+  }
   // On `data` replicas of `stages` stages.
   End train_on_grid(const TrainerOptions& o, int data, int stages, const QuantizerConfig& activation = kDynamic,
                     const Prepare& prepare = {}, const std::atomic<int>* signal = nullptr) {
@@ -73,6 +82,30 @@ TEST_F(StagesRun, ACheckpointOfAnyGridGoesOnOnAnyOther) {
     EXPECT_TRUE(end.parameters == whole.parameters) << rest;
     EXPECT_EQ(end.state.step, 8) << rest;
   }
+}
+
+// Evaluations, calibrated ranges and the layers' figures too; a checkpoint goes on in one chunk a stage, and back.
+TEST_F(StagesRun, ARunInSeveralChunksAStageIsThatOfOneRank) {
+  const QuantizerConfig activation{.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated};
+  TrainerOptions o = cpt("1");
+  o.quant.calibration_batches = 3, o.quant.recalibrate_every = 3;
+  o.report.layers_every = 4;
+  const auto as = [&](const std::string& dir) {
+    o.run.dir = (root_ / dir).string();
+    return o;
+  };
+  const End one = train_on_grid(o, 1, 1, activation);
+  const End four = train_in_chunks(as("2x2"), 2, 2, 2, activation);
+  EXPECT_TRUE(four.result.finished);
+  EXPECT_EQ(curve("2x2"), curve("1"));
+  for (const char* file : {"eval.jsonl", "layers.jsonl"}) EXPECT_EQ(read("2x2", file), read("1", file)) << file;
+  EXPECT_TRUE(four.parameters == one.parameters);
+  copy_checkpoint("2x2", "to stages", 4);
+  EXPECT_TRUE(train_on_grid(as("to stages"), 1, 4, activation).parameters == one.parameters);
+  copy_checkpoint("to stages", "back", 4);
+  copy_checkpoint("2x2", "to one", 4);
+  EXPECT_TRUE(train_in_chunks(as("back"), 1, 2, 2, activation).parameters == one.parameters);
+  EXPECT_TRUE(train_on_grid(as("to one"), 1, 1, activation).parameters == one.parameters);
 }
 
 // Ranges that belong to layers: found, kept, written and taken up by the stage that has the layer.

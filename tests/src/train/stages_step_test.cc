@@ -23,10 +23,12 @@ using test::TinyRank;
 struct Layout {
   int data = 1;
   int pipeline = 1;
+  int chunks = 1;  // a stage: more than one is interleaved
 };
 
 std::string name_of(const Layout& layout) {
-  return std::to_string(layout.data) + " x " + std::to_string(layout.pipeline);
+  return std::to_string(layout.data) + " x " + std::to_string(layout.pipeline) +
+         (layout.chunks == 1 ? "" : " of " + std::to_string(layout.chunks) + " chunks");
 }
 
 // Every way to lay 1, 2, 4 and 8 ranks out.
@@ -98,7 +100,9 @@ Trained run_on(const Layout& layout, const Setting& setting,
     spec.config.freeze_base = setting.freeze_base;
     spec.config.norm_slots = setting.norm_slots;
     spec.config.embd_dropout = spec.config.attn_dropout = spec.config.resid_dropout = setting.dropout;
-    TinyRank rank(spec, tokens, grid, setting.options);
+    StepRunnerOptions options = setting.options;
+    if (layout.chunks > 1) options.schedule = PipelineSchedule::kInterleaved;
+    TinyRank rank(spec, tokens, grid, options, /*mode=*/{}, layout.chunks);
     if (prepare) prepare(rank, grid);
     for (const dist::StepPlan& plan : setting.plans) {
       const StepOutcome outcome = rank.run(plan);
@@ -167,6 +171,33 @@ TEST(StagesStep, GpipeAndAQuantizedHeadHaveThemToo) {
   expect_all_equal(setting, {{1, 2}, {2, 4}, {1, 8}});
 }
 
+// Chunks that lie apart, up to a block each, with numbers of micro-batches that stages do not divide.
+TEST(StagesStep, SeveralChunksAStageHaveThemToo) {
+  const std::vector<Layout> on = {{1, 2, 2}, {1, 2, 3}, {1, 2, 4}, {1, 3, 2}, {1, 4, 2}, {2, 2, 2}, {2, 4, 2}};
+  for (const bool tied : {true, false}) {
+    Setting setting{.tied = tied, .quantized_head = tied, .plans = some_steps()};
+    setting.options.optim.clip_norm = 0.5;
+    SCOPED_TRACE(tied ? "tied" : "untied");
+    expect_all_equal(setting, on);
+  }
+}
+
+TEST(StagesStep, SeveralChunksAndAnyNumberOfMicroBatchesHaveThem) {
+  for (const auto& [batch, micro_batch] : {std::pair{2, 2}, {2, 1}, {6, 2}, {10, 2}}) {
+    SCOPED_TRACE(std::to_string(batch / micro_batch) + " micro-batches");
+    Setting setting{.plans = some_steps()};
+    setting.options.train = {.batch_size = batch, .micro_batch_size = micro_batch};
+    setting.options.optim.clip_norm = 0.5;
+    expect_all_equal(setting, {{1, 2, 2}, {1, 3, 2}, {1, 4, 2}});
+  }
+  // Replicas of three micro-batches each.
+  Setting setting{.plans = some_steps()};
+  setting.options.train = {.batch_size = 6, .micro_batch_size = 1};
+  expect_all_equal(setting, {{2, 2, 2}, {2, 4, 2}}, /*as=*/{2, 1});
+  setting.options.train.accumulate = Accumulate::kRunning;
+  expect_all_equal(setting, {{2, 2, 2}}, /*as=*/{2, 1});
+}
+
 // One micro-batch, fewer than there are stages, and eight of a single sequence.
 TEST(StagesStep, AnyNumberOfMicroBatchesHasThem) {
   for (const auto& [batch, micro_batch] : {std::pair{2, 2}, {2, 1}, {6, 2}, {8, 1}}) {
@@ -193,9 +224,9 @@ TEST(StagesStep, PassesOfSeveralWidthsHaveThem) {
                     .norm_slots = Slots::kPerWidth,
                     .plans = {step_at(0, {8, 3}), step_at(1, {3}), step_at(2, {8, 3, 32})}};
     SCOPED_TRACE(frozen ? "frozen" : "trained");
-    expect_all_equal(setting, {{1, 2}, {1, 4}});
+    expect_all_equal(setting, {{1, 2}, {1, 4}, {1, 2, 3}});
     // Replicas add such passes up in another order than one, but stages change nothing.
-    expect_all_equal(setting, {{2, 2}, {2, 4}}, /*as=*/{2, 1});
+    expect_all_equal(setting, {{2, 2}, {2, 4}, {2, 2, 2}}, /*as=*/{2, 1});
   }
 }
 

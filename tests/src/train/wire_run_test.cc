@@ -227,8 +227,7 @@ class WireCheckpoint : public test::TrainerTest {
       } else {
         std::optional<CheckpointReader> reader;
         if (comm.rank() == 0) reader.emplace(CheckpointReader::open(from));
-        EXPECT_TRUE(
-            load_feedback(reader ? &*reader : nullptr, rank.model().parameters(), rank.runner().gradients(), comm));
+        EXPECT_TRUE(load_feedback(reader ? &*reader : nullptr, rank.model(), rank.runner().gradients(), comm));
       }
       add(rank, comm, adding, kept);
       save_run(root_, {.step = step, .config_json = "{}"}, rank.model(), rank.runner().optimizer(), comm, {},
@@ -260,8 +259,7 @@ TEST_F(WireCheckpoint, ARunWithoutFeedbackSaysThatItDropsIt) {
     TinyRank rank(spec, tokens, comm, test::tiny_options());
     std::optional<CheckpointReader> reader;
     if (comm.rank() == 0) reader.emplace(CheckpointReader::open(folder(1)));
-    EXPECT_FALSE(
-        load_feedback(reader ? &*reader : nullptr, rank.model().parameters(), rank.runner().gradients(), comm));
+    EXPECT_FALSE(load_feedback(reader ? &*reader : nullptr, rank.model(), rank.runner().gradients(), comm));
   });
 }
 
