@@ -143,7 +143,6 @@ SettledWire settle_wire(World& world, const RunConfig& config, const WirePlace& 
   const auto exactly = [](const char* reason) {
     return SettledWire{.wire = WireFormatName::kFp32, .why = fmt::format("comm.wire is auto: fp32, for {}", reason)};
   };
-  if (place.grid.stages() > 1) return exactly("links are not measured for a model in stages");
   const std::string stored =
       dist::broadcast_string(world.comm(), world.is_root() ? stored_wire(config.run) : std::string());
   if (const auto kept = enum_value<WireFormatName>(stored); kept && *kept != WireFormatName::kAuto)
@@ -151,6 +150,7 @@ SettledWire settle_wire(World& world, const RunConfig& config, const WirePlace& 
             .why = fmt::format("comm.wire is auto: {}, as the checkpoint has it; set comm.wire to choose otherwise",
                                stored)};
   if (place.grid.data_size() == 1) return {.wire = WireFormatName::kAuto, .why = {}};
+  if (place.grid.stages() > 1) return exactly("the model is cut into stages");
   const std::int64_t elems = count_parameters(config.model, config.lora, config.quant).in_a_step();
   if (elems < kFewElems) return exactly("these are few gradients");
   if (!place.mode.is_cuda() && on_one_host(place) && config.comm.ranks_per_node == 0)
