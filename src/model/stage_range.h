@@ -19,7 +19,7 @@ struct BlockRange {
 // A stage of an interleaved pipeline has several chunks, between which other stages have theirs. Embeddings go with
 // the first chunk, last norm, output projection and loss with the last.
 struct StageRange {
-  std::vector<BlockRange> chunks{};  // in order; empty: all blocks
+  std::vector<BlockRange> chunks{};  // NOLINT(readability-redundant-member-init); in order, empty: all blocks
   bool embeds = true;                // token and position embeddings: tokens enter
   bool heads = true;                 // last norm, output projection and loss
   bool outline = false;              // names and shapes only, without memory for values: Gpt2::whole() of a stage

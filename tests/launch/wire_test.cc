@@ -61,7 +61,7 @@ TEST_F(Wire, AutoTakesTheExactWireForFewGradientsAndSaysNothingOfOneRank) {
   ASSERT_EQ(two.exit_code, 0) << two.text;
   EXPECT_EQ(choice(two.text), "comm.wire is auto: fp32, for these are few gradients");
   EXPECT_THAT(two.text, HasSubstr("gradients travel as fp32"));
-  const Outcome one = shell(tiny("one", " --set train.steps=4 --set precision.cycles=1"));
+  const Outcome one = shell(program() + tiny("one", " --set train.steps=4 --set precision.cycles=1"));
   ASSERT_EQ(one.exit_code, 0) << one.text;
   EXPECT_EQ(choice(one.text), "");
 }
