@@ -113,7 +113,7 @@ TEST(WireTrial, FindsWhatIsFastAndTellsAllRanksTheSame) {
   std::mutex mutex;
   std::set<std::pair<std::int64_t, std::vector<double>>> found;
   run_local_ranks(3, [&](Communicator& comm) {
-    SlowLinks slow(comm, /*bytes_per_second=*/4e6);
+    SlowLinks slow(comm, /*bytes_per_second=*/1.6e6);
     const WireTrial trial = try_wires(slow, /*nodes=*/nullptr, {}, tried(), 60'000);
     const std::lock_guard lock(mutex);
     found.emplace(trial.elems, trial.seconds);
@@ -122,12 +122,12 @@ TEST(WireTrial, FindsWhatIsFastAndTellsAllRanksTheSame) {
   const auto& [elems, seconds] = *found.begin();
   EXPECT_EQ(elems % (4096 * 3), 0);
   EXPECT_GE(elems, 60'000);
-  // 240 kB at 4 MB/s.
-  EXPECT_GT(seconds.at(0), 0.06);
-  EXPECT_LT(seconds.at(1), 0.7 * seconds.at(0));
-  EXPECT_LT(seconds.at(2), 0.8 * seconds.at(1));
+  // 246 kB at 1.6 MB/s; half as many take at least half as long, and a sanitized build takes its time to encode them.
+  EXPECT_GT(seconds.at(0), 0.15);
+  EXPECT_LT(seconds.at(1), 0.8 * seconds.at(0));
+  EXPECT_LT(seconds.at(2), 0.8 * seconds.at(0));
   const WireTrial trial{elems, seconds};
-  EXPECT_NEAR(trial.rate(3), 4e6 * 2 / 3, 1e6);
+  EXPECT_NEAR(trial.rate(3), 1.6e6 * 2 / 3, 3e5);
 }
 
 TEST(WireTrial, OfVerySlowLinksASmallerTrialIsEnough) {
