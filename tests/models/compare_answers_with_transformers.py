@@ -17,12 +17,13 @@ import json
 import pathlib
 import re
 import string
-import subprocess
 import sys
 import tempfile
 
 import torch
 import transformers
+
+from checks import check, failures, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LENGTH = 128       # bytes of a lesson
@@ -40,22 +41,6 @@ LESSONS = [
     ("Box 4 is new, new and old.", [("What is it?", "new and new", ["new, new and old"], ["new"]),
                                     ("Whose?", "", [], [])]),
 ]
-failures = []
-
-
-def check(what, good, figure=""):
-    print(f"{'ok  ' if good else 'FAIL'} {what}{': ' if figure else ''}{figure}", flush=True)
-    if not good:
-        failures.append(what)
-
-
-def run(*arguments):
-    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, errors="replace")
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, arguments))}\nexit code {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout + done.stderr
-
-
 def prompt_of(context, question):
     return f'Reading:"{context}"\n\nQuestion:"{question}"\n\nAnswer:'
 

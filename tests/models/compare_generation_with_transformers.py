@@ -13,34 +13,18 @@ where the likeliest two are not all but equal (logits within 1e-4 of each other)
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 
 import torch
 import transformers
 
+from checks import check, failures, run
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NEW_TOKENS = 48
 PROMPTS = ["The ship", "In the year 1801, two men walked along the river and", "Once", "def main():\n    return",
            "\"What is it?\" she asked. \"It is", "Größe und Maß: 日本", "a a a a a a a a a a a a a a a a", " "]
-failures = []
-
-
-def check(what, good, figure=""):
-    print(f"{'ok  ' if good else 'FAIL'} {what}{': ' if figure else ''}{figure}", flush=True)
-    if not good:
-        failures.append(what)
-
-
-def run(*arguments):
-    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True,
-                          errors="replace")  # bytes that are no UTF-8 are printed, too
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, arguments))}\nexit code {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout + done.stderr
-
-
 def random_model(**changes):
     torch.manual_seed(3)
     sizes = {"n_layer": 3, "n_head": 4, "n_embd": 96, "n_positions": 128, "vocab_size": 50257} | changes

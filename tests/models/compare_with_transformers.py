@@ -11,7 +11,6 @@ import argparse
 import json
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 
@@ -22,24 +21,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from checks import check, failures, run
+
 LIMIT = 1e-4
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-failures = []
-
-
-def check(what, good, figure=""):
-    print(f"{'ok  ' if good else 'FAIL'} {what}{': ' if figure else ''}{figure}", flush=True)
-    if not good:
-        failures.append(what)
-
-
-def run(*arguments):
-    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, arguments))}\nexit code {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout + done.stderr
-
-
 class Comparison:
     def __init__(self, program, work):
         self.program, self.work = program, work

@@ -1,5 +1,6 @@
 // Runs with something wrong: steps that are not finite, too little memory, damage.
 #include <cmath>
+#include <functional>
 
 #include "dist/comm/agree.h"
 #include "tests/support/trainer_fixture.h"
@@ -191,19 +192,23 @@ TEST_F(TrainerTest, AnUpdateThatWouldNotBeFiniteEndsTheRunAndIsNotSaved) {
   EXPECT_EQ(list_checkpoints(root_ / "run/checkpoints").back().step, 4);
 }
 
+void expect_step_2_is_not_saved(const std::function<void()>& run) {
+  try {
+    run();
+    FAIL() << "went on";
+  } catch (const dist::AgreedError& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("cannot save the checkpoint of step 2"));
+  }
+}
+
 // A folder that cannot be made, since a file has its name.
 TEST_F(TrainerTest, ASaveThatFailsEndsTheRunOnAllRanksOrIsAWarning) {
   TrainerOptions o = options("run", 4);
   o.checkpoint.every = 2;
   fs::create_directories(root_ / "run");
   std::ofstream(root_ / "run/checkpoints") << "in the way";
-  try {
-    train(o, 2);
-    FAIL() << "went on";
-  } catch (const dist::AgreedError& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("cannot save the checkpoint of step 2"));
-  }
+  expect_step_2_is_not_saved([&] { train(o, 2); });
   o.checkpoint.on_error = OnSaveError::kContinue;
   EXPECT_TRUE(train(o, 2).result.finished);
   EXPECT_THAT(read("run", "logs/rank_000.log"), ::testing::HasSubstr("training goes on (checkpoint.on_error)"));
@@ -221,13 +226,7 @@ TEST_F(TrainerTest, ASaveThatFailsLeavesWordOfTheCheckpointBeforeIt) {
     fs::rename(root_ / "run/checkpoints", root_ / "run/elsewhere");
     std::ofstream(root_ / "run/checkpoints") << "in the way";
   };
-  try {
-    train(o, 2);
-    FAIL() << "went on";
-  } catch (const dist::AgreedError& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("cannot save the checkpoint of step 2"));
-  }
+  expect_step_2_is_not_saved([&] { train(o, 2); });
   ASSERT_EQ(told.size(), 1U);
   EXPECT_THAT(told[0], ::testing::EndsWith("step_00000001"));
 }
