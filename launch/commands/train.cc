@@ -124,9 +124,10 @@ void say_layout(const AgreedConfig& agreed, const Stages& stages, const Gpt2& mo
     lines.push_back(fmt::format("{} replica{} of {} stages, {}", replicas, replicas == 1 ? "" : "s",
                                 stages.grid().stages(), enum_name(config.parallel.schedule)));
   for (const std::string& line : stages.describe()) lines.push_back(line);
-  lines.push_back(describe(parameter_memory(
-      model, config.quant, replicas,
-      widths_at_once(config.train.recipe, config.precision, config.quant.widths, config.model.n_layer))));
+  lines.push_back(describe(
+      parameter_memory(model, config.quant, replicas,
+                       widths_at_once(config.train.recipe, config.precision, config.quant.widths, config.model.n_layer),
+                       sends_beside(config.comm, model.mode().is_cuda(), stages.grid().stages()))));
   if (config.train.accumulate == Accumulate::kRunning)
     lines.emplace_back(
         "train.accumulate is running: each rank adds up its passes' gradients one after the other, so the run's bits "

@@ -65,7 +65,7 @@ class Steps {
 
   void add(std::int64_t step, StepTime& sum) {
     const dist::StepPlan plan = coordinator_.plan({.step = step, .samples = step * config_.train.batch_size});
-    const std::vector<PrecisionMap> precision = planned_precision(names_, config_.quant, maps_, plan);
+    const std::vector<PrecisionMap> precision = planned_precision(names_, config_.quant, maps_, plan.maps);
     for (const dist::UpdatePlan& update : plan.updates) {
       ModelTimes times;
       for (const dist::PassPlan& pass : update.passes) {

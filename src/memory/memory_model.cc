@@ -137,11 +137,13 @@ std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& la
     return {
         parameters, {"gradient sums", gradient_sum_bytes(config, layout)}, {"optimizer", 2 * count.trained * kFp32}};
   }
-  std::vector<MemoryConsumer> all = {
-      {"parameters", everywhere * kFp32},
-      {"parameters of single widths", (count.of_widths / layout.ranks + count.of_pass) * kFp32},
-      {"gradient sums", gradient_sum_bytes(config, layout)},
-      {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
+  // Those of a pass, and of the next one.
+  const std::int64_t passes = sends_beside(config.comm, layout.cuda, config.parallel.pipeline) ? 2 : 1;
+  const std::int64_t held = std::min(count.of_widths, passes * count.of_pass);
+  std::vector<MemoryConsumer> all = {{"parameters", everywhere * kFp32},
+                                     {"parameters of single widths", (count.of_widths / layout.ranks + held) * kFp32},
+                                     {"gradient sums", gradient_sum_bytes(config, layout)},
+                                     {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
   const std::int64_t table = table_elems(config, layout);
   for (MemoryConsumer& one : wire_memory(config.comm, count.trained, table, scales_by_row(config.quant), layout.ranks))
     all.push_back(std::move(one));

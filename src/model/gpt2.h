@@ -164,6 +164,9 @@ class Gpt2 {
                                  HiddenStates& wanted) const;
   // Where a chunk's blocks begin in blocks_; of the number of chunks: where all end.
   std::size_t first_block(int chunk) const;
+  // The weights of blocks_[first] and of those behind it, up to `end`, that have arrived with its own are made ready
+  // for products; those of later blocks are not waited for. Returns the first block that is not ready.
+  std::size_t prepare_blocks(std::size_t first, std::size_t end, const ForwardContext& context) const;
   // Output projection and loss, forward and backward at once.
   struct HeadResult {
     at::Tensor loss, distillation;

@@ -45,6 +45,7 @@ void WireReport::add(const WireReport& other) {
   fp32_bytes += other.fp32_bytes;
   weight_bytes += other.weight_bytes;
   seconds += other.seconds;
+  weight_seconds += other.weight_seconds;
   early_buckets += other.early_buckets;
 }
 

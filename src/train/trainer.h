@@ -102,6 +102,7 @@ class Trainer {
   std::optional<RangeTestResult> test_range(const std::vector<int>& widths);
   std::optional<WidthTrial> try_width(int bits);
   StepOutcome run_fitting(const std::function<StepOutcome(const StepOutcome& so_far)>& run);
+  std::vector<PrecisionMap> precision_of(std::span<const dist::PlannedWidths> planned) const;
   StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
   void write_timeline(const StageTimeline& mine);
   void check_wire(double error);

@@ -62,7 +62,7 @@ std::optional<WidthTrial> Trainer::try_width(int bits) {
     if (parts_.board != nullptr) parts_.board->enter(dist::Section::kStep);
     const RunPosition position{.step = start.step + i, .samples = start.samples + i * batch};
     const dist::StepPlan plan = dist::exchange_step_plan(world(), coordinator.plan(position));
-    const std::vector<PrecisionMap> maps = planned_precision(parts_.model.linear_names(), options_.quant, maps_, plan);
+    const std::vector<PrecisionMap> maps = precision_of(plan.maps);
     for (const PrecisionMap& precision : maps)
       if (!calibrator_.before_step(precision, position.step, position.samples)) return std::nullopt;
     const bool first = i < ends, last = i >= steps - ends;

@@ -207,7 +207,14 @@ TEST(MemoryModel, WidthsParametersAreSharedOutAndOneIsHeld) {
   const std::int64_t base = 4 * std::int64_t{124'439'808} - norms;
   EXPECT_EQ(needed(1, "parameters"), base + of_widths);
   EXPECT_EQ(needed(8, "parameters"), base);
+  EXPECT_EQ(needed(8, "parameters of single widths"), of_widths / 8 + 2 * (norms + adapters));  // of two passes
+  config.comm.overlap = false;
   EXPECT_EQ(needed(8, "parameters of single widths"), of_widths / 8 + norms + adapters);
+  config.comm.overlap = true, config.parallel.pipeline = 2;
+  EXPECT_EQ(needed(8, "parameters of single widths"), of_widths / 8 + norms + adapters);
+  config.parallel.pipeline = 1;
+  EXPECT_EQ(bytes_of(host_memory_needed(config, {.ranks = 8}, 0), "parameters of single widths"),
+            of_widths / 8 + norms + adapters);
   EXPECT_EQ(needed(8, "optimizer"), 2 * of_widths / 8);
   EXPECT_EQ(needed(8, "gradient sums"), norms + adapters);
 }
@@ -224,6 +231,7 @@ TEST(MemoryModel, MapsHoldWhatTheirWidthsHave) {
     return bytes_of(gpu_memory_needed(config, {.cuda = true, .ranks = 8}), name);
   };
   const std::int64_t of_widths = 3 * (norms + adapters) + norms;
+  config.comm.overlap = false;
   EXPECT_EQ(needed("parameters of single widths"), of_widths / 8 + norms + adapters);
   EXPECT_EQ(needed("gradient sums"), of_widths);  // of one pass each
   config.quant.maps = {"8", "stripe8&4", "stripe4&2"};
