@@ -31,7 +31,7 @@
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_stream.h"
 #include "kernels/common/philox.h"
-#include "kernels/grad/integer_pairs.h"
+#include "kernels/grad/integer_words.h"
 
 namespace qat::bench {
 namespace {
@@ -144,8 +144,8 @@ class Bench {
   }
 
   // code_sum as one all-reduce: scales agreed on, codes as the narrowest integers that hold any sum of them, added by
-  // the backend, and every rank has all. 16 bits travel in pairs. The program has no use for it, whose ranks update a
-  // shard each.
+  // the backend, and every rank has all. Several of them travel as a word. The program has no use for it, whose ranks
+  // update a shard each.
   void run_codes_in_any_order(WireFormat format, const std::string& name) {
     const kernels::WireShape shape{.format = format, .elems = elems_};
     const kernels::WireInteger type = kernels::integer_for_sum(format, comm_.size());
@@ -156,23 +156,19 @@ class Bench {
                                          static_cast<std::size_t>(shape.part_bytes())};
     const std::span<std::uint8_t> wide{reinterpret_cast<std::uint8_t*>(sums.get()),
                                        static_cast<std::size_t>(kernels::bytes_of(type, elems_))};
-    const bool pairs = type == kernels::WireInteger::kInt16;
+    const int bits = static_cast<int>(8 * kernels::bytes_of(type, 1));
     const std::span<std::int32_t> words{reinterpret_cast<std::int32_t*>(sums.get()), wide.size() / 4};
-    const BufferView sent = type == kernels::WireInteger::kInt8
-                                ? BufferView{wide.data(), elems_, DType::kInt8, exec_.device}
-                                : BufferView{words.data(), std::ssize(words), DType::kInt32, exec_.device};
     const double seconds = median_time([&] {
       kernels::wire_amax(exec_, full(), {}, shape, amax);
       comm_.all_reduce({amax.data(), shape.blocks(), DType::kInt32, exec_.device}, dist::ReduceOp::kMax, stream());
       kernels::wire_encode(exec_, full(), {}, amax, shape, {}, narrow, {});
       kernels::sum_codes(exec_, narrow, kernels::integer_of(format), /*parts=*/1, elems_, wide, type);
-      if (pairs) kernels::pack_pairs(exec_, words);
-      comm_.all_reduce(sent, dist::ReduceOp::kSum, stream());
-      if (pairs) kernels::unpack_pairs(exec_, words);
+      if (bits < 32) kernels::pack_words(exec_, words, bits);
+      comm_.all_reduce({words.data(), std::ssize(words), DType::kInt32, exec_.device}, dist::ReduceOp::kSum, stream());
+      if (bits < 32) kernels::unpack_words(exec_, words, bits);
       kernels::scale_codes(exec_, wide, type, /*parts=*/1, amax, shape, full());
     });
-    line(fmt::format("{} as {} bits, all-reduce", name, 8 * kernels::bytes_of(type, 1)), seconds, 0.0,
-         unlike_code_sum(format), 2.0);
+    line(fmt::format("{} as {} bits, all-reduce", name, bits), seconds, 0.0, unlike_code_sum(format), 2.0);
   }
 
   // The share of this rank's elements that code_sum does not give.
