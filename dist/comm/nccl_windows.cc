@@ -75,7 +75,7 @@ std::shared_ptr<void> NcclWindows::allocate(Communicator& control, std::int64_t 
             bytes_.erase(static_cast<const std::byte*>(memory));
             // While an exception unwinds, a message may be awaited in here for ever: leave it to the process's end.
             if (std::uncaught_exceptions() > exceptions) return;
-            cuda_synchronize();
+            (void)cudaDeviceSynchronize();
             give_back(memory, window);
           }};
 }
