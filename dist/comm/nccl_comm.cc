@@ -10,9 +10,11 @@
 #include "dist/comm/nccl_handle.h"
 #include "dist/comm/nccl_start.h"
 #include "dist/comm/nccl_versions.h"
+#include "dist/comm/nccl_windows.h"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_scratch.h"
+#include "kernels/common/device_stream.h"
 #include "kernels/grad/tree_sum.h"
 
 namespace qat::dist {
@@ -76,7 +78,8 @@ class NcclComm final : public Communicator {
         options_(options),
         rank_(control_->rank()),
         size_(control_->size()),
-        device_(current_device()) {}
+        device_(current_device()),
+        windows_(comm_.get()) {}
 
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return size_; }
@@ -176,6 +179,19 @@ class NcclComm final : public Communicator {
 
   void barrier() override { control_->barrier(); }
 
+  std::shared_ptr<void> exchange_memory(std::int64_t bytes, std::int64_t largest_sum) override {
+    if (size_ == 1 || bytes == 0) return nullptr;
+    require_usable();
+    if (const std::int64_t wanted = std::min(largest_sum, options_.scratch_bytes); wanted > received_bytes_) {
+      received_.reset();
+      received_bytes_ = 0;
+      received_ = windows_.allocate(*control_, wanted);
+      if (received_ == nullptr) return nullptr;
+      received_bytes_ = wanted;
+    }
+    return windows_.allocate(*control_, bytes);
+  }
+
   std::unique_ptr<Communicator> split(int color, int key) override {
     std::unique_ptr<Communicator> control = control_->split(color, key);
     if (comm_.get() == nullptr) return std::make_unique<NcclComm>(std::move(control), NcclHandle(), options_);
@@ -232,6 +248,9 @@ class NcclComm final : public Communicator {
 
   // Block r of `in` to rank r, block r of `out` from rank r, the first `bytes` of each.
   void send_blocks(const ConstBlocks& in, const Blocks& out, std::size_t bytes, StreamRef stream) const {
+    const std::size_t all = bytes * to_size(size_);
+    if (in.stride == bytes && out.stride == bytes && windows_.hold(in.data, all) && windows_.hold(out.data, all))
+      return windows_.all_to_all(in.data, out.data, bytes, handle(stream));
     NcclGroup group;
     for (int distance = 1; distance < size_; ++distance) {  // everyone starts with another peer
       const int to = (rank_ + distance) % size_;
@@ -246,6 +265,15 @@ class NcclComm final : public Communicator {
   // in [size_ * n] -> out [n]: the tree over the ranks of this rank's block. Afterwards the other blocks of `in` are as
   // they were, so `out` may be this rank's block of it.
   void reduce_scatter_tree(const float* in, float* out, std::int64_t n, StreamRef stream) {
+    const std::size_t shard = to_size(n) * sizeof(float), all = shard * to_size(size_);
+    if (windows_.hold(in, all) && all <= to_size(received_bytes_)) {
+      auto* const received = static_cast<float*>(received_.get());
+      received_free_.hold(stream);  // calls may come on several streams
+      send_blocks({in, shard}, {received, shard}, shard, stream);
+      sum_parts(received, out, n, stream);
+      received_free_.record(stream);
+      return;
+    }
     const std::int64_t most = options_.scratch_bytes / (size_ * static_cast<std::int64_t>(sizeof(float)));
     const std::int64_t step = std::max(kAlignElems, most / kAlignElems * kAlignElems);
     const kernels::DeviceScratch<float> received(exec_on(stream), size_ * std::min(step, n));
@@ -300,6 +328,10 @@ class NcclComm final : public Communicator {
   int rank_;
   int size_;
   int device_;
+  NcclWindows windows_;
+  std::shared_ptr<void> received_;  // what reduce_scatters from exchange memory receive
+  std::int64_t received_bytes_ = 0;
+  DeviceEvent received_free_{Device::kCuda};
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "dist/grad/grad_sync.h"
 
 #include <string>
+#include <utility>
 
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
@@ -15,9 +16,11 @@ GradSync::GradSync(Communicator& comm, const FlatLayout& layout, const std::shar
     const std::int64_t elems = bucket.range.size();
     GradReducerOptions reducer = options.reducer;
     if (bucket.exact) reducer.wire = GradWire{};
+    std::shared_ptr<float> sum;
+    if (options.sums != nullptr) sum = {options.sums, options.sums.get() + bucket.range.begin};
     buckets_.push_back({.range = bucket.range,
                         .reducer = GradReducer(comm, elems, reducer),
-                        .sum = TreeAccumulator(elems, memory, options.group, options.order),
+                        .sum = TreeAccumulator(elems, memory, options.group, options.order, std::move(sum)),
                         .leaf = {},
                         .encoded = !reducer.wire.is_exact()});
   }

@@ -8,11 +8,12 @@
 namespace qat::dist {
 
 TreeAccumulator::TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory, std::int64_t group,
-                                 SumOrder order)
-    : elems_(elems), memory_(std::move(memory)), group_(group), order_(order) {
+                                 SumOrder order, std::shared_ptr<float> sum)
+    : elems_(elems), memory_(std::move(memory)), group_(group), order_(order), given_(sum != nullptr) {
   QAT_CHECK(elems >= 0, "a negative number of elements");
   QAT_CHECK(group >= 1, "a group has at least one leaf");
   QAT_CHECK(memory_ != nullptr, "an accumulator without memory");
+  if (given_) partials_.push_back({.sum = std::move(sum), .leaves = 0});
 }
 
 std::span<float> TreeAccumulator::next(bool zeroed) {
@@ -67,7 +68,7 @@ void TreeAccumulator::reset() {
 
 void TreeAccumulator::release() {
   reset();
-  partials_.clear();
+  partials_.resize(given_ ? 1 : 0);
 }
 
 void TreeAccumulator::add_equal() {

@@ -35,6 +35,9 @@ struct WireReport {
 
 // Where a model's gradients, and what is kept of them, lie.
 std::shared_ptr<dist::FlatMemory> flat_memory_of(const Gpt2& model);
+// Of what its ranks send each other. comm outlives it.
+std::shared_ptr<dist::FlatMemory> message_memory_of(const Gpt2& model, dist::Communicator& comm,
+                                                    const CommConfig& config);
 
 struct GradientSyncOptions {
   CommConfig comm;
@@ -85,6 +88,8 @@ class GradientSync {
   std::string describe() const;
 
  private:
+  void place_sums();
+
   const Gpt2& model_;
   dist::Communicator& comm_;
   GradientSyncOptions options_;
@@ -92,6 +97,7 @@ class GradientSync {
   std::optional<dist::NodeGroups> nodes_;
   std::optional<DeviceStream> stream_;  // of overlapped exchanges
   std::shared_ptr<dist::WireStaging> staging_;
+  std::vector<std::shared_ptr<float>> sums_;  // by group, in memory for exchanges; null: in `memory_`
   std::vector<dist::ErrorFeedback> feedback_;
   std::vector<dist::GradSync> syncs_;
   std::optional<dist::GradExchange> exchange_;

@@ -101,7 +101,7 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
       global_norm_(optimizer_.layout(), *flat_memory_of(model)),
       weights_as_codes_(options.comm.weights == WeightsName::kCodes && grid.data_size() > 1 &&
                         scales_by_row(model.quant())),
-      weight_staging_(flat_memory_of(model)),
+      weight_staging_(message_memory_of(model, grid.data(), options.comm)),
       weight_waits_(model.mode().device),
       timer_(model.mode().device) {
   QAT_CHECK(grid.stages() == 1 || options.threads == 1, "stages take one micro-batch at a time");
