@@ -128,7 +128,7 @@ class NcclComm final : public Communicator {
     if (in.elems == 0) return;
     if (size_ == 1) return copy_own(in.data, out.data, in.bytes(), stream);
     require_usable();
-    QAT_NCCL_CHECK(ncclAllGather(in.data, out.data, in.bytes(), ncclUint8, comm_.get(), handle(stream)));
+    gather(in.data, out.data, in.bytes(), stream);
   }
 
   void broadcast(BufferView data, int root, StreamRef stream) override {
@@ -247,10 +247,10 @@ class NcclComm final : public Communicator {
   };
 
   // Block r of `in` to rank r, block r of `out` from rank r, the first `bytes` of each.
-  void send_blocks(const ConstBlocks& in, const Blocks& out, std::size_t bytes, StreamRef stream) const {
+  void send_blocks(const ConstBlocks& in, const Blocks& out, std::size_t bytes, StreamRef stream) {
     const std::size_t all = bytes * to_size(size_);
     if (in.stride == bytes && out.stride == bytes && windows_.hold(in.data, all) && windows_.hold(out.data, all))
-      return windows_.all_to_all(in.data, out.data, bytes, handle(stream));
+      return off_default_stream(stream, [&](cudaStream_t on) { windows_.all_to_all(in.data, out.data, bytes, on); });
     NcclGroup group;
     for (int distance = 1; distance < size_; ++distance) {  // everyone starts with another peer
       const int to = (rank_ + distance) % size_;
@@ -260,6 +260,27 @@ class NcclComm final : public Communicator {
     }
     group.end();
     cuda_copy(out.of(rank_), in.of(rank_), bytes, stream);
+  }
+
+  // `bytes` of each rank, the block of rank r to out + r * bytes.
+  void gather(const void* in, void* out, std::size_t bytes, StreamRef stream) {
+    const auto call = [&](cudaStream_t on) {
+      QAT_NCCL_CHECK(ncclAllGather(in, out, bytes, ncclUint8, comm_.get(), on));
+    };
+    const bool by_copies = windows_.hold(in, bytes) && windows_.hold(out, bytes * to_size(size_));
+    by_copies ? off_default_stream(stream, call) : call(handle(stream));
+  }
+
+  // What copy engines may do: CUDA takes no batch of copies on the default stream (and NCCL before 2.29.7 fails there),
+  // so a call on it goes by a stream of this group's own.
+  template <typename Call>
+  void off_default_stream(StreamRef stream, const Call& call) {
+    if (stream.handle != nullptr) return call(handle(stream));
+    given_.record(stream);
+    given_.hold(copies_.ref());
+    call(handle(copies_.ref()));
+    done_.record(copies_.ref());
+    done_.hold(stream);
   }
 
   // in [size_ * n] -> out [n]: the tree over the ranks of this rank's block. Afterwards the other blocks of `in` are as
@@ -288,7 +309,7 @@ class NcclComm final : public Communicator {
   // Gathers all and sums everywhere.
   void all_reduce_small(float* data, std::int64_t n, StreamRef stream) {
     const kernels::DeviceScratch<float> gathered(exec_on(stream), size_ * n);
-    QAT_NCCL_CHECK(ncclAllGather(data, gathered.get(), to_size(n), ncclFloat, comm_.get(), handle(stream)));
+    gather(data, gathered.get(), to_size(n) * sizeof(float), stream);
     sum_parts(gathered.get(), data, n, stream);
   }
 
@@ -300,7 +321,7 @@ class NcclComm final : public Communicator {
       const std::int64_t shard = whole / size_;
       float* const own = data + rank_ * shard;
       reduce_scatter_tree(data, own, shard, stream);
-      QAT_NCCL_CHECK(ncclAllGather(own, data, to_size(shard), ncclFloat, comm_.get(), handle(stream)));
+      gather(own, data, to_size(shard) * sizeof(float), stream);
     }
     if (whole < n) all_reduce_small(data + whole, n - whole, stream);
   }
@@ -332,6 +353,8 @@ class NcclComm final : public Communicator {
   std::shared_ptr<void> received_;  // what reduce_scatters from exchange memory receive
   std::int64_t received_bytes_ = 0;
   DeviceEvent received_free_{Device::kCuda};
+  DeviceStream copies_{Device::kCuda, DeviceStream::Priority::kHigh};  // for calls on the default stream
+  DeviceEvent given_{Device::kCuda}, done_{Device::kCuda};
 };
 
 }  // namespace

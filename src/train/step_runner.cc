@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "dist/comm/agree.h"
@@ -71,6 +72,25 @@ CommConfig comm_of(CommConfig comm, const dist::Grid& grid) {
   return comm;
 }
 
+// Values of groups that every rank has whole lie in exchange memory from now on, as far as there is any. Collective.
+void place_values(const Gpt2& model, dist::Communicator& comm) {
+  const std::shared_ptr<dist::FlatMemory> memory = flat_memory_of(model);
+  for (const FlatGroup& group : model.parameters().groups()) {
+    if (group.is_sharded()) continue;
+    const auto elems = static_cast<std::size_t>(group.layout.elems());
+    auto values =
+        std::make_unique<std::shared_ptr<void>>(comm.exchange_memory(static_cast<std::int64_t>(elems * sizeof(float))));
+    if (*values == nullptr) continue;
+    memory->copy({static_cast<float*>(values->get()), elems}, {group.values.const_data_ptr<float>(), elems});
+    memory->wait();
+    // Parameters are views of this storage, and see its new memory.
+    void* const data = values->get();
+    group.values.storage().set_data_ptr_noswap(c10::DataPtr(
+        data, values.release(), [](void* owner) { delete static_cast<std::shared_ptr<void>*>(owner); },
+        group.values.device()));
+  }
+}
+
 }  // namespace
 
 void StepOutcome::add(UpdateOutcome update) {
@@ -108,6 +128,7 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
   QAT_CHECK(model.stage().embeds == grid.is_first_stage() && model.stage().heads == grid.is_last_stage(),
             "the model is this rank's stage");
   model.parameters().shard({.rank = grid.data_rank(), .ranks = grid.data_size()});
+  if (options.comm.copy_engines) place_values(model, grid.data());
   if (weights_as_codes_) model.parameters().reserve_codes(grid.data(), weight_staging_);
   set_micro_batch_size(options.train.micro_batch_size);
   sends_ahead_ = comm_of(options.comm, grid).overlap && grid.data_size() > 1;

@@ -65,8 +65,20 @@ TEST(ExchangeMemory, IsZeroedAndOfGroupsOfSeveralRanksOnly) {
   EXPECT_EQ(alone->exchange_memory(4096), nullptr);
 }
 
-TEST(ExchangeMemory, SumsFromItHaveTheBitsOfMpi) {
-  const DeviceStream stream(Device::kCuda, DeviceStream::Priority::kHigh);
+// On a stream of its own, and on the default one, of which copy engines take nothing.
+class ExchangeMemoryOn : public ::testing::TestWithParam<bool> {
+ protected:
+  StreamRef stream() const { return GetParam() ? StreamRef{} : own_.ref(); }
+
+ private:
+  const DeviceStream own_{Device::kCuda, DeviceStream::Priority::kHigh};
+};
+
+INSTANTIATE_TEST_SUITE_P(Streams, ExchangeMemoryOn, ::testing::Bool(), [](const auto& which) {
+  return which.param ? std::string("TheDefaultStream") : std::string("AStreamOfItsOwn");
+});
+
+TEST_P(ExchangeMemoryOn, SumsHaveTheBitsOfMpi) {
   const std::int64_t size = gpus->size(), skipped = 640;
   for (const std::int64_t shard : {std::int64_t{1}, std::int64_t{5003}, std::int64_t{300'000}}) {
     const std::shared_ptr<float> memory = memory_of(*gpus, skipped + shard * size, shard * size);
@@ -74,11 +86,11 @@ TEST(ExchangeMemory, SumsFromItHaveTheBitsOfMpi) {
     float* const full = memory.get() + skipped;
     for (int round = 0; round < 6; ++round) {
       std::vector<float> want = random_leaf(gpus->rank() + 10 * round, shard * size);
-      upload(full, want, stream.ref());
-      one_rank_is_late(round, stream.ref());
+      upload(full, want, stream());
+      one_rank_is_late(round, stream());
       gpus->reduce_scatter(on_gpu(full, shard * size), on_gpu(full + gpus->rank() * shard, shard), ReduceOp::kSum,
-                           stream.ref());
-      const std::vector<float> got = download(full, shard * size, stream.ref());
+                           stream());
+      const std::vector<float> got = download(full, shard * size, stream());
       const std::span<float> own(want.data() + gpus->rank() * shard, static_cast<std::size_t>(shard));
       hosts->reduce_scatter(view(want), view(own), ReduceOp::kSum);
       EXPECT_EQ(compare_bits(got, want), "equal") << shard << " elements a rank, round " << round;
@@ -118,32 +130,31 @@ TEST(ExchangeMemory, SumsFollowEachOther) {
   }
 }
 
-TEST(ExchangeMemory, BlocksGoWhereTheyBelong) {
-  const DeviceStream stream(Device::kCuda);
+TEST_P(ExchangeMemoryOn, BlocksGoWhereTheyBelong) {
   const std::int64_t size = gpus->size();
   for (const std::int64_t block : {std::int64_t{1}, std::int64_t{5003}, std::int64_t{250'000}}) {
     const std::shared_ptr<float> in = memory_of(*gpus, block * size), out = memory_of(*gpus, block * size);
     if (in == nullptr) GTEST_SKIP();
-    const std::shared_ptr<float> outside = cuda_flat_memory(stream.ref())->allocate(block * size);
+    const std::shared_ptr<float> outside = cuda_flat_memory(stream())->allocate(block * size);
     for (int round = 0; round < 6; ++round) {
       const std::vector<float> given = random_leaf(gpus->rank() + 10 * round, block * size);
-      upload(in.get(), given, stream.ref());
-      one_rank_is_late(round, stream.ref());
+      upload(in.get(), given, stream());
+      one_rank_is_late(round, stream());
       float* const to = round == 5 ? outside.get() : out.get();
-      gpus->all_to_all(on_gpu(in.get(), block * size), on_gpu(to, block * size), stream.ref());
+      gpus->all_to_all(on_gpu(in.get(), block * size), on_gpu(to, block * size), stream());
       std::vector<float> want(given.size());
       hosts->all_to_all(view(given), view(want));
-      EXPECT_EQ(compare_bits(download(to, block * size, stream.ref()), want), "equal") << "all_to_all of " << block;
+      EXPECT_EQ(compare_bits(download(to, block * size, stream()), want), "equal") << "all_to_all of " << block;
 
-      gpus->all_gather(on_gpu(in.get(), block), on_gpu(to, block * size), stream.ref());
+      gpus->all_gather(on_gpu(in.get(), block), on_gpu(to, block * size), stream());
       hosts->all_gather(view(std::span(given).first(static_cast<std::size_t>(block))), view(want));
-      EXPECT_EQ(compare_bits(download(to, block * size, stream.ref()), want), "equal") << "all_gather of " << block;
+      EXPECT_EQ(compare_bits(download(to, block * size, stream()), want), "equal") << "all_gather of " << block;
 
       float* const own = to + gpus->rank() * block;  // in place
-      upload(own, std::vector<float>(given.end() - block, given.end()), stream.ref());
-      gpus->all_gather(on_gpu(own, block), on_gpu(to, block * size), stream.ref());
+      upload(own, std::vector<float>(given.end() - block, given.end()), stream());
+      gpus->all_gather(on_gpu(own, block), on_gpu(to, block * size), stream());
       hosts->all_gather(view(std::span(given).last(static_cast<std::size_t>(block))), view(want));
-      EXPECT_EQ(compare_bits(download(to, block * size, stream.ref()), want), "equal") << "in place, of " << block;
+      EXPECT_EQ(compare_bits(download(to, block * size, stream()), want), "equal") << "in place, of " << block;
     }
   }
 }

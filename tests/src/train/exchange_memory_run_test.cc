@@ -85,6 +85,9 @@ Found train(bool with_memory, const StepRunnerOptions& options) {
         if (comm.rank() == 0) found.losses.push_back(outcome.loss);
         const ParameterStore& store = rank.model().parameters();
         const std::vector<ShardValues> sums = rank.runner().gradients().own_sums();
+        for (const FlatGroup& group : store.groups())
+          EXPECT_EQ(memory.holds(group.values.const_data_ptr()),
+                    with_memory && options.comm.copy_engines && !group.is_sharded());
         for (std::size_t g = 0; g < sums.size(); ++g)
           for (const std::span<float> shard : sums[g])
             EXPECT_EQ(memory.holds(shard.data()), with_memory && options.comm.copy_engines &&
