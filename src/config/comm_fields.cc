@@ -28,11 +28,8 @@ void add_comm_fields(std::vector<Field<RunConfig>>& f) {
                   {"error_compensation"}));
   f.push_back(key("comm.stochastic_rounding", at(&R::comm, &C::stochastic_rounding), any(), "",
                   "of the codes of int8 and int4"));
-  f.push_back(
-      key("comm.overlap", at(&R::comm, &C::overlap), any(), "",
-          "GPUs: exchange gradients while backward runs, with the same bits; not between pipeline stages, whose "
-          "gradients are exchanged after the last backward pass",
-          {"overlap_comm", "overlap"}));
+  f.push_back(key("comm.overlap", at(&R::comm, &C::overlap), any(), "",
+                  "GPUs: exchange gradients while backward runs, with the same bits", {"overlap_comm", "overlap"}));
   f.push_back(key("comm.weights", at(&R::comm, &C::weights), any(), "",
                   "how updated weights of linear layers come back to the other ranks, with the same bits: codes, where "
                   "all that a pass reads of them are codes by row; fp32, always"));

@@ -65,12 +65,6 @@ double weighted(const dist::LossWeights& weights, const PassLosses& losses) {
   return sum;
 }
 
-// Between stages gradients are exchanged after the last backward pass: while a pass is under way, its own messages are.
-CommConfig comm_of(CommConfig comm, const dist::Grid& grid) {
-  comm.overlap = comm.overlap && grid.stages() == 1;
-  return comm;
-}
-
 }  // namespace
 
 void StepOutcome::add(UpdateOutcome update) {
@@ -92,10 +86,11 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
       grid_(grid),
       options_(options),
       gradients_(model, grid.data(),
-                 {.comm = comm_of(options.comm, grid),
+                 {.comm = options.comm,
                   .accumulate = options.train.accumulate,
                   .seed = options.seed,
-                  .places = options.places}),
+                  .places = options.places,
+                  .early = options.early}),
       optimizer_(optim_layout(model, grid.data_size(), options.optim), grid.data_rank(), options.optim,
                  *flat_memory_of(model)),
       global_norm_(optimizer_.layout(), *flat_memory_of(model)),
