@@ -32,8 +32,7 @@ void add_comm_fields(std::vector<Field<RunConfig>>& f) {
       key("comm.overlap", at(&R::comm, &C::overlap), any(), "",
           "with the same bits: GPUs exchange gradients while backward runs, and updated parameters travel beside "
           "computing, before the next pass reads them (of what single widths have for themselves a GPU then holds that "
-          "of two passes at a time); not between pipeline stages, which exchange gradients after the last backward "
-          "pass",
+          "of two passes at a time); between pipeline stages, gradients alone",
           {"overlap_comm", "overlap"}));
   f.push_back(
       key("comm.copy_engines", at(&R::comm, &C::copy_engines), any(), "",

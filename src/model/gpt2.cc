@@ -232,15 +232,16 @@ at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context)
   return forward({.tokens = tokens}, context).output;
 }
 
-StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output, const at::Tensor& more,
-                              double weight) const {
+StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output) const {
   const TraceRange range("backward");
   std::vector<at::Tensor> wanted = store_.trainable_tensors();
   if (pass.states.defined()) wanted.push_back(pass.states);
   if (pass.embedded.defined()) wanted.push_back(pass.embedded);
   // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
   std::vector<at::Tensor> results = {pass.output}, gradients = {d_output};
-  if (more.defined()) results.push_back(more), gradients.push_back(at::full_like(more, weight));
+  // States below all that is trained, as those of frozen embeddings, are compared and teach nothing.
+  if (const at::Tensor& loss = pass.compared.loss; loss.defined() && loss.requires_grad())
+    results.push_back(loss), gradients.push_back(at::full_like(loss, pass.compared.weight));
   StageGradients out{.parameters = torch::autograd::grad(results, wanted, gradients, /*retain_graph=*/false,
                                                          /*create_graph=*/false, /*allow_unused=*/true)};
   const auto take = [&](const at::Tensor& asked, at::Tensor& found) {

@@ -114,7 +114,7 @@ void GradientSync::set_micro_batches(std::int64_t local) {
             .sums = sums_[g],
             .feedback = feedback_.empty() ? nullptr : &feedback_[g]});
   exchange_.emplace(syncs_, dist::exchange_order(first_use(model_.parameters())), exec.device, compute, exec.stream,
-                    stream_.has_value());
+                    stream_.has_value() || options_.early);
 }
 
 void GradientSync::start(std::uint64_t step, std::uint64_t update, std::span<const std::int64_t> passes) {

@@ -43,7 +43,8 @@ struct GradientSyncOptions {
   CommConfig comm;
   Accumulate accumulate = Accumulate::kTree;
   std::uint64_t seed = 1;
-  int places = 0;  // ranks of a node, where there are several nodes; 0: one level
+  int places = 0;      // ranks of a node, where there are several nodes; 0: one level
+  bool early = false;  // exchange buckets early on a CPU, too: nothing is gained but a test of their order
 };
 
 class GradientSync {

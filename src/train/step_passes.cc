@@ -48,36 +48,42 @@ ForwardContext StepRunner::context_of(const Step& step, const Pass& pass, std::i
           .pass = pass.number};
 }
 
-Lesson StepRunner::lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch) {
+Lesson StepRunner::lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch, int chunk) const {
   const dist::PassPlan& plan = pass.plan;
   Lesson lesson{.distillation = {.weight = plan.loss.distillation, .temperature = plan.loss.temperature},
                 .feature_weight = plan.loss.features};
   for (const std::uint32_t teacher : plan.teachers) {
     const PassTeaching& taught = step.taught.at(teacher);
-    if (plan.loss.distillation > 0.0)
+    if (plan.loss.distillation > 0.0 && model_.heads(chunk))
       lesson.distillation.teachers.push_back(taught.head(taught.of_micro_batch.at(micro_batch).output));
   }
-  for (const std::uint32_t layer : plan.feature_layers)
-    lesson.features[layer] = step.taught.at(plan.teachers.front()).of_micro_batch.at(micro_batch).features.at(layer);
+  const std::set<std::uint32_t> layers(plan.feature_layers.begin(), plan.feature_layers.end());
+  for (const std::uint32_t layer : layers)
+    if (model_.has_states(chunk, layer))
+      lesson.features[layer] = step.taught.at(plan.teachers.front()).of_micro_batch.at(micro_batch).features.at(layer);
+  lesson.feature_count = std::ssize(layers);
   return lesson;
+}
+
+LossScale StepRunner::scale_of(const Pass& pass) const {
+  // The valid targets of the global batch; the sum over its micro-batches is divided by their number later. Without
+  // masked targets this is a micro-batch's own number of them, exactly.
+  const auto valid = static_cast<double>(sampler_.valid_targets(options_.train.batch_size));
+  return {.tokens = valid / static_cast<double>(micro_batches_), .weight = pass.plan.loss.cross_entropy};
 }
 
 LossAndGradients StepRunner::forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch,
                                               const ModelInput& input, const at::Tensor& targets, GradientSink* sink) {
-  // The valid targets of the global batch; the sum over its micro-batches is divided by their number later. Without
-  // masked targets this is a micro-batch's own number of them, exactly.
-  const auto valid = static_cast<double>(sampler_.valid_targets(options_.train.batch_size));
-  const LossScale scale{.tokens = valid / static_cast<double>(micro_batches_), .weight = pass.plan.loss.cross_entropy};
   const std::size_t here = local(micro_batch);
   Teaching* teaching = pass.teaching != nullptr ? &pass.teaching->of_micro_batch[here] : nullptr;
-  return model_.loss_and_gradients(input, targets, context_of(step, pass, micro_batch, sink), scale,
-                                   lesson_of(step, pass, here), teaching);
+  return model_.loss_and_gradients(input, targets, context_of(step, pass, micro_batch, sink), scale_of(pass),
+                                   lesson_of(step, pass, here, input.chunk), teaching);
 }
 
 void StepRunner::teach(const Step& step, const Pass& pass, std::int64_t micro_batch, const Batch& batch) {
   QAT_CHECK(pass.teaching != nullptr, "a pass that does not train has somebody who learns from it");
-  model_.teach({.tokens = batch.inputs}, context_of(step, pass, micro_batch, /*sink=*/nullptr),
-               pass.teaching->of_micro_batch[local(micro_batch)]);
+  (void)model_.teach({.tokens = batch.inputs}, context_of(step, pass, micro_batch, /*sink=*/nullptr),
+                     pass.teaching->of_micro_batch[local(micro_batch)]);
   grid_.world().beat();
 }
 

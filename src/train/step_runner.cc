@@ -66,12 +66,6 @@ double weighted(const dist::LossWeights& weights, const PassLosses& losses) {
   return sum;
 }
 
-// Between stages nothing goes beside computing: while a pass is under way, its own messages are.
-CommConfig comm_of(CommConfig comm, const dist::Grid& grid) {
-  comm.overlap = comm.overlap && grid.stages() == 1;
-  return comm;
-}
-
 // Values of groups that every rank has whole lie in exchange memory from now on, as far as there is any. Collective.
 void place_values(const Gpt2& model, dist::Communicator& comm) {
   const std::shared_ptr<dist::FlatMemory> memory = flat_memory_of(model);
@@ -112,10 +106,11 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
       grid_(grid),
       options_(options),
       gradients_(model, grid.data(),
-                 {.comm = comm_of(options.comm, grid),
+                 {.comm = options.comm,
                   .accumulate = options.train.accumulate,
                   .seed = options.seed,
-                  .places = options.places}),
+                  .places = options.places,
+                  .early = options.early}),
       optimizer_(optim_layout(model, grid.data_size(), options.optim), grid.data_rank(), options.optim,
                  *flat_memory_of(model)),
       global_norm_(optimizer_.layout(), *flat_memory_of(model)),
@@ -131,7 +126,7 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
   if (options.comm.copy_engines) place_values(model, grid.data());
   if (weights_as_codes_) model.parameters().reserve_codes(grid.data(), weight_staging_);
   set_micro_batch_size(options.train.micro_batch_size);
-  sends_ahead_ = comm_of(options.comm, grid).overlap && grid.data_size() > 1;
+  sends_ahead_ = options.comm.overlap && grid.stages() == 1 && grid.data_size() > 1;
   if (!sends_ahead_ || options.threads > 1) return;
   std::optional<StreamRef> beside = gradients_.beside();
   if (options.beside_on_cpus && !model.mode().is_cuda()) beside = StreamRef{};

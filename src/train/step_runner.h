@@ -93,7 +93,8 @@ struct StepRunnerOptions {
   OptimConfig optim;
   bool stochastic_gradients = true;
   CommConfig comm{};
-  int places = 0;   // GradientSyncOptions'
+  int places = 0;      // GradientSyncOptions'
+  bool early = false;  // likewise
   int threads = 1;  // micro-batches of this rank that are computed at the same time, each on one thread; 1 with stages
   dist::PipelineSchedule schedule = dist::PipelineSchedule::kOneFOneB;  // of the stages
   StageTransfer transfer = StageTransfer::kValues;                      // between the stages
@@ -201,8 +202,10 @@ class StepRunner {
   std::size_t local(std::int64_t micro_batch) const {
     return static_cast<std::size_t>(micro_batch - first_micro_batch());
   }
-  // What a pass learns beside its targets.
-  static Lesson lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch);
+  // What a pass learns beside its targets, in one chunk of the stage.
+  Lesson lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch, int chunk) const;
+  // Of this rank's micro-batches, in all passes.
+  LossScale scale_of(const Pass& pass) const;
   // sink: where gradients may be left, or null.
   LossAndGradients forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch,
                                     const ModelInput& input, const at::Tensor& targets, GradientSink* sink);

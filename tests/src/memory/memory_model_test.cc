@@ -166,6 +166,24 @@ TEST(MemoryModel, AStageHasItsBlocksItsPassesInFlightAndNoOthersLoss) {
   EXPECT_EQ(bytes_of(chunks, "parameters"), 4 * (6 * (12 * std::int64_t{768} * 768 + 13 * 768) + 51281 * 768));
 }
 
+TEST(MemoryModel, AStageKeepsTheStatesThatItsLayersLearnFrom) {
+  RunConfig config = of_preset("gpt2");
+  config.train.recipe = Recipe::kSp;
+  config.distill.features = 0.1, config.distill.feature_pick = FeaturePick::kAll;
+  const auto states = [&](StagePart part) {
+    return bytes_of(gpu_memory_needed(config, {.cuda = true, .part = std::move(part)}), "teachers' hidden states");
+  };
+  const StagePart first{.chunks = {{0, 5}}, .heads = false}, last{.chunks = {{5, 12}}, .embeds = false};
+  const std::int64_t whole = states({});
+  EXPECT_GT(whole, 0);
+  EXPECT_EQ(states(first) * 14, whole * 5);  // of 13 states and what the head makes logits of
+  EXPECT_EQ(states(last) * 14, whole * 9);
+  config.distill.feature_layers = {0, 4};
+  EXPECT_EQ(states(first) * 14, whole * 2);
+  config.distill.feature_layers = {5};
+  EXPECT_EQ(states(first), 0);
+}
+
 TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
   RunConfig config = of_preset("gpt2");
   const std::int64_t all = 4 * std::int64_t{124'439'808};
