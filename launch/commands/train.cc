@@ -76,14 +76,13 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .strict = strict};
 }
 
-// Folder, lock and effective configuration: rank 0's work, and everybody's failure.
+// Folder and lock: rank 0's work, and everybody's failure.
 std::unique_ptr<RunLock> open_run_folder(World& world, const AgreedConfig& agreed) {
   std::unique_ptr<RunLock> lock;
   on_root(world.comm(), "opening the run folder", [&] {
     const std::filesystem::path dir = agreed.loaded.config.run.dir;
     create_directories_checked(dir, "run.dir");
     lock = std::make_unique<RunLock>(dir, World::job_id(), World::job_restarts());
-    write_file_atomic(dir / "config.json", agreed.json + "\n");
   });
   return lock;
 }
