@@ -63,6 +63,22 @@ TEST_F(RunFolder, ATableThatIsReadAgainChangesNoConfiguration) {
   EXPECT_NE(file("config.json"), config);
 }
 
+TEST_F(RunFolder, AFinishedRunIsEvaluatedAgainWhereItsFiguresWouldBeOthers) {
+  ASSERT_EQ(start("").exit_code, 0);
+  for (const auto& [change, says] : {std::pair{"quant.kv_bits=8", "quant.kv_bits was 32, is 8"},
+                                     {"quant.weight.method=log", "quant.weight.method was \"minmax\", is \"log\""},
+                                     {"lora.alpha=4", "lora.alpha was 8.0, is 4.0"}}) {
+    const std::string before = file("report.json");
+    const Outcome again = start(std::string("--set ") + change);
+    EXPECT_EQ(again.exit_code, 0) << again.text;
+    EXPECT_THAT(again.text, AllOf(HasSubstr("of other settings"), HasSubstr(says), HasSubstr("evaluating again")));
+    EXPECT_NE(file("report.json"), before);
+  }
+  ASSERT_EQ(start("").exit_code, 0);
+  const Outcome same = start("--set quant.stochastic_gradients=false --set optim.beta1=0.5");
+  EXPECT_THAT(same.text, AllOf(HasSubstr("this run is finished: step 4"), Not(HasSubstr("evaluating again"))));
+}
+
 TEST_F(RunFolder, ARangeTestLeavesTheConfigurationOfTheRunThatIsThere) {
   ASSERT_EQ(start("").exit_code, 0);
   const std::string config = file("config.json");
