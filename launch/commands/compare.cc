@@ -6,10 +6,12 @@
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "launch/child_run.h"
 #include "launch/command.h"
 #include "launch/command_line.h"
+#include "launch/earlier_run.h"
 #include "launch/number_checks.h"
 #include "launch/signals.h"
 #include "launch/terminal.h"
@@ -29,6 +31,8 @@ struct CompareArguments {
   std::string config, launcher;
   std::vector<std::string> sets;
   int seeds = 1;
+
+  std::optional<fs::path> file() const { return config.empty() ? std::nullopt : std::optional<fs::path>(config); }
 };
 
 void check_comparable(const RunConfig& config) {
@@ -138,14 +142,15 @@ class Comparison {
   }
 
   int train(const std::string& name, const fs::path& dir, std::uint64_t seed, const Sets& own) {
-    std::vector<std::string> sets;
-    if (!arguments_.config.empty()) sets = {"--config", arguments_.config};
-    const auto add = [&](const std::string& set) { sets.insert(sets.end(), {"--set", set}); };
-    for (const std::string& set : arguments_.sets) add(set);
-    for (const std::string& set : own) add(set);
-    add("run.dir=" + dir.string());
-    add(fmt::format("run.seed={}", seed));
-    const std::vector<std::string> command = this_program(arguments_.launcher, sets);
+    Sets sets = arguments_.sets;
+    sets.insert(sets.end(), own.begin(), own.end());
+    sets.push_back("run.dir=" + dir.string());
+    sets.push_back(fmt::format("run.seed={}", seed));
+    require_same_configuration(dir, arguments_.file(), sets, fmt::format("the run \"{}\"", name), "run.dir");
+    std::vector<std::string> words;
+    if (!arguments_.config.empty()) words = {"--config", arguments_.config};
+    for (const std::string& set : sets) words.insert(words.end(), {"--set", set});
+    const std::vector<std::string> command = this_program(arguments_.launcher, words);
     print(fmt::format("\n== {}, seed {}\n{}\n", name, seed, shell_line(command)));
     if (const int code = run_to_end(command, signal_); code != 0) {
       warn(fmt::format("the run \"{}\" ended with exit code {}; the same command goes on from there", name, code));
@@ -174,9 +179,7 @@ Run add_compare(CLI::App& app) {
       ->check(between(1, 100));
   return [arguments](Invocation) {
     const std::atomic<int>& signal = watch_signals();
-    const std::optional<fs::path> file =
-        arguments->config.empty() ? std::nullopt : std::optional<fs::path>(arguments->config);
-    const RunConfig config = load_run_config(file, arguments->sets).config;
+    const RunConfig config = load_run_config(arguments->file(), arguments->sets).config;
     check_comparable(config);
     create_directories_checked(config.run.dir, "run.dir");
     return Comparison(*arguments, config, signal).run();

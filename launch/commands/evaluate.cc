@@ -12,6 +12,7 @@
 #include "launch/eval_answers.h"
 #include "launch/eval_extras.h"
 #include "launch/failure.h"
+#include "launch/output_file.h"
 #include "launch/setup_run.h"
 #include "launch/task_data.h"
 #include "launch/terminal.h"
@@ -206,6 +207,7 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
     if (given_by_set(agreed.loaded, "eval.predictions") && config.eval.predictions && arguments.output.empty())
       throw Error(ErrorKind::kConfig, "eval.predictions = true: --output must name the folder for them");
     if (!arguments.output.empty()) create_directories_checked(arguments.output, "--output");
+    prepare_output_file(arguments.extras.items, "--items");
   });
   status.start_watchdog(world, config.watchdog);
   const ComputeMode mode = world.use_device(config.compute);

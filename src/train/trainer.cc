@@ -121,10 +121,13 @@ TrainResult Trainer::run_to_end() {
   resume();
   if (std::string report = existing_report(); !report.empty()) return {.finished = true, .table = std::move(report)};
   open_records();
-  if (const int reason = train(); reason != 0) return {.signal = stop_for(reason)};
+  if (const int reason = train(); reason != 0) return stopped_result(reason);
   const auto scores = evaluate(evaluation_widths(options_.eval, options_.quant));
-  if (!scores) return {.signal = stop_for(poll_.ask())};
-  return {.finished = true, .table = write_report(*scores)};
+  if (!scores) return stopped_result(poll_.ask());
+  save_what_failed();
+  std::string table = write_report(*scores);
+  require_last_checkpoint();
+  return {.finished = true, .table = std::move(table)};
 }
 
 int Trainer::train() {

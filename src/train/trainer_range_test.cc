@@ -120,6 +120,12 @@ std::optional<RangeTestResult> Trainer::test_range(const std::vector<int>& width
 }
 
 RangeTestRun Trainer::run_range_test() {
+  on_root(world(), "writing the configuration", [&] {
+    const std::filesystem::path dir = options_.run.dir;
+    // A run's folder keeps the run's.
+    if (!std::filesystem::exists(dir / "metrics.jsonl"))
+      write_file_atomic(dir / "config.json", options_.config_json + "\n");
+  });
   RangeTestRun run{.result = {}, .signal = poll_.ask()};
   if (run.signal != 0) return run;
   run.result = test_range(quantized_widths(options_.quant));
