@@ -6,8 +6,6 @@
 // algbw: bytes of fp32 gradients / time. busbw: what each rank moves of them at least, (n - 1) / n, per time. Medians
 // of the slowest rank's times. error: |sum - exact| / |exact|, of normal gradients; of the sums without an order, which
 // are of integers, the share of elements that are wrong, of codes that code_sum does not give.
-//
-// On the GPUs of one host every wire comes once more with its messages in memory that copy engines move.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -26,7 +24,6 @@
 #include "dist/comm/mpi_session.h"
 #include "dist/comm/nccl_comm.h"
 #include "dist/grad/cuda_flat_memory.h"
-#include "dist/grad/exchange_flat_memory.h"
 #include "dist/grad/grad_reducer.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_stream.h"
@@ -93,25 +90,16 @@ class Bench {
     fill();
     run_codes_in_any_order(WireFormat::kInt8, "int8 codes");
     run_codes_in_any_order(WireFormat::kInt4, "int4 codes");
-    run_wires(memory_, "");
-    const std::int64_t bytes = elems_ * 4;
-    dist::Communicator& group = nodes_ ? *nodes_->inside : comm_;
-    if (std::shared_ptr<void> full = group.exchange_memory(bytes, bytes)) {
-      full_ = std::static_pointer_cast<float>(std::move(full));
-      run_wires(dist::exchange_flat_memory(group, memory_), ", copy engines");
-    }
-  }
-
-  void run_wires(const std::shared_ptr<dist::FlatMemory>& messages, const std::string& how) {
+    double fp32 = 0.0;
     for (const Named& one : wires()) {
       dist::GradReducer reducer(comm_, elems_,
                                 {.exec = exec_,
                                  .wire = one.wire,
                                  .nodes = nodes_ ? &*nodes_ : nullptr,
-                                 .staging = std::make_shared<dist::WireStaging>(messages)});
+                                 .staging = std::make_shared<dist::WireStaging>(memory_)});
       const double seconds = median_time([&] { reducer.reduce_scatter(full()); });
-      if (one.wire.is_exact() && how.empty()) fp32_ = seconds;
-      line(one.name + how, seconds, static_cast<double>(reducer.sent_bytes()), error(reducer), 1.0, fp32_);
+      if (one.wire.is_exact()) fp32 = seconds;
+      line(one.name, seconds, static_cast<double>(reducer.sent_bytes()), error(reducer), 1.0, fp32);
     }
   }
 
@@ -290,7 +278,6 @@ class Bench {
   std::shared_ptr<dist::FlatMemory> memory_;
   std::optional<dist::NodeGroups> nodes_;
   std::int64_t elems_ = 0;
-  double fp32_ = 0.0;  // seconds of the exact wire, from plain memory
   std::shared_ptr<float> given_, full_;
 };
 

@@ -73,16 +73,6 @@ class Communicator {
 
   virtual void barrier() = 0;
 
-  // Collective, where MPI may be called: zeroed memory on this rank's device, [bytes], that the group's calls move
-  // faster than other memory, or beside which others compute faster (nccl_comm.h). Null, on all ranks, where there is
-  // no such memory or a rank has no room for it. A call that is given a part of it is given the same part on every
-  // rank. The communicator outlives it, and all ranks give it up in the same order among their calls.
-  // largest_sum: of the reduce_scatters from it, the bytes of the largest `in`.
-  virtual std::shared_ptr<void> exchange_memory(std::int64_t bytes, std::int64_t largest_sum = 0) {
-    (void)bytes, (void)largest_sum;
-    return nullptr;
-  }
-
   // Ranks that pass the same color form a new group, ordered by (key, rank).
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 

@@ -44,6 +44,12 @@ std::string counted(std::size_t count, const char* noun) {
                                             " on one node), or set the device to \"cpu\"");
 }
 
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0) return "unknown host";
+  return name.data();
+}
+
 // One line for the host and one for each GPU: neither contains line breaks.
 std::string to_text(const RankDevices& devices) {
   std::string text = devices.host;
@@ -64,12 +70,6 @@ RankDevices from_text(const std::string& text) {
 }
 
 }  // namespace
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) != 0) return "unknown host";
-  return name.data();
-}
 
 std::vector<int> choose_devices(std::span<const RankDevices> ranks) {
   std::set<std::string> taken;  // uuids name a GPU in the whole world, so nodes need no telling apart

@@ -20,9 +20,6 @@ struct RankDevices {
 // when a rank gets none.
 std::vector<int> choose_devices(std::span<const RankDevices> ranks);
 
-// Of the machine that this process runs on.
-std::string host_name();
-
 // What this process sees; CUDA_VISIBLE_DEVICES is CUDA's own business.
 RankDevices visible_devices();
 

@@ -10,11 +10,9 @@
 #include "dist/comm/nccl_handle.h"
 #include "dist/comm/nccl_start.h"
 #include "dist/comm/nccl_versions.h"
-#include "dist/comm/nccl_windows.h"
 #include "kernels/common/cuda_check.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_scratch.h"
-#include "kernels/common/device_stream.h"
 #include "kernels/grad/tree_sum.h"
 
 namespace qat::dist {
@@ -78,8 +76,7 @@ class NcclComm final : public Communicator {
         options_(options),
         rank_(control_->rank()),
         size_(control_->size()),
-        device_(current_device()),
-        windows_(comm_.get()) {}
+        device_(current_device()) {}
 
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return size_; }
@@ -128,7 +125,7 @@ class NcclComm final : public Communicator {
     if (in.elems == 0) return;
     if (size_ == 1) return copy_own(in.data, out.data, in.bytes(), stream);
     require_usable();
-    gather(in.data, out.data, in.bytes(), stream);
+    QAT_NCCL_CHECK(ncclAllGather(in.data, out.data, in.bytes(), ncclUint8, comm_.get(), handle(stream)));
   }
 
   void broadcast(BufferView data, int root, StreamRef stream) override {
@@ -178,19 +175,6 @@ class NcclComm final : public Communicator {
   }
 
   void barrier() override { control_->barrier(); }
-
-  std::shared_ptr<void> exchange_memory(std::int64_t bytes, std::int64_t largest_sum) override {
-    if (size_ == 1 || bytes == 0) return nullptr;
-    require_usable();
-    if (const std::int64_t wanted = std::min(largest_sum, options_.scratch_bytes); wanted > received_bytes_) {
-      received_.reset();
-      received_bytes_ = 0;
-      received_ = windows_.allocate(*control_, wanted);
-      if (received_ == nullptr) return nullptr;
-      received_bytes_ = wanted;
-    }
-    return windows_.allocate(*control_, bytes);
-  }
 
   std::unique_ptr<Communicator> split(int color, int key) override {
     std::unique_ptr<Communicator> control = control_->split(color, key);
@@ -247,10 +231,7 @@ class NcclComm final : public Communicator {
   };
 
   // Block r of `in` to rank r, block r of `out` from rank r, the first `bytes` of each.
-  void send_blocks(const ConstBlocks& in, const Blocks& out, std::size_t bytes, StreamRef stream) {
-    const std::size_t all = bytes * to_size(size_);
-    if (in.stride == bytes && out.stride == bytes && windows_.hold(in.data, all) && windows_.hold(out.data, all))
-      return off_default_stream(stream, [&](cudaStream_t on) { windows_.all_to_all(in.data, out.data, bytes, on); });
+  void send_blocks(const ConstBlocks& in, const Blocks& out, std::size_t bytes, StreamRef stream) const {
     NcclGroup group;
     for (int distance = 1; distance < size_; ++distance) {  // everyone starts with another peer
       const int to = (rank_ + distance) % size_;
@@ -262,39 +243,9 @@ class NcclComm final : public Communicator {
     cuda_copy(out.of(rank_), in.of(rank_), bytes, stream);
   }
 
-  // `bytes` of each rank, the block of rank r to out + r * bytes.
-  void gather(const void* in, void* out, std::size_t bytes, StreamRef stream) {
-    const auto call = [&](cudaStream_t on) {
-      QAT_NCCL_CHECK(ncclAllGather(in, out, bytes, ncclUint8, comm_.get(), on));
-    };
-    const bool by_copies = windows_.hold(in, bytes) && windows_.hold(out, bytes * to_size(size_));
-    by_copies ? off_default_stream(stream, call) : call(handle(stream));
-  }
-
-  // What copy engines may do: CUDA takes no batch of copies on the default stream (and NCCL before 2.29.7 fails there),
-  // so a call on it goes by a stream of this group's own.
-  template <typename Call>
-  void off_default_stream(StreamRef stream, const Call& call) {
-    if (stream.handle != nullptr) return call(handle(stream));
-    given_.record(stream);
-    given_.hold(copies_.ref());
-    call(handle(copies_.ref()));
-    done_.record(copies_.ref());
-    done_.hold(stream);
-  }
-
   // in [size_ * n] -> out [n]: the tree over the ranks of this rank's block. Afterwards the other blocks of `in` are as
   // they were, so `out` may be this rank's block of it.
   void reduce_scatter_tree(const float* in, float* out, std::int64_t n, StreamRef stream) {
-    const std::size_t shard = to_size(n) * sizeof(float), all = shard * to_size(size_);
-    if (windows_.hold(in, all) && all <= to_size(received_bytes_)) {
-      auto* const received = static_cast<float*>(received_.get());
-      received_free_.hold(stream);  // calls may come on several streams
-      send_blocks({in, shard}, {received, shard}, shard, stream);
-      sum_parts(received, out, n, stream);
-      received_free_.record(stream);
-      return;
-    }
     const std::int64_t most = options_.scratch_bytes / (size_ * static_cast<std::int64_t>(sizeof(float)));
     const std::int64_t step = std::max(kAlignElems, most / kAlignElems * kAlignElems);
     const kernels::DeviceScratch<float> received(exec_on(stream), size_ * std::min(step, n));
@@ -309,7 +260,7 @@ class NcclComm final : public Communicator {
   // Gathers all and sums everywhere.
   void all_reduce_small(float* data, std::int64_t n, StreamRef stream) {
     const kernels::DeviceScratch<float> gathered(exec_on(stream), size_ * n);
-    gather(data, gathered.get(), to_size(n) * sizeof(float), stream);
+    QAT_NCCL_CHECK(ncclAllGather(data, gathered.get(), to_size(n), ncclFloat, comm_.get(), handle(stream)));
     sum_parts(gathered.get(), data, n, stream);
   }
 
@@ -321,7 +272,7 @@ class NcclComm final : public Communicator {
       const std::int64_t shard = whole / size_;
       float* const own = data + rank_ * shard;
       reduce_scatter_tree(data, own, shard, stream);
-      gather(own, data, to_size(shard) * sizeof(float), stream);
+      QAT_NCCL_CHECK(ncclAllGather(own, data, to_size(shard), ncclFloat, comm_.get(), handle(stream)));
     }
     if (whole < n) all_reduce_small(data + whole, n - whole, stream);
   }
@@ -349,12 +300,6 @@ class NcclComm final : public Communicator {
   int rank_;
   int size_;
   int device_;
-  NcclWindows windows_;
-  std::shared_ptr<void> received_;  // what reduce_scatters from exchange memory receive
-  std::int64_t received_bytes_ = 0;
-  DeviceEvent received_free_{Device::kCuda};
-  DeviceStream copies_{Device::kCuda, DeviceStream::Priority::kHigh};  // for calls on the default stream
-  DeviceEvent given_{Device::kCuda}, done_{Device::kCuda};
 };
 
 }  // namespace

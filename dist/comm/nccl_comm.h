@@ -10,10 +10,6 @@
 // order does not matter. Sums of doubles, and maxima and minima of floats (NCCL's ignore NaN), take the way through the
 // host: they are small wherever this program needs them, and the only calls here that wait for the stream.
 //
-// Inside one host, with NCCL 2.28, exchange_memory() is memory that the GPUs' copy engines move: all_to_all, all_gather
-// and reduce_scatter of fp32 from it and into it leave the multiprocessors to whoever computes meanwhile, and are
-// faster. The bits are the same.
-//
 // Limits of point to point on GPU memory: NCCL has no tags, so messages of a pair must be received in the order in
 // which they were sent, those of one exchange counting as sent and received in the order of their tags; a send may hold
 // up its stream until the peer receives.

@@ -10,7 +10,6 @@
 
 #include "dist/comm/agree.h"
 #include "dist/comm/nccl_handle.h"
-#include "dist/comm/nccl_windows.h"
 #include "dist/comm/start_hints.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_scratch.h"
@@ -60,20 +59,6 @@ void meet_everyone(ncclComm_t comm, int rank, int size) {
   cuda_synchronize(stream);
 }
 
-ncclComm_t join(const ncclUniqueId& id, int rank, int size) {
-  ncclComm_t comm = nullptr;
-#if NCCL_VERSION_CODE >= 22800
-  if (nccl_has_copy_engines()) {  // earlier ones refuse the policy
-    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    config.CTAPolicy = NCCL_CTA_POLICY_ZERO;
-    QAT_NCCL_CHECK(ncclCommInitRankConfig(&comm, size, id, rank, &config));
-    return comm;
-  }
-#endif
-  QAT_NCCL_CHECK(ncclCommInitRank(&comm, size, id, rank));
-  return comm;
-}
-
 // This rank's membership, on a thread of its own: NCCL waits without end for a peer that does not come, and what it has
 // made by then can be neither used nor freed. (Its non-blocking mode could be aborted, but every later call would be
 // one that may not have begun when it returns.)
@@ -82,7 +67,8 @@ std::future<ncclComm_t> start(const ncclUniqueId& id, int rank, int size) {
   QAT_CUDA_CHECK(cudaGetDevice(&device));
   std::packaged_task<ncclComm_t()> task([id, rank, size, device] {
     set_cuda_device(device);
-    ncclComm_t comm = join(id, rank, size);
+    ncclComm_t comm = nullptr;
+    QAT_NCCL_CHECK(ncclCommInitRank(&comm, size, id, rank));
     int nccl_rank = -1;
     QAT_NCCL_CHECK(ncclCommUserRank(comm, &nccl_rank));
     QAT_CHECK(nccl_rank == rank, "NCCL and the control communicator disagree about ranks");

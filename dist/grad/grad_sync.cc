@@ -1,7 +1,6 @@
 #include "dist/grad/grad_sync.h"
 
 #include <string>
-#include <utility>
 
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
@@ -16,11 +15,9 @@ GradSync::GradSync(Communicator& comm, const FlatLayout& layout, const std::shar
     const std::int64_t elems = bucket.range.size();
     GradReducerOptions reducer = options.reducer;
     if (bucket.exact) reducer.wire = GradWire{};
-    std::shared_ptr<float> sum;
-    if (options.sums != nullptr) sum = {options.sums, options.sums.get() + bucket.range.begin};
     buckets_.push_back({.range = bucket.range,
                         .reducer = GradReducer(comm, elems, reducer),
-                        .sum = TreeAccumulator(elems, memory, options.group, options.order, std::move(sum)),
+                        .sum = TreeAccumulator(elems, memory, options.group, options.order),
                         .leaf = {},
                         .encoded = !reducer.wire.is_exact()});
   }

@@ -28,7 +28,6 @@ struct GradSyncOptions {
   SumOrder order = SumOrder::kTree;   // of a rank's leaves
   std::int64_t group = 1;             // TreeAccumulator's
   GradReducerOptions reducer{};       // exec: where `memory` is, and the exchange's stream
-  std::shared_ptr<float> sums;        // [layout.elems()], zeroed: where sums come to be; null: `memory`'s
   ErrorFeedback* feedback = nullptr;  // of the buckets that are encoded; null: what codes do not carry is lost
 };
 

@@ -8,12 +8,11 @@
 namespace qat::dist {
 
 TreeAccumulator::TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory, std::int64_t group,
-                                 SumOrder order, std::shared_ptr<float> sum)
-    : elems_(elems), memory_(std::move(memory)), group_(group), order_(order), given_(sum != nullptr) {
+                                 SumOrder order)
+    : elems_(elems), memory_(std::move(memory)), group_(group), order_(order) {
   QAT_CHECK(elems >= 0, "a negative number of elements");
   QAT_CHECK(group >= 1, "a group has at least one leaf");
   QAT_CHECK(memory_ != nullptr, "an accumulator without memory");
-  if (given_) partials_.push_back({.sum = std::move(sum), .leaves = 0});
 }
 
 std::span<float> TreeAccumulator::next(bool zeroed) {
@@ -68,7 +67,7 @@ void TreeAccumulator::reset() {
 
 void TreeAccumulator::release() {
   reset();
-  partials_.resize(given_ ? 1 : 0);
+  partials_.clear();
 }
 
 void TreeAccumulator::add_equal() {

@@ -31,10 +31,8 @@ class TreeAccumulator {
  public:
   // All buffers are `memory`'s. On a GPU the caller fills leaves on the stream that `memory` works on. `group`: leaves
   // that become one sum first. A running sum gives each leaf's buffer back to `memory` (recycling_memory.h keeps it).
-  // `sum`: if not null, [elems], zeroed: where the sum comes to be, and stays after release().
   explicit TreeAccumulator(std::int64_t elems, std::shared_ptr<FlatMemory> memory = host_flat_memory(),
-                           std::int64_t group = 1, SumOrder order = SumOrder::kTree,
-                           std::shared_ptr<float> sum = nullptr);
+                           std::int64_t group = 1, SumOrder order = SumOrder::kTree);
 
   // The buffer for the next leaf: [elems], zeroed unless the caller is going to overwrite all of it. Valid until
   // commit().
@@ -73,7 +71,6 @@ class TreeAccumulator {
   std::int64_t leaves_ = 0;
   std::vector<Partial> partials_;  // the first `depth_` hold sums of ever fewer leaves; the rest are spare buffers
   std::size_t depth_ = 0;
-  bool given_ = false;     // the first of them is not `memory_`'s
   bool filling_ = false;   // between next() and commit(): partials_[depth_] is the leaf
   bool finished_ = false;  // after result()
 };

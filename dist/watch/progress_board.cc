@@ -9,9 +9,9 @@ const char* name_of(Section section) {
 }
 
 const char* name_of(WaitFor wait) {
-  static constexpr std::array<const char*, kWaits> kNames = {
-      "",        "all_reduce", "reduce_scatter", "all_gather", "broadcast",       "all_to_all", "send",
-      "receive", "exchange",   "barrier",        "split",      "exchange_memory", "the GPU"};
+  static constexpr std::array<const char*, kWaits> kNames = {"",          "all_reduce", "reduce_scatter", "all_gather",
+                                                             "broadcast", "all_to_all", "send",           "receive",
+                                                             "exchange",  "barrier",    "split",          "the GPU"};
   return kNames.at(static_cast<std::size_t>(wait));
 }
 

@@ -30,10 +30,9 @@ enum class WaitFor : std::uint8_t {
   kExchange,
   kBarrier,
   kSplit,
-  kExchangeMemory,
   kDevice
 };
-constexpr int kWaits = 13;
+constexpr int kWaits = 12;
 const char* name_of(WaitFor wait);  // "all_reduce", ..., "the GPU"; "" for nothing
 
 // The board at one moment.

@@ -43,10 +43,6 @@ class WatchedComm final : public Communicator {
     const WaitMark mark(&board_, WaitFor::kBarrier);
     comm_->barrier();
   }
-  std::shared_ptr<void> exchange_memory(std::int64_t bytes, std::int64_t largest_sum) override {
-    const WaitMark mark(&board_, WaitFor::kExchangeMemory);
-    return comm_->exchange_memory(bytes, largest_sum);
-  }
   std::unique_ptr<Communicator> split(int color, int key) override {
     const WaitMark mark(&board_, WaitFor::kSplit);
     return std::make_unique<WatchedComm>(comm_->split(color, key), board_);

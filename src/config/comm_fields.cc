@@ -34,10 +34,6 @@ void add_comm_fields(std::vector<Field<RunConfig>>& f) {
           "computing, before the next pass reads them (of what single widths have for themselves a GPU then holds that "
           "of two passes at a time); between pipeline stages, gradients alone",
           {"overlap_comm", "overlap"}));
-  f.push_back(
-      key("comm.copy_engines", at(&R::comm, &C::copy_engines), any(), "",
-          "GPUs of one host, NCCL 2.28: exchange fp32 gradients and codes by the GPUs' copy engines, which leave "
-          "the multiprocessors to backward, with the same bits; false: by kernels"));
   f.push_back(key("comm.weights", at(&R::comm, &C::weights), any(), "",
                   "how updated weights of linear layers come back to the other ranks, with the same bits: codes, where "
                   "all that a pass reads of them are codes by row; fp32, always"));

@@ -34,7 +34,6 @@ struct CommConfig {
   bool error_feedback = true;                 // what codes do not carry is added to the next gradients
   bool stochastic_rounding = false;           // of codes
   bool overlap = true;                        // GPUs: gradients and parameters travel beside computing
-  bool copy_engines = true;                   // GPUs of one host: messages in memory that these move
   WeightsName weights = WeightsName::kCodes;  // how updated ones come back, where products read codes
   int ranks_per_node = 0;                     // of the two levels; 0: as the hosts say
   double self_check = 0.5;                    // relative error of the first exchange that ends the run; 0: not measured

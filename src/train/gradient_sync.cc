@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "dist/grad/cuda_flat_memory.h"
-#include "dist/grad/exchange_flat_memory.h"
 #include "dist/grad/recycling_memory.h"
 #include "src/base/rng.h"
 #include "src/quant/torch_view.h"
@@ -54,12 +53,6 @@ std::shared_ptr<dist::FlatMemory> flat_memory_of(const Gpt2& model) {
   return model.mode().is_cuda() ? dist::cuda_flat_memory(exec_of(model).stream) : dist::host_flat_memory();
 }
 
-std::shared_ptr<dist::FlatMemory> message_memory_of(const Gpt2& model, dist::Communicator& comm,
-                                                    const CommConfig& config) {
-  const std::shared_ptr<dist::FlatMemory> memory = flat_memory_of(model);
-  return config.copy_engines ? dist::exchange_flat_memory(comm, memory) : memory;
-}
-
 GradientSync::GradientSync(const Gpt2& model, dist::Communicator& comm, const GradientSyncOptions& options)
     : model_(model),
       comm_(comm),
@@ -70,27 +63,10 @@ GradientSync::GradientSync(const Gpt2& model, dist::Communicator& comm, const Gr
   if (options.places > 0 && options.places < comm.size()) nodes_ = dist::make_node_groups(comm, options.places);
   if (options.comm.overlap && exec.device == Device::kCuda && comm.size() > 1)
     stream_.emplace(exec.device, DeviceStream::Priority::kHigh);
-  staging_ =
-      std::make_shared<dist::WireStaging>(message_memory_of(model, nodes_ ? *nodes_->inside : comm, options.comm));
-  sums_.resize(model.parameters().groups().size());
-  // What is encoded goes through `staging_`.
-  if (options.comm.copy_engines && wire_of(options.comm).is_exact() && !nodes_) place_sums();
+  staging_ = std::make_shared<dist::WireStaging>(flat_memory_of(model));
   if (!options.comm.error_feedback || wire_of(options.comm).is_exact()) return;
   for (const FlatGroup& group : model.parameters().groups())
     feedback_.emplace_back(group.layout, comm.rank(), comm.size(), flat_memory_of(model));
-}
-
-void GradientSync::place_sums() {
-  const std::vector<FlatGroup>& groups = model_.parameters().groups();
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    if (groups[g].key.kind == GroupKind::kWidth) continue;  // these rest, and give their memory to others
-    const std::vector<dist::FlatLayout::Bucket>& buckets = groups[g].layout.buckets();
-    std::int64_t largest = 0;
-    for (const dist::FlatLayout::Bucket& bucket : buckets) largest = std::max(largest, bucket.range.size());
-    constexpr std::int64_t kBytes = sizeof(float);
-    sums_[g] =
-        std::static_pointer_cast<float>(comm_.exchange_memory(groups[g].layout.elems() * kBytes, largest * kBytes));
-  }
 }
 
 void GradientSync::set_micro_batches(std::int64_t local) {
@@ -111,7 +87,6 @@ void GradientSync::set_micro_batches(std::int64_t local) {
                         .wire = wire_of(options_.comm),
                         .nodes = nodes_ ? &*nodes_ : nullptr,
                         .staging = staging_},
-            .sums = sums_[g],
             .feedback = feedback_.empty() ? nullptr : &feedback_[g]});
   exchange_.emplace(syncs_, dist::exchange_order(first_use(model_.parameters())), exec.device, compute, exec.stream,
                     stream_.has_value() || options_.early);
@@ -183,8 +158,6 @@ std::string GradientSync::describe() const {
   if (!wire.is_exact()) text += feedback_.empty() ? ", no error feedback" : ", error feedback";
   if (nodes_) text += fmt::format("; {} nodes of {} ranks", nodes_->nodes(), nodes_->places());
   if (stream_) text += "; exchanged while backward runs";
-  if (std::any_of(sums_.begin(), sums_.end(), [](const auto& sums) { return sums != nullptr; }))
-    text += "; from memory that copy engines move";
   return text;
 }
 

@@ -35,9 +35,6 @@ struct WireReport {
 
 // Where a model's gradients, and what is kept of them, lie.
 std::shared_ptr<dist::FlatMemory> flat_memory_of(const Gpt2& model);
-// Of what its ranks send each other. comm outlives it.
-std::shared_ptr<dist::FlatMemory> message_memory_of(const Gpt2& model, dist::Communicator& comm,
-                                                    const CommConfig& config);
 
 struct GradientSyncOptions {
   CommConfig comm;
@@ -89,8 +86,6 @@ class GradientSync {
   std::string describe() const;
 
  private:
-  void place_sums();
-
   const Gpt2& model_;
   dist::Communicator& comm_;
   GradientSyncOptions options_;
@@ -98,7 +93,6 @@ class GradientSync {
   std::optional<dist::NodeGroups> nodes_;
   std::optional<DeviceStream> stream_;  // of overlapped exchanges
   std::shared_ptr<dist::WireStaging> staging_;
-  std::vector<std::shared_ptr<float>> sums_;  // by group, in memory for exchanges; null: in `memory_`
   std::vector<dist::ErrorFeedback> feedback_;
   std::vector<dist::GradSync> syncs_;
   std::optional<dist::GradExchange> exchange_;

@@ -13,9 +13,9 @@ namespace {
 bool ignored(std::string_view key) {
   if (key == "parallel.transfer") return false;
   return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key.starts_with("watchdog.") ||
-         key.starts_with("report.") || key == "comm.overlap" || key == "comm.copy_engines" ||
-         key == "comm.self_check" || key == "compute.device" || key == "compute.recompute" || key == "model.preset" ||
-         key.starts_with("model.init") || key == "data.allow_change";
+         key.starts_with("report.") || key == "comm.overlap" || key == "comm.self_check" || key == "compute.device" ||
+         key == "compute.recompute" || key == "model.preset" || key.starts_with("model.init") ||
+         key == "data.allow_change";
 }
 
 void flatten(const Value& value, const std::string& path, std::map<std::string, std::string>& out) {

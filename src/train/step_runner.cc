@@ -66,25 +66,6 @@ double weighted(const dist::LossWeights& weights, const PassLosses& losses) {
   return sum;
 }
 
-// Values of groups that every rank has whole lie in exchange memory from now on, as far as there is any. Collective.
-void place_values(const Gpt2& model, dist::Communicator& comm) {
-  const std::shared_ptr<dist::FlatMemory> memory = flat_memory_of(model);
-  for (const FlatGroup& group : model.parameters().groups()) {
-    if (group.is_sharded()) continue;
-    const auto elems = static_cast<std::size_t>(group.layout.elems());
-    auto values =
-        std::make_unique<std::shared_ptr<void>>(comm.exchange_memory(static_cast<std::int64_t>(elems * sizeof(float))));
-    if (*values == nullptr) continue;
-    memory->copy({static_cast<float*>(values->get()), elems}, {group.values.const_data_ptr<float>(), elems});
-    memory->wait();
-    // Parameters are views of this storage, and see its new memory.
-    void* const data = values->get();
-    group.values.storage().set_data_ptr_noswap(c10::DataPtr(
-        data, values.release(), [](void* owner) { delete static_cast<std::shared_ptr<void>*>(owner); },
-        group.values.device()));
-  }
-}
-
 }  // namespace
 
 void StepOutcome::add(UpdateOutcome update) {
@@ -116,14 +97,13 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
       global_norm_(optimizer_.layout(), *flat_memory_of(model)),
       weights_as_codes_(options.comm.weights == WeightsName::kCodes && grid.data_size() > 1 &&
                         scales_by_row(model.quant())),
-      weight_staging_(message_memory_of(model, grid.data(), options.comm)),
+      weight_staging_(flat_memory_of(model)),
       weight_waits_(model.mode().device),
       timer_(model.mode().device) {
   QAT_CHECK(grid.stages() == 1 || options.threads == 1, "stages take one micro-batch at a time");
   QAT_CHECK(model.stage().embeds == grid.is_first_stage() && model.stage().heads == grid.is_last_stage(),
             "the model is this rank's stage");
   model.parameters().shard({.rank = grid.data_rank(), .ranks = grid.data_size()});
-  if (options.comm.copy_engines) place_values(model, grid.data());
   if (weights_as_codes_) model.parameters().reserve_codes(grid.data(), weight_staging_);
   set_micro_batch_size(options.train.micro_batch_size);
   sends_ahead_ = options.comm.overlap && grid.stages() == 1 && grid.data_size() > 1;

@@ -102,29 +102,6 @@ TEST(GradSync, ARunningSumAddsARanksPassesOneAfterTheOther) {
   EXPECT_NE(testing::compare_bits(tree_by_hand(8), expected), "equal");
 }
 
-TEST(GradSync, SumsComeToBeWhereTheyAreGivenAPlace) {
-  const FlatLayout layout = layout_for(2);
-  ASSERT_GE(layout.buckets().size(), 3U);
-  run_local_ranks(2, [&](Communicator& comm) {
-    GradSyncOptions options;
-    options.sums = host_flat_memory()->allocate(layout.elems());
-    GradSync placed(comm, layout, host_flat_memory(), options), other(comm, layout, host_flat_memory(), {});
-    for (const int passes : {2, 1}) {
-      for (GradSync* const sync : {&placed, &other}) {
-        sync->start(passes);
-        for (int i = 0; i < passes; ++i) pass(*sync, 10 * comm.rank() + i);
-      }
-      const BucketShards &found = placed.finish(), &expected = other.finish();
-      for (std::size_t b = 0; b < found.size(); ++b) {
-        const ShardRange shard = layout.shard(static_cast<int>(b), comm.rank(), 2);
-        EXPECT_EQ(found[b].data(), options.sums.get() + shard.begin);
-        EXPECT_TRUE(std::equal(found[b].begin(), found[b].end(), expected[b].begin(), expected[b].end()));
-      }
-      placed.rest();
-    }
-  });
-}
-
 TEST(GradSync, ABucketIsNotExchangedBeforeItsLastLeaf) {
   const FlatLayout layout = layout_for(1);
   ASSERT_GE(layout.buckets().size(), 3U);

@@ -209,30 +209,6 @@ TEST(TreeAccumulator, RunningSumsShareTheBuffersOfTheirLeaves) {
   EXPECT_EQ(to_vector(large.result()), std::vector<float>(kElems, 6.0F));
 }
 
-TEST(TreeAccumulator, TheSumComesToBeWhereItIsGivenAPlace) {
-  const auto memory = std::make_shared<CountingMemory>();
-  for (const SumOrder order : {SumOrder::kTree, SumOrder::kRunning}) {
-    const std::shared_ptr<float> place = host_flat_memory()->allocate(kElems);
-    TreeAccumulator accumulator(kElems, memory, /*group=*/1, order, place);
-    for (const int leaves : {1, 3, 4, 0}) {
-      memory->allocations = 0;
-      std::vector<float> expected(kElems);
-      for (int leaf = 0; leaf < leaves; ++leaf) {
-        add_leaf(accumulator, leaf);
-        if (order == SumOrder::kRunning)
-          for (std::int64_t i = 0; i < kElems; ++i)
-            expected[static_cast<std::size_t>(i)] += testing::random_float(leaf, i);
-      }
-      for (std::int64_t i = 0; i < kElems && order == SumOrder::kTree && leaves > 0; ++i)
-        expected[static_cast<std::size_t>(i)] = testing::tree_of_random(0, leaves, i);
-      EXPECT_EQ(accumulator.result().data(), place.get());
-      EXPECT_EQ(testing::compare_bits(to_vector(accumulator.result()), expected), "equal") << leaves << " leaves";
-      EXPECT_EQ(memory->allocations > 0, leaves > 1) << leaves << " leaves";
-      accumulator.release();  // keeps the place
-    }
-  }
-}
-
 TEST(RecyclingMemory, HandsOutTheSmallestThatSufficesZeroed) {
   const auto memory = std::make_shared<CountingMemory>();
   const std::shared_ptr<FlatMemory> recycling = recycling_memory(memory);

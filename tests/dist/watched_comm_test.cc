@@ -22,12 +22,6 @@ class Witness final : public Communicator {
   void all_to_all(ConstBufferView, BufferView, StreamRef) override { note(); }
   void exchange(std::span<const SendTo>, std::span<const ReceiveFrom>, StreamRef) override { note(); }
   void barrier() override { note(); }
-  std::shared_ptr<void> exchange_memory(std::int64_t bytes, std::int64_t largest_sum) override {
-    note();
-    EXPECT_EQ(bytes, 12);
-    EXPECT_EQ(largest_sum, 8);
-    return std::make_shared<int>(3);
-  }
   std::unique_ptr<Communicator> split(int, int) override {
     note();
     return std::make_unique<Witness>(board_, seen_);
@@ -52,7 +46,6 @@ void call_everything(Communicator& comm) {
   const std::vector<ReceiveFrom> receives{{.data = view(all), .source = 0, .tag = 1}};
   comm.exchange(sends, receives);
   comm.barrier();
-  EXPECT_NE(comm.exchange_memory(12, 8), nullptr);
 }
 
 TEST(WatchedComm, MarksEveryCallWhileItLastsAndInGroupsThatAreSplitOff) {
@@ -62,15 +55,15 @@ TEST(WatchedComm, MarksEveryCallWhileItLastsAndInGroupsThatAreSplitOff) {
   EXPECT_EQ(comm->rank(), 2);
   EXPECT_EQ(comm->size(), 5);
   EXPECT_EQ(comm->backend(), "witness");
-  std::vector<WaitFor> calls{WaitFor::kAllReduce, WaitFor::kReduceScatter, WaitFor::kAllGather, WaitFor::kBroadcast,
-                             WaitFor::kAllToAll,  WaitFor::kSend,          WaitFor::kReceive,   WaitFor::kExchange,
-                             WaitFor::kBarrier,   WaitFor::kExchangeMemory};
+  std::vector<WaitFor> calls{WaitFor::kAllReduce, WaitFor::kReduceScatter, WaitFor::kAllGather,
+                             WaitFor::kBroadcast, WaitFor::kAllToAll,      WaitFor::kSend,
+                             WaitFor::kReceive,   WaitFor::kExchange,      WaitFor::kBarrier};
   call_everything(*comm);
   EXPECT_EQ(seen, calls);
   EXPECT_EQ(board.read().waits_for, WaitFor::kNothing);
-  EXPECT_EQ(board.read().beats, 20U) << "a beat before and after each";
+  EXPECT_EQ(board.read().beats, 18U) << "a beat before and after each";
   comm->beat();
-  EXPECT_EQ(board.read().beats, 21U);
+  EXPECT_EQ(board.read().beats, 19U);
 
   seen.clear();
   const auto part = comm->split(0, 0);

@@ -55,7 +55,7 @@ constexpr const char* kAllChanged = R"({
   "parallel": {"data": 2, "threads_per_rank": 3},
   "compute": {"device": "cuda", "dtype": "tf32", "attention": "repeatable", "recompute": "block"},
   "comm": {"wire": "int8", "sum": "two_phase", "block": 512, "error_feedback": false, "stochastic_rounding": true,
-           "overlap": false, "copy_engines": false, "weights": "fp32", "ranks_per_node": 2, "self_check": 0.25},
+           "overlap": false, "weights": "fp32", "ranks_per_node": 2, "self_check": 0.25},
   "watchdog": {"limit_seconds": 45.5, "straggler_window": 7},
   "report": {"tensorboard": false, "layers_every": 2, "histograms_every": 3}
 })";
