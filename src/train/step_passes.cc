@@ -1,5 +1,6 @@
 // The passes of an update over this rank's micro-batches: what they learn, from whom, and where their gradients go.
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "kernels/common/error.h"
