@@ -55,7 +55,8 @@ void RunStatus::look_for_checkpoint() {
     if (found.empty()) return;
     found_checkpoint_ = found.back().folder.string();
     found_step_ = found.back().step;
-  } catch (const Error&) {  // whoever goes on from one says what is in the way
+  } catch (const Error&) {
+    found_checkpoint_.clear();  // whoever goes on from one says what is in the way
   }
 }
 
