@@ -5,7 +5,7 @@
 //
 // algbw: bytes of fp32 gradients / time. busbw: what each rank moves of them at least, (n - 1) / n, per time. Medians
 // of the slowest rank's times. error: |sum - exact| / |exact|, of normal gradients; of the sums without an order, which
-// are of integers, the share of elements that are wrong.
+// are of integers, the share of elements that are wrong, of codes that code_sum does not give.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -28,6 +28,7 @@
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/device_stream.h"
 #include "kernels/common/philox.h"
+#include "kernels/grad/integer_words.h"
 
 namespace qat::bench {
 namespace {
@@ -73,7 +74,7 @@ class Bench {
     say(fmt::format("{} ranks, {}{}; median of {}\n", comm_.size(), comm_.backend(),
                     nodes_ ? fmt::format(", {} nodes of {}", nodes_->nodes(), nodes_->places()) : "",
                     options_.repeats));
-    say(fmt::format("{:>8}  {:<28} {:>10} {:>12} {:>12} {:>10} {:>9} {:>10}\n", "MiB", "what", "ms", "algbw GB/s",
+    say(fmt::format("{:>8}  {:<34} {:>10} {:>12} {:>12} {:>10} {:>9} {:>10}\n", "MiB", "what", "ms", "algbw GB/s",
                     "busbw GB/s", "MiB sent", "x fp32", "error"));
     for (const double size : options_.sizes) run_size(size);
   }
@@ -87,7 +88,8 @@ class Bench {
     full_ = memory_->allocate(elems_);
     run_any_order();
     fill();
-    run_codes_in_any_order(WireFormat::kInt8);
+    run_codes_in_any_order(WireFormat::kInt8, "int8 codes");
+    run_codes_in_any_order(WireFormat::kInt4, "int4 codes");
     double fp32 = 0.0;
     for (const Named& one : wires()) {
       dist::GradReducer reducer(comm_, elems_,
@@ -129,27 +131,48 @@ class Bench {
     return wrong[0];
   }
 
-  // What code_sum would be as one all-reduce: scales agreed on, codes as 32-bit integers, which hold any sum of them,
-  // added by the backend, and every rank has all. The program has no use for it, whose ranks update a shard each.
-  void run_codes_in_any_order(WireFormat format) {
+  // code_sum as one all-reduce: scales agreed on, codes as the narrowest integers that hold any sum of them, added by
+  // the backend, and every rank has all. Several of them travel as a word. The program has no use for it, whose ranks
+  // update a shard each.
+  void run_codes_in_any_order(WireFormat format, const std::string& name) {
     const kernels::WireShape shape{.format = format, .elems = elems_};
+    const kernels::WireInteger type = kernels::integer_for_sum(format, comm_.size());
     const std::shared_ptr<float> scales = memory_->allocate(shape.blocks()), sums = memory_->allocate(elems_),
                                  codes = memory_->allocate((shape.part_bytes() + 3) / 4);
     const std::span<float> amax{scales.get(), static_cast<std::size_t>(shape.blocks())};
     const std::span<std::uint8_t> narrow{reinterpret_cast<std::uint8_t*>(codes.get()),
                                          static_cast<std::size_t>(shape.part_bytes())};
     const std::span<std::uint8_t> wide{reinterpret_cast<std::uint8_t*>(sums.get()),
-                                       static_cast<std::size_t>(elems_) * 4};
+                                       static_cast<std::size_t>(kernels::bytes_of(type, elems_))};
+    const int bits = static_cast<int>(8 * kernels::bytes_of(type, 1));
+    const std::span<std::int32_t> words{reinterpret_cast<std::int32_t*>(sums.get()), wide.size() / 4};
     const double seconds = median_time([&] {
       kernels::wire_amax(exec_, full(), {}, shape, amax);
       comm_.all_reduce({amax.data(), shape.blocks(), DType::kInt32, exec_.device}, dist::ReduceOp::kMax, stream());
       kernels::wire_encode(exec_, full(), {}, amax, shape, {}, narrow, {});
-      kernels::sum_codes(exec_, narrow, kernels::integer_of(format), /*parts=*/1, elems_, wide,
-                         kernels::WireInteger::kInt32);
-      comm_.all_reduce({sums.get(), elems_, DType::kInt32, exec_.device}, dist::ReduceOp::kSum, stream());
-      kernels::scale_codes(exec_, wide, kernels::WireInteger::kInt32, /*parts=*/1, amax, shape, full());
+      kernels::sum_codes(exec_, narrow, kernels::integer_of(format), /*parts=*/1, elems_, wide, type);
+      if (bits < 32) kernels::pack_words(exec_, words, bits);
+      comm_.all_reduce({words.data(), std::ssize(words), DType::kInt32, exec_.device}, dist::ReduceOp::kSum, stream());
+      if (bits < 32) kernels::unpack_words(exec_, words, bits);
+      kernels::scale_codes(exec_, wide, type, /*parts=*/1, amax, shape, full());
     });
-    line("int8 codes, all-reduce", seconds, 0.0, error(dist::GradReducer(comm_, elems_, {.exec = exec_})), 2.0);
+    line(fmt::format("{} as {} bits, all-reduce", name, bits), seconds, 0.0, unlike_code_sum(format), 2.0);
+  }
+
+  // The share of this rank's elements that code_sum does not give.
+  double unlike_code_sum(WireFormat format) {
+    dist::GradReducer reducer(
+        comm_, elems_,
+        {.exec = exec_, .wire = {.format = format}, .staging = std::make_shared<dist::WireStaging>(memory_)});
+    const std::vector<float> found = shard(reducer);
+    memory_->copy(full(), {given_.get(), full().size()});
+    reducer.reduce_scatter(full());
+    const std::vector<float> expected = shard(reducer);
+    std::vector<double> unlike(1);
+    for (std::size_t i = 0; i < found.size(); ++i)
+      unlike[0] += found[i] == expected[i] ? 0.0 : 1.0 / static_cast<double>(found.size());
+    comm_.all_reduce(view(std::span(unlike)), dist::ReduceOp::kMax);
+    return unlike[0];
   }
 
   // Of the slowest rank. Each time on the same values.
@@ -228,7 +251,7 @@ class Bench {
     const double bytes = 4.0 * static_cast<double>(elems_), ranks = comm_.size();
     const double algbw = bytes / seconds * 1e-9;
     say(fmt::format(
-        "{:>8.1f}  {:<28} {:>10.3f} {:>12.2f} {:>12.2f} {:>10} {:>9} {:>10}\n", bytes / 1048576.0, name, seconds * 1e3,
+        "{:>8.1f}  {:<34} {:>10.3f} {:>12.2f} {:>12.2f} {:>10} {:>9} {:>10}\n", bytes / 1048576.0, name, seconds * 1e3,
         algbw, algbw * times_moved * (ranks - 1) / ranks, sent > 0.0 ? fmt::format("{:.2f}", sent / 1048576.0) : "-",
         fp32 > 0.0 ? fmt::format("{:.2f}", fp32 / seconds) : "-", error < 0.0 ? "-" : fmt::format("{:.2g}", error)));
   }

@@ -59,7 +59,6 @@ void run(const Setting& s) {
     const qat::dist::StageCut cut = qat::run_cut(config, times);
     qat::dist::SimulatedPipeline pipeline = qat::planned_pipeline(config, times, cut, s.micro_batches);
     pipeline.transfer_us = s.transfer_us;
-    pipeline.receives_ahead = 2;
     const qat::dist::Timeline timeline = qat::dist::simulate(pipeline);
     double end_us = 0.0, idle = 0.0;
     for (const qat::dist::TimelineSpan& span : timeline) end_us = std::max(end_us, span.end_us);

@@ -6,12 +6,15 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <sstream>
 #include <utility>
 #include <vector>
 
 #include "kernels/common/error.h"
 #include "launch/command.h"
+#include "launch/empty_arguments.h"
 #include "launch/failure.h"
+#include "launch/singletons.h"
 #include "src/quant/tensor_memory.h"
 
 namespace {
@@ -59,10 +62,13 @@ int run_command(int argc, char** argv) {
   add("generate", "let a checkpoint's model go on with prompts", add_generate);
   add("report", "report.html and report.md of a run, or of several side by side", add_report);
   add("schema", "print the JSON Schema of the configuration, or its documentation", add_schema);
+  refuse_empty_arguments(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
+    // All ranks have the same command line: the first one says what is wrong with it, or what there is.
+    std::ostringstream unsaid;
+    const int code = launcher_rank() > 0 ? app.exit(error, unsaid, unsaid) : app.exit(error);
     return code == 0 ? 0 : static_cast<int>(qat::ErrorKind::kConfig);
   }
   const Invocation invocation{&argc, &argv};

@@ -11,6 +11,7 @@
 #include "launch/start_blocks.h"
 #include "src/quant/torch_errors.h"
 #include "src/report/numbers.h"
+#include "src/train/tensor_memory.h"
 
 namespace qat::launch {
 namespace {
@@ -79,9 +80,15 @@ void MemoryOutlook::report(Logger& log) const {
 
 void MemoryOutlook::report_peak(World& world, Logger& log) const {
   std::vector<std::int64_t> most = {read_host_memory().peak_resident};
+  if (layout_.cuda) {
+    // Of what LibTorch knows nothing of (moments, sums of gradients, libraries' work areas), what there is now.
+    const TensorMemory tensors = tensor_memory();
+    most.push_back(accounts_.back().share.bytes - cuda_free_bytes() - tensors.now + tensors.most);
+  }
   world.comm().all_reduce(view(most), dist::ReduceOp::kMax);
-  log.info(fmt::format("memory at most, on a rank: {} (estimated: {})", amount(most[0]),
-                       amount(accounts_.front().needed.total())));
+  for (std::size_t i = 0; i < most.size(); ++i)
+    log.info(fmt::format("{} at most, on a rank: {} (estimated: {})", accounts_[i].name, amount(most[i]),
+                         amount(accounts_[i].needed.total())));
 }
 
 std::string MemoryOutlook::changes(const Account& account) const {

@@ -27,6 +27,11 @@ if ! command -v mpirun > /dev/null; then
   echo "${0##*/}: mpirun was not found: install it with \`apt-get install openmpi-bin\`, or run launch/setup.sh" >&2
   exit 2
 fi
+# mpirun would take the program's name for an option that it does not know.
+if ! command -v "$1" > /dev/null || [ -d "$1" ]; then
+  echo "${0##*/}: $1: no such program; build/qat_dist is there once launch/quickstart.sh or launch/test.sh has built it" >&2
+  exit 2
+fi
 
 # Never bound to cores: mpirun would give a rank one core, and with it one thread, where the ranks are few.
 options=(--bind-to none)

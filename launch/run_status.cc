@@ -8,12 +8,14 @@
 #include <exception>
 #include <span>
 #include <thread>
+#include <vector>
 
 #include "launch/command_line.h"
 #include "launch/terminal.h"
 #include "src/base/clock.h"
 #include "src/base/file.h"
 #include "src/base/log.h"
+#include "src/checkpoint/catalog.h"
 #include "src/report/run_report.h"
 #include "src/report/status_file.h"
 
@@ -24,11 +26,6 @@ constexpr double kWriteWithin = 2.0;  // seconds for a message on a stream that 
 
 double steady_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::optional<std::int64_t> last_step(std::int64_t completed) {
-  if (completed == 0) return std::nullopt;
-  return completed;
 }
 
 }  // namespace
@@ -47,8 +44,36 @@ void RunStatus::open(const std::filesystem::path& run_dir, const RunLock* lock) 
     lock_path_ = lock->path();
     lock_content_ = lock->content();
   }
+  if (rank_ == 0) look_for_checkpoint();
   open_ = true;
   if (rank_ == 0) update(board_->read());
+}
+
+void RunStatus::look_for_checkpoint() {
+  try {
+    const std::vector<CheckpointInfo> found = list_checkpoints(run_dir_ / "checkpoints");
+    if (found.empty()) return;
+    found_checkpoint_ = found.back().folder.string();
+    found_step_ = found.back().step;
+  } catch (const Error&) {  // whoever goes on from one says what is in the way
+  }
+}
+
+std::string RunStatus::newest_checkpoint() const {
+  const std::string written = board_->checkpoint();
+  return written.empty() && !has_trained() ? found_checkpoint_ : written;
+}
+
+std::optional<std::int64_t> RunStatus::last_step(std::int64_t completed) const {
+  const std::int64_t step = completed > 0 ? completed : found_step_;
+  if (step == 0) return std::nullopt;
+  return step;
+}
+
+bool RunStatus::is_refused(int exit_code) const {
+  return !has_trained() &&
+         (exit_code == static_cast<int>(ErrorKind::kConfig) || exit_code == static_cast<int>(ErrorKind::kData) ||
+          exit_code == static_cast<int>(ErrorKind::kCheckpoint));
 }
 
 void RunStatus::start_watchdog(World& world, const WatchdogConfig& config) {
@@ -61,12 +86,12 @@ void RunStatus::start_watchdog(World& world, const WatchdogConfig& config) {
 }
 
 FailureReport RunStatus::failure_report(int exit_code, const std::string& what) const {
-  FailureReport report{.exit_code = exit_code, .what = what, .rank = rank_, .host = host_};
+  FailureReport report{.exit_code = exit_code, .what = what, .rank = rank_, .host = host_, .of_run = open_};
   if (board_ != nullptr) {
     report.last_step = last_step(board_->read().steps);
-    report.checkpoint = board_->checkpoint();
+    report.checkpoint = newest_checkpoint();
   }
-  if (!report.checkpoint.empty())
+  if (!report.checkpoint.empty() && !is_refused(exit_code))
     report.next_command = fmt::format("{} to go on from the checkpoint: {}",
                                       exit_code == static_cast<int>(ErrorKind::kDiverged)
                                           ? "change the cause first, then start the same command again"
@@ -151,17 +176,18 @@ void RunStatus::write_report() const {
 
 void RunStatus::write(const std::string& state, const dist::BoardView& view, int exit_code, const std::string& what) {
   written_ = steady_now();
+  const bool ends_here = state == "finished" || (state == "failed" && is_refused(exit_code));
   // A disk that is full fails in a place that says so; this file is rewritten in a second anyway.
   (void)write_status(run_dir_ / "status.json", {.state = state,
                                                 .last_step = last_step(view.steps),
-                                                .checkpoint = board_->checkpoint(),
+                                                .checkpoint = newest_checkpoint(),
                                                 .section = name_of(view.section),
                                                 .host = host_,
                                                 .pid = ::getpid(),
                                                 .job = job_,
                                                 .exit_code = exit_code,
                                                 .what = what,
-                                                .next_command = state == "finished" ? "" : next_command_});
+                                                .next_command = ends_here ? "" : next_command_});
 }
 
 }  // namespace qat::launch

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -24,7 +25,8 @@ class RunStatus {
   // Once, when the world is there.
   void attach(World& world);
   // From here on the folder is this run's: status.json and stacks go there. lock: rank 0's, null elsewhere; it is
-  // removed where the watchdog ends the process.
+  // removed where the watchdog ends the process. Until the run has taken up or written a checkpoint, it stands where
+  // the newest one in the folder does.
   void open(const std::filesystem::path& run_dir, const RunLock* lock);
 
   // Starts the world's watchdog, unless it is off. Collective.
@@ -54,6 +56,12 @@ class RunStatus {
   void keep_stacks(const std::string& text) const;
   std::string log_file(int rank) const;
   void write(const std::string& state, const dist::BoardView& view, int exit_code, const std::string& what);
+  void look_for_checkpoint();
+  // The newest checkpoint, whether this start or an earlier one has written it; empty: none.
+  std::string newest_checkpoint() const;
+  std::optional<std::int64_t> last_step(std::int64_t completed) const;
+  // The same command would be refused again.
+  bool is_refused(int exit_code) const;
 
   int rank_ = 0;
   std::string host_, job_, next_command_;
@@ -62,6 +70,8 @@ class RunStatus {
   // Set once by open(), read by any thread afterwards.
   std::atomic<bool> open_{false};
   std::filesystem::path run_dir_;
+  std::string found_checkpoint_;  // rank 0: newest one when the folder was opened; empty: none
+  std::int64_t found_step_ = 0;
   std::filesystem::path lock_path_;
   std::string lock_content_;
   std::mutex writing_;    // of the file

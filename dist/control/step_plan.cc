@@ -33,6 +33,16 @@ void check_pass(const StepPlan& plan, const UpdatePlan& update, std::size_t inde
           "a teacher of pass " + std::to_string(index) + ", which learns nothing");
 }
 
+void check_widths(const PlannedWidths& map) {
+  require(BitWidth::is_valid(map.weight_bits), "a width of " + std::to_string(map.weight_bits) + " bits");
+  for (const std::int32_t bits : {map.activation_bits, map.gradient_bits})
+    require(BitWidth::is_usual(bits), "a width of " + std::to_string(bits) + " bits");
+  require(map.bitmap >= PlannedWidths::kNoBitmap, "configured map " + std::to_string(map.bitmap));
+  require(map.bitmap == PlannedWidths::kNoBitmap || map.block_bits.empty(), "a configured map with widths of blocks");
+  for (const std::int32_t bits : map.block_bits)
+    require(BitWidth::is_valid(bits), "a width of " + std::to_string(bits) + " bits");
+}
+
 }  // namespace
 
 const PlannedWidths& widths_of(const StepPlan& plan, const UpdatePlan& update) {
@@ -49,15 +59,8 @@ float rate_of(const UpdatePlan& update, int weight_bits) {
 }
 
 void check(const StepPlan& plan) {
-  for (const PlannedWidths& map : plan.maps) {
-    require(BitWidth::is_valid(map.weight_bits), "a width of " + std::to_string(map.weight_bits) + " bits");
-    for (const std::int32_t bits : {map.activation_bits, map.gradient_bits})
-      require(BitWidth::is_usual(bits), "a width of " + std::to_string(bits) + " bits");
-    require(map.bitmap >= PlannedWidths::kNoBitmap, "configured map " + std::to_string(map.bitmap));
-    require(map.bitmap == PlannedWidths::kNoBitmap || map.block_bits.empty(), "a configured map with widths of blocks");
-    for (const std::int32_t bits : map.block_bits)
-      require(BitWidth::is_valid(bits), "a width of " + std::to_string(bits) + " bits");
-  }
+  for (const std::vector<PlannedWidths>* maps : {&plan.maps, &plan.ahead})
+    for (const PlannedWidths& map : *maps) check_widths(map);
   require(!plan.updates.empty(), "no update");
   for (const UpdatePlan& update : plan.updates) {
     const auto check_rate = [](float rate) {

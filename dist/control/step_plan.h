@@ -72,6 +72,9 @@ struct StepPlan {
   std::vector<UpdatePlan> updates;  // at least one
   bool evaluate_after = false;      // every rank evaluates after this step
   bool checkpoint_after = false;
+  // The maps of the next step's first update, that of its first pass in front, so that what it reads may be sent
+  // before. Empty: there is none, or something comes between. A hint: the next step's own plan is what counts.
+  std::vector<PlannedWidths> ahead;
   friend bool operator==(const StepPlan&, const StepPlan&) = default;
 };
 

@@ -10,7 +10,7 @@
 namespace qat::dist {
 namespace {
 
-constexpr std::uint32_t kVersion = 0x51415404;  // "QAT", 4: 3 knew no widths of blocks
+constexpr std::uint32_t kVersion = 0x51415405;  // "QAT", 5: 4 said nothing of the next step
 
 [[noreturn]] void refuse(const std::string& what) {
   throw Error(ErrorKind::kInternal, "internal error: a step plan that cannot be read: " + what);
@@ -87,6 +87,12 @@ void put(Writer& out, const PassPlan& pass) {
     out.put_list(*numbers, [&](std::uint32_t number) { out.put(number); });
 }
 
+void put(Writer& out, const PlannedWidths& widths) {
+  for (const std::int32_t number : {widths.weight_bits, widths.activation_bits, widths.gradient_bits, widths.bitmap})
+    out.put(number);
+  out.put_list(widths.block_bits, [&](std::int32_t bits) { out.put(bits); });
+}
+
 PlannedWidths get_widths(Reader& in) {
   PlannedWidths widths;
   for (std::int32_t* number : {&widths.weight_bits, &widths.activation_bits, &widths.gradient_bits, &widths.bitmap})
@@ -124,11 +130,7 @@ std::vector<std::uint8_t> encode(const StepPlan& plan) {
   Writer out;
   out.put(kVersion);
   for (const std::uint64_t number : {plan.step, plan.config_hash, plan.first_sample}) out.put(number);
-  out.put_list(plan.maps, [&](const PlannedWidths& widths) {
-    for (const std::int32_t number : {widths.weight_bits, widths.activation_bits, widths.gradient_bits, widths.bitmap})
-      out.put(number);
-    out.put_list(widths.block_bits, [&](std::int32_t bits) { out.put(bits); });
-  });
+  out.put_list(plan.maps, [&](const PlannedWidths& widths) { put(out, widths); });
   out.put_list(plan.updates, [&](const UpdatePlan& update) {
     out.put(update.learning_rate);
     out.put_list(update.passes, [&](const PassPlan& pass) { put(out, pass); });
@@ -138,6 +140,7 @@ std::vector<std::uint8_t> encode(const StepPlan& plan) {
     });
   });
   for (const bool flag : {plan.evaluate_after, plan.checkpoint_after}) out.put(flag);
+  out.put_list(plan.ahead, [&](const PlannedWidths& widths) { put(out, widths); });
   return out.take();
 }
 
@@ -150,6 +153,7 @@ StepPlan decode_step_plan(std::span<const std::uint8_t> bytes) {
   plan.maps = in.get_list<PlannedWidths>(kLeastWidthsBytes, [&] { return get_widths(in); });
   plan.updates = in.get_list<UpdatePlan>(kLeastUpdateBytes, [&] { return get_update(in); });
   for (bool* flag : {&plan.evaluate_after, &plan.checkpoint_after}) *flag = in.get<bool>();
+  plan.ahead = in.get_list<PlannedWidths>(kLeastWidthsBytes, [&] { return get_widths(in); });
   in.end();
   check(plan);
   return plan;

@@ -26,7 +26,7 @@ std::span<const int> ValueGather::batch_of(std::span<const int> buckets) const {
   std::int64_t elems = 0;
   for (; count < buckets.size(); ++count) {
     elems += layout_.buckets().at(static_cast<std::size_t>(buckets[count])).range.size();
-    if (count > 0 && elems > kBatchElems) break;
+    if (count > 0 && elems > batch_elems(comm_.size())) break;
   }
   return buckets.first(count);
 }
@@ -61,11 +61,14 @@ void ValueGather::reserve(std::span<const int> buckets, std::span<const RowCodes
 }
 
 void ValueGather::coded(std::span<const int> buckets, std::span<const RowCodes> rows, std::span<float> values,
-                        WireStaging& staging) {
+                        WireStaging& staging, const Sent& sent) {
   QAT_CHECK(rows.size() == layout_.tensors().size(), "how each tensor travels");
   if (comm_.size() == 1) return;
-  for (; !buckets.empty(); buckets = buckets.subspan(batch_of(buckets).size()))
-    coded_batch(batch_of(buckets), rows, values, staging);
+  for (; !buckets.empty(); buckets = buckets.subspan(batch_of(buckets).size())) {
+    const std::span<const int> batch = batch_of(buckets);
+    coded_batch(batch, rows, values, staging);
+    if (sent) sent(batch);
+  }
 }
 
 void ValueGather::coded_batch(std::span<const int> buckets, std::span<const RowCodes> rows, std::span<float> values,

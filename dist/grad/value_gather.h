@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -34,18 +35,24 @@ class ValueGather {
   void reserve(std::span<const int> buckets, std::span<const RowCodes> rows, WireStaging& staging) const;
 
   // Collective. rows: of every tensor of the layout; those of these buckets have bits. What is a rank's own stays as it
-  // is; the rest becomes what encodes to the newest values' codes and scales (kernels/quant/row_pieces.h). Takes
-  // `staging` for a byte an element of up to kBatchElems, or half of one, and a float a row.
+  // is; the rest becomes what encodes to the newest values' codes and scales (kernels/quant/row_pieces.h). Buckets
+  // travel in the order in which they are given, as many at a time as batch_elems() says; `sent` is called behind each
+  // such batch, when all of it is on the stream. Takes `staging` for a byte an element of a batch, or half of one, and
+  // a float a row.
+  using Sent = std::function<void(std::span<const int> buckets)>;
   void coded(std::span<const int> buckets, std::span<const RowCodes> rows, std::span<float> values,
-             WireStaging& staging);
+             WireStaging& staging, const Sent& sent = {});
 
   // By this rank, to all others, since this was made.
   std::int64_t sent_bytes() const { return sent_bytes_; }
 
-  // Whole buckets that are encoded at a time, if there are several.
-  static constexpr std::int64_t kBatchElems = std::int64_t{64} << 20;
+  // Of whole buckets that are encoded at a time, if there are several. Small batches let the first layers begin before
+  // the last ones' weights are there; on many ranks the beginning of a message weighs more than that.
+  static constexpr std::int64_t batch_elems(int ranks) { return std::int64_t{ranks <= kFewRanks ? 16 : 64} << 20; }
 
  private:
+  static constexpr int kFewRanks = 8;
+
   struct Room {
     std::int64_t codes = 0, rows = 0;  // of this rank's shards; of whole matrices
   };

@@ -100,6 +100,8 @@ class Simulation {
       : p_(pipeline), count_(static_cast<int>(pipeline.stages.size())) {
     QAT_CHECK(count_ >= 1 && p_.times.size() == p_.stages.size(), "a list and times for every stage");
     QAT_CHECK(p_.receives_ahead >= 1 && p_.transfer_us >= 0.0, "room for a message, and no time backwards");
+    QAT_CHECK(p_.turns.empty() || (p_.turns.size() == p_.stages.size() && p_.transfers == TransferMode::kExchanges),
+              "turns of every stage, in exchanges");
     chunks_ = static_cast<int>(p_.times[0].size());
     for (const auto& times : p_.times)
       QAT_CHECK(chunks_ >= 1 && std::ssize(times) == chunks_, "the same number of chunks on every stage");
@@ -229,6 +231,7 @@ class Simulation {
     me.exchange.under_way = true;
     me.exchange.end = me.next;
     for (std::size_t& i = me.exchange.end; i < actions(s).size() && is_transfer(actions(s)[i].kind); ++i) {
+      if (i > me.next && begins_turn(s, i)) break;
       const PipelineAction& action = actions(s)[i];
       if (is_send(action.kind)) {
         me.exchange.sends.push_back(begin_send(s, action));
@@ -237,6 +240,12 @@ class Simulation {
         ++me.exchange.receives[&receiving(s, action)];
       }
     }
+  }
+
+  bool begins_turn(int s, std::size_t action) const {
+    if (p_.turns.empty()) return false;
+    const std::vector<std::size_t>& turns = p_.turns[static_cast<std::size_t>(s)];
+    return std::binary_search(turns.begin(), turns.end(), action);
   }
 
   bool pass(int s, const PipelineAction& action) {
@@ -297,6 +306,17 @@ class Simulation {
 };
 
 }  // namespace
+
+void SimulatedPipeline::add_turns(const std::vector<PipelineTurn>& turns_of_stage) {
+  transfers = TransferMode::kExchanges;
+  std::vector<PipelineAction>& actions = stages.emplace_back();
+  std::vector<std::size_t>& begins = turns.emplace_back();
+  for (const PipelineTurn& turn : turns_of_stage) {
+    begins.push_back(actions.size());
+    actions.insert(actions.end(), turn.transfers.begin(), turn.transfers.end());
+    actions.insert(actions.end(), turn.passes.begin(), turn.passes.end());
+  }
+}
 
 Timeline simulate(const SimulatedPipeline& pipeline) { return Simulation(pipeline).run(); }
 

@@ -11,6 +11,7 @@
 #include "launch/child_run.h"
 #include "launch/command.h"
 #include "launch/command_line.h"
+#include "launch/earlier_run.h"
 #include "launch/number_checks.h"
 #include "launch/signals.h"
 #include "launch/terminal.h"
@@ -31,6 +32,8 @@ struct CompareArguments {
   std::vector<std::string> sets;
   std::vector<std::string> kinds;  // more schedules
   int seeds = 1;
+
+  std::optional<fs::path> file() const { return config.empty() ? std::nullopt : std::optional<fs::path>(config); }
 };
 
 void check_comparable(const RunConfig& config) {
@@ -55,7 +58,7 @@ std::vector<std::string> under(ScheduleKind kind) {
 }
 
 // Before the first run: what one of the schedules lacks.
-void check_kinds(const CompareArguments& arguments, const std::optional<fs::path>& file, const RunConfig& config) {
+void check_kinds(const CompareArguments& arguments, const RunConfig& config) {
   for (std::size_t i = 0; i < arguments.kinds.size(); ++i) {
     const ScheduleKind kind = *enum_value<ScheduleKind>(arguments.kinds[i]);
     const auto before = arguments.kinds.begin() + static_cast<std::ptrdiff_t>(i);
@@ -66,7 +69,7 @@ void check_kinds(const CompareArguments& arguments, const std::optional<fs::path
     std::vector<std::string> sets = arguments.sets;
     for (std::string& set : under(kind)) sets.push_back(std::move(set));
     try {
-      (void)load_run_config(file, sets);
+      (void)load_run_config(arguments.file(), sets);
     } catch (const Error& error) {
       throw Error(error.kind(), fmt::format("--kinds {}: {}", *before, error.what()));
     }
@@ -177,14 +180,15 @@ class Comparison {
   }
 
   int train(const std::string& name, const fs::path& dir, std::uint64_t seed, const Sets& own, bool is_static) {
-    std::vector<std::string> sets;
-    if (!arguments_.config.empty()) sets = {"--config", arguments_.config};
-    const auto add = [&](const std::string& set) { sets.insert(sets.end(), {"--set", set}); };
-    for (const std::string& set : arguments_.sets) add(set);
-    for (const std::string& set : own) add(set);
-    add("run.dir=" + dir.string());
-    add(fmt::format("run.seed={}", seed));
-    const std::vector<std::string> command = this_program(arguments_.launcher, sets);
+    Sets sets = arguments_.sets;
+    sets.insert(sets.end(), own.begin(), own.end());
+    sets.push_back("run.dir=" + dir.string());
+    sets.push_back(fmt::format("run.seed={}", seed));
+    require_same_configuration(dir, arguments_.file(), sets, fmt::format("the run \"{}\"", name), "run.dir");
+    std::vector<std::string> words;
+    if (!arguments_.config.empty()) words = {"--config", arguments_.config};
+    for (const std::string& set : sets) words.insert(words.end(), {"--set", set});
+    const std::vector<std::string> command = this_program(arguments_.launcher, words);
     print(fmt::format("\n== {}, seed {}\n{}\n", name, seed, shell_line(command)));
     if (const int code = run_to_end(command, signal_); code != 0) {
       warn(fmt::format("the run \"{}\" ended with exit code {}; the same command goes on from there", name, code));
@@ -217,11 +221,9 @@ Run add_compare(CLI::App& app) {
       ->check(between(1, 100));
   return [arguments](Invocation) {
     const std::atomic<int>& signal = watch_signals();
-    const std::optional<fs::path> file =
-        arguments->config.empty() ? std::nullopt : std::optional<fs::path>(arguments->config);
-    const RunConfig config = load_run_config(file, arguments->sets).config;
+    const RunConfig config = load_run_config(arguments->file(), arguments->sets).config;
     check_comparable(config);
-    check_kinds(*arguments, file, config);
+    check_kinds(*arguments, config);
     create_directories_checked(config.run.dir, "run.dir");
     return Comparison(*arguments, config, signal).run();
   };

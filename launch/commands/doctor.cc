@@ -14,6 +14,7 @@
 #include "launch/command.h"
 #include "launch/doctor/probe.h"
 #include "launch/failure.h"
+#include "launch/output_file.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
 #include "src/base/file.h"
@@ -91,6 +92,9 @@ MeasuredDevice measured_device(const std::vector<RankFacts>& facts, const LinkFa
 }
 
 int doctor(World& world, const DoctorArguments& arguments) {
+  dist::on_every_rank(world.comm(), "the file of --save", [&] {
+    if (world.is_root()) prepare_output_file(arguments.save, "--save");
+  });
   RankFacts mine = look_at_host(world);
   mine.rank = world.rank();
   look_at_folder(world, arguments.folder, mine);

@@ -15,6 +15,7 @@
 #include "launch/eval_robustness.h"
 #include "launch/failure.h"
 #include "launch/number_checks.h"
+#include "launch/output_file.h"
 #include "launch/setup_run.h"
 #include "launch/task_data.h"
 #include "launch/terminal.h"
@@ -183,6 +184,15 @@ void check_held_out(World& world, const LoadResult& loaded, const std::string& d
   for (const std::string& doubt : doubts) warn(doubt);
 }
 
+// A run's own report is not to be lost.
+void prepare_output_folder(const std::filesystem::path& folder) {
+  create_directories_checked(folder, "--output");
+  if (std::filesystem::exists(folder / "metrics.jsonl"))
+    throw Error(ErrorKind::kConfig, fmt::format("--output is \"{}\", a run's folder, whose own report would be "
+                                                "replaced: name another folder, such as {}",
+                                                folder.string(), (folder / "eval").string()));
+}
+
 int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
   std::unique_ptr<CheckpointReader> reader;
   on_root(world.comm(), "opening the checkpoint", [&] {
@@ -198,13 +208,8 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
     (void)check_structure(*reader, agreed.json, /*parameters=*/nullptr, LoadFor::kEvaluation);
     if (given_by_set(agreed.loaded, "eval.predictions") && config.eval.predictions && arguments.output.empty())
       throw Error(ErrorKind::kConfig, "eval.predictions = true: --output must name the folder for them");
-    if (arguments.output.empty()) return;
-    create_directories_checked(arguments.output, "--output");
-    if (std::filesystem::exists(std::filesystem::path(arguments.output) / "metrics.jsonl"))
-      throw Error(ErrorKind::kConfig,
-                  fmt::format("--output is \"{}\", a run's folder, whose own report would be "
-                              "replaced: name another folder, such as {}",
-                              arguments.output, (std::filesystem::path(arguments.output) / "eval").string()));
+    if (!arguments.output.empty()) prepare_output_folder(arguments.output);
+    prepare_output_file(arguments.extras.items, "--items");
   });
   status.start_watchdog(world, config.watchdog);
   const ComputeMode mode = world.use_device(config.compute);

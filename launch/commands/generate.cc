@@ -11,6 +11,7 @@
 #include "launch/failure.h"
 #include "launch/generation_task.h"
 #include "launch/number_checks.h"
+#include "launch/output_file.h"
 #include "launch/refuse.h"
 #include "launch/setup_run.h"
 #include "launch/stored_model.h"
@@ -60,9 +61,7 @@ void check_arguments(const GenerateArguments& arguments) {
   if (!arguments.overwrite && std::filesystem::exists(arguments.output))
     refuse(fmt::format("--out is \"{}\", which is there already: name another file, or replace it by --overwrite",
                        arguments.output));
-  const std::filesystem::path folder = std::filesystem::absolute(arguments.output).parent_path();
-  if (!std::filesystem::is_directory(folder))
-    refuse(fmt::format("--out is \"{}\": the folder {} is not there", arguments.output, folder.string()));
+  prepare_output_file(arguments.output, "--out");
 }
 
 // Rank 0's, on every rank.

@@ -8,7 +8,9 @@
 #include "launch/failure.h"
 #include "launch/terminal.h"
 #include "launch/world.h"
+#include "src/base/json.h"
 #include "src/config/loader.h"
+#include "src/config/validate.h"
 #include "src/export/import_model.h"
 #include "src/train/on_root.h"
 
@@ -24,7 +26,7 @@ struct ImportArguments {
 // The configuration that the checkpoint carries: the model's sizes, and defaults; windows as long as the model takes.
 LoadResult imported_config(const HfModel& model) {
   const Gpt2Config& sizes = model.config();
-  const std::vector<std::string> sets = {
+  std::vector<std::string> sets = {
       fmt::format("model.n_layer={}", sizes.n_layer),
       fmt::format("model.n_head={}", sizes.n_head),
       fmt::format("model.n_embd={}", sizes.n_embd),
@@ -34,6 +36,10 @@ LoadResult imported_config(const HfModel& model) {
       fmt::format("data.sequence_length={}", sizes.n_positions),
       "lora.rank=0",
   };
+  // The default, bytes, is not for a vocabulary of fewer ids, such as one of single characters.
+  if (sizes.vocab_size < kByteVocabulary)
+    for (const char* key : {"data.train", "data.val"})
+      sets.push_back(fmt::format("{}=[\"none: name token files of this model by --set {}=...\"]", key, key));
   return load_run_config_text("{}", model.folder().string(), sets);
 }
 
@@ -53,9 +59,9 @@ void report(const HfModel& model, const CheckpointInfo& made, const std::string&
              sizes.n_layer, sizes.n_embd, sizes.n_head, sizes.n_positions, sizes.vocab_size,
              sizes.tie_lm_head ? "tied" : "of its own", parameters, made.folder.string());
   fmt::print(
-      "In a configuration: \"model\": {{\"init\": \"checkpoint\", \"init_from\": \"{}\", \"n_layer\": {}, \"n_head\": "
+      "In a configuration: \"model\": {{\"init\": \"checkpoint\", \"init_from\": {}, \"n_layer\": {}, \"n_head\": "
       "{}, \"n_embd\": {}, \"n_positions\": {}, \"vocab_size\": {}{}}}\n",
-      output, sizes.n_layer, sizes.n_head, sizes.n_embd, sizes.n_positions, sizes.vocab_size,
+      to_json(output), sizes.n_layer, sizes.n_head, sizes.n_embd, sizes.n_positions, sizes.vocab_size,
       sizes.tie_lm_head ? "" : ", \"tie_lm_head\": false");
 }
 

@@ -7,6 +7,7 @@
 
 #include "launch/command.h"
 #include "launch/failure.h"
+#include "launch/output_file.h"
 #include "launch/stored_model.h"
 #include "launch/world.h"
 #include "src/eval/width_eval.h"
@@ -51,6 +52,7 @@ void write_logits(const LogitsArguments& arguments) {
     throw Error(ErrorKind::kConfig, fmt::format("--output is \"{}\", which is there already: name another file, or "
                                                 "replace it by --overwrite",
                                                 arguments.output));
+  prepare_output_file(arguments.output, "--output");
   const StoredModel stored = open_stored_model(arguments.checkpoint, arguments.strict);
   const Gpt2Config& config = stored.config.model;
   require_language_model(stored, "logits");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "launch/command.h"
+#include "launch/output_file.h"
 #include "launch/terminal.h"
 #include "src/report/run_report.h"
 
@@ -33,6 +34,7 @@ int report(const ReportArguments& arguments) {
   tell_apart(runs);
   std::filesystem::path file = arguments.out;
   if (file.empty()) file = runs.size() == 1 ? runs.front().dir / "report.html" : "report.html";
+  prepare_output_file(arguments.out, "--out");
   write_run_report(runs, file);
   print((runs.size() == 1 ? to_markdown(runs.front()) : to_markdown(runs)) + "\n" + file.string() + "\n");
   return 0;

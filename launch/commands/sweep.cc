@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "launch/child_run.h"
 #include "launch/command.h"
 #include "launch/command_line.h"
+#include "launch/earlier_run.h"
 #include "launch/signals.h"
 #include "launch/sweep_results.h"
 #include "launch/terminal.h"
@@ -146,6 +148,10 @@ int sweep(const SweepArguments& arguments) {
     for (const SweepRun& run : sweep.runs) print(shell_line(command_of(sweep, run)) + "\n");
     return 0;
   }
+  // Tables would show results of one configuration as those of another.
+  const auto config = sweep.config.empty() ? std::nullopt : std::optional(sweep.config);
+  for (const SweepRun& run : sweep.runs)
+    require_same_configuration(run.dir, config, run.sets, fmt::format("run {} of the sweep", run.name), "runs_dir");
   create_directories_checked(sweep.runs_dir, "runs_dir");
   if (!arguments.slurm.empty()) {
     write_array_job(sweep, arguments.slurm);

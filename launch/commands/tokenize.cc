@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "launch/command.h"
+#include "src/base/json.h"
 
 namespace qat::launch {
 namespace {
@@ -27,6 +30,16 @@ std::string held_out_text(const TokenizeResult& result, double val_fraction) {
                      100 * static_cast<double>(result.val_bytes) / static_cast<double>(result.bytes));
 }
 
+// The pattern that matches this text alone.
+std::string as_pattern(const std::string& text) {
+  std::string pattern;
+  for (const char c : text) {
+    if (std::string_view("*?[]\\").find(c) != std::string_view::npos) pattern += '\\';
+    pattern += c;
+  }
+  return pattern;
+}
+
 void report(const TokenizeResult& result, const TokenizeOptions& options) {
   fmt::print("{}{}, {} bytes -> {} training and {} held-out tokens (vocabulary {}) in {:.2f} s, {:.1f} MB/s\n",
              counted(result.documents, "document", "documents"),
@@ -39,8 +52,9 @@ void report(const TokenizeResult& result, const TokenizeOptions& options) {
   }
   for (const std::string& file : result.train_files) fmt::print("  {}\n", file);
   if (!result.val_file.empty()) fmt::print("  {}\n", result.val_file);
-  fmt::print("In a configuration: \"data\": {{\"train\": [\"{}_train_*.bin\"]{}}}, \"model\": {{\"vocab_size\": {}}}\n",
-             options.output_prefix, result.val_file.empty() ? "" : fmt::format(", \"val\": [\"{}\"]", result.val_file),
+  fmt::print("In a configuration: \"data\": {{\"train\": [{}]{}}}, \"model\": {{\"vocab_size\": {}}}\n",
+             to_json(as_pattern(options.output_prefix) + "_train_*.bin"),
+             result.val_file.empty() ? "" : fmt::format(", \"val\": [{}]", to_json(result.val_file)),
              result.vocab_size);
 }
 

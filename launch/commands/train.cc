@@ -76,14 +76,13 @@ TrainerOptions trainer_options(const AgreedConfig& agreed, int threads, bool str
           .strict = strict};
 }
 
-// Folder, lock and effective configuration: rank 0's work, and everybody's failure.
+// Folder and lock: rank 0's work, and everybody's failure.
 std::unique_ptr<RunLock> open_run_folder(World& world, const AgreedConfig& agreed) {
   std::unique_ptr<RunLock> lock;
   on_root(world.comm(), "opening the run folder", [&] {
     const std::filesystem::path dir = agreed.loaded.config.run.dir;
     create_directories_checked(dir, "run.dir");
     lock = std::make_unique<RunLock>(dir, World::job_id(), World::job_restarts());
-    write_file_atomic(dir / "config.json", agreed.json + "\n");
   });
   return lock;
 }
@@ -124,9 +123,10 @@ void say_layout(const AgreedConfig& agreed, const Stages& stages, const Gpt2& mo
     lines.push_back(fmt::format("{} replica{} of {} stages, {}", replicas, replicas == 1 ? "" : "s",
                                 stages.grid().stages(), enum_name(config.parallel.schedule)));
   for (const std::string& line : stages.describe()) lines.push_back(line);
-  lines.push_back(describe(parameter_memory(
-      model, config.quant, replicas,
-      widths_at_once(config.train.recipe, config.precision, config.quant.widths, config.model.n_layer))));
+  lines.push_back(describe(
+      parameter_memory(model, config.quant, replicas,
+                       widths_at_once(config.train.recipe, config.precision, config.quant.widths, config.model.n_layer),
+                       sends_beside(config.comm, model.mode().is_cuda(), stages.grid().stages()))));
   if (config.train.accumulate == Accumulate::kRunning)
     lines.emplace_back(
         "train.accumulate is running: each rank adds up its passes' gradients one after the other, so the run's bits "
@@ -207,16 +207,24 @@ void initialize(World& world, const dist::Grid& grid, const AgreedConfig& agreed
   if (reader) log.info("initial parameters from " + reader->info().folder.string());
 }
 
-std::string stopped_text(int signal, const dist::ProgressBoard& board) {
+// unsaved: why the checkpoint of this stop could not be written; empty: it was, or there was nothing to save.
+std::string stopped_text(int signal, const std::string& unsaved, const dist::ProgressBoard& board) {
   const std::int64_t steps = board.read().steps;
-  return fmt::format("stopped by {} {}{}; start the same command again to go on\n", signal_name(signal),
-                     steps > 0 ? fmt::format("after step {}", steps) : "before the first step",
-                     board.checkpoint().empty() ? "" : " with a checkpoint");
+  const std::string newest = board.checkpoint();
+  std::string checkpoint, next = "go on";
+  if (!unsaved.empty()) {
+    checkpoint = newest.empty() ? " without a checkpoint" : fmt::format("; the newest checkpoint is {}", newest);
+    if (newest.empty()) next = "begin anew";
+  } else if (!newest.empty()) {
+    checkpoint = " with a checkpoint";
+  }
+  return fmt::format("stopped by {} {}{}; start the same command again to {}\n", signal_name(signal),
+                     steps > 0 ? fmt::format("after step {}", steps) : "before the first step", checkpoint, next);
 }
 
-int stopped(int signal, World& world, RunStatus& status) {
+int stopped(int signal, const std::string& unsaved, World& world, RunStatus& status) {
   if (world.is_root()) {
-    print(stopped_text(signal, world.board()));
+    print(stopped_text(signal, unsaved, world.board()));
     status.finish("stopped", exit_code_of_signal(signal));
   }
   return exit_code_of_signal(signal);
@@ -236,7 +244,7 @@ void check_range_test(const RunConfig& config) {
 
 int measure_range(Trainer& trainer, const RunConfig& config, World& world, RunStatus& status) {
   const RangeTestRun run = trainer.run_range_test();
-  if (!run.result) return stopped(run.signal, world, status);
+  if (!run.result) return stopped(run.signal, /*unsaved=*/"", world, status);
   if (!world.is_root()) return 0;
   print(fmt::format("{}results: {}\n", range_test_text(*run.result),
                     (std::filesystem::path(config.run.dir) / "range_test.json").string()));
@@ -347,7 +355,7 @@ int train(World& world, const TrainArguments& arguments, int pmix_rank, const st
   status.memory()->report_peak(world, log);
   if (progress) progress->finish();
   if (!result.finished) {
-    const int code = stopped(result.signal, world, status);
+    const int code = stopped(result.signal, result.unsaved, world, status);
     if (world.is_root()) status.write_report();
     return code;
   }

@@ -210,10 +210,22 @@ class Builder : public nlohmann::json_sax<json> {
   std::vector<std::string> duplicates_;
 };
 
+// What a text is that has no JSON in it, where the parser's words would not say so; empty: nothing is seen.
+std::string obstacle(std::string_view text) {
+  using std::string_view_literals::operator""sv;
+  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) return "is empty; expected a JSON text";
+  const bool marked = text.starts_with("\xFF\xFE"sv) || text.starts_with("\xFE\xFF"sv);
+  if (marked || text.substr(0, 2).find('\0') != std::string_view::npos)
+    return "looks like UTF-16; expected UTF-8: save it anew, or `iconv -f UTF-16 -t UTF-8`";
+  return "";
+}
+
 }  // namespace
 
 Value parse_json(std::string_view text, const std::string& source_name, ErrorKind kind,
                  std::vector<std::string>* duplicates) {
+  if (const std::string what = obstacle(text); !what.empty())
+    throw Error(kind, fmt::format("{} {}", source_name, what));
   Progress progress{.at = text.data()};
   Builder builder(text, std::make_shared<JsonSource>(JsonSource{source_name, kind}), progress);
   const bool read =

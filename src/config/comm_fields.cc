@@ -30,8 +30,9 @@ void add_comm_fields(std::vector<Field<RunConfig>>& f) {
                   "of the codes of int8 and int4"));
   f.push_back(
       key("comm.overlap", at(&R::comm, &C::overlap), any(), "",
-          "GPUs: exchange gradients while backward runs, with the same bits; not between pipeline stages, whose "
-          "gradients are exchanged after the last backward pass",
+          "with the same bits: GPUs exchange gradients while backward runs, and updated parameters travel beside "
+          "computing, before the next pass reads them (of what single widths have for themselves a GPU then holds that "
+          "of two passes at a time); between pipeline stages, gradients alone",
           {"overlap_comm", "overlap"}));
   f.push_back(key("comm.weights", at(&R::comm, &C::weights), any(), "",
                   "how updated weights of linear layers come back to the other ranks, with the same bits: codes, where "

@@ -252,8 +252,10 @@ void add_training(Fields& f) {
       key("checkpoint.keep_best", at(&R::checkpoint, &CheckpointConfig::keep_best), any(), "",
           "also keep the checkpoint of the evaluation with the lowest held-out loss: checkpoints/best leads to it",
           {"load_best_model_at_end", "save_best"}));
-  f.push_back(key("checkpoint.on_error", at(&R::checkpoint, &CheckpointConfig::on_error), any(), "",
-                  "a checkpoint that cannot be written: stop with exit code 4, or continue with a warning"));
+  f.push_back(
+      key("checkpoint.on_error", at(&R::checkpoint, &CheckpointConfig::on_error), any(), "",
+          "a checkpoint that cannot be written: stop with exit code 4, or continue with a warning (exit code 4 at "
+          "the end, if it is the last)"));
 }
 
 void add_compute(Fields& f) {

@@ -91,15 +91,8 @@ void check_staged_run(const RunConfig& config, Findings& found) {
   };
   refuse(p.threads_per_rank > 1, "parallel.threads_per_rank",
          "must be 0 or 1 with several stages, which take one micro-batch at a time: start more ranks");
-  refuse(config.model.task == ModelTask::kSpanQa, "model.task",
-         "must not be \"span_qa\" with several stages: set parallel.pipeline to 1");
   refuse(config.comm.ranks_per_node % p.pipeline != 0, "comm.ranks_per_node",
          "must be a multiple of parallel.pipeline: a replica's stages are on one node");
-  const bool teaches = config.distill.teacher != TeacherChoice::kNone &&
-                       (config.distill.teacher != TeacherChoice::kAuto || config.train.recipe == Recipe::kSp ||
-                        config.train.recipe == Recipe::kInstantnet);
-  refuse(teaches && config.distill.features > 0.0, "distill.features",
-         "must be 0 with several stages: hidden states are compared where all layers are");
 }
 
 }  // namespace qat

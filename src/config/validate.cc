@@ -37,6 +37,7 @@ class Checker {
   explicit Checker(const RunConfig& config) : c_(config) {}
 
   Findings run() {
+    paths();
     model();
     check_quantizers(c_, found_);
     overrides();
@@ -61,6 +62,21 @@ class Checker {
  private:
   void error(std::string path, std::string rule, Paths also = {}) {
     found_.errors.push_back({std::move(path), std::move(rule), std::move(also), "", ""});
+  }
+
+  // A shell replaces ~ at the beginning of a word alone: not in --set run.dir=~/runs, and nobody does in a file.
+  void paths() {
+    const auto check = [&](const char* key, const std::vector<std::string>& names) {
+      const bool found = std::any_of(names.begin(), names.end(),
+                                     [](const std::string& name) { return name == "~" || name.starts_with("~/"); });
+      if (found) error(key, "must not begin with ~, which no shell has replaced here: write the whole path, or $HOME");
+    };
+    check("run.dir", {c_.run.dir});
+    check("run.resume", {c_.run.resume});
+    check("model.init_from", {c_.model.init_from});
+    check("data.train", c_.data.train);
+    check("data.val", c_.data.val);
+    check("data.merges", {c_.data.merges});
   }
 
   void model() {
@@ -175,7 +191,6 @@ class Checker {
   void files(const std::string& path, const std::vector<std::string>& names) {
     if (!is_builtin(names)) return;
     if (names.size() > 1) error(path, "\"builtin\" must stand alone");
-    constexpr std::int64_t kByteVocabulary = 257;  // 256 bytes and the end of text
     if (c_.model.vocab_size < kByteVocabulary)
       error("model.vocab_size", fmt::format("must be at least {} for the built-in text", kByteVocabulary), {path});
   }

@@ -1,12 +1,16 @@
 // Rules between keys, which no single key's range can state.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "src/config/run_config.h"
 
 namespace qat {
+
+// Ids of the built-in text: the bytes and the end of text.
+inline constexpr std::int64_t kByteVocabulary = 257;
 
 // What is wrong, or worth knowing, about one key's value in the light of others.
 struct Finding {

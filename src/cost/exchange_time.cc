@@ -165,7 +165,7 @@ Sent weights_sent(const RankGroup& group, const Links& links, const TrainedElems
   const double calls = (elems.tables > 0.0 ? kTables : 0.0) + buckets(elems.adapters) + buckets(elems.vectors);
   Sent all = all_gather(kFloat * (elems.total() - elems.linear), calls, group, links);
   if (bits.empty()) all += all_gather(kFloat * elems.linear, buckets(elems.linear), group, links);
-  const double batches = std::ceil(elems.linear / static_cast<double>(dist::ValueGather::kBatchElems));
+  const double batches = std::ceil(elems.linear / static_cast<double>(dist::ValueGather::batch_elems(group.ranks)));
   for (const int of_map : bits) {
     all += all_reduce(kFloat * elems.rows, batches, group, links);
     all += all_gather((of_map <= 4 ? 0.5 : 1.0) * elems.linear, batches, group, links);

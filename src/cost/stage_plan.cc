@@ -75,12 +75,12 @@ std::vector<double> stage_shares(const RunConfig& config, const ModelTimes& time
 }
 
 dist::SimulatedPipeline planned_pipeline(const RunConfig& config, const ModelTimes& times, const dist::StageCut& cut,
-                                         std::int64_t micro_batches) {
+                                         std::int64_t micro_batches, bool trains) {
   constexpr double kMicro = 1e6;
   const int stages = config.parallel.pipeline, chunks = static_cast<int>(std::ssize(cut)) / stages;
   dist::SimulatedPipeline pipeline;
   for (int stage = 0; stage < stages; ++stage) {
-    pipeline.stages.push_back(dist::stage_actions(config.parallel.schedule, stage, stages, micro_batches, chunks));
+    pipeline.add_turns(dist::stage_turns(config.parallel.schedule, stage, stages, micro_batches, chunks, trains));
     std::vector<dist::ChunkTime>& of_chunks = pipeline.times.emplace_back();
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const std::size_t piece = piece_of(stage, stages, chunk);
@@ -88,7 +88,11 @@ dist::SimulatedPipeline planned_pipeline(const RunConfig& config, const ModelTim
       for (std::int64_t block = cut[piece]; block < end_of(cut, piece, config.model.n_layer); ++block)
         time += times.blocks[static_cast<std::size_t>(block)];
       if (piece == 0) time += times.embedding;
-      if (piece + 1 == cut.size()) time += times.head;
+      // The last piece goes forward and backward at once, as its head does.
+      if (piece + 1 == cut.size()) {
+        time += times.head;
+        if (trains) time = {.forward_s = time.total(), .backward_s = 0.0};
+      }
       of_chunks.push_back({.forward_us = time.forward_s * kMicro, .backward_us = time.backward_s * kMicro});
     }
   }

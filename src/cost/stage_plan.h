@@ -25,8 +25,9 @@ StagePart stage_part(const RunConfig& config, const dist::StageCut& cut, int sta
 // Each stage's share of a micro-batch's time: [stages], together 1.
 std::vector<double> stage_shares(const RunConfig& config, const ModelTimes& times, const dist::StageCut& cut);
 
-// The schedule's lists with these times, transfers taking none: for dist::simulate.
+// A pass over so many micro-batches of a replica as the stages carry it out (src/train/step_stages.cc), with these
+// times, transfers taking none: for dist::simulate. trains: else it goes forward only.
 dist::SimulatedPipeline planned_pipeline(const RunConfig& config, const ModelTimes& times, const dist::StageCut& cut,
-                                         std::int64_t micro_batches);
+                                         std::int64_t micro_batches, bool trains = true);
 
 }  // namespace qat

@@ -65,21 +65,21 @@ class Steps {
 
   void add(std::int64_t step, StepTime& sum) {
     const dist::StepPlan plan = coordinator_.plan({.step = step, .samples = step * config_.train.batch_size});
-    const std::vector<PrecisionMap> precision = planned_precision(names_, config_.quant, maps_, plan);
+    const std::vector<PrecisionMap> precision = planned_precision(names_, config_.quant, maps_, plan.maps);
     for (const dist::UpdatePlan& update : plan.updates) {
       ModelTimes times;
       for (const dist::PassPlan& pass : update.passes) {
-        const ModelTimes& one = times_of(plan, pass, precision.at(pass.map));
+        const PlannedPass& one = times_of(plan, pass, precision.at(pass.map));
         if (pass.trains) {
           const std::string name = precision_name(plan.maps[pass.map], maps_);
           sum.passes[name] += 1.0;
-          sum.pass_s[name] = one.total();
+          sum.pass_s[name] = one.times.total();
         }
-        add_to(times, one);
+        add_to(times, one.times);
+        sum.passes_s += one.staged_s;
+        sum.idle_share += one.waited_s;
       }
-      const auto [seconds, idle] = update_passes(times, static_cast<std::int64_t>(update.passes.size()));
-      sum.passes_s += seconds;
-      sum.idle_share += seconds * idle;
+      if (stages_.size() == 1) sum.passes_s += passes_in_turn(times, std::ssize(update.passes));
       add_update(update, precision, times, sum);
       sum.updates += 1.0;
     }
@@ -89,6 +89,12 @@ class Steps {
   struct Stage {
     StagePart part;
     TrainedElems trained;
+  };
+  // Of one micro-batch; and of all of them through several stages, which go through one pass after the other.
+  struct PlannedPass {
+    ModelTimes times;
+    double staged_s = 0.0;
+    double waited_s = 0.0;  // of that, by a stage on average
   };
 
   int replicas() const { return static_cast<int>(replicas_); }
@@ -103,13 +109,14 @@ class Steps {
     const CodeBitsOfMaps bits = code_bits_of(config_, place_.cuda, maps);
     // Gradients are complete in the update's last pass.
     const double passes = as_double(std::ssize(update.passes));
-    const bool overlapped = config_.comm.overlap && place_.cuda && config_.parallel.pipeline == 1;
+    const bool overlapped = config_.comm.overlap && place_.cuda;
     double longest = -1.0;
     GradientTime gradients;
     Sent weights;
     double update_s = 0.0;
     for (const Stage& stage : stages_) {
-      BackwardTimes backward{.head_s = times.head.total() / passes, .embedding_s = times.embedding.backward_s / passes};
+      BackwardTimes backward{.head_s = times.head.total() / passes};
+      if (stage.part.embeds) backward.embedding_s = times.embedding.backward_s / passes;
       for (const std::int64_t block : stage.part.blocks(config_.model.n_layer))
         backward.blocks_s.push_back(times.blocks[static_cast<std::size_t>(block)].backward_s / passes);
       std::reverse(backward.blocks_s.begin(), backward.blocks_s.end());
@@ -151,7 +158,7 @@ class Steps {
   }
 
   // A pass that only teaches goes forward as far as the hidden states: its logits are made beside its student's.
-  const ModelTimes& times_of(const dist::StepPlan& plan, const dist::PassPlan& pass, const PrecisionMap& precision) {
+  const PlannedPass& times_of(const dist::StepPlan& plan, const dist::PassPlan& pass, const PrecisionMap& precision) {
     const dist::PlannedWidths& widths = plan.maps[pass.map];
     std::string key = fmt_key(widths, pass);
     const auto found = cache_.find(key);
@@ -162,9 +169,10 @@ class Steps {
                     .cuda = place_.cuda,
                     .training = pass.trains,
                     .teachers = pass.loss.distillation > 0.0 ? static_cast<std::int64_t>(pass.teachers.size()) : 0};
-    ModelTimes times = model_times(shape, place_.rates);
-    if (!pass.trains) times.head = {};
-    return cache_.emplace(std::move(key), std::move(times)).first->second;
+    PlannedPass planned{.times = model_times(shape, place_.rates)};
+    if (!pass.trains) planned.times.head = {};
+    if (stages_.size() > 1) carry_out(planned, pass.trains);
+    return cache_.emplace(std::move(key), std::move(planned)).first->second;
   }
 
   static std::string fmt_key(const dist::PlannedWidths& widths, const dist::PassPlan& pass) {
@@ -175,28 +183,23 @@ class Steps {
     return key + (pass.trains ? " trains " : " teaches ") + std::to_string(pass.teachers.size());
   }
 
-  // Of an update whose passes together take `times` for one micro-batch: seconds, and the share that stages wait.
-  std::pair<double, double> update_passes(const ModelTimes& times, std::int64_t passes) const {
-    if (config_.parallel.pipeline == 1) {
-      const std::int64_t work = micro_batches_ * passes;
-      const std::int64_t rounds = (work + place_.threads - 1) / place_.threads;
-      return {as_double(rounds) * times.total() / as_double(passes) * crowding(place_), 0.0};
-    }
-    ModelTimes mean = times;
-    const auto share = [&](PassTime& time) {
-      time.forward_s /= as_double(passes), time.backward_s /= as_double(passes);
-    };
-    for (PassTime& block : mean.blocks) share(block);
-    share(mean.embedding);
-    share(mean.head);
-    dist::SimulatedPipeline pipeline = planned_pipeline(config_, mean, cut_, micro_batches_ * passes);
-    pipeline.transfers = dist::TransferMode::kExchanges;
+  // Of an update whose passes together take `times` for one micro-batch, on ranks without stages.
+  double passes_in_turn(const ModelTimes& times, std::int64_t passes) const {
+    const std::int64_t work = micro_batches_ * passes;
+    const std::int64_t rounds = (work + place_.threads - 1) / place_.threads;
+    return as_double(rounds) * times.total() / as_double(passes) * crowding(place_);
+  }
+
+  // A pass through the stages, on paper.
+  void carry_out(PlannedPass& pass, bool trains) const {
+    dist::SimulatedPipeline pipeline = planned_pipeline(config_, pass.times, cut_, micro_batches_, trains);
     pipeline.transfer_us = 1e6 * transfer_seconds(residual_bytes());
     const dist::Timeline timeline = dist::simulate(pipeline);
     double end_us = 0.0, idle = 0.0;
     for (const dist::TimelineSpan& span : timeline) end_us = std::max(end_us, span.end_us);
     for (const dist::RankUse& use : dist::rank_use(timeline)) idle += use.idle_share / config_.parallel.pipeline;
-    return {end_us * 1e-6 * crowding(place_), idle};
+    pass.staged_s = end_us * 1e-6 * crowding(place_);
+    pass.waited_s = pass.staged_s * idle;
   }
 
   // The residual stream of a micro-batch, or its gradient.
@@ -212,7 +215,7 @@ class Steps {
   std::vector<ConfiguredMap> maps_;
   Coordinator coordinator_;
   std::int64_t replicas_, micro_batches_;
-  std::map<std::string, ModelTimes> cache_;
+  std::map<std::string, PlannedPass> cache_;
   dist::StageCut cut_;
   std::vector<Stage> stages_;
   RankGroup group_;

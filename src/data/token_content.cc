@@ -33,7 +33,7 @@ TokenContent read_content(std::int64_t count, const ReadTokens& read, int vocab_
       const std::int64_t index = begin + (bad - block.begin());
       throw Error(ErrorKind::kData,
                   fmt::format("{}: at byte {} (token {}): expected an id below the model's vocabulary of {}, found {}; "
-                              "was the text tokenized for another model?",
+                              "was the text tokenized for another model? (model.vocab_size)",
                               where, first_byte + index * static_cast<std::int64_t>(sizeof(std::uint16_t)), index,
                               vocab_size, *bad));
     }

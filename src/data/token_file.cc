@@ -36,7 +36,8 @@ constexpr std::size_t kBufferTokens = std::size_t{1} << 18;
 // The token count of a file of `bytes` bytes that starts with `header`.
 std::int64_t checked_count(const std::string& path, const std::array<std::int32_t, 3>& header, std::int64_t bytes) {
   if (header[0] != kTokenFileMagic) {
-    fail_at(path, 0, fmt::format("the magic number {} of a token shard", kTokenFileMagic), std::to_string(header[0]));
+    fail_at(path, 0, fmt::format("the magic number {} of a token shard", kTokenFileMagic),
+            fmt::format("{} (`qat_dist tokenize` makes token shards of text)", header[0]));
   }
   if (header[1] != kTokenFileVersion) {
     fail_at(path, 4, fmt::format("version {} (16-bit tokens)", kTokenFileVersion), std::to_string(header[1]));
@@ -78,7 +79,10 @@ FileDescriptor open_shard(const std::string& path) {
 
 TokenFile::TokenFile(std::string path) : path_(std::move(path)), fd_(open_shard(path_)) {
   struct stat status {};
-  if (::fstat(fd_.get(), &status) != 0 || !S_ISREG(status.st_mode)) fail_file(path_, "is not a regular file");
+  if (::fstat(fd_.get(), &status) != 0 || !S_ISREG(status.st_mode))
+    fail_file(path_, S_ISDIR(status.st_mode)
+                         ? "is not a regular file but a folder: name what is in it, such as FOLDER/*.bin"
+                         : "is not a regular file");
   stamp_ = stamp_now();
   known_ns_ = stamp_.changed_ns;
   if (stamp_.bytes < kTokenFileHeaderBytes) {

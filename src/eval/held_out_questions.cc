@@ -9,6 +9,7 @@
 #include "kernels/common/error.h"
 #include "src/eval/answer_score.h"
 #include "src/eval/best_span.h"
+#include "src/model/stage_transfers.h"
 
 namespace qat {
 namespace {
@@ -51,11 +52,15 @@ PassInputs read_pass(const QuestionWindows& windows, const EvaluationPass& pass)
   return inputs;
 }
 
-void score_pass(const Gpt2& model, const QuestionWindows& windows, const EvaluationPass& pass, const SpanSearch& search,
-                const ForwardContext& context, std::span<double> numbers) {
+void score_pass(const EvaluationJob& job, const QuestionWindows& windows, const EvaluationPass& pass,
+                const SpanSearch& search, const ForwardContext& context, std::span<double> numbers) {
   const PassInputs inputs = read_pass(windows, pass);
-  const at::Device device = model.mode().device;
-  const at::Tensor on_device = model.answer_logits(inputs.tokens.to(device, at::kLong).contiguous(), context);
+  const at::Device device = job.model.mode().device;
+  const at::NoGradGuard no_grad;
+  const at::Tensor hidden =
+      hidden_over_stages(job.model, job.grid, inputs.tokens.to(device, at::kLong).contiguous(), context);
+  if (!hidden.defined()) return;  // the last stage has the answers
+  const at::Tensor on_device = job.model.answer_logits(hidden);
   const at::Tensor nll = span_nll(on_device, inputs.targets.to(device, at::kLong)).to(at::kCPU).contiguous();
   const at::Tensor logits = on_device.to(at::kCPU).contiguous();
   const auto places = static_cast<std::size_t>(logits.size(2));
@@ -109,7 +114,7 @@ std::optional<HeldOutScore> HeldOutQuestions::score(const EvaluationJob& job, co
   const std::size_t numbers = kWindowNumbers * static_cast<std::size_t>(config.batch_size);
   const auto all = run_dealt_passes(job, passes.size(), numbers, "held-out questions",
                                     [&](std::size_t pass, const ForwardContext& context, std::span<double> out) {
-                                      score_pass(job.model, windows_, passes[pass], search, context, out);
+                                      score_pass(job, windows_, passes[pass], search, context, out);
                                     });
   if (!all) return std::nullopt;
   const SquadData& data = windows_.data();

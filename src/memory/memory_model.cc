@@ -137,11 +137,13 @@ std::vector<MemoryConsumer> always(const RunConfig& config, const RankLayout& la
     return {
         parameters, {"gradient sums", gradient_sum_bytes(config, layout)}, {"optimizer", 2 * count.trained * kFp32}};
   }
-  std::vector<MemoryConsumer> all = {
-      {"parameters", everywhere * kFp32},
-      {"parameters of single widths", (count.of_widths / layout.ranks + count.of_pass) * kFp32},
-      {"gradient sums", gradient_sum_bytes(config, layout)},
-      {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
+  // Those of a pass, and of the next one.
+  const std::int64_t passes = sends_beside(config.comm, layout.cuda, config.parallel.pipeline) ? 2 : 1;
+  const std::int64_t held = std::min(count.of_widths, passes * count.of_pass);
+  std::vector<MemoryConsumer> all = {{"parameters", everywhere * kFp32},
+                                     {"parameters of single widths", (count.of_widths / layout.ranks + held) * kFp32},
+                                     {"gradient sums", gradient_sum_bytes(config, layout)},
+                                     {"optimizer", 2 * count.trained * kFp32 / layout.ranks}};
   const std::int64_t table = table_elems(config, layout);
   for (MemoryConsumer& one : wire_memory(config.comm, count.trained, table, scales_by_row(config.quant), layout.ranks))
     all.push_back(std::move(one));
@@ -213,14 +215,19 @@ MemoryEstimate evaluation(const PassShape& pass, std::int64_t passes, const std:
 // Hidden states that teachers leave until the last of their students has learnt from them.
 std::int64_t taught_bytes(const RunConfig& config, const RankLayout& layout, const PassShape& student) {
   if (teacher_of(config.train.recipe, config.distill) == TeacherChoice::kNone) return 0;
-  const std::int64_t layers = config.model.n_layer + 1;
-  const std::int64_t may = config.distill.feature_layers.empty() ? layers : std::ssize(config.distill.feature_layers);
+  // Of the states that are compared, those that this part of the model has (Gpt2::has_states).
+  std::vector<std::int64_t> here = student.blocks();
+  if (student.part.heads) here.push_back(config.model.n_layer);
+  const std::vector<int>& layers = config.distill.feature_layers;
+  const auto may = std::count_if(here.begin(), here.end(), [&](std::int64_t number) {
+    return layers.empty() || std::find(layers.begin(), layers.end(), number) != layers.end();
+  });
   const bool all = config.distill.feature_pick == FeaturePick::kAll;
   const std::int64_t students = config.train.recipe == Recipe::kSp ? config.train.students
                                 : config.train.recipe == Recipe::kSpnet || config.train.recipe == Recipe::kInstantnet
                                     ? std::ssize(config.quant.widths)
                                     : 1;
-  const std::int64_t features = config.distill.features == 0.0 ? 0 : all ? may : std::min(may, students);
+  const std::int64_t features = config.distill.features == 0.0 ? 0 : all ? may : std::min<std::int64_t>(may, students);
   // What a head makes logits of is where the head is.
   const std::int64_t states = (student.part.heads ? std::max<std::int64_t>(1, student.teachers) : 0) + features;
   return states * local_micro_batches(config, layout) * student.tokens() * config.model.n_embd * student.float_bytes();

@@ -13,7 +13,7 @@ std::vector<MemoryConsumer> wire_memory(const CommConfig& comm, std::int64_t tra
   if (ranks == 1) return {};
   std::vector<MemoryConsumer> all;
   if (coded && comm.weights == WeightsName::kCodes) {
-    const std::int64_t batch = std::min(trained, dist::ValueGather::kBatchElems);
+    const std::int64_t batch = std::min(trained, dist::ValueGather::batch_elems(ranks));
     all.push_back({"messages of weights", batch + batch / ranks});
   }
   const dist::GradWire wire = wire_of(comm);

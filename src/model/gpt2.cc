@@ -159,17 +159,31 @@ std::size_t Gpt2::first_block(int chunk) const {
   return static_cast<std::size_t>(blocks);
 }
 
+std::size_t Gpt2::prepare_blocks(std::size_t first, std::size_t end, const ForwardContext& context) const {
+  const auto linears = [&](std::size_t from, std::size_t to) {
+    const auto linear = [&](std::size_t block) {
+      return linears_.begin() + static_cast<std::ptrdiff_t>(kLinearsPerBlock * block);
+    };
+    return std::vector<const QuantLinear*>(linear(from), linear(to));
+  };
+  for (const QuantLinear* linear : linears(first, first + 1)) (void)store_.tensor(linear->spec().weight);
+  const auto arrived = [&](std::size_t block) {
+    const std::vector<const QuantLinear*> all = linears(block, block + 1);
+    return std::none_of(all.begin(), all.end(),
+                        [&](const QuantLinear* linear) { return store_.is_on_its_way(linear->spec().weight); });
+  };
+  std::size_t last = first + 1;
+  while (last < end && arrived(last)) ++last;
+  QuantLinear::prepare_all(linears(first, last), context, mode_.dtype);
+  return last;
+}
+
 at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, int chunk, const ForwardContext& context,
                                      HiddenStates& wanted) const {
   const std::size_t begin = first_block(chunk), end = first_block(chunk + 1);
   // On a GPU one pass goes at a time, and launches are dear.
-  if (mode_.is_cuda() && context.weight_cache != nullptr && !context.calibrating()) {
-    const auto linear = [&](std::size_t block) {
-      return linears_.begin() + static_cast<std::ptrdiff_t>(kLinearsPerBlock * block);
-    };
-    const std::vector<const QuantLinear*> all(linear(begin), linear(end));
-    QuantLinear::prepare_all(all, context, mode_.dtype);
-  }
+  const bool prepares = mode_.is_cuda() && context.weight_cache != nullptr && !context.calibrating();
+  std::size_t prepared = begin;
   ResidualPair x{.residual = states.reshape({-1, config_.n_embd}), .delta = {}};
   const auto want = [&](std::int64_t number, const auto& state) {
     if (const auto found = wanted.find(number); found != wanted.end()) found->second = state();
@@ -178,6 +192,7 @@ at::Tensor Gpt2::states_after_blocks(const at::Tensor& states, int chunk, const 
   for (std::size_t block = begin; block < end; ++block) {
     const std::string name = "h." + std::to_string(layer);
     const TraceRange range(name.c_str());
+    if (prepares && block == prepared) prepared = prepare_blocks(block, end, context);
     want(layer++, [&] { return sum_of(x); });
     x = blocks_[block]->forward(x, context, states.size(0));
   }
@@ -224,15 +239,16 @@ at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context)
   return forward({.tokens = tokens}, context).output;
 }
 
-StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output, const at::Tensor& more,
-                              double weight) const {
+StageGradients Gpt2::backward(const StagePass& pass, const at::Tensor& d_output) const {
   const TraceRange range("backward");
   std::vector<at::Tensor> wanted = store_.trainable_tensors();
   if (pass.states.defined()) wanted.push_back(pass.states);
   if (pass.embedded.defined()) wanted.push_back(pass.embedded);
   // Not backward(): that adds into the parameters' own gradients, which passes at the same time would share.
   std::vector<at::Tensor> results = {pass.output}, gradients = {d_output};
-  if (more.defined()) results.push_back(more), gradients.push_back(at::full_like(more, weight));
+  // States below all that is trained, as those of frozen embeddings, are compared and teach nothing.
+  if (const at::Tensor& loss = pass.compared.loss; loss.defined() && loss.requires_grad())
+    results.push_back(loss), gradients.push_back(at::full_like(loss, pass.compared.weight));
   StageGradients out{.parameters = torch::autograd::grad(results, wanted, gradients, /*retain_graph=*/false,
                                                          /*create_graph=*/false, /*allow_unused=*/true)};
   const auto take = [&](const at::Tensor& asked, at::Tensor& found) {

@@ -41,6 +41,7 @@ struct StagePass {
   at::Tensor embedded{};  // [B, T, d], where gradients are to leave for a table that another stage trains
   at::Tensor output;      // [B, T, d]: after the last norm if it heads, else the residual stream
   HiddenStates features{};
+  FeatureLoss compared{};  // whose gradient joins that of the output
 };
 
 struct StageGradients {
@@ -52,7 +53,9 @@ struct StageGradients {
 struct LossAndGradients {
   at::Tensor loss;            // fp32 [], without its weight, on the model's device: reading it waits for the pass
   at::Tensor distillation{};  // likewise, of a pass with a lesson; else undefined
-  at::Tensor features{};
+  at::Tensor features{};      // of this chunk's states alone
+  HiddenStates feature_sums{};
+  double feature_divisor = 0.0;  // as FeatureLoss's
   StageGradients gradients;
 };
 
@@ -74,10 +77,12 @@ class Gpt2 {
   void init_random(std::uint64_t seed);
 
   // One micro-batch through a chunk of this stage, and back: d_output is the gradient of pass.output. wanted: hidden
-  // states by their numbers, of this chunk. more: what else has a gradient, [], times `weight`.
+  // states by their numbers, of which the chunk's are filled in.
   StagePass forward(const ModelInput& input, const ForwardContext& context, const HiddenStates& wanted = {}) const;
-  StageGradients backward(const StagePass& pass, const at::Tensor& d_output, const at::Tensor& more = {},
-                          double weight = 1.0) const;
+  // The same of a pass that trains: with what its states learn, and what they leave. The rest is loss_and_gradients'.
+  StagePass learn(const ModelInput& input, const at::Tensor& targets, const ForwardContext& context,
+                  const LossScale& scale, const Lesson& lesson, Teaching* teaching) const;
+  StageGradients backward(const StagePass& pass, const at::Tensor& d_output) const;
   // Where embedding and head are one table and two stages: the stage that heads trains it, the one that embeds has a
   // copy. Whether this is such a stage, and the table; its parameter id.
   bool trains_table_of_first_stage() const { return ties_stages() && stage_.heads && !config_.freeze_base; }
@@ -93,8 +98,8 @@ class Gpt2 {
   LossAndGradients loss_and_gradients(const ModelInput& input, const at::Tensor& targets, const ForwardContext& context,
                                       const LossScale& scale = {}, const Lesson& lesson = {},
                                       Teaching* teaching = nullptr) const;
-  // A pass that only teaches: no loss, no gradient, no dropout (context.training is false).
-  void teach(const ModelInput& input, const ForwardContext& context, Teaching& teaching) const;
+  // A pass that only teaches: no loss, no gradient, no dropout (context.training is false). The chunk's output.
+  at::Tensor teach(const ModelInput& input, const ForwardContext& context, Teaching& teaching) const;
   // The output projection, or the head that answers questions, of passes in this context, for others to learn from
   // until parameters change.
   TeacherHead teacher_head(const ForwardContext& context) const;
@@ -109,9 +114,9 @@ class Gpt2 {
   // Of some tokens' hidden states, no gradient: [M, d] -> fp32 [M, V], what follows each. Weights are prepared once for
   // as long as context's cache of weights lives.
   at::Tensor next_logits(const at::Tensor& hidden, const ForwardContext& context) const;
-  // Of a model that answers questions, no gradient: tokens, int64 [B, T] -> fp32 [B, 2, T], the logits of an answer's
-  // first and last token.
-  at::Tensor answer_logits(const at::Tensor& tokens, const ForwardContext& context) const;
+  // Of a model that answers questions, at the stage that heads, no gradient: hidden(), [B, T, d] -> fp32 [B, 2, T], the
+  // logits of an answer's first and last token.
+  at::Tensor answer_logits(const at::Tensor& hidden) const;
   // By groups() of parameters(): whether passes at these widths use the group. Those of other widths are left alone.
   std::vector<bool> groups_used(const PrecisionMap& precision) const;
   const QuantConfig& quant() const { return *quant_; }
@@ -135,6 +140,11 @@ class Gpt2 {
   // Whether a chunk of this stage is the model's first, or its last.
   bool embeds(int chunk) const { return stage_.embeds && chunk == 0; }
   bool heads(int chunk) const { return stage_.heads && chunk + 1 == chunks(); }
+  // Whether hidden states of this number (HiddenStates) are of a chunk of this stage.
+  bool has_states(int chunk, std::int64_t number) const {
+    const BlockRange& blocks = stage_.chunks[static_cast<std::size_t>(chunk)];
+    return (blocks.first <= number && number < blocks.last) || (number == config_.n_layer && heads(chunk));
+  }
   // The whole model's names, shapes and widths; of a stage, an outline without values.
   const Gpt2& whole() const { return outline_ != nullptr ? *outline_ : *this; }
   // The stage's quantized linear layers in order of use: ranges of references.
@@ -164,8 +174,14 @@ class Gpt2 {
   at::Tensor embed(const at::Tensor& tokens, const ForwardContext& context) const;
   at::Tensor states_after_blocks(const at::Tensor& states, int chunk, const ForwardContext& context,
                                  HiddenStates& wanted) const;
+  void leave(const StagePass& pass, int chunk, Teaching& teaching) const;
+  FeatureLoss compare(const StagePass& pass, const at::Tensor& targets, const LossScale& scale,
+                      const Lesson& lesson) const;
   // Where a chunk's blocks begin in blocks_; of the number of chunks: where all end.
   std::size_t first_block(int chunk) const;
+  // The weights of blocks_[first] and of those behind it, up to `end`, that have arrived with its own are made ready
+  // for products; those of later blocks are not waited for. Returns the first block that is not ready.
+  std::size_t prepare_blocks(std::size_t first, std::size_t end, const ForwardContext& context) const;
   // Output projection and loss, forward and backward at once.
   struct HeadResult {
     at::Tensor loss, distillation;

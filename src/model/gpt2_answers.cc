@@ -21,10 +21,10 @@ void Gpt2::add_answer_head() {
   answer_bias_ = store_.add("qa_outputs.bias", {2}, GroupKind::kBase, /*trainable=*/true, /*decay=*/false);
 }
 
-at::Tensor Gpt2::answer_logits(const at::Tensor& tokens, const ForwardContext& context) const {
-  QAT_CHECK(config_.answers_questions(), "the model's head answers questions");
+at::Tensor Gpt2::answer_logits(const at::Tensor& hidden) const {
+  QAT_CHECK(config_.answers_questions() && stage_.heads, "the model's head answers questions");
   const at::NoGradGuard no_grad;
-  return span_logits(hidden(tokens, context), span_head());
+  return span_logits(hidden, span_head());
 }
 
 Gpt2::HeadResult Gpt2::answer_head(const at::Tensor& output, const at::Tensor& targets, const ForwardContext& context,

@@ -18,24 +18,6 @@ namespace {
 constexpr std::int64_t kPlainHeadKey = -1;  // of the unquantized output projection in a WeightCache
 constexpr std::int64_t kCodedHeadKey = -2;  // of the one that takes chunks of tokens
 
-void leave(const StagePass& pass, Teaching& teaching) {
-  teaching.output = pass.output.detach().reshape({-1, pass.output.size(-1)});
-  for (auto& [number, state] : teaching.features) state = pass.features.at(number).detach();
-}
-
-// []; undefined without features to learn. Differentiable. shares: of the tokens, [M, 1]; divisor: of their sum.
-at::Tensor feature_loss(const StagePass& pass, const Lesson& lesson, const at::Tensor& shares, double divisor) {
-  at::Tensor sum;
-  for (const auto& [number, of_teacher] : lesson.features) {
-    const at::Tensor& own = pass.features.at(number);
-    const at::Tensor one = ((own.to(at::kFloat) - of_teacher.to(at::kFloat)).square() * shares).sum();
-    sum = sum.defined() ? sum + one : one;
-  }
-  if (!sum.defined()) return sum;
-  const auto elements = static_cast<double>(pass.output.size(-1)) * static_cast<double>(lesson.features.size());
-  return sum / (divisor * elements);
-}
-
 }  // namespace
 
 bool Gpt2::head_on_codes(const PrecisionMap& precision) const {
@@ -138,31 +120,63 @@ Gpt2::HeadResult Gpt2::head(const at::Tensor& output, const at::Tensor& targets,
                          {chunked->lora_b.id, found.gradients.lora_b}}};
 }
 
+void Gpt2::leave(const StagePass& pass, int chunk, Teaching& teaching) const {
+  if (heads(chunk)) teaching.output = pass.output.detach().reshape({-1, pass.output.size(-1)});
+  for (auto& [number, state] : teaching.features)
+    if (has_states(chunk, number)) state = pass.features.at(number).detach();
+}
+
+FeatureLoss Gpt2::compare(const StagePass& pass, const at::Tensor& targets, const LossScale& scale,
+                          const Lesson& lesson) const {
+  const auto count = lesson.feature_count > 0 ? lesson.feature_count : std::ssize(lesson.features);
+  if (count == 0 || !targets.defined()) return {};  // a chunk that has no states to compare needs no targets
+  const bool answers = config_.answers_questions();
+  const double divisor = scale.divisor(answers ? targets.size(0) : targets.numel()),
+               elements = static_cast<double>(config_.n_embd) * static_cast<double>(count);
+  FeatureLoss found{.weight = lesson.feature_weight, .divisor = divisor * elements};
+  if (lesson.features.empty()) return found;
+  const at::Tensor shares =  // of the tokens, [M, 1]
+      answers ? token_shares(targets, pass.output.size(1)) : targets.reshape({-1, 1}).ne(kernels::kIgnoredTarget);
+  at::Tensor sum;
+  for (const auto& [number, of_teacher] : lesson.features) {
+    const at::Tensor& own = pass.features.at(number);
+    const at::Tensor one = ((own.to(at::kFloat) - of_teacher.to(at::kFloat)).square() * shares).sum();
+    found.sums[number] = one.detach();
+    sum = sum.defined() ? sum + one : one;
+  }
+  found.loss = sum / found.divisor;
+  return found;
+}
+
+StagePass Gpt2::learn(const ModelInput& input, const at::Tensor& targets, const ForwardContext& context,
+                      const LossScale& scale, const Lesson& lesson, Teaching* teaching) const {
+  const at::AutoGradMode with_gradients(true);
+  HiddenStates wanted = lesson.features;
+  if (teaching != nullptr) wanted.insert(teaching->features.begin(), teaching->features.end());
+  StagePass pass = [&] {
+    const TraceRange range("forward");
+    return forward(input, context, wanted);
+  }();
+  if (teaching != nullptr) leave(pass, input.chunk, *teaching);
+  pass.compared = compare(pass, targets, scale, lesson);
+  pass.features.clear();
+  return pass;
+}
+
 LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Tensor& targets,
                                           const ForwardContext& context, const LossScale& scale, const Lesson& lesson,
                                           Teaching* teaching) const {
   QAT_CHECK(heads(input.chunk), "the last chunk has the loss");
   const at::AutoGradMode with_gradients(true);
-  HiddenStates wanted = lesson.features;
-  if (teaching != nullptr) wanted.insert(teaching->features.begin(), teaching->features.end());
-  const StagePass pass = [&] {
-    const TraceRange range("forward");
-    return forward(input, context, wanted);
-  }();
-  if (teaching != nullptr) leave(pass, *teaching);
-  const bool answers = config_.answers_questions();
-  const at::Tensor of_features = feature_loss(
-      pass, lesson,
-      answers ? token_shares(targets, pass.output.size(1)) : targets.reshape({-1, 1}).ne(kernels::kIgnoredTarget),
-      scale.divisor(answers ? targets.size(0) : targets.numel()));
-  // States below all that is trained, as those of frozen embeddings, are compared and teach nothing.
-  const at::Tensor learnable = of_features.defined() && of_features.requires_grad() ? of_features : at::Tensor();
+  const StagePass pass = learn(input, targets, context, scale, lesson, teaching);
+  const FeatureLoss& compared = pass.compared;
   HeadResult last = head(pass.output, targets, context, scale, lesson.distillation);
-  LossAndGradients out{
-      .loss = last.loss,
-      .distillation = last.distillation,
-      .features = of_features.defined() ? of_features.detach() : of_features,
-      .gradients = backward(pass, last.d_output.view(pass.output.sizes()), learnable, lesson.feature_weight)};
+  LossAndGradients out{.loss = last.loss,
+                       .distillation = last.distillation,
+                       .features = compared.loss.defined() ? compared.loss.detach() : compared.loss,
+                       .feature_sums = compared.sums,
+                       .feature_divisor = compared.divisor,
+                       .gradients = backward(pass, last.d_output.view(pass.output.sizes()))};
   for (auto& [id, gradient] : last.parameters) {
     if (!gradient.defined()) continue;
     at::Tensor& found = out.gradients.parameters.at(static_cast<std::size_t>(store_.info(id).trainable_index));
@@ -171,12 +185,13 @@ LossAndGradients Gpt2::loss_and_gradients(const ModelInput& input, const at::Ten
   return out;
 }
 
-void Gpt2::teach(const ModelInput& input, const ForwardContext& context, Teaching& teaching) const {
-  QAT_CHECK(heads(input.chunk), "the last chunk has the output projection");
+at::Tensor Gpt2::teach(const ModelInput& input, const ForwardContext& context, Teaching& teaching) const {
   QAT_CHECK(!context.training, "a pass that only teaches has no dropout");
   const at::NoGradGuard no_grad;
   const TraceRange range("teacher");
-  leave(forward(input, context, teaching.features), teaching);
+  const StagePass pass = forward(input, context, teaching.features);
+  leave(pass, input.chunk, teaching);
+  return pass.output;
 }
 
 TeacherHead Gpt2::teacher_head(const ForwardContext& context) const {

@@ -31,7 +31,16 @@ struct Lesson {
   // targets' tokens, by their count as the cross-entropy's (loss_scale.h), and d. Of questions: over the windows the
   // mean of the means over each one's tokens, without padding.
   double feature_weight = 0.0;
-  HiddenStates features{};
+  HiddenStates features{};         // of a chunk of a stage: its own
+  std::int64_t feature_count = 0;  // in all chunks; 0: as many as there are here
+};
+
+// How far a chunk's hidden states are from its lesson's.
+struct FeatureLoss {
+  at::Tensor loss{};     // fp32 [], differentiable: its part of the pass's, without weight; undefined: no states here
+  double weight = 0.0;   // of the loss
+  HiddenStates sums{};   // of squared differences, by state: fp32 [], without gradient
+  double divisor = 0.0;  // of the sums of all chunks, added in order of states: the pass's loss
 };
 
 }  // namespace qat

@@ -123,6 +123,7 @@ void ParameterStore::shard(const RankOf& me) {
 }
 
 std::vector<std::span<float>> ParameterStore::own_shards(int group) const {
+  await_all();
   const FlatGroup& of = groups_.at(static_cast<std::size_t>(group));
   const std::span<float> all = span_of(of.is_sharded() ? of.own : of.values);
   std::vector<std::span<float>> shards;
@@ -149,6 +150,7 @@ void ParameterStore::release_all_but(const std::vector<bool>& wanted) const {
   QAT_CHECK(wanted.size() == groups_.size(), "one word for each group");
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     if (!groups_[g].is_sharded() || wanted[g]) continue;
+    (void)tensor(groups_[g].ids.front());  // memory is given back in the current stream's order
     resize_storage(groups_[g].values, 0);
     held_[g] = Held::kNot;
   }
@@ -184,24 +186,32 @@ std::int64_t ParameterStore::gather_group(int index, dist::Communicator& comm, c
   QAT_CHECK(!group.is_sharded(), "a group that every rank has");
   QAT_CHECK(codes.bits.empty() || (codes.staging != nullptr && std::ssize(codes.bits) == count()),
             "bits of every parameter, and room for messages");
-  dist::ValueGather gather(comm, group.layout, exec_for(group.values));
-  std::vector<int> coded;
+  std::vector<int> exact, coded;
   std::vector<dist::RowCodes> rows(group.ids.size());
   for (std::size_t b = 0; b < group.layout.buckets().size(); ++b) {
     Others& have = others_[static_cast<std::size_t>(index)][b];
     const Others wanted = wanted_of(group, static_cast<int>(b), codes);
     if (have.newest && (have.bits.empty() || have == wanted)) continue;
     const int first = group.layout.buckets()[b].first_tensor;
-    if (wanted.bits.empty()) gather.exact(static_cast<int>(b), span_of(group.values));
-    if (!wanted.bits.empty()) coded.push_back(static_cast<int>(b));
+    (wanted.bits.empty() ? exact : coded).push_back(static_cast<int>(b));
     for (std::size_t t = 0; t < wanted.bits.size(); ++t) {
       const auto i = static_cast<std::size_t>(first) + t;
       rows[i] = {.cols = info(group.ids[i]).shape.back(), .bits = wanted.bits[t]};
     }
     have = wanted;
   }
-  if (!coded.empty()) gather.coded(coded, rows, span_of(group.values), *codes.staging);
+  if (exact.empty() && coded.empty()) return 0;
+  dist::ValueGather gather(comm, group.layout, begin_sending(group));
+  for (const int bucket : exact) gather.exact(bucket, span_of(group.values));
+  expect(group, exact);
+  if (!coded.empty())
+    gather.coded(coded, rows, span_of(group.values), *codes.staging,
+                 [&](std::span<const int> sent) { expect(group, sent); });
   return gather.sent_bytes();
+}
+
+bool ParameterStore::has_coded(const FlatGroup& group) const {
+  return std::any_of(group.ids.begin(), group.ids.end(), [&](int id) { return info(id).coded; });
 }
 
 void ParameterStore::reserve_codes(dist::Communicator& comm, dist::WireStaging& staging) const {
@@ -224,27 +234,37 @@ void ParameterStore::gather_whole(dist::Communicator& comm) const {
 
 std::int64_t ParameterStore::gather(const std::vector<bool>& wanted, dist::Communicator& comm,
                                     const CodedValues& codes) const {
-  const at::NoGradGuard no_grad;
-  std::int64_t sent = 0;
   // Memory first: what one width gives back another takes.
   release_all_but(wanted);
   make_room(wanted);
+  return send(wanted, comm, codes);
+}
+
+std::int64_t ParameterStore::send(const std::vector<bool>& wanted, dist::Communicator& comm,
+                                  const CodedValues& codes) const {
+  const at::NoGradGuard no_grad;
+  std::int64_t sent = 0;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
-    if (!wanted[g]) continue;
-    if (!group.is_sharded()) sent += gather_group(static_cast<int>(g), comm, codes);
-    if (!group.is_sharded() || held_[g] == Held::kNewest) continue;
-    dist::ValueGather gather(comm, group.layout, exec_for(group.values));
+    if (!wanted.at(g) || !group.is_sharded() || held_[g] == Held::kNewest) continue;
+    std::vector<int> buckets;
     for (std::size_t b = 0; b < group.layout.buckets().size(); ++b) {
       const auto bucket = static_cast<int>(b);
       const dist::ShardRange shard = group.layout.shard(bucket, me_.rank, me_.ranks);
       group.values.narrow(0, shard.begin, shard.size())
           .copy_(group.own.narrow(0, group.layout.own_offset(bucket, me_.ranks), shard.size()));
-      gather.exact(bucket, span_of(group.values));
+      buckets.push_back(bucket);
     }
+    dist::ValueGather gather(comm, group.layout, begin_sending(group));
+    for (const int bucket : buckets) gather.exact(bucket, span_of(group.values));
+    expect(group, buckets);
     held_[g] = Held::kNewest;
     sent += gather.sent_bytes();
   }
+  for (const bool last : {false, true})
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      if (wanted[g] && !groups_[g].is_sharded() && has_coded(groups_[g]) == last)
+        sent += gather_group(static_cast<int>(g), comm, codes);
   return sent;
 }
 
@@ -303,6 +323,7 @@ void ParameterStore::set_values(int id, std::span<const float> values, std::int6
 std::int64_t ParameterStore::checksum() const {
   // A sum of 32-bit words: flipping a bit changes it by a power of two.
   std::int64_t sum = 0;
+  await_all();
   const auto add = [&](const at::Tensor& flat) {
     if (!flat.defined() || flat.numel() == 0) return;
     sum =

@@ -4,18 +4,25 @@
 // Where there are several ranks, they share out what single widths have for themselves (shard()): each keeps its shards
 // of those groups, and has the tensors only while gather() holds the group for passes at that width. All other groups
 // are whole on every rank all the time.
+//
+// Values may travel beside computing (send_beside()). What is on its way is waited for where its tensor is asked for.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dist/comm/communicator.h"
 #include "dist/grad/flat_layout.h"
 #include "dist/grad/wire_staging.h"
+#include "kernels/common/device_stream.h"
+#include "kernels/common/exec.h"
 
 namespace qat {
 
@@ -94,7 +101,11 @@ class ParameterStore {
   const std::vector<ParameterInfo>& infos() const { return infos_; }
   // The parameter of that name, or -1: another stage has it.
   int find(const std::string& name) const;
-  const at::Tensor& tensor(int id) const { return tensors_.at(static_cast<std::size_t>(id)); }
+  // What the current stream is given from now on sees its values as they were sent last.
+  const at::Tensor& tensor(int id) const {
+    if (is_on_its_way(id)) await(id);
+    return tensors_.at(static_cast<std::size_t>(id));
+  }
 
   // This is one of so many ranks, whose number times kNormBlock divides pad_to: from now on the groups of single widths
   // are shared out. Once, before or after values are set; before allocate() no group of a single width is ever whole
@@ -105,16 +116,28 @@ class ParameterStore {
   // give the bits of all parameters of a bucket, other ranks' elements in it are what encodes to the newest values'
   // codes and scales, until something asks for more. Returns the bytes that this rank has sent.
   std::int64_t gather(const std::vector<bool>& wanted, dist::Communicator& comm, const CodedValues& codes = {}) const;
+  // From now on values are sent on this stream, and the current one goes on meanwhile. On a CPU they are there when
+  // gather() returns all the same. As long as this holds, only one thread at a time asks for tensors. Nothing: values
+  // are sent on the current stream.
+  void send_beside(std::optional<StreamRef> stream);
+  bool is_on_its_way(int id) const { return !arrivals_.empty() && on_its_way_[static_cast<std::size_t>(id)] > 0; }
+  // For all values that are on their way. Whatever is to change a rank's own waits for them first.
+  void await_all() const;
+  // Around each wait of the current stream for values, to measure it; empty: nobody does.
+  using AroundWait = std::function<void(const std::function<void()>& wait)>;
+  void set_around_wait(AroundWait around) { around_wait_ = std::move(around); }
   // Collective: the newest values of one group, or of all, that is not shared out.
   std::int64_t gather_group(int group, dist::Communicator& comm, const CodedValues& codes = {}) const;
   void gather_whole(dist::Communicator& comm) const;
   // Room for the messages of values that may come as codes, before anything is sent.
   void reserve_codes(dist::Communicator& comm, dist::WireStaging& staging) const;
-  // The part of gather() before its first message, for ranks that are to agree on whether it has been possible. What
-  // the first three do is the same on every rank, and none of it fails but make_room().
+  // gather() in parts, for ranks that are to agree on whether there is room before they send anything. What the first
+  // two do is the same on every rank, and does not fail.
   void release_all_but(const std::vector<bool>& wanted) const;
   bool needs_room(const std::vector<bool>& wanted) const;  // the wanted groups are not all held
   void make_room(const std::vector<bool>& wanted) const;   // memory for them; may be called again
+  // Collective as gather(): of groups that there is room for. What products read as codes comes last.
+  std::int64_t send(const std::vector<bool>& wanted, dist::Communicator& comm, const CodedValues& codes = {}) const;
   // This rank's shards of a group have been updated: others' are old values until the next gather().
   void updated(int group);
   // By bucket, this rank's shards of a group.
@@ -153,6 +176,17 @@ class ParameterStore {
   const FlatGroup& group_of(const ParameterInfo& info) const {
     return groups_[static_cast<std::size_t>(info.group_index)];
   }
+  // Parameters that arrive together.
+  struct Arrival {
+    std::vector<int> ids;
+    DeviceEvent arrived;
+  };
+  // Where a group's values are sent from here on: behind what the current stream has been given.
+  kernels::Exec begin_sending(const FlatGroup& group) const;
+  // The group's buckets have been sent.
+  void expect(const FlatGroup& group, std::span<const int> buckets) const;
+  void await(int id) const;
+  bool has_coded(const FlatGroup& group) const;
   // Other ranks' elements of the bucket, as `codes` would have them.
   Others wanted_of(const FlatGroup& group, int bucket, const CodedValues& codes) const;
 
@@ -162,9 +196,13 @@ class ParameterStore {
   at::Tensor frozen_;
   int chunk_ = 0;  // of what is declared
   RankOf me_;
+  std::optional<StreamRef> beside_;
+  AroundWait around_wait_;
   // Of no meaning for others' eyes, who see the same values or none.
   mutable std::vector<Held> held_;                   // by group
   mutable std::vector<std::vector<Others>> others_;  // by group and bucket
+  mutable std::vector<Arrival> arrivals_;            // in their order
+  mutable std::vector<int> on_its_way_;              // by parameter, in how many of them
 };
 
 }  // namespace qat

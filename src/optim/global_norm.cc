@@ -49,6 +49,7 @@ std::vector<std::vector<double>> GlobalNorm::blocks_of_tensors(dist::Communicato
     const OptimTensor& tensor = layout_.tensors[t];
     if (!used[static_cast<std::size_t>(tensor.group)]) continue;
     const std::int64_t count = (layout_.place(tensor).elems + kNormBlock - 1) / kNormBlock;
+    blocks[t].reserve(static_cast<std::size_t>(count));  // the GPU waits while this is added up
     for (const std::size_t end = at + static_cast<std::size_t>(count); at < end; ++at)
       blocks[t].push_back(all[static_cast<std::size_t>(order->second[at])]);
   }
@@ -64,7 +65,9 @@ double GlobalNorm::operator()(const dist::Grid& grid, const kernels::Exec& exec,
   const auto add = [&](int chunk, bool leading) {
     for (std::size_t t = 0; t < blocks.size(); ++t) {
       if (layout_.tensors[t].leads != leading || (!leading && layout_.tensors[t].chunk != chunk)) continue;
-      for (const double squares : blocks[t]) sum += squares, tensor_squares_[t] += squares;
+      double of_tensor = 0.0;
+      for (const double squares : blocks[t]) sum += squares, of_tensor += squares;
+      tensor_squares_[t] = of_tensor;
     }
   };
   if (grid.stages() == 1) {

@@ -21,7 +21,8 @@ ShardedAdamW::ShardedAdamW(OptimLayout layout, int rank, const OptimConfig& conf
 
 void ShardedAdamW::step(const kernels::Exec& exec, std::span<const ShardValues> params,
                         std::span<const dist::BucketShards> grads, const std::vector<bool>& produced,
-                        std::span<const float> learning_rates, double gradient_scale) {
+                        std::span<const float> learning_rates, double gradient_scale,
+                        const std::function<void(std::size_t group)>& updated) {
   QAT_CHECK(produced.size() == layout_.tensors.size(), "one flag per tensor");
   QAT_CHECK(params.size() == layout_.groups.size() && grads.size() == layout_.groups.size() &&
                 learning_rates.size() == layout_.groups.size(),
@@ -65,6 +66,7 @@ void ShardedAdamW::step(const kernels::Exec& exec, std::span<const ShardValues> 
                               reinterpret_cast<std::int32_t*>(refused_.get()));
       done += count;
     }
+    if (updated) updated(g);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,9 +25,11 @@ class ShardedAdamW {
   // Updates this rank's shards. params, grads: by group and bucket, this rank's shard; without gradients a group is
   // left alone. learning_rates: of each group. A tensor with produced[i] false is not touched: no moment decay, no
   // weight decay, no step count. An element whose update would not be finite keeps its parameter and moments;
-  // take_refused() tells.
+  // take_refused() tells. updated: called in the groups' order, when the update of a group that is not left alone is
+  // on exec's stream.
   void step(const kernels::Exec& exec, std::span<const ShardValues> params, std::span<const dist::BucketShards> grads,
-            const std::vector<bool>& produced, std::span<const float> learning_rates, double gradient_scale);
+            const std::vector<bool>& produced, std::span<const float> learning_rates, double gradient_scale,
+            const std::function<void(std::size_t group)>& updated = {});
 
   // Whether some element of this rank's shards kept its old values in a step since the last call. On a GPU it waits for
   // what is on exec's stream: ask where something else has waited already.

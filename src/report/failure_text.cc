@@ -56,8 +56,10 @@ std::string to_text(const FailureReport& report) {
   text += field("where", fmt::format("rank {} on {}{}", report.rank, report.host, process));
   if (!report.doing.empty()) text += field("doing", report.doing);
   if (!report.others.empty()) text += field("others", report.others);
-  text += field("last step", report.last_step ? std::to_string(*report.last_step) : "none completed");
-  text += field("checkpoint", report.checkpoint.empty() ? "none" : report.checkpoint);
+  if (report.of_run) {
+    text += field("last step", report.last_step ? std::to_string(*report.last_step) : "none completed");
+    text += field("checkpoint", report.checkpoint.empty() ? "none" : report.checkpoint);
+  }
   if (!report.next_command.empty()) text += field("next", report.next_command);
   if (!report.log_file.empty()) text += field("details", report.log_file);
   return text;

@@ -17,6 +17,7 @@ struct FailureReport {
   std::int64_t pid = 0;                   // its; 0: not said
   std::string doing;                      // what it did: "step, in all_gather, for 31 s"; empty: not said
   std::string others;                     // what the other ranks did; empty: not said
+  bool of_run = true;                     // false: another command, or no run folder yet: no step and no checkpoint
   std::optional<std::int64_t> last_step;  // last one that every rank completed; none: training had not begun
   std::string checkpoint;                 // last good one; empty: there is none
   std::string next_command;               // what to type next; empty: nothing helps but another configuration

@@ -29,7 +29,8 @@ Value to_value(const StepMetrics& metrics) {
     line.set("wire", Value::object({{"bytes", metrics.wire->bytes},
                                     {"fp32_bytes", metrics.wire->fp32_bytes},
                                     {"weight_bytes", metrics.wire->weight_bytes},
-                                    {"exposed_ms", metrics.wire->exposed_ms}}));
+                                    {"exposed_ms", metrics.wire->exposed_ms},
+                                    {"weight_exposed_ms", metrics.wire->weight_exposed_ms}}));
   if (metrics.transfers)
     line.set("transfers",
              Value::object({{"bytes", metrics.transfers->bytes}, {"bf16_bytes", metrics.transfers->bf16_bytes}}));

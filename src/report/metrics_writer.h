@@ -46,6 +46,7 @@ struct StepMetrics {
     std::int64_t bytes = 0, fp32_bytes = 0;  // of gradients: sent; what fp32 would have sent
     std::int64_t weight_bytes = 0;           // sent of updated weights, since the last line's
     double exposed_ms = 0.0;                 // from the last gradient to the last sum
+    double weight_exposed_ms = 0.0;          // that computing waited for updated weights
   };
   std::optional<Wire> wire;
   // Of hidden states and their gradients between stages, by all ranks; none: there is one stage.

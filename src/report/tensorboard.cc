@@ -43,6 +43,7 @@ EventSummary step_summary(const StepMetrics& metrics) {
   if (metrics.wire) {
     summary.scalar("wire/MiB", static_cast<double>(metrics.wire->bytes) / kMiB);
     summary.scalar("wire/exposed_ms", metrics.wire->exposed_ms);
+    summary.scalar("wire/weight_exposed_ms", metrics.wire->weight_exposed_ms);
   }
   if (metrics.transfers) summary.scalar("transfers/MiB", static_cast<double>(metrics.transfers->bytes) / kMiB);
   if (metrics.memory) {

@@ -204,6 +204,7 @@ void CheckpointKeeper::attempt(const std::function<void()>& part) {
   } catch (const dist::AgreedError& error) {
     saving_.reset();
     if (error.kind() != ErrorKind::kCheckpoint || config_.on_error != OnSaveError::kContinue) throw;
+    failure_ = error.what();
     log_.warning(fmt::format("{}; training goes on (checkpoint.on_error)", error.what()));
   }
 }
@@ -250,6 +251,7 @@ void CheckpointKeeper::conclude() {
   }
   const std::unique_ptr<Saving> done = std::move(saving_);
   saved_step_ = done->step;
+  failure_.clear();
   if (done->healthy) healthy_step_ = done->step;
   if (on_complete_) on_complete_();
   on_root(grid_.world(), "removing old checkpoints", [&] {

@@ -81,6 +81,8 @@ class CheckpointKeeper {
   std::int64_t saved_step() const { return saved_step_; }
   // Its folder, from which the same command goes on; empty: none.
   std::string newest_folder() const { return saved_step_ >= 0 ? folder_of(saved_step_).string() : ""; }
+  // Why the last save that ended left no checkpoint (checkpoint.on_error); empty: it did. The same on every rank.
+  const std::string& failure() const { return failure_; }
 
  private:
   struct Saving;  // the save under way
@@ -105,6 +107,7 @@ class CheckpointKeeper {
   bool goes_back_ = false;  // rank 0: find() took the checkpoint that run.resume names
   std::int64_t saved_step_ = -1;
   std::int64_t healthy_step_ = -1;
+  std::string failure_;
   std::unique_ptr<Saving> saving_;
 };
 

@@ -33,10 +33,13 @@ struct CommConfig {
   std::int64_t block = 256;                   // elements that share a scale
   bool error_feedback = true;                 // what codes do not carry is added to the next gradients
   bool stochastic_rounding = false;           // of codes
-  bool overlap = true;                        // GPUs: exchange while backward runs
+  bool overlap = true;                        // GPUs: gradients and parameters travel beside computing
   WeightsName weights = WeightsName::kCodes;  // how updated ones come back, where products read codes
   int ranks_per_node = 0;                     // of the two levels; 0: as the hosts say
   double self_check = 0.5;                    // relative error of the first exchange that ends the run; 0: not measured
 };
+
+// Whether gradients and parameters travel beside computing, where there are several ranks.
+inline bool sends_beside(const CommConfig& comm, bool cuda, int stages) { return comm.overlap && cuda && stages == 1; }
 
 }  // namespace qat

@@ -46,9 +46,10 @@ dist::PlannedWidths planned_map(const std::vector<ConfiguredMap>& maps, std::siz
 }
 
 std::vector<PrecisionMap> planned_precision(const std::vector<std::string>& names, const QuantConfig& quant,
-                                            const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan) {
+                                            const std::vector<ConfiguredMap>& configured,
+                                            std::span<const dist::PlannedWidths> planned) {
   std::vector<PrecisionMap> maps;
-  for (const dist::PlannedWidths& map : plan.maps) {
+  for (const dist::PlannedWidths& map : planned) {
     if (!map.block_bits.empty())
       maps.push_back(PrecisionMap::of_blocks(names, map.block_bits,
                                              scheduled_precision(quant, map.weight_bits, map.gradient_bits),

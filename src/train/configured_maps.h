@@ -1,6 +1,7 @@
 // The maps of quant.maps, laid over the run's model.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,9 +28,11 @@ std::vector<PrecisionChoice> choices_of(const std::vector<ConfiguredMap>& maps);
 // What a step's plan calls the map of that number.
 dist::PlannedWidths planned_map(const std::vector<ConfiguredMap>& maps, std::size_t number);
 
-// The precision of every linear layer in each of a step's maps. names: quantized_layer_names of the model.
+// The precision of every linear layer in each of these maps of a step's plan. names: quantized_layer_names of the
+// model.
 std::vector<PrecisionMap> planned_precision(const std::vector<std::string>& names, const QuantConfig& quant,
-                                            const std::vector<ConfiguredMap>& configured, const dist::StepPlan& plan);
+                                            const std::vector<ConfiguredMap>& configured,
+                                            std::span<const dist::PlannedWidths> planned);
 
 // A text that tells precisions apart, whatever they are called and in what order they are configured: "8", "map 8x4".
 std::string precision_key(const dist::PlannedWidths& planned, const std::vector<ConfiguredMap>& maps);

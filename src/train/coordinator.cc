@@ -41,6 +41,15 @@ void apply_width_factors(const LrScheduleConfig& lr, double rate, const std::vec
   }
 }
 
+// Of the first update, in the order in which its passes come to them.
+std::vector<dist::PlannedWidths> first_maps(const StepWork& work) {
+  std::vector<dist::PlannedWidths> maps;
+  for (const dist::PassPlan& pass : work.updates.front().passes)
+    if (std::find(maps.begin(), maps.end(), work.maps.at(pass.map)) == maps.end())
+      maps.push_back(work.maps.at(pass.map));
+  return maps;
+}
+
 }  // namespace
 
 Coordinator::Coordinator(const TrainerOptions& options, std::int64_t windows_per_epoch, RunPosition start,
@@ -61,7 +70,7 @@ std::optional<PrecisionSchedule::Phase> Coordinator::phase(RunPosition position)
   return options_.train.recipe == Recipe::kCpt ? precision_.phase(unit_of(position)) : std::nullopt;
 }
 
-dist::StepPlan Coordinator::plan(RunPosition position) const {
+StepWork Coordinator::work_at(RunPosition position) const {
   const Gpt2Config& model = options_.model;
   const double rate = lr_.at(position.step);
   const std::int64_t unit = unit_of(position), blocks = model.n_layer + (model.quantize_lm_head ? 1 : 0);
@@ -80,17 +89,27 @@ dist::StepPlan Coordinator::plan(RunPosition position) const {
   std::vector<int> widths = quantized_weight_widths(options_.quant);
   widths.push_back(BitWidth::kFull);
   apply_width_factors(options_.lr, rate, widths, work);
+  return work;
+}
+
+dist::StepPlan Coordinator::plan(RunPosition position) const {
+  StepWork work = work_at(position);
   const std::int64_t done = position.step + 1;
   const auto due = [done](std::int64_t every) { return every > 0 && done % every == 0; };
   const bool last = done == options_.train.steps;
-  return {.step = static_cast<std::uint64_t>(position.step),
-          .config_hash = options_.config_hash,
-          .first_sample = static_cast<std::uint64_t>(position.samples),
-          .maps = std::move(work.maps),
-          .updates = std::move(work.updates),
-          // After the last step comes the final table, which evaluates anyway.
-          .evaluate_after = due(options_.eval.every) && !last,
-          .checkpoint_after = due(options_.checkpoint.every) || last};
+  dist::StepPlan plan{.step = static_cast<std::uint64_t>(position.step),
+                      .config_hash = options_.config_hash,
+                      .first_sample = static_cast<std::uint64_t>(position.samples),
+                      .maps = std::move(work.maps),
+                      .updates = std::move(work.updates),
+                      // After the last step comes the final table, which evaluates anyway.
+                      .evaluate_after = due(options_.eval.every) && !last,
+                      .checkpoint_after = due(options_.checkpoint.every) || last,
+                      .ahead = {}};
+  // An evaluation reads values of its own.
+  if (done < options_.train.steps && !plan.evaluate_after)
+    plan.ahead = first_maps(work_at({.step = done, .samples = position.samples + options_.train.batch_size}));
+  return plan;
 }
 
 }  // namespace qat

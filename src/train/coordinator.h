@@ -35,6 +35,7 @@ class Coordinator {
 
  private:
   std::int64_t unit_of(RunPosition position) const;
+  StepWork work_at(RunPosition position) const;
 
   TrainerOptions options_;
   std::vector<ConfiguredMap> maps_;

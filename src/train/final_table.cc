@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+
 #include "src/base/file.h"
 #include "src/report/final_report.h"
 #include "src/train/model_report.h"
@@ -23,6 +27,36 @@ std::string impact_text(const PrecisionUsage& usage) {
   return fmt::format("{}; between steps at the same: {}", text(usage.at_switches()), text(usage.at_steady()));
 }
 
+// Keys of these sections that say how an evaluation computes: all but what concerns training and calibration, which
+// widths there are, and which parameters, without which no checkpoint loads.
+constexpr std::string_view kComputing[] = {"quant", "lora"};
+constexpr std::string_view kOfTraining[] = {"widths",
+                                            "maps",
+                                            "calibration_batches",
+                                            "calibration_method",
+                                            "calibration_percentile",
+                                            "running_momentum",
+                                            "recalibrate_every",
+                                            "stochastic_gradients",
+                                            "log_grad_clip",
+                                            "rank",
+                                            "slots"};
+
+Value without_training(const Value& section) {
+  Value kept = Value::object();
+  for (const Value::Member& member : section.as_object())
+    if (std::find(std::begin(kOfTraining), std::end(kOfTraining), member.key) == std::end(kOfTraining))
+      kept.set(member.key, member.value);
+  return kept;
+}
+
+// Reports of earlier programs say nothing of such a key.
+bool is_unknown(const ConfigChange& change) {
+  return (change.before.empty() || change.after.empty()) &&
+         std::any_of(std::begin(kComputing), std::end(kComputing),
+                     [&](std::string_view section) { return change.key.starts_with(section); });
+}
+
 }  // namespace
 
 std::string evaluation_settings(const TrainerOptions& options, const HeldOutSet& held_out) {
@@ -39,6 +73,10 @@ std::string evaluation_settings(const TrainerOptions& options, const HeldOutSet&
                                    {"data.val", Value::array(std::move(files))}});
   // Reports without maps do not have it.
   if (!maps.empty()) settings.push_back({"eval.maps", Value::array(std::move(maps))});
+  const Value config = parse_json(options.config_json, "the configuration");
+  for (const std::string_view section : kComputing)
+    if (const Value* found = config.find(section); found != nullptr)
+      settings.push_back({std::string(section), without_training(*found)});
   return to_json(Value::object(std::move(settings)));
 }
 
@@ -117,8 +155,9 @@ ExistingTable existing_table(const std::filesystem::path& run_dir, std::int64_t 
       return table;
     }
     for (const ConfigChange& change : config_changes(to_json(*made_with), settings))
-      table.stale +=
-          fmt::format("{}{} was {}, is {}", table.stale.empty() ? "" : "; ", change.key, change.before, change.after);
+      if (!is_unknown(change))
+        table.stale +=
+            fmt::format("{}{} was {}, is {}", table.stale.empty() ? "" : "; ", change.key, change.before, change.after);
   } catch (const Error& error) {
     table.stale = error.what();
   }

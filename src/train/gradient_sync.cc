@@ -45,6 +45,7 @@ void WireReport::add(const WireReport& other) {
   fp32_bytes += other.fp32_bytes;
   weight_bytes += other.weight_bytes;
   seconds += other.seconds;
+  weight_seconds += other.weight_seconds;
   early_buckets += other.early_buckets;
 }
 
@@ -88,7 +89,7 @@ void GradientSync::set_micro_batches(std::int64_t local) {
                         .staging = staging_},
             .feedback = feedback_.empty() ? nullptr : &feedback_[g]});
   exchange_.emplace(syncs_, dist::exchange_order(first_use(model_.parameters())), exec.device, compute, exec.stream,
-                    stream_.has_value());
+                    stream_.has_value() || options_.early);
 }
 
 void GradientSync::start(std::uint64_t step, std::uint64_t update, std::span<const std::int64_t> passes) {

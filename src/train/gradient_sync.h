@@ -27,6 +27,7 @@ struct WireReport {
   std::int64_t sent_bytes = 0, fp32_bytes = 0;  // of gradients: sent; what fp32 would have sent
   std::int64_t weight_bytes = 0;                // sent of updated values, those of the update before this one's
   double seconds = 0.0;                         // between the last gradient and the last sum
+  double weight_seconds = 0.0;                  // that computing waited for those values
   std::int64_t early_buckets = 0;               // exchanged while backward ran
 
   void add(const WireReport& other);
@@ -39,7 +40,8 @@ struct GradientSyncOptions {
   CommConfig comm;
   Accumulate accumulate = Accumulate::kTree;
   std::uint64_t seed = 1;
-  int places = 0;  // ranks of a node, where there are several nodes; 0: one level
+  int places = 0;      // ranks of a node, where there are several nodes; 0: one level
+  bool early = false;  // exchange buckets early on a CPU, too: nothing is gained but a test of their order
 };
 
 class GradientSync {
@@ -72,6 +74,9 @@ class GradientSync {
   // exact ones, relative to these; measured if the next finish() was told to.
   void measure_next() { measure_ = true; }
   std::optional<double> take_error();
+
+  // Where messages go that do not wait for the computing that follows; nothing: there is no such place.
+  std::optional<StreamRef> beside() const { return stream_ ? std::optional(stream_->ref()) : std::nullopt; }
 
   bool keeps_feedback() const { return !feedback_.empty(); }
   // By group; empty where nothing is kept.

@@ -19,20 +19,20 @@ std::vector<EvaluatedAt> trained_at(const QuantConfig& quant) {
   return all;
 }
 
-// Bytes of single widths' groups that a pass uses.
-std::int64_t used_bytes(const Gpt2& model, const PrecisionMap& precision) {
-  const std::vector<bool> used = model.groups_used(precision);
+// Bytes of single widths' groups that one of these passes uses, or the other.
+std::int64_t used_bytes(const Gpt2& model, const std::vector<bool>& one, const std::vector<bool>& other) {
   std::int64_t bytes = 0;
-  for (std::size_t g = 0; g < used.size(); ++g) {
+  for (std::size_t g = 0; g < one.size(); ++g) {
     const FlatGroup& group = model.parameters().groups()[g];
-    if (used[g] && group.key.kind == GroupKind::kWidth) bytes += group.layout.elems() * kFloatBytes;
+    if ((one[g] || other[g]) && group.key.kind == GroupKind::kWidth) bytes += group.layout.elems() * kFloatBytes;
   }
   return bytes;
 }
 
 }  // namespace
 
-ParameterMemory parameter_memory(const Gpt2& model, const QuantConfig& quant, int ranks, std::int64_t widths_at_once) {
+ParameterMemory parameter_memory(const Gpt2& model, const QuantConfig& quant, int ranks, std::int64_t widths_at_once,
+                                 bool beside) {
   ParameterMemory memory;
   const auto everywhere = [&](GroupKind kind) -> std::int64_t& {
     return kind == GroupKind::kShared ? memory.shared : memory.base;
@@ -53,8 +53,13 @@ ParameterMemory parameter_memory(const Gpt2& model, const QuantConfig& quant, in
     memory.widths_moments += 2 * own;
   }
   if (ranks == 1 || memory.widths == 0) return memory;
+  memory.next_too = beside;
+  std::vector<std::vector<bool>> passes;
   for (const EvaluatedAt& at : trained_at(quant))
-    memory.widths_held = std::max(memory.widths_held, used_bytes(model, evaluation_precision(model, quant, at)));
+    passes.push_back(model.groups_used(evaluation_precision(model, quant, at)));
+  for (const std::vector<bool>& pass : passes)
+    for (const std::vector<bool>& next : passes)
+      memory.widths_held = std::max(memory.widths_held, used_bytes(model, pass, beside ? next : pass));
   memory.widths_held = std::min(memory.all_widths, widths_at_once * memory.widths_held);
   return memory;
 }
@@ -67,7 +72,8 @@ std::string describe(const ParameterMemory& memory) {
                       memory.widths, byte_size(memory.all_widths), byte_size(memory.widths_kept),
                       byte_size(memory.widths_moments));
   if (memory.widths_held > 0)
-    text += fmt::format(", and holds {} more while a pass uses them", byte_size(memory.widths_held));
+    text += fmt::format(", and holds {} more while a pass uses them{}", byte_size(memory.widths_held),
+                        memory.next_too ? " and those of the next one come" : "");
   return text;
 }
 

@@ -17,15 +17,16 @@ struct ParameterMemory {
   std::int64_t all_widths = 0;      // what they have, over all ranks
   std::int64_t widths_kept = 0;     // of that, what a rank has all the time: its shards, or everything if it is alone
   std::int64_t widths_moments = 0;  // AdamW's, of its shards
-  std::int64_t widths_held = 0;     // beside what it keeps, whole, while a pass uses them: at the pass that uses most
+  std::int64_t widths_held = 0;     // beside what it keeps, whole: those of a pass, or of it and the next one, at most
+  bool next_too = false;            // the latter
 
   std::int64_t of_widths() const { return widths_kept + widths_moments + widths_held; }
 };
 
 // Passes are at the maps of quant.maps or, where there are none, the widths of quant.widths, so many of them at once,
-// and at 32 bits.
+// and at 32 bits. beside: what the next pass uses comes beside the one before (sends_beside()).
 ParameterMemory parameter_memory(const Gpt2& model, const QuantConfig& quant, int ranks,
-                                 std::int64_t widths_at_once = 1);
+                                 std::int64_t widths_at_once = 1, bool beside = false);
 
 // A line for the log.
 std::string describe(const ParameterMemory& memory);

@@ -1,6 +1,6 @@
 // The passes of an update over this rank's micro-batches: what they learn, from whom, and where their gradients go.
 #include <algorithm>
-#include <set>
+#include <utility>
 
 #include "kernels/common/error.h"
 #include "src/quant/torch_errors.h"
@@ -48,36 +48,42 @@ ForwardContext StepRunner::context_of(const Step& step, const Pass& pass, std::i
           .pass = pass.number};
 }
 
-Lesson StepRunner::lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch) {
+Lesson StepRunner::lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch, int chunk) const {
   const dist::PassPlan& plan = pass.plan;
   Lesson lesson{.distillation = {.weight = plan.loss.distillation, .temperature = plan.loss.temperature},
                 .feature_weight = plan.loss.features};
   for (const std::uint32_t teacher : plan.teachers) {
     const PassTeaching& taught = step.taught.at(teacher);
-    if (plan.loss.distillation > 0.0)
+    if (plan.loss.distillation > 0.0 && model_.heads(chunk))
       lesson.distillation.teachers.push_back(taught.head(taught.of_micro_batch.at(micro_batch).output));
   }
-  for (const std::uint32_t layer : plan.feature_layers)
-    lesson.features[layer] = step.taught.at(plan.teachers.front()).of_micro_batch.at(micro_batch).features.at(layer);
+  const std::set<std::uint32_t> layers(plan.feature_layers.begin(), plan.feature_layers.end());
+  for (const std::uint32_t layer : layers)
+    if (model_.has_states(chunk, layer))
+      lesson.features[layer] = step.taught.at(plan.teachers.front()).of_micro_batch.at(micro_batch).features.at(layer);
+  lesson.feature_count = std::ssize(layers);
   return lesson;
+}
+
+LossScale StepRunner::scale_of(const Pass& pass) const {
+  // The valid targets of the global batch; the sum over its micro-batches is divided by their number later. Without
+  // masked targets this is a micro-batch's own number of them, exactly.
+  const auto valid = static_cast<double>(sampler_.valid_targets(options_.train.batch_size));
+  return {.tokens = valid / static_cast<double>(micro_batches_), .weight = pass.plan.loss.cross_entropy};
 }
 
 LossAndGradients StepRunner::forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch,
                                               const ModelInput& input, const at::Tensor& targets, GradientSink* sink) {
-  // The valid targets of the global batch; the sum over its micro-batches is divided by their number later. Without
-  // masked targets this is a micro-batch's own number of them, exactly.
-  const auto valid = static_cast<double>(sampler_.valid_targets(options_.train.batch_size));
-  const LossScale scale{.tokens = valid / static_cast<double>(micro_batches_), .weight = pass.plan.loss.cross_entropy};
   const std::size_t here = local(micro_batch);
   Teaching* teaching = pass.teaching != nullptr ? &pass.teaching->of_micro_batch[here] : nullptr;
-  return model_.loss_and_gradients(input, targets, context_of(step, pass, micro_batch, sink), scale,
-                                   lesson_of(step, pass, here), teaching);
+  return model_.loss_and_gradients(input, targets, context_of(step, pass, micro_batch, sink), scale_of(pass),
+                                   lesson_of(step, pass, here, input.chunk), teaching);
 }
 
 void StepRunner::teach(const Step& step, const Pass& pass, std::int64_t micro_batch, const Batch& batch) {
   QAT_CHECK(pass.teaching != nullptr, "a pass that does not train has somebody who learns from it");
-  model_.teach({.tokens = batch.inputs}, context_of(step, pass, micro_batch, /*sink=*/nullptr),
-               pass.teaching->of_micro_batch[local(micro_batch)]);
+  (void)model_.teach({.tokens = batch.inputs}, context_of(step, pass, micro_batch, /*sink=*/nullptr),
+                     pass.teaching->of_micro_batch[local(micro_batch)]);
   grid_.world().beat();
 }
 
@@ -202,11 +208,51 @@ void StepRunner::drop_taught(Step& step, const dist::UpdatePlan& update, std::si
   }
 }
 
-// Where memory that does not suffice is to be tried again, the ranks agree on it before they send each other values.
-bool StepRunner::hold(Step& step, std::uint32_t map) {
+std::vector<const PrecisionMap*> StepRunner::maps_of(const Step& step, std::size_t update) {
+  std::vector<const PrecisionMap*> maps;
+  for (const dist::PassPlan& pass : step.plan.updates[update].passes)
+    if (std::find(maps.begin(), maps.end(), &step.maps[pass.map]) == maps.end()) maps.push_back(&step.maps[pass.map]);
+  return maps;
+}
+
+std::vector<const PrecisionMap*> StepRunner::maps_after(const Step& step) {
+  if (step.update + 1 < step.plan.updates.size()) return maps_of(step, step.update + 1);
+  std::vector<const PrecisionMap*> maps;
+  for (const PrecisionMap& map : step.ahead) maps.push_back(&map);
+  return maps;
+}
+
+std::vector<bool> StepRunner::groups_beside(const Step& step, std::size_t pass) const {
+  const std::vector<FlatGroup>& groups = model_.parameters().groups();
+  std::vector<bool> beside(groups.size());
+  if (!sends_beside_) return beside;
+  const std::vector<dist::PassPlan>& passes = update_of(step).passes;
+  const auto next = std::find_if(passes.begin() + static_cast<std::ptrdiff_t>(pass), passes.end(),
+                                 [&](const dist::PassPlan& one) { return one.map != passes[pass].map; });
+  if (next != passes.end()) {
+    beside = step.used[next->map];
+  } else if (const auto maps = maps_after(step); !maps.empty()) {
+    beside = model_.groups_used(*maps.front());
+    for (const dist::PassPlan& one : passes)
+      for (std::size_t g = 0; g < groups.size(); ++g)
+        if (one.trains && step.used[one.map][g]) beside[g] = false;
+  }
+  for (std::size_t g = 0; g < groups.size(); ++g)
+    beside[g] = beside[g] && groups[g].is_sharded() && !step.used[passes[pass].map][g];
+  return beside;
+}
+
+// Which values are sent, and when, follows from the plan, from what is held, and from what ranks have agreed on: that
+// an update is given up or skipped, that a step ends early, that there is room. None of it is known to one rank alone,
+// and a rank whose memory did not suffice for a pass comes here for the next one all the same. So all ranks send the
+// same, in the same order, whatever happens; and on one stream, behind the gradients of the update before and in front
+// of those that this one's last pass will leave.
+bool StepRunner::hold(Step& step, std::size_t pass) {
   const ParameterStore& store = model_.parameters();
-  const std::vector<bool>& groups = step.used[map];
-  store.release_all_but(groups);
+  const std::vector<bool>& groups = step.used[update_of(step).passes[pass].map];
+  std::vector<bool> beside = groups_beside(step, pass), kept = groups;
+  for (std::size_t g = 0; g < kept.size(); ++g) kept[g] = kept[g] || beside[g];
+  store.release_all_but(kept);
   // Stages may differ in whether they need room, and wait for each other all the same.
   if (options_.train.on_out_of_memory != OnOutOfMemory::kStop && (grid_.stages() > 1 || store.needs_room(groups))) {
     attempt(step, [&] { store.make_room(groups); });
@@ -218,19 +264,52 @@ bool StepRunner::hold(Step& step, std::uint32_t map) {
   }
   if (step.given_up) return false;
   timer_.pause();
-  const std::vector<int> bits = code_bits(step, map);
-  weight_bytes_ += store.gather(groups, grid_.data(), {.bits = bits, .staging = &weight_staging_});
+  store.make_room(groups);
+  std::vector<const PrecisionMap*> maps = maps_of(step, step.update);
+  std::swap(maps.front(), *std::find(maps.begin(), maps.end(), &step.maps[update_of(step).passes[pass].map]));
+  send(groups, code_bits(maps));
+  if (make_room(beside)) send(beside, {});
   timer_.resume();
   return true;
 }
 
-std::vector<int> StepRunner::code_bits(const Step& step, std::uint32_t map) const {
+bool StepRunner::make_room(const std::vector<bool>& groups) const {
+  const ParameterStore& store = model_.parameters();
+  if (!store.needs_room(groups)) return true;
+  std::vector<std::int32_t> missing = {0};
+  try {
+    store.make_room(groups);
+  } catch (const std::exception& error) {
+    if (options_.train.on_out_of_memory == OnOutOfMemory::kStop || !is_out_of_memory(error)) throw;
+    missing[0] = 1;
+  }
+  if (options_.train.on_out_of_memory != OnOutOfMemory::kStop)
+    grid_.world().all_reduce(view(std::span(missing)), dist::ReduceOp::kMax);
+  return missing[0] == 0;
+}
+
+void StepRunner::send_ahead(const Step& step) {
+  const std::vector<const PrecisionMap*> maps = maps_after(step);
+  if (!sends_ahead_ || maps.empty()) return;
+  const ParameterStore& store = model_.parameters();
+  const std::vector<bool> groups = model_.groups_used(*maps.front());
+  store.release_all_but(groups);
+  if (!make_room(groups)) return;  // hold() tries again
+  send(groups, code_bits(maps));
+}
+
+void StepRunner::send(const std::vector<bool>& groups, std::span<const int> code_bits) {
+  const auto values = [&] {
+    weight_bytes_ += model_.parameters().send(groups, grid_.data(), {.bits = code_bits, .staging = &weight_staging_});
+  };
+  // What goes beside computing is waited for where it is read.
+  sends_beside_ ? values() : weight_waits_.around(values);
+}
+
+std::vector<int> StepRunner::code_bits(std::span<const PrecisionMap* const> maps) const {
   constexpr std::size_t kMostMaps = 3;  // at a byte a code, of four that fp32 takes
-  if (!weights_as_codes_) return {};
-  std::set<std::uint32_t> maps;
-  for (const dist::PassPlan& pass : update_of(step).passes) maps.insert(pass.map);
-  if (maps.size() > kMostMaps) return {};
-  return model_.code_bits(step.maps[map]);
+  if (!weights_as_codes_ || maps.size() > kMostMaps) return {};
+  return model_.code_bits(*maps.front());
 }
 
 void StepRunner::run_passes(Step& step) {
@@ -250,7 +329,7 @@ void StepRunner::run_passes(Step& step) {
     // The weights have changed since the last update; at another width they are made ready anew, in the same memory.
     if (i == 0 || passes[i].map != passes[i - 1].map) {
       weight_cache_.clear();
-      if (!hold(step, passes[i].map)) return;
+      if (!hold(step, i)) return;
     }
     if (grid_.stages() > 1)
       run_through_stages(step, pass);

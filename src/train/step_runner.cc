@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "dist/comm/agree.h"
@@ -65,12 +66,6 @@ double weighted(const dist::LossWeights& weights, const PassLosses& losses) {
   return sum;
 }
 
-// Between stages gradients are exchanged after the last backward pass: while a pass is under way, its own messages are.
-CommConfig comm_of(CommConfig comm, const dist::Grid& grid) {
-  comm.overlap = comm.overlap && grid.stages() == 1;
-  return comm;
-}
-
 }  // namespace
 
 void StepOutcome::add(UpdateOutcome update) {
@@ -92,16 +87,18 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
       grid_(grid),
       options_(options),
       gradients_(model, grid.data(),
-                 {.comm = comm_of(options.comm, grid),
+                 {.comm = options.comm,
                   .accumulate = options.train.accumulate,
                   .seed = options.seed,
-                  .places = options.places}),
+                  .places = options.places,
+                  .early = options.early}),
       optimizer_(optim_layout(model, grid.data_size(), options.optim), grid.data_rank(), options.optim,
                  *flat_memory_of(model)),
       global_norm_(optimizer_.layout(), *flat_memory_of(model)),
       weights_as_codes_(options.comm.weights == WeightsName::kCodes && grid.data_size() > 1 &&
                         scales_by_row(model.quant())),
       weight_staging_(flat_memory_of(model)),
+      weight_waits_(model.mode().device),
       timer_(model.mode().device) {
   QAT_CHECK(grid.stages() == 1 || options.threads == 1, "stages take one micro-batch at a time");
   QAT_CHECK(model.stage().embeds == grid.is_first_stage() && model.stage().heads == grid.is_last_stage(),
@@ -109,6 +106,17 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
   model.parameters().shard({.rank = grid.data_rank(), .ranks = grid.data_size()});
   if (weights_as_codes_) model.parameters().reserve_codes(grid.data(), weight_staging_);
   set_micro_batch_size(options.train.micro_batch_size);
+  sends_ahead_ = options.comm.overlap && grid.stages() == 1 && grid.data_size() > 1;
+  if (!sends_ahead_ || options.threads > 1) return;
+  std::optional<StreamRef> beside = gradients_.beside();
+  if (options.beside_on_cpus && !model.mode().is_cuda()) beside = StreamRef{};
+  sends_beside_ = beside.has_value();
+  model.parameters().send_beside(beside);
+}
+
+StepRunner::~StepRunner() {
+  model_.parameters().set_around_wait({});
+  model_.parameters().send_beside(std::nullopt);
 }
 
 void StepRunner::set_micro_batch_size(std::int64_t sequences) {
@@ -201,23 +209,27 @@ void StepRunner::start_exchange(const Step& step) {
 }
 
 StepOutcome StepRunner::run(const dist::StepPlan& plan, std::span<const PrecisionMap> maps, dist::StopPoll& poll,
-                            const SpikeTest& is_spike, const StepOutcome& so_far) {
+                            const SpikeTest& is_spike, const StepOutcome& so_far, std::span<const PrecisionMap> ahead) {
   const TraceRange range("step");
   dist::check(plan);
-  QAT_CHECK(maps.size() == plan.maps.size(), "a precision map for each of the plan's");
+  QAT_CHECK(maps.size() == plan.maps.size() && (ahead.empty() || ahead.size() == plan.ahead.size()),
+            "a precision map for each of the plan's");
   if (most_threads_ == 0) most_threads_ = most_of(options_.threads, grid_.world());
   StepOutcome outcome = so_far;
   outcome.abandoned = false;
   outcome.out_of_memory.clear();
   poll.start();
+  // What an evaluation between steps waits for is not counted.
+  model_.parameters().set_around_wait([this](const auto& wait) { weight_waits_.around(wait); });
   std::vector<std::vector<bool>> used;
   for (const PrecisionMap& map : maps) used.push_back(model_.groups_used(map));
   for (std::size_t update = so_far.updates.size(); update < plan.updates.size(); ++update) {
-    Step step{.plan = plan, .update = update, .maps = maps, .used = used, .poll = poll};
+    Step step{.plan = plan, .update = update, .maps = maps, .used = used, .ahead = ahead, .poll = poll};
     if (run_update(step, is_spike, outcome)) continue;
     outcome.abandoned = true;
     break;
   }
+  model_.parameters().set_around_wait({});
   return outcome;
 }
 
@@ -249,6 +261,7 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
   }
   outcome.wire.add(gradients_.report());
   outcome.wire.weight_bytes += std::exchange(weight_bytes_, 0);
+  outcome.wire.weight_seconds += weight_waits_.take();
   if (std::optional<double> error = gradients_.take_error()) {
     // Of this stage; all of them judge the largest.
     if (grid_.stages() > 1) grid_.pipeline().all_reduce(view(std::span(&*error, 1)), dist::ReduceOp::kMax);
@@ -269,6 +282,7 @@ bool StepRunner::run_update(Step& step, const SpikeTest& is_spike, StepOutcome& 
     if (range_sink_ != nullptr) range_sink_->count_update();
   }
   outcome.add(std::move(update));
+  send_ahead(step);
   return true;
 }
 
@@ -291,7 +305,10 @@ void StepRunner::share_parameters() {
 void StepRunner::bring_back(int group) {
   const FlatGroup& updated = model_.parameters().groups()[static_cast<std::size_t>(group)];
   const bool waits = updated.is_sharded() || (weights_as_codes_ && updated.key.kind == GroupKind::kBase);
-  if (!waits) weight_bytes_ += model_.parameters().gather_group(group, grid_.data());
+  if (waits) return;
+  std::vector<bool> only(model_.parameters().groups().size());
+  only[static_cast<std::size_t>(group)] = true;
+  send(only, {});
 }
 
 void StepRunner::add_noise(const Step& step, double scale) {
@@ -326,12 +343,11 @@ void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradie
   for (const FlatGroup& group : store.groups())
     rates.push_back(group.key.kind == GroupKind::kWidth ? dist::rate_of(update_of(step), group.key.bits)
                                                         : update_of(step).learning_rate);
-  optimizer_.step(exec_of(model_), own, gradient, step.produced, rates, scale);
-  for (std::size_t g = 0; g < gradient.size(); ++g) {
-    if (gradient[g].empty()) continue;
-    store.updated(static_cast<int>(g));
-    bring_back(static_cast<int>(g));
-  }
+  // A group's new values may travel while the next one is updated.
+  optimizer_.step(exec_of(model_), own, gradient, step.produced, rates, scale, [&](std::size_t group) {
+    store.updated(static_cast<int>(group));
+    bring_back(static_cast<int>(group));
+  });
   renew_copy_of_table();
 }
 

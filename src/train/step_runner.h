@@ -39,6 +39,7 @@
 #include "src/train/pass_gradients.h"
 #include "src/train/stage_timeline.h"
 #include "src/train/train_config.h"
+#include "src/train/wait_times.h"
 #include "src/train/work_timer.h"
 
 namespace qat {
@@ -92,10 +93,12 @@ struct StepRunnerOptions {
   OptimConfig optim;
   bool stochastic_gradients = true;
   CommConfig comm{};
-  int places = 0;   // GradientSyncOptions'
+  int places = 0;      // GradientSyncOptions'
+  bool early = false;  // likewise
   int threads = 1;  // micro-batches of this rank that are computed at the same time, each on one thread; 1 with stages
   dist::PipelineSchedule schedule = dist::PipelineSchedule::kOneFOneB;  // of the stages
   StageTransfer transfer = StageTransfer::kValues;                      // between the stages
+  bool beside_on_cpus = false;           // parameters are waited for as on GPUs, where they come beside computing
   dist::ProgressBoard* board = nullptr;  // where waiting for a GPU is marked; null: nobody watches
 };
 
@@ -114,12 +117,15 @@ class StepRunner {
   // On a GPU all steps run on the stream that is LibTorch's current one now.
   // model: this rank's stage of the grid. What the grid's groups refer to outlives this.
   StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Grid& grid, const StepRunnerOptions& options);
+  ~StepRunner();
 
   // maps: those of the plan, for every layer. `poll`: asked between micro-batches, where they take long, and with the
   // losses. `is_spike` may be empty. so_far: of a step that memory did not suffice for; it goes on after the updates
-  // that are through. Throws Error(kInternal) for a plan of which not all is carried out here.
+  // that are through. ahead: the maps of plan.ahead, or nothing; what is read at the first of them is on its way when
+  // this returns. Throws Error(kInternal) for a plan of which not all is carried out here.
   StepOutcome run(const dist::StepPlan& plan, std::span<const PrecisionMap> maps, dist::StopPoll& poll,
-                  const SpikeTest& is_spike = {}, const StepOutcome& so_far = {});
+                  const SpikeTest& is_spike = {}, const StepOutcome& so_far = {},
+                  std::span<const PrecisionMap> ahead = {});
 
   // Passes of so many sequences from now on: the global batch stays, and divides into equal numbers of them.
   void set_micro_batch_size(std::int64_t sequences);
@@ -159,6 +165,7 @@ class StepRunner {
     std::size_t update;  // of the plan
     std::span<const PrecisionMap> maps;
     std::span<const std::vector<bool>> used;  // by map, the model's groups
+    std::span<const PrecisionMap> ahead;      // of the next step's first update
     dist::StopPoll& poll;
     std::vector<bool> produced;          // gradients, by trainable tensor
     std::vector<at::Tensor> losses;      // of the passes in turn, each in order of micro-batches, of each its parts
@@ -195,8 +202,10 @@ class StepRunner {
   std::size_t local(std::int64_t micro_batch) const {
     return static_cast<std::size_t>(micro_batch - first_micro_batch());
   }
-  // What a pass learns beside its targets.
-  static Lesson lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch);
+  // What a pass learns beside its targets, in one chunk of the stage.
+  Lesson lesson_of(const Step& step, const Pass& pass, std::size_t micro_batch, int chunk) const;
+  // Of this rank's micro-batches, in all passes.
+  LossScale scale_of(const Pass& pass) const;
   // sink: where gradients may be left, or null.
   LossAndGradients forward_backward(const Step& step, const Pass& pass, std::int64_t micro_batch,
                                     const ModelInput& input, const at::Tensor& targets, GradientSink* sink);
@@ -224,10 +233,24 @@ class StepRunner {
   void run_through_stages(Step& step, const Pass& pass);
   // That many micro-batches at once.
   void run_round(Step& step, const Pass& pass, std::int64_t first, std::int64_t count);
-  // Holds what passes at this map of the step use, as ParameterStore::gather. False: the update is given up.
-  bool hold(Step& step, std::uint32_t map);
-  // What such passes read as codes, where these cost less than values for all of the update's passes.
-  std::vector<int> code_bits(const Step& step, std::uint32_t map) const;
+  // Holds what this pass of the update uses, as ParameterStore::gather. False: the update is given up.
+  bool hold(Step& step, std::size_t pass);
+  // The maps of an update's passes, each once, that of its first pass in front.
+  static std::vector<const PrecisionMap*> maps_of(const Step& step, std::size_t update);
+  // Those of what comes after this update, as far as it is known.
+  static std::vector<const PrecisionMap*> maps_after(const Step& step);
+  // What passes at the first of these maps, all those of an update, read as codes, where these cost less than values.
+  std::vector<int> code_bits(std::span<const PrecisionMap* const> maps) const;
+  // Of single widths' groups that this pass does not use, those that the one after it does, and that will not have
+  // changed by then.
+  std::vector<bool> groups_beside(const Step& step, std::size_t pass) const;
+  // Values of groups that there is room for, as ParameterStore::send; what computing waits for meanwhile is counted.
+  void send(const std::vector<bool>& groups, std::span<const int> code_bits);
+  // Sends what is read first after this update.
+  void send_ahead(const Step& step);
+  // Whether the groups have memory on every rank, where they are to agree on that; else an error if they have none
+  // here.
+  bool make_room(const std::vector<bool>& groups) const;
   // All passes of an update, until the poll says stop.
   void run_passes(Step& step);
   // An update from its passes to the parameters, added to the outcome; false: the step is abandoned.
@@ -258,8 +281,11 @@ class StepRunner {
   WeightCache weight_cache_;
   // Whether weights wait for the next pass's widths when they have been updated; else they come back as they are.
   bool weights_as_codes_ = false;
+  // Whether parameters are sent before they are read, and also while passes run that do not read them.
+  bool sends_ahead_ = false, sends_beside_ = false;
   dist::WireStaging weight_staging_;
   std::int64_t weight_bytes_ = 0;  // sent of updated values since the last report
+  WaitTimes weight_waits_;         // for them
   TransferBytes transfer_bytes_;   // likewise, of hidden states and their gradients
   LossHook loss_hook_;
   GradientHook gradient_hook_;

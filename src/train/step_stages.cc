@@ -8,6 +8,7 @@
 // on a rank that has both, and no table travels but the updated one.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <compare>
 #include <functional>
 #include <map>
@@ -19,6 +20,7 @@
 #include "kernels/common/error.h"
 #include "kernels/common/trace_range.h"
 #include "src/model/stage_transfers.h"
+#include "src/train/stage_features.h"
 #include "src/train/step_runner.h"
 
 namespace qat {
@@ -69,11 +71,20 @@ at::Tensor take(std::map<Key, at::Tensor>& tensors, const Key& key) {
 class StepRunner::StagedPass {
  public:
   StagedPass(StepRunner& runner, Step& step, const Pass& pass)
-      : runner_(runner), step_(step), pass_(pass), transfers_(runner.grid_.pipeline()) {
+      : runner_(runner),
+        step_(step),
+        pass_(pass),
+        transfers_(runner.grid_.pipeline()),
+        features_(pass.plan.feature_layers, runner.local_micro_batches_, runner.model_.mode().device) {
     if (pass_.plan.trains && embeds_for_another()) route_ = embedded_route(turns_of(/*stage=*/0));
   }
 
   void run() {
+    // Sums are complete in the update's last pass alone. Their exchanges are calls to the stage's own group, in which
+    // meanwhile nobody makes another; the pass's messages and the feature loss go through the replica's. Replicas make
+    // all these calls in one order, so nobody waits for ever, unless one of them may stop working in the middle.
+    if (pass_.ends_update && runner_.options_.train.on_out_of_memory == OnOutOfMemory::kStop)
+      runner_.gradients_.allow_early();
     for (const dist::PipelineTurn& turn : turns_of(stage())) {
       for (const PipelineAction& action : turn.transfers) prepare(action);
       transfer(turn.transfers);
@@ -82,6 +93,11 @@ class StepRunner::StagedPass {
               [&] { action.kind == ActionKind::kForward ? forward(place_of(action)) : backward(place_of(action)); });
     }
     send_rest();
+    if (features_.any()) {
+      runner_.timer_.pause();
+      features_.complete(runner_.grid_.pipeline());
+      runner_.timer_.resume();
+    }
     runner_.transfer_bytes_.sent += transfers_.bytes().sent, runner_.transfer_bytes_.bf16 += transfers_.bytes().bf16;
     QAT_CHECK(in_flight_.empty() && outputs_.empty() && gradients_.empty() && heads_.empty() && embedded_.empty(),
               "a pass leaves nothing in flight");
@@ -234,34 +250,40 @@ class StepRunner::StagedPass {
   }
   void compute_forward(Place at) {
     const std::int64_t i = global(at.micro_batch);
-    const bool embeds = runner_.model_.embeds(at.chunk), reads = embeds || heads(at.chunk);
+    const bool embeds = runner_.model_.embeds(at.chunk), reads = embeds || heads(at.chunk) || compares(at.chunk);
     Batch samples;
     if (reads) samples = batch(at.micro_batch);
     ModelInput input{.chunk = at.chunk};
     embeds ? input.tokens = samples.inputs : input.states = take(outputs_, at);
     if (!pass_.plan.trains) {
-      teach(at, input);
+      at::Tensor output =
+          runner_.model_.teach(input, runner_.context_of(step_, pass_, i, /*sink=*/nullptr), *teaching_of(at));
+      if (!heads(at.chunk)) outputs_[at] = std::move(output);
     } else if (heads(at.chunk)) {
       learn(at, input, samples);
     } else {
       InFlight& flight = in_flight_[at];
       flight.sink = std::make_unique<PassGradients>(runner_.next_gradients(step_, pass_, i, at.chunk));
-      const TraceRange range("forward");
-      flight.pass = runner_.model_.forward(input, runner_.context_of(step_, pass_, i, flight.sink.get()));
+      flight.pass = runner_.model_.learn(
+          input, samples.targets, runner_.context_of(step_, pass_, i, flight.sink.get()), runner_.scale_of(pass_),
+          runner_.lesson_of(step_, pass_, static_cast<std::size_t>(at.micro_batch), at.chunk), teaching_of(at));
+      features_.keep(at.micro_batch, flight.pass.compared.sums);
       outputs_[at] = flight.pass.output;
-      runner_.grid_.world().beat();
     }
+    runner_.grid_.world().beat();
     if (reads) runner_.loader_->prefetch(next_sample_);
   }
 
-  void teach(Place at, const ModelInput& input) {
-    const at::NoGradGuard no_grad;
-    const ForwardContext context = runner_.context_of(step_, pass_, global(at.micro_batch), /*sink=*/nullptr);
-    if (heads(at.chunk))
-      runner_.model_.teach(input, context, pass_.teaching->of_micro_batch[static_cast<std::size_t>(at.micro_batch)]);
-    else
-      outputs_[at] = runner_.model_.forward(input, context).output;
-    runner_.grid_.world().beat();
+  // What the micro-batch leaves to others; null: nobody learns from it.
+  Teaching* teaching_of(Place at) const {
+    if (pass_.teaching == nullptr) return nullptr;
+    return &pass_.teaching->of_micro_batch[static_cast<std::size_t>(at.micro_batch)];
+  }
+  // Whether the pass learns from hidden states of the chunk.
+  bool compares(int chunk) const {
+    const std::vector<std::uint32_t>& layers = pass_.plan.feature_layers;
+    return std::any_of(layers.begin(), layers.end(),
+                       [&](std::uint32_t layer) { return runner_.model_.has_states(chunk, layer); });
   }
 
   // In the last chunk.
@@ -274,6 +296,8 @@ class StepRunner::StagedPass {
       at::Tensor& table = found.gradients.parameters.at(static_cast<std::size_t>(table_info().trainable_index));
       heads_[at.micro_batch] = {.gradient = std::exchange(table, at::Tensor()), .tokens = samples.inputs};
     }
+    features_.keep(at.micro_batch, found.feature_sums);
+    if (features_.any()) found.features = features_.loss(at.micro_batch, found.feature_divisor);
     runner_.join(found, sink, step_);
   }
 
@@ -333,6 +357,7 @@ class StepRunner::StagedPass {
   Step& step_;
   const Pass& pass_;
   StageTransfers transfers_;
+  StageFeatures features_;
   EmbeddedRoute route_;
   std::uint64_t next_sample_ = 0;
   std::map<Place, InFlight> in_flight_;

@@ -121,10 +121,13 @@ TrainResult Trainer::run_to_end() {
   resume();
   if (std::string report = existing_report(); !report.empty()) return {.finished = true, .table = std::move(report)};
   open_records();
-  if (const int reason = train(); reason != 0) return {.signal = stop_for(reason)};
+  if (const int reason = train(); reason != 0) return stopped_result(reason);
   const auto scores = evaluate(evaluation_widths(options_.eval, options_.quant));
-  if (!scores) return {.signal = stop_for(poll_.ask())};
-  return {.finished = true, .table = write_report(*scores)};
+  if (!scores) return stopped_result(poll_.ask());
+  save_what_failed();
+  std::string table = write_report(*scores);
+  require_last_checkpoint();
+  return {.finished = true, .table = std::move(table)};
 }
 
 int Trainer::train() {
@@ -140,7 +143,7 @@ int Trainer::train() {
     const double start = seconds_now();
     const dist::StepPlan plan = dist::exchange_step_plan(
         world(), coordinator_->plan({.step = state_.step, .samples = state_.consumed_samples}));
-    const std::vector<PrecisionMap> maps = planned_precision(parts_.model.linear_names(), options_.quant, maps_, plan);
+    const std::vector<PrecisionMap> maps = precision_of(plan.maps);
     for (const PrecisionMap& precision : maps)
       if (!calibrator_.before_step(precision, state_.step, state_.consumed_samples)) return poll_.ask();
     if (running_ranges_.any()) running_ranges_.begin_step();
@@ -179,9 +182,14 @@ std::string Trainer::wire_text() const {
   const auto bytes = static_cast<double>(wire_.sent_bytes), whole = static_cast<double>(wire_.fp32_bytes);
   return fmt::format(
       "{}: {:.2f} MiB an update from each rank ({:.2f} MiB in fp32), {:.2f} ms of it exposed ({:.2f} "
-      "GiB/s), since the last start",
+      "GiB/s); {:.2f} MiB of updated weights, {:.2f} ms of it exposed; since the last start",
       runner_.gradients().describe(), bytes / updates / kMiB, whole / updates / kMiB, wire_.seconds / updates * 1e3,
-      bytes / kMiB / 1024.0 / std::max(wire_.seconds, 1e-9));
+      bytes / kMiB / 1024.0 / std::max(wire_.seconds, 1e-9), static_cast<double>(wire_.weight_bytes) / updates / kMiB,
+      wire_.weight_seconds / updates * 1e3);
+}
+
+std::vector<PrecisionMap> Trainer::precision_of(std::span<const dist::PlannedWidths> planned) const {
+  return planned_precision(parts_.model.linear_names(), options_.quant, maps_, planned);
 }
 
 StepOutcome Trainer::run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps) {
@@ -193,8 +201,9 @@ StepOutcome Trainer::run_step(const dist::StepPlan& plan, const std::vector<Prec
     timeline.emplace(parts_.model.mode().device, world().rank());
     runner_.set_timeline(&*timeline);
   }
+  const std::vector<PrecisionMap> ahead = precision_of(plan.ahead);
   const StepOutcome outcome =
-      run_fitting([&](const StepOutcome& so_far) { return runner_.run(plan, maps, poll_, spike, so_far); });
+      run_fitting([&](const StepOutcome& so_far) { return runner_.run(plan, maps, poll_, spike, so_far, ahead); });
   if (timeline) {
     runner_.set_timeline(nullptr);
     write_timeline(*timeline);

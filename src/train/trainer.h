@@ -56,6 +56,7 @@ struct TrainerParts {
 struct TrainResult {
   bool finished = false;  // all steps done (or training ended early), and the final report written
   int signal = 0;         // why not: the signal that stopped it
+  std::string unsaved{};  // stopped: why its last checkpoint could not be written (checkpoint.on_error); empty: it was
   std::string table;      // rank 0, finished: the final table as text
 };
 
@@ -102,6 +103,7 @@ class Trainer {
   std::optional<RangeTestResult> test_range(const std::vector<int>& widths);
   std::optional<WidthTrial> try_width(int bits);
   StepOutcome run_fitting(const std::function<StepOutcome(const StepOutcome& so_far)>& run);
+  std::vector<PrecisionMap> precision_of(std::span<const dist::PlannedWidths> planned) const;
   StepOutcome run_step(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps);
   void write_timeline(const StageTimeline& mine);
   void check_wire(double error);
@@ -109,6 +111,7 @@ class Trainer {
   void use_smaller_passes(const std::vector<int>& ranks);
   int after_step(const dist::StepPlan& plan);
   int stop_for(int reason);
+  TrainResult stopped_result(int reason);
   void account(const dist::StepPlan& plan, const StepOutcome& outcome, const std::vector<PrecisionMap>& maps,
                double seconds);
   void warn_of_skips(const dist::StepPlan& plan, const StepOutcome& outcome);
@@ -138,6 +141,8 @@ class Trainer {
   void save();
   void look_after_save();
   void finish_save();
+  void save_what_failed();            // the last checkpoint once more, if it could not be written
+  void require_last_checkpoint();     // of a run that is finished otherwise
   void finish_save_whatever_comes();  // a failure is only a warning: there is something worse to report
   void tell_progress() const;
   std::string write_report(const std::vector<WidthScore>& scores);

@@ -165,7 +165,8 @@ void Trainer::write_metrics(const dist::StepPlan& plan, const StepOutcome& outco
     wire = {.bytes = outcome.wire.sent_bytes,
             .fp32_bytes = outcome.wire.fp32_bytes,
             .weight_bytes = outcome.wire.weight_bytes,
-            .exposed_ms = outcome.wire.seconds * 1e3};
+            .exposed_ms = outcome.wire.seconds * 1e3,
+            .weight_exposed_ms = outcome.wire.weight_seconds * 1e3};
   std::optional<StepMetrics::Transfers> transfers;
   if (parts_.grid.stages() > 1) transfers = {.bytes = outcome.transfers.sent, .bf16_bytes = outcome.transfers.bf16};
   const std::optional<PrecisionUsage::Change> change = plan.updates.size() == 1 ? loss_change_ : std::nullopt;

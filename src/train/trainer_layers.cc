@@ -18,13 +18,16 @@ void Trainer::look_at_layers(const dist::StepPlan& plan, const std::vector<Preci
   const bool layers = is_due(options_.report.layers_every, plan);
   const bool histograms = options_.report.tensorboard && is_due(options_.report.histograms_every, plan);
   if (!layers && !histograms) return;
-  // Weights may have waited for the widths of the next pass.
-  parts_.model.parameters().gather_whole(parts_.grid.data());
+  // Weights may be those that the next pass reads, and what its width has for itself may have come in place of what
+  // this one has.
+  const Gpt2& model = parts_.model;
+  const PrecisionMap& precision = maps[plan.updates.back().passes.front().map];
+  model.parameters().gather(model.groups_used(precision), parts_.grid.data());
   if (layers) record_layers(plan, maps);
   if (histograms) record_histograms(plan, maps);
 }
 
-// The last update's: its groups are held.
+// The last update's first pass.
 void Trainer::record_layers(const dist::StepPlan& plan, const std::vector<PrecisionMap>& maps) {
   const dist::UpdatePlan& update = plan.updates.back();
   LayerRecord line{

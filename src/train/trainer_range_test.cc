@@ -62,7 +62,7 @@ std::optional<WidthTrial> Trainer::try_width(int bits) {
     if (parts_.board != nullptr) parts_.board->enter(dist::Section::kStep);
     const RunPosition position{.step = start.step + i, .samples = start.samples + i * batch};
     const dist::StepPlan plan = dist::exchange_step_plan(world(), coordinator.plan(position));
-    const std::vector<PrecisionMap> maps = planned_precision(parts_.model.linear_names(), options_.quant, maps_, plan);
+    const std::vector<PrecisionMap> maps = precision_of(plan.maps);
     for (const PrecisionMap& precision : maps)
       if (!calibrator_.before_step(precision, position.step, position.samples)) return std::nullopt;
     const bool first = i < ends, last = i >= steps - ends;
@@ -120,6 +120,12 @@ std::optional<RangeTestResult> Trainer::test_range(const std::vector<int>& width
 }
 
 RangeTestRun Trainer::run_range_test() {
+  on_root(world(), "writing the configuration", [&] {
+    const std::filesystem::path dir = options_.run.dir;
+    // A run's folder keeps the run's.
+    if (!std::filesystem::exists(dir / "metrics.jsonl"))
+      write_file_atomic(dir / "config.json", options_.config_json + "\n");
+  });
   RangeTestRun run{.result = {}, .signal = poll_.ask()};
   if (run.signal != 0) return run;
   run.result = test_range(quantized_widths(options_.quant));

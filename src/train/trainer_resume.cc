@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "src/base/file.h"
 #include "src/report/tensorboard.h"
 #include "src/train/feedback_state.h"
 #include "src/train/final_table.h"
@@ -61,9 +62,12 @@ void Trainer::identify_state() {
   state_.wire = options_.comm.wire == WireFormatName::kAuto ? "" : enum_name(options_.comm.wire);
 }
 
+// Only now is the folder this run's: a start that was refused has left config.json to the run that is in it, and so
+// has one that only reads the table of a run that has finished.
 void Trainer::open_records() {
   on_root(world(), "opening the run's records", [&] {
     const std::filesystem::path dir = options_.run.dir;
+    write_file_atomic(dir / "config.json", options_.config_json + "\n");
     metrics_.emplace(dir / "metrics.jsonl", state_.step);
     // The line of an evaluation after step k says k, and is written before the checkpoint of k.
     const bool again = state_.step == 0 || is_complete() || evaluation_pending();

@@ -57,14 +57,41 @@ int Trainer::stop_for(int reason) {
       what = one;
       break;
     }
+  std::string unsaved;
   try {
     save();
     finish_save();
+    unsaved = keeper_.failure();
   } catch (const dist::AgreedError& error) {
-    what += fmt::format("; the checkpoint of step {} could not be written either: {}", state_.step, error.what());
+    unsaved = error.what();
   }
+  if (!unsaved.empty())
+    what += fmt::format("; the checkpoint of step {} could not be written either: {}", state_.step, unsaved);
   throw dist::AgreedError(ErrorKind::kCheckpoint,
                           what + ". Make room on the disk of run.dir; starting again goes on from the checkpoint");
+}
+
+TrainResult Trainer::stopped_result(int reason) {
+  const int signal = stop_for(reason);
+  return {.signal = signal, .unsaved = keeper_.failure()};
+}
+
+void Trainer::save_what_failed() {
+  if (keeper_.failure().empty()) return;
+  save();
+  finish_save();
+}
+
+// checkpoint.on_error lets training go on, but at its end nothing comes that would write what it has learned.
+void Trainer::require_last_checkpoint() {
+  if (keeper_.failure().empty()) return;
+  throw dist::AgreedError(
+      ErrorKind::kCheckpoint,
+      fmt::format("{}. The run is finished and its table is in {}/report.md, but {}: starting again trains from there",
+                  keeper_.failure(), options_.run.dir,
+                  keeper_.saved_step() >= 0
+                      ? fmt::format("its newest checkpoint is that of step {}", keeper_.saved_step())
+                      : "it has no checkpoint"));
 }
 
 }  // namespace qat

@@ -122,6 +122,53 @@ TEST(PipelineSimulator, TheTransfersBetweenTwoPassesMayBeOneExchangeWhereAStageH
   }
 }
 
+SimulatedPipeline in_turns(const Shape& shape, double forward, double backward, bool trains = true) {
+  SimulatedPipeline pipeline;
+  const ChunkTime time{forward / shape.chunks, backward / shape.chunks};
+  for (int s = 0; s < shape.stages; ++s) {
+    pipeline.add_turns(stage_turns(shape.schedule, s, shape.stages, shape.micro_batches, shape.chunks, trains));
+    pipeline.times.emplace_back(static_cast<std::size_t>(shape.chunks), time);
+  }
+  return pipeline;
+}
+
+// With several chunks too: an exchange ends with its turn, though no pass stands between it and the next.
+TEST(PipelineSimulator, TheExchangesOfTurnsFitTogetherWhateverTheShape) {
+  for_every_shape([](const Shape& shape) {
+    if (shape.stages == 1) return;
+    for (const bool trains : {true, false}) {
+      SimulatedPipeline pipeline = in_turns(shape, 3.0, 5.0, trains);
+      const double end = length_of(simulate(pipeline));
+      const std::int64_t whole = (shape.micro_batches + shape.stages - 1) / shape.stages * shape.stages;
+      if (trains && shape.chunks > 1) {
+        EXPECT_LE(end, (static_cast<double>(whole) + (shape.stages - 1.0) / shape.chunks) * 8.0 * (1.0 + 1e-9))
+            << shape.text();
+      }
+      pipeline.transfer_us = 0.25;
+      EXPECT_GT(length_of(simulate(pipeline)), end) << shape.text();
+    }
+  });
+}
+
+TEST(PipelineSimulator, ATickTakesAsLongAsItsSlowestStage) {
+  SimulatedPipeline pipeline = in_turns({kInterleaved, 2, 2, 2}, /*forward=*/2.0, /*backward=*/4.0);
+  EXPECT_EQ(length_of(simulate(pipeline)), 15.0);
+  // Stage 1 takes twice as long: F0 0-1 | F1 1-2, F0 1-3 | F0' 3-4, F1 3-5 | F1' 5-6, F0' B0' 5-11 | ...
+  for (ChunkTime& time : pipeline.times[1]) time = {2.0, 4.0};
+  Timeline timeline = simulate(pipeline);
+  std::erase_if(timeline, [](const TimelineSpan& span) { return is_transfer(span.action.kind) || span.rank != 0; });
+  EXPECT_THAT(timeline, ::testing::ElementsAreArray(Timeline{
+                            {0, {kForward, 0, 0}, 0.0, 1.0},
+                            {0, {kForward, 0, 1}, 1.0, 2.0},
+                            {0, {kForward, 1, 0}, 3.0, 4.0},
+                            {0, {kForward, 1, 1}, 5.0, 6.0},
+                            {0, {kBackward, 1, 0}, 11.0, 13.0},
+                            {0, {kBackward, 1, 1}, 17.0, 19.0},
+                            {0, {kBackward, 0, 0}, 21.0, 23.0},
+                            {0, {kBackward, 0, 1}, 25.0, 27.0},
+                        }));
+}
+
 TEST(PipelineSimulator, AnExchangeTakesItsStagesTime) {
   // Forward 1, backward 2 us; a transfer of 0.25 us before stage 1's passes, and before stage 0's backward passes.
   SimulatedPipeline pipeline = pipeline_of({kOneFOneB, 2, 2, 1}, /*forward=*/1.0, /*backward=*/2.0);

@@ -28,6 +28,7 @@ StepPlan example() {
        .learning_rate = 0.0F,
        .width_rates = {{2, 0.5F}, {32, 0.25F}}});
   plan.checkpoint_after = true;
+  plan.ahead = {{6, 8, 8}, {.weight_bits = 8, .block_bits = {8, 6}}};
   return plan;
 }
 

@@ -187,6 +187,16 @@ TEST_F(Cli, WrongArgumentsExitWithTwoAndHelpWithZero) {
   EXPECT_EQ(shell(program() + " --no-such-option").exit_code, 2);
   EXPECT_EQ(shell(program() + " eval").exit_code, 2);
   EXPECT_EQ(shell(program() + " --config " + quote((root_ / "none.json").string())).exit_code, 2);
+  // As by "$CONFIG" where no such variable is: not the default of the option.
+  for (const char* empty : {" --config ''", " train --config ''", " eval --checkpoint ''",
+                            " plan --ranks 1 --config ''", " report ''", " generate '' --prompt a"}) {
+    const Outcome refused = shell("cd " + quote(root_.string()) + " && " + program() + empty);
+    EXPECT_EQ(refused.exit_code, 2) << empty << ": " << refused.text;
+    EXPECT_THAT(refused.text, HasSubstr("is empty: give it a value, or leave it out")) << empty;
+  }
+  // One message, whatever the number of ranks.
+  EXPECT_EQ(count(shell(on_ranks(3) + " --no-such-option").text, "--no-such-option"), 1U);
+  EXPECT_EQ(count(shell(on_ranks(3) + " --help").text, "Exit codes"), 1U);
   const Outcome help = shell(program() + " --help");
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_THAT(help.text, AllOf(HasSubstr("tokenize"), HasSubstr("eval"), HasSubstr("Exit codes")));

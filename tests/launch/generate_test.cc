@@ -109,7 +109,12 @@ TEST_F(Generate, RefusesWithAMessageThatNamesTheMatter) {
   expect_refused("run", "--prompts " + quote(write("bad.jsonl", "{\"prompt\":\"a\"}\n{\"text\":1}\n")), 3,
                  "bad.jsonl, line 2");
   expect_refused("run", "--prompt " + quote(std::string(5000, 'x')), 2, "model.n_positions");
-  expect_refused("run", "--prompt a --out /nowhere/texts.jsonl", 2, "/nowhere");
+  EXPECT_EQ(shell(program() + " generate " + quote((root_ / "run").string()) + " --prompt a --max-new-tokens 2 --out " +
+                  quote((root_ / "new/folder/texts.jsonl").string()))
+                .exit_code,
+            0);
+  EXPECT_THAT(content(root_ / "new/folder/texts.jsonl"), HasSubstr("\"prompt\":\"a\""));
+  expect_refused("run", "--prompt a --out /proc/nowhere/texts.jsonl", 2, "/proc/nowhere");
   expect_refused("nowhere", "--prompt a", 4, "nowhere");
   expect_refused("run", "--prompt a --tokenizer gpt2", 2, "needs merges.txt");
   expect_refused("run", "--prompt a --tokenizer gpt2 --merges " + quote(write("merges.txt", "#version: 0.2\nh e\n")), 2,

@@ -96,6 +96,24 @@ TEST_F(ImportExport, InAndOutAgainIsTheSameBytesOfEveryTensor) {
   }
 }
 
+// Of single characters, for example. The default of data.val, bytes, is not for such a model.
+TEST_F(ImportExport, AModelOfFewIdsComesInAndIsScoredOnItsOwnTokens) {
+  TinyGpt2 made = bytes_model();
+  made.config.vocab_size = 65;
+  made.config_json.replace(made.config_json.find("257"), 3, "65");
+  fs::create_directories(root_ / "hf");
+  made.write(root_ / "hf", made.tensors());
+  expect_ok("import " + at("hf") + " -o " + at("in"));
+  const Outcome none = command("eval --checkpoint " + at("in"));
+  EXPECT_EQ(none.exit_code, 3) << none.text;
+  EXPECT_THAT(none.text, HasSubstr("name token files of this model by --set data.val="));
+  std::string shard(1024 + 2 * 400, '\0');
+  const std::array<std::int32_t, 3> header = {20240520, 1, 400};
+  shard.replace(0, sizeof header, reinterpret_cast<const char*>(header.data()), sizeof header);
+  const std::string file = write("few.bin", shard);
+  expect_ok("eval --checkpoint " + at("in") + " --set data.val=" + quote("[\"" + file + "\"]"));
+}
+
 TEST_F(ImportExport, AnUntiedHeadGoesInAndOut) {
   const TinyGpt2 made = bytes_model();
   auto all = made.tensors();

@@ -28,6 +28,16 @@ TEST_F(Launchers, SeparateProcessesAreRefusedWithTheirNumber) {
   EXPECT_FALSE(fs::exists(root_ / "run"));
 }
 
+// Before the first build, for example.
+TEST_F(Launchers, AProgramThatIsNotThereIsSaidInOneLine) {
+  for (const std::string program : {"build/no_such_program", "no_such_program", "/etc"}) {
+    const Outcome run = shell(quote(source_ + "/launch/run_local.sh") + " -n 2 " + program + " --config x");
+    EXPECT_EQ(run.exit_code, 2) << run.text;
+    EXPECT_THAT(run.text, HasSubstr("run_local.sh: " + program + ": no such program"));
+    EXPECT_EQ(count(run.text, "\n"), 1U) << run.text;
+  }
+}
+
 TEST_F(Launchers, OneProcessInAJobOfSeveralTasksTrainsOnlyOnPurpose) {
   const std::string script = "SLURM_NTASKS=8 SLURM_PROCID=0 ";  // as in a batch script
   const Outcome alone = shell(script + program() + short_run("run"));

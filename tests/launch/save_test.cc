@@ -80,9 +80,38 @@ TEST_F(Save, AWriteThatFailsEndsAllRanksWithOneMessageOrIsAWarning) {
   EXPECT_EQ(checkpoints("run"), "");
   const Outcome on = shell("bash -c " + quote("ulimit -f 20000; " + on_ranks(2) + tiny("run", kLarge) +
                                               " --set train.steps=4 --set checkpoint.on_error=continue"));
-  EXPECT_EQ(on.exit_code, 0) << on.text;
-  EXPECT_THAT(on.text, HasSubstr("training goes on (checkpoint.on_error)"));
+  EXPECT_EQ(on.exit_code, 4) << on.text;
+  EXPECT_THAT(on.text, AllOf(HasSubstr("training goes on (checkpoint.on_error)"),
+                             HasSubstr("The run is finished and its table is in "), HasSubstr("it has no checkpoint")));
   EXPECT_EQ(steps("run"), 4U);
+}
+
+// What is in the way of every save goes while the run is evaluated for the last time, which takes some seconds.
+TEST_F(Save, ALastCheckpointThatCouldNotBeWrittenIsTriedAgainAfterTheEvaluation) {
+  fs::create_directories(root_ / "run");
+  write("run/checkpoints", "in the way");
+  Process run(program() + tiny("run",
+                               "--set train.steps=2 --set precision.cycles=1 --set checkpoint.on_error=continue "
+                               "--set eval.stride=1 --set eval.max_tokens=8000 --set eval.bits=[8]"));
+  ASSERT_TRUE(wait_for([&] { return count(run.text(), "cannot save the checkpoint of step 2") == 1; })) << run.text();
+  fs::remove(root_ / "run/checkpoints");
+  const Outcome end = run.wait();
+  EXPECT_EQ(end.exit_code, 0) << end.text;
+  EXPECT_EQ(checkpoints("run"), "step_00000002 ") << end.text;
+  EXPECT_THAT(content(root_ / "run/report.md"), HasSubstr("step_00000002"));
+}
+
+TEST_F(Save, AStopWhoseCheckpointCannotBeWrittenSaysSo) {
+  fs::create_directories(root_ / "run");
+  write("run/checkpoints", "in the way");
+  Process run(program() +
+              tiny("run", "--set train.steps=20000 --set precision.cycles=1 --set checkpoint.on_error=continue"));
+  ASSERT_TRUE(wait_for([&] { return steps("run") > 3; })) << run.text();
+  run.signal(SIGTERM);
+  const Outcome end = run.wait();
+  EXPECT_EQ(end.exit_code, 75) << end.text;
+  EXPECT_THAT(end.text, AllOf(HasSubstr(" without a checkpoint; start the same command again to begin anew"),
+                              Not(HasSubstr("with a checkpoint"))));
 }
 
 // The disk is full while the second checkpoint is written, or just before: the first one stays.

@@ -72,6 +72,12 @@ TEST_F(Schedules, AreComparedWithStaticWidthsAtEqualStepsAndEqualBitOps) {
   const Outcome again = shell(command);
   EXPECT_EQ(again.exit_code, 0) << again.text;
   EXPECT_EQ(count(again.text, "this run is finished"), 8U) << "what is there is not trained again";
+  const std::string table = content(root_ / "all/comparison.json");
+  const Outcome other = shell(command + " --set train.steps=30");
+  EXPECT_EQ(other.exit_code, 2) << other.text;
+  EXPECT_THAT(other.text, AllOf(HasSubstr("scheduled_seed1 has a run of another configuration"),
+                                HasSubstr("train.steps: 20 there, 30 now"), Not(HasSubstr("resuming"))));
+  EXPECT_EQ(content(root_ / "all/comparison.json"), table);
   // More strategies, beside what is there.
   const Outcome more = shell(program() + " compare" + tiny("kinds", "--set train.steps=12 --kinds random,progressive"));
   ASSERT_EQ(more.exit_code, 0) << more.text;

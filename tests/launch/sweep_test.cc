@@ -31,6 +31,25 @@ TEST_F(SweepRuns, RunsEveryCombinationOnceAndShowsOneTable) {
   EXPECT_EQ(first.text.substr(first.text.find("| lr.peak")), again.text.substr(again.text.find("| lr.peak")));
 }
 
+// Else the table would show what the old settings have given as what the new ones give.
+TEST_F(SweepRuns, RunsOfAnotherConfigurationAreNotTakenForThese) {
+  const std::string command = sweep(R"({"lr.peak": [1e-3, 2e-3]})");
+  ASSERT_EQ(shell(command).exit_code, 0);
+  const std::string table = content(root_ / "runs/sweep.json");
+  for (const std::string& more : {std::string(), std::string("--table")}) {
+    const Outcome other = shell(command + " --set train.batch_size=16 " + more);
+    EXPECT_EQ(other.exit_code, 2) << other.text;
+    EXPECT_THAT(other.text, AllOf(HasSubstr("run lr.peak=0.001 of the sweep: "), HasSubstr("another configuration"),
+                                  HasSubstr("train.batch_size: 8 there, 16 now"), HasSubstr("runs_dir"),
+                                  Not(HasSubstr("finished before"))));
+  }
+  EXPECT_EQ(content(root_ / "runs/sweep.json"), table);
+  // What changes no result is no other configuration.
+  const Outcome same = shell(command + " --set checkpoint.every=2 --set report.tensorboard=false");
+  EXPECT_EQ(same.exit_code, 0) << same.text;
+  EXPECT_EQ(count(same.text, "finished before"), 2U) << same.text;
+}
+
 TEST_F(SweepRuns, ABadKeyIsRefusedBeforeTheFirstRun) {
   const Outcome outcome = shell(sweep(R"({"train.steps": [4, 8], "lr.peek": [1]})"));
   EXPECT_EQ(outcome.exit_code, 2) << outcome.text;

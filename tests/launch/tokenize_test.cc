@@ -39,6 +39,20 @@ TEST_F(Tokenize, TheCommandOfTheReadmeWorksInAFreshFolder) {
   EXPECT_EQ(text("data/mine_train_000.bin").substr(0, 15), "|a book of a fe");
 }
 
+// Also where a name has characters that patterns, or JSON, have a use for.
+TEST_F(Tokenize, TheSettingsItPrintsNameWhatItHasWritten) {
+  const std::string words = "for i in $(seq 2000); do printf 'word %d ' $i; done >a.txt";
+  const Outcome made = tokenize("a.txt --output 'my \"data\" [1]/set*'", words);
+  ASSERT_EQ(made.exit_code, 0) << made.text;
+  const std::string mark = "In a configuration: ";
+  const std::string settings = made.text.substr(made.text.find(mark) + mark.size());
+  write("run.json", "{\"run\": {\"dir\": \"run\"}, " + settings + ", \"train\": {\"steps\": 2}}");
+  const Outcome run = shell("cd " + quote(root_.string()) + " && " + program() + " --config run.json" +
+                            " --set model.preset=nano --set data.sequence_length=16 --set train.batch_size=4" +
+                            " --set precision.kind=constant --set eval.max_tokens=64 --set compute.device=cpu");
+  EXPECT_EQ(run.exit_code, 0) << settings << run.text;
+}
+
 TEST_F(Tokenize, ManyShortDocumentsAreHeldOutWhole) {
   const Outcome made =
       tokenize("'t/*.txt' -o many --tokenizer byte",

@@ -62,13 +62,17 @@ class TinyRank {
                 .updates = {{.passes = {{.map = 0}}, .learning_rate = learning_rate}}});
   }
   // The plan's first sample is put in.
-  StepOutcome run(dist::StepPlan plan) {
+  StepOutcome run(dist::StepPlan plan, const StepOutcome& so_far = {}) {
     plan.first_sample = plan.step * batch_size_;
+    const std::vector<PrecisionMap> maps = precision_of(plan.maps), ahead = precision_of(plan.ahead);
+    return runner_.run(plan, maps, poll_, {}, so_far, ahead);
+  }
+  std::vector<PrecisionMap> precision_of(const std::vector<dist::PlannedWidths>& planned) const {
     std::vector<PrecisionMap> maps;
-    for (const dist::PlannedWidths& map : plan.maps)
+    for (const dist::PlannedWidths& map : planned)
       maps.push_back(
           PrecisionMap::uniform(model_.config().linears(), map.weight_bits, map.activation_bits, map.gradient_bits));
-    return runner_.run(plan, maps, poll_);
+    return maps;
   }
   Gpt2& model() { return model_; }
   StepRunner& runner() { return runner_; }

@@ -79,7 +79,9 @@ TEST(ParseJson, SyntaxErrorsNameFileLineAndColumn) {
   EXPECT_THAT(error_of("{\"\xC3\xA9\xC3\xA9\": tru}"), StartsWith("a.json:1:11: "));  // columns are characters
   EXPECT_THAT(error_of("[1\n2]"), StartsWith("a.json:2:1: "));
   EXPECT_THAT(error_of("{\n"), HasSubstr("a.json:2:1: "));
-  EXPECT_THAT(error_of(""), HasSubstr("unexpected end of input"));
+  for (const char* empty : {"", " \n\t"}) EXPECT_THAT(error_of(empty), HasSubstr("is empty"));
+  for (const std::string& wide : {std::string("\xFF\xFE{\0}\0", 6), std::string("\0{\0}", 4)})
+    EXPECT_THAT(error_of(wide), HasSubstr("looks like UTF-16"));
   EXPECT_THAT(error_of("{\"a\": 1 \"bcd\": 2}"), StartsWith("a.json:1:9: "));
   EXPECT_THAT(error_of("{} x"), StartsWith("a.json:1:4: "));
   EXPECT_THAT(error_of("\"a\nb\""), StartsWith("a.json:1:3: "));

@@ -122,6 +122,30 @@ TEST(RunPlan, StagesHaveTheirPartsAndWaitForEachOther) {
   EXPECT_THAT(to_text(plan, config), AllOf(HasSubstr("2 replicas of 2 stages"), HasSubstr("blocks 0-24, embeddings")));
 }
 
+// By the turns that a run takes, which end with each pass of an update.
+TEST(RunPlan, StepsOfEveryScheduleAreCarriedOutAsTheRunDoes) {
+  RunConfig config = cpt("gpt2-xl");
+  config.lora.rank = 0;
+  config.train.micro_batch_size = 8;
+  config.parallel.pipeline = 2;
+  const auto step = [&](dist::PipelineSchedule schedule, int chunks) {
+    config.parallel.schedule = schedule, config.parallel.chunks = chunks;
+    return plan_of(config, on_gpus("H200", 4, 2)).step;
+  };
+  const StepTime one = step(dist::PipelineSchedule::kOneFOneB, 1);
+  // The last stage has no backward pass to wait for, and gives no gradient away before its last forward pass.
+  EXPECT_GT(step(dist::PipelineSchedule::kGpipe, 1).passes_s, 1.2 * one.passes_s);
+  EXPECT_LT(step(dist::PipelineSchedule::kInterleaved, 2).passes_s, one.passes_s);
+  EXPECT_LT(step(dist::PipelineSchedule::kInterleaved, 2).idle_share, one.idle_share);
+  EXPECT_GT(one.hidden_s, 0.0);  // gradients go from node to node while backward runs
+  config.comm.overlap = false;
+  EXPECT_EQ(step(dist::PipelineSchedule::kOneFOneB, 1).hidden_s, 0.0);
+  // Six widths of one update, each with the first micro-batch's way to the last stage: the share that is waited stays.
+  config.train.recipe = Recipe::kSpnet;
+  const StepTime all = step(dist::PipelineSchedule::kOneFOneB, 1);
+  EXPECT_NEAR(all.idle_share, one.idle_share, 0.03);
+}
+
 TEST(RunPlan, WidthsSayWhatTheyKeepForThemselves) {
   RunConfig config = cpt();
   config.lora.slots = Slots::kPerWidth;

@@ -91,7 +91,7 @@ TEST(TokenFile, NamesFileOffsetExpectedAndFound) {
   EXPECT_THAT(error_message(ErrorKind::kData, [&] { const TokenFile file(folder.file("none.bin")); }),
               AllOf(HasSubstr("none.bin"), HasSubstr("No such file")));
   EXPECT_THAT(error_message(ErrorKind::kData, [&] { const TokenFile file(folder.path().string()); }),
-              HasSubstr("not a regular file"));
+              HasSubstr("not a regular file but a folder"));
 }
 
 TEST(TokenFile, RandomHeadersGiveADataErrorOrTheFile) {

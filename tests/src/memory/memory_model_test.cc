@@ -166,6 +166,24 @@ TEST(MemoryModel, AStageHasItsBlocksItsPassesInFlightAndNoOthersLoss) {
   EXPECT_EQ(bytes_of(chunks, "parameters"), 4 * (6 * (12 * std::int64_t{768} * 768 + 13 * 768) + 51281 * 768));
 }
 
+TEST(MemoryModel, AStageKeepsTheStatesThatItsLayersLearnFrom) {
+  RunConfig config = of_preset("gpt2");
+  config.train.recipe = Recipe::kSp;
+  config.distill.features = 0.1, config.distill.feature_pick = FeaturePick::kAll;
+  const auto states = [&](StagePart part) {
+    return bytes_of(gpu_memory_needed(config, {.cuda = true, .part = std::move(part)}), "teachers' hidden states");
+  };
+  const StagePart first{.chunks = {{0, 5}}, .heads = false}, last{.chunks = {{5, 12}}, .embeds = false};
+  const std::int64_t whole = states({});
+  EXPECT_GT(whole, 0);
+  EXPECT_EQ(states(first) * 14, whole * 5);  // of 13 states and what the head makes logits of
+  EXPECT_EQ(states(last) * 14, whole * 9);
+  config.distill.feature_layers = {0, 4};
+  EXPECT_EQ(states(first) * 14, whole * 2);
+  config.distill.feature_layers = {5};
+  EXPECT_EQ(states(first), 0);
+}
+
 TEST(MemoryModel, WhatIsThereAllTheTimeFollowsRanksAndMicroBatches) {
   RunConfig config = of_preset("gpt2");
   const std::int64_t all = 4 * std::int64_t{124'439'808};
@@ -207,7 +225,14 @@ TEST(MemoryModel, WidthsParametersAreSharedOutAndOneIsHeld) {
   const std::int64_t base = 4 * std::int64_t{124'439'808} - norms;
   EXPECT_EQ(needed(1, "parameters"), base + of_widths);
   EXPECT_EQ(needed(8, "parameters"), base);
+  EXPECT_EQ(needed(8, "parameters of single widths"), of_widths / 8 + 2 * (norms + adapters));  // of two passes
+  config.comm.overlap = false;
   EXPECT_EQ(needed(8, "parameters of single widths"), of_widths / 8 + norms + adapters);
+  config.comm.overlap = true, config.parallel.pipeline = 2;
+  EXPECT_EQ(needed(8, "parameters of single widths"), of_widths / 8 + norms + adapters);
+  config.parallel.pipeline = 1;
+  EXPECT_EQ(bytes_of(host_memory_needed(config, {.ranks = 8}, 0), "parameters of single widths"),
+            of_widths / 8 + norms + adapters);
   EXPECT_EQ(needed(8, "optimizer"), 2 * of_widths / 8);
   EXPECT_EQ(needed(8, "gradient sums"), norms + adapters);
 }
@@ -224,6 +249,7 @@ TEST(MemoryModel, MapsHoldWhatTheirWidthsHave) {
     return bytes_of(gpu_memory_needed(config, {.cuda = true, .ranks = 8}), name);
   };
   const std::int64_t of_widths = 3 * (norms + adapters) + norms;
+  config.comm.overlap = false;
   EXPECT_EQ(needed("parameters of single widths"), of_widths / 8 + norms + adapters);
   EXPECT_EQ(needed("gradient sums"), of_widths);  // of one pass each
   config.quant.maps = {"8", "stripe8&4", "stripe4&2"};

@@ -121,6 +121,9 @@ class AnsweringModel : public ::testing::Test {
   LossAndGradients pass(const ForwardContext& context) const {
     return tiny_.model->loss_and_gradients({.tokens = tiny_.tokens(2, 9)}, targets(), context);
   }
+  at::Tensor answers(const at::Tensor& tokens, const ForwardContext& context) const {
+    return tiny_.model->answer_logits(tiny_.model->hidden(tokens, context)).detach();
+  }
   const at::Tensor& gradient(const LossAndGradients& found, const std::string& name) const {
     const int index = tiny_.model->parameters().info(tiny_.id_of(name)).trainable_index;
     return found.gradients.parameters.at(static_cast<std::size_t>(index));
@@ -169,9 +172,7 @@ TEST_F(AnsweringModel, GradientsAreAutograds) {
 TEST_F(AnsweringModel, LearnsFromTheLogitsThatItsTeachersHave) {
   const PrecisionMap eight = PrecisionMap::uniform(8, 8, 8), four = PrecisionMap::uniform(8, 4, 4);
   const at::Tensor tokens = tiny_.tokens(2, 9);
-  const auto logits = [&](const PrecisionMap& map) {
-    return tiny_.model->answer_logits(tokens, tiny_.context(map)).to(at::kDouble);
-  };
+  const auto logits = [&](const PrecisionMap& map) { return answers(tokens, tiny_.context(map)).to(at::kDouble); };
   Lesson lesson{.distillation = {.weight = 0.5, .temperature = 3.0, .teachers = {}}, .feature_weight = 2.0};
   const at::Tensor masked = masked_places(targets(), 9);
   const auto log_p = [&](const at::Tensor& z) { return at::log_softmax((z / 3.0).masked_fill(masked, -1e30), 2); };
@@ -243,8 +244,7 @@ TEST_F(AnsweringModel, PaddingBehindTheWindowChangesNothing) {
   const at::Tensor tokens = tiny_.tokens(2, 9);
   at::Tensor padded = at::full({2, 12}, 28, at::kLong);
   padded.narrow(1, 0, 9).copy_(tokens);
-  const at::Tensor z = tiny_.model->answer_logits(tokens, context),
-                   longer = tiny_.model->answer_logits(padded, context);
+  const at::Tensor z = answers(tokens, context), longer = answers(padded, context);
   EXPECT_TRUE(at::allclose(longer.narrow(2, 0, 9), z, 1e-5, 1e-6));
   EXPECT_NEAR(span_cross_entropy(longer, targets()).loss.item<double>(),
               span_cross_entropy(z, targets()).loss.item<double>(), 1e-5);

@@ -53,6 +53,14 @@ TEST(FailureText, LeavesOutWhatThereIsNot) {
             "  checkpoint: none\n");
 }
 
+// Evaluating, for example, completes no step and writes no checkpoint.
+TEST(FailureText, OtherCommandsThanRunsHaveNoSteps) {
+  EXPECT_EQ(to_text({.exit_code = 4, .what = "x", .host = "here", .of_run = false}),
+            "qat_dist stopped (exit 4, checkpoint unreadable or mismatched)\n"
+            "  what:       x\n"
+            "  where:      rank 0 on here\n");
+}
+
 TEST(FailureText, EveryKindOfErrorHasItsMeaning) {
   for (const ErrorKind kind :
        {ErrorKind::kInternal, ErrorKind::kConfig, ErrorKind::kData, ErrorKind::kCheckpoint, ErrorKind::kOutOfMemory,

@@ -46,6 +46,8 @@ void write_steps(const std::filesystem::path& path, std::int64_t begin, std::int
 TEST(MetricsWriter, WritesEveryFieldOfAStep) {
   const ScratchFolder folder;
   MetricsWriter writer(folder.path() / "metrics.jsonl", 0);
+  const StepMetrics::Wire wire{
+      .bytes = 300, .fp32_bytes = 1000, .weight_bytes = 70, .exposed_ms = 0.5, .weight_exposed_ms = 0.25};
   writer.write({.step = 7,
                 .loss = 3.5,
                 .lr = 6e-4,
@@ -62,12 +64,13 @@ TEST(MetricsWriter, WritesEveryFieldOfAStep) {
                 .skipped = true,
                 .skips_in_a_row = 2,
                 .saving = true,
-                .wire = StepMetrics::Wire{.bytes = 300, .fp32_bytes = 1000, .weight_bytes = 70, .exposed_ms = 0.5},
+                .wire = wire,
                 .time = "2026-11-22T01:37:45.123Z"});
   const auto expected = nlohmann::json::parse(R"({"step": 7, "loss": 3.5, "lr": 0.0006, "weight_bits": 4, "act_bits": 8,
       "grad_bits": 6, "grad_norm": 1.25, "clipped": true, "tokens": 8192, "tokens_per_s": 1234.5, "step_ms": 20.5,
       "bitops": 1e15, "bitops_ratio": 0.0625, "skipped": true, "skips_in_a_row": 2, "saving": true,
-      "wire": {"bytes": 300, "fp32_bytes": 1000, "weight_bytes": 70, "exposed_ms": 0.5}, "time": "2026-11-22T01:37:45.123Z"})");
+      "wire": {"bytes": 300, "fp32_bytes": 1000, "weight_bytes": 70, "exposed_ms": 0.5, "weight_exposed_ms": 0.25},
+      "time": "2026-11-22T01:37:45.123Z"})");
   EXPECT_THAT(lines_of(folder.path() / "metrics.jsonl"), ElementsAre(expected));  // while the writer is open
 }
 

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -108,6 +109,25 @@ TEST(Coordinator, EvaluatesAndSavesEverySoManyStepsAndSavesTheLast) {
   EXPECT_EQ(steps_with(o, &dist::StepPlan::checkpoint_after), (Steps{3, 7, 9}));
   o.checkpoint.every = 0;
   EXPECT_EQ(steps_with(o, &dist::StepPlan::checkpoint_after), Steps{9});
+}
+
+// What the next step's first update has, but where an evaluation comes between, or nothing more.
+TEST(Coordinator, APlanSaysWhatTheNextStepBeginsWith) {
+  using Maps = std::vector<dist::PlannedWidths>;
+  for (const Recipe recipe : {Recipe::kCpt, Recipe::kSpnet, Recipe::kPerMap, Recipe::kSp}) {
+    TrainerOptions o = options();
+    o.train.recipe = recipe, o.eval.every = 5;
+    const Coordinator coordinator(o, 100);
+    for (std::int64_t step = 0; step < 9; ++step) {
+      const dist::StepPlan plan = coordinator.plan(at(step)), next = coordinator.plan(at(step + 1));
+      Maps first;
+      for (const dist::PassPlan& pass : next.updates[0].passes)
+        if (std::find(first.begin(), first.end(), next.maps[pass.map]) == first.end())
+          first.push_back(next.maps[pass.map]);
+      EXPECT_EQ(plan.ahead, step == 4 ? Maps() : first) << step;
+    }
+    EXPECT_EQ(coordinator.plan(at(9)).ahead, Maps());
+  }
 }
 
 TEST(Coordinator, SpnetIsOneUpdateOfAPassAtEveryWidthByEqualShares) {

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <set>
+
 #include "tests/support/tiny_training.h"
 
 namespace qat {
@@ -90,6 +93,50 @@ TEST(ParameterMemory, EighteenWidthsOnEightRanksTakeOneWidthAndAnEighthOfEach) {
   });
 }
 
+// What the line at a run's start says is what lies in a rank's memory, kind by kind.
+TEST(ParameterMemory, IsWhatIsAllocated) {
+  const TokenSource tokens = test::tiny_tokens();
+  struct Case {
+    bool freeze = false, tie = true;
+    Slots adapters = Slots::kShared, norms = Slots::kShared;
+  };
+  for (const Case& one : {Case{}, Case{.freeze = true}, Case{.tie = false, .adapters = Slots::kPerWidth},
+                          Case{.freeze = true, .adapters = Slots::kPerWidth, .norms = Slots::kPerWidth}}) {
+    for (const int ranks : {1, 2, 4}) {
+      SCOPED_TRACE(testing::Message() << ranks << " ranks, frozen " << one.freeze << ", tied " << one.tie);
+      dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+        TinyModel spec;
+        spec.quant.widths = {2, 4, 8};
+        spec.config.freeze_base = one.freeze, spec.config.tie_lm_head = one.tie;
+        spec.lora.slots = one.adapters, spec.config.norm_slots = one.norms;
+        TinyRank rank(spec, tokens, comm, test::tiny_options());
+        const ParameterMemory said = parameter_memory(rank.model(), spec.quant, ranks);
+        rank.step(0, 4, 8);
+        const ParameterStore& store = rank.model().parameters();
+        std::map<GroupKind, std::int64_t> lies;
+        std::int64_t kept = 0;
+        for (const FlatGroup& group : store.groups()) {
+          lies[group.key.kind] += static_cast<std::int64_t>(group.values.storage().nbytes());
+          if (group.is_sharded()) kept += static_cast<std::int64_t>(group.own.storage().nbytes());
+        }
+        std::set<const void*> counted;  // what is frozen lies in one buffer
+        for (int id = 0; id < store.count(); ++id) {
+          const at::Storage& storage = store.tensor(id).storage();
+          if (!store.info(id).trainable && counted.insert(storage.data()).second)
+            lies[GroupKind::kBase] += static_cast<std::int64_t>(storage.nbytes());
+        }
+        EXPECT_EQ(said.base, lies[GroupKind::kBase] + lies[GroupKind::kTied]);
+        EXPECT_EQ(said.shared, lies[GroupKind::kShared]);
+        EXPECT_EQ(said.widths_kept, ranks == 1 ? lies[GroupKind::kWidth] : kept);
+        EXPECT_EQ(said.widths_held, ranks == 1 ? 0 : lies[GroupKind::kWidth]);
+        ShardedAdamW& optimizer = rank.runner().optimizer();
+        EXPECT_EQ(said.moments + said.widths_moments,
+                  static_cast<std::int64_t>(optimizer.exp_avg().size_bytes() + optimizer.exp_avg_sq().size_bytes()));
+      });
+    }
+  }
+}
+
 // Nor while the model is made and its initial values are set.
 TEST(ParameterMemory, AModelThatIsSharedOutFromTheBeginningIsNeverWhole) {
   const TinyModel spec = switchable();
@@ -121,11 +168,20 @@ TEST(ParameterMemory, AModelThatIsSharedOutFromTheBeginningIsNeverWhole) {
 
 TEST(ParameterMemory, AMapsPassHoldsAllOfItsWidths) {
   TinyModel spec = switchable();
+  bool beside = false;
   const auto held = [&] {
     spec.build();
-    return parameter_memory(*spec.model, spec.quant, /*ranks=*/2).widths_held;
+    return parameter_memory(*spec.model, spec.quant, /*ranks=*/2, /*widths_at_once=*/1, beside).widths_held;
   };
   const std::int64_t one = held();
+  beside = true;
+  EXPECT_EQ(held(), 2 * one);  // a pass's and the next one's
+  spec.quant.maps = {"8", "stripe8&4"};
+  const std::int64_t with_next = held();  // 32 bits come after the stripes
+  for (const FlatGroup& group : spec.model->parameters().groups())
+    if (group.key == GroupKey(GroupKind::kWidth, 32))
+      EXPECT_EQ(with_next, 2 * one + group.layout.elems() * static_cast<std::int64_t>(sizeof(float)));
+  beside = false;
   spec.quant.maps = {"8", "stripe8&4"};
   EXPECT_EQ(held(), 2 * one);
   spec.quant.maps = {"8,4,2,4,8,4,2,3"};
@@ -139,6 +195,8 @@ TEST(ParameterMemory, SaysWhatEachKindTakes) {
               testing::MatchesRegex("parameters in a rank's memory: base .* KiB, shared by all widths 0 B, AdamW's "
                                     "moments .* KiB; 18 widths have parameters of their own, .* MiB, of which it keeps "
                                     ".* MiB, with moments of .* MiB, and holds .* KiB more while a pass uses them"));
+  EXPECT_THAT(describe(parameter_memory(*spec.model, spec.quant, /*ranks=*/2, 1, /*beside=*/true)),
+              testing::EndsWith(" more while a pass uses them and those of the next one come"));
   const std::string alone = describe(parameter_memory(*spec.model, spec.quant, /*ranks=*/1));
   EXPECT_THAT(alone, testing::HasSubstr("18 widths have parameters of their own"));
   EXPECT_THAT(alone, testing::Not(testing::HasSubstr("holds")));

@@ -1,6 +1,8 @@
 // Whole runs of a model that answers questions.
 #include <gmock/gmock.h>
 
+#include <tuple>
+
 #include "src/data/builtin_questions.h"
 #include "src/data/question_sampler.h"
 #include "src/eval/held_out_questions.h"
@@ -117,6 +119,47 @@ TEST_F(QuestionsRun, PassesLearnFromTeachersWithTheSameBitsOnOneAndTwoRanks) {
       EXPECT_EQ(run(2).parameters, one.parameters);
     }
   }
+}
+
+// Each of two stages, of one or two replicas: what is learnt, from hidden states too, and what is answered.
+TEST_F(QuestionsRun, StagesHaveTheBitsOfOneRank) {
+  model_.n_layer = 4, model_.head_dropout = 0.1;
+  const auto run = [&](const std::string& dir, int data, int stages, int chunks) {
+    TrainerOptions o = questions(dir, 3);
+    o.train.recipe = Recipe::kSp;
+    o.train.students = 1;
+    o.distill = {.weight = 0.5,
+                 .temperature = 3.0,
+                 .features = 0.1,
+                 .feature_layers = {1, 3, 4},
+                 .feature_pick = FeaturePick::kAll};
+    o.quant.calibration_batches = 2;
+    o.checkpoint.every = 2, o.checkpoint.keep = 0;
+    stages_ = stages, chunks_ = chunks;
+    if (chunks > 1) o.schedule = dist::PipelineSchedule::kInterleaved;
+    return train_on(samples_, held_out_, model_, o, data * stages,
+                    {.granularity = Granularity::kTensor, .range = RangeSource::kCalibrated});
+  };
+  const auto last_passes = [&](const std::string& dir) {
+    const std::string lines = read(dir, "metrics.jsonl");
+    return to_json(parse_json(lines.substr(lines.rfind('\n', lines.size() - 2) + 1), "metrics").at("passes"));
+  };
+  const End one = run("1", 1, 1, 1);
+  ASSERT_TRUE(one.result.finished);
+  for (const auto& [data, stages, chunks] : {std::tuple{1, 2, 1}, {2, 2, 1}, {1, 4, 1}, {1, 2, 2}}) {
+    const std::string dir = std::to_string(data) + "x" + std::to_string(stages) + "x" + std::to_string(chunks);
+    const End many = run(dir, data, stages, chunks);
+    EXPECT_EQ(curve(dir), curve("1")) << dir;
+    EXPECT_EQ(last_passes(dir), last_passes("1")) << dir;
+    EXPECT_EQ(read(dir, "eval.jsonl"), read("1", "eval.jsonl")) << dir;
+    EXPECT_EQ(exact_matches(dir), exact_matches("1")) << dir;
+    EXPECT_TRUE(many.parameters == one.parameters) << dir;
+  }
+  // From stages to one rank.
+  fs::create_directories(root_ / "back/checkpoints");
+  fs::copy(root_ / "1x4x1/checkpoints/step_00000002", root_ / "back/checkpoints/step_00000002",
+           fs::copy_options::recursive);
+  EXPECT_TRUE(run("back", 1, 1, 1).parameters == one.parameters);
 }
 
 // Each map of layers' widths is a row of the table and has a file of answers.

@@ -39,7 +39,7 @@ class StagesRun : public TrainerTest {
     const Sampler samples(tokens, o.data.sequence_length, o.run.seed);
     Gpt2Config config = test::TinyModel().config;
     config.n_layer = 4;
-    config.attn_dropout = config.resid_dropout = config.embd_dropout = 0.1;
+    config.attn_dropout = config.resid_dropout = config.embd_dropout = dropout_;
     return train_on(samples, HeldOutText(held_out), config, o, data * stages, activation, prepare, signal);
   }
   void copy_checkpoint(const std::string& from, const std::string& to, std::int64_t step) const {
@@ -52,6 +52,19 @@ class StagesRun : public TrainerTest {
     return "step_" + std::string(8 - digits.size(), '0') + digits;
   }
 
+  // The passes' losses of every step in metrics.jsonl.
+  std::vector<std::string> passes(const std::string& dir) const {
+    std::ifstream in(root_ / dir / "metrics.jsonl");
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(in, line);) {
+      const Value step = parse_json(line, "metrics");
+      const Value* const found = step.find("passes");
+      lines.push_back(found == nullptr ? "" : to_json(*found));
+    }
+    return lines;
+  }
+
+  double dropout_ = 0.1;
   static constexpr QuantizerConfig kDynamic{.granularity = Granularity::kToken};
 };
 
@@ -157,12 +170,55 @@ TEST_F(StagesRun, RecipesOfSeveralPassesHaveTheBitsOfOneRank) {
     TrainerOptions o = cpt(name + " 1", 3);
     o.train.recipe = recipe, o.train.students = 2;
     o.quant.widths = {8, 3, 32};
-    o.distill.features = 0.0;
     const End one = train_on_grid(o, 1, 1);
     o.run.dir = (root_ / (name + " 1x4")).string();
     const End four = train_on_grid(o, 1, 4);
     EXPECT_EQ(curve(name + " 1x4"), curve(name + " 1"));
+    EXPECT_EQ(passes(name + " 1x4"), passes(name + " 1"));
     EXPECT_TRUE(four.parameters == one.parameters) << name;
+  }
+}
+
+// Teachers' states of all layers, some and one, in stages that have all, some and none of them; also where dropout
+// lets no pass that trains teach, and where a pass does both.
+TEST_F(StagesRun, HiddenStatesTeachWithTheBitsOfOneRank) {
+  struct Case {
+    std::string name;
+    Recipe recipe = Recipe::kSp;
+    DistillConfig distill{};
+    bool dropout = true;
+  };
+  for (const Case& one_case :
+       {Case{.name = "all", .distill = {.weight = 0.5, .features = 0.1, .feature_pick = FeaturePick::kAll}},
+        Case{.name = "some",
+        .recipe = Recipe::kInstantnet,
+        .distill = {.weight = 0.0, .features = 0.2, .feature_layers = {4, 0, 2}, .feature_pick = FeaturePick::kAll},
+        .dropout = false},
+        Case{.name = "first",
+        .recipe = Recipe::kInstantnet,
+        .distill = {.weight = 0.5, .features = 0.1, .feature_layers = {1}}},
+        Case{.name = "drawn", .distill = {.weight = 0.5, .features = 0.1}}}) {
+    TrainerOptions o = cpt(one_case.name + " 1", 3);
+    o.train.recipe = one_case.recipe, o.train.students = 1;
+    o.quant.widths = {8, 3, 32};
+    o.distill = one_case.distill;
+    dropout_ = one_case.dropout ? 0.1 : 0.0;
+    const auto as = [&](const std::string& dir) {
+      o.run.dir = (root_ / (one_case.name + " " + dir)).string();
+      return o;
+    };
+    const End one = train_on_grid(as("1"), 1, 1);
+    const auto expect_same = [&](const End& end, const std::string& dir) {
+      const std::string name = one_case.name + " " + dir;
+      EXPECT_EQ(curve(name), curve(one_case.name + " 1")) << name;
+      EXPECT_EQ(passes(name), passes(one_case.name + " 1")) << name;
+      EXPECT_TRUE(end.parameters == one.parameters) << name;
+    };
+    EXPECT_THAT(passes(one_case.name + " 1").front(), HasSubstr("\"features\""));
+    expect_same(train_on_grid(as("1x2"), 1, 2), "1x2");
+    expect_same(train_on_grid(as("1x4"), 1, 4), "1x4");
+    expect_same(train_in_chunks(as("1x2 in chunks"), 1, 2, 2), "1x2 in chunks");
+    if (one_case.recipe == Recipe::kSp) expect_same(train_on_grid(as("2x2"), 2, 2), "2x2");
   }
 }
 

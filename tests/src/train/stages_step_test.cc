@@ -107,6 +107,9 @@ Trained run_on(const Layout& layout, const Setting& setting,
     for (const dist::StepPlan& plan : setting.plans) {
       const StepOutcome outcome = rank.run(plan);
       const std::lock_guard lock(mutex);
+      std::int64_t buckets = 0;
+      for (const FlatGroup& group : rank.model().parameters().groups()) buckets += std::ssize(group.layout.buckets());
+      EXPECT_EQ(outcome.wire.early_buckets, setting.options.early ? buckets : 0);
       if (world.rank() == 0) {
         run.losses.push_back(outcome.loss), run.norms.push_back(outcome.grad_norm);
         run.clipped.push_back(outcome.clipped);
@@ -215,6 +218,22 @@ TEST(StagesStep, RunningSumsHaveThem) {
   setting.options.train.accumulate = Accumulate::kRunning;
   expect_all_equal(setting, {{1, 2}, {1, 8}});
   expect_all_equal(setting, {{2, 2}, {2, 4}}, /*as=*/{2, 1});
+}
+
+// A stage's buckets go when its last micro-batch completes them, those of a later chunk before an earlier one's, while
+// the other stages are at work: nobody waits for ever, and the table, which is complete last, goes last.
+TEST(StagesStep, GradientsThatAreExchangedDuringThePassHaveThemToo) {
+  for (const bool tied : {true, false}) {
+    Setting setting{.tied = tied, .plans = some_steps()};
+    setting.options.early = true;
+    SCOPED_TRACE(tied ? "tied" : "untied");
+    expect_all_equal(setting, {{2, 1}, {2, 2}, {4, 2}, {2, 4}, {2, 2, 2}, {2, 4, 2}});
+    setting.options.schedule = PipelineSchedule::kGpipe;
+    expect_all_equal(setting, {{2, 2}, {2, 4}});
+    setting.options.schedule = PipelineSchedule::kOneFOneB;
+    setting.plans = {step_at(0, {8, 3}), step_at(1, {8, 3, 32})};  // the last pass alone completes them
+    expect_all_equal(setting, {{2, 2}, {2, 4}, {2, 2, 2}}, /*as=*/{2, 1});
+  }
 }
 
 // Several passes an update, parameters of single widths, a base that rests: groups that stages have or lack.

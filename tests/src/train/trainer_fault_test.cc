@@ -210,8 +210,17 @@ TEST_F(TrainerTest, ASaveThatFailsEndsTheRunOnAllRanksOrIsAWarning) {
   std::ofstream(root_ / "run/checkpoints") << "in the way";
   expect_step_2_is_not_saved([&] { train(o, 2); });
   o.checkpoint.on_error = OnSaveError::kContinue;
-  EXPECT_TRUE(train(o, 2).result.finished);
+  // To the end, and with its table. What it has learned is lost: no run that has finished.
+  try {
+    (void)train(o, 2);
+    FAIL() << "finished without a checkpoint";
+  } catch (const dist::AgreedError& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kCheckpoint);
+    EXPECT_THAT(error.what(), ::testing::AllOf(::testing::HasSubstr("cannot save the checkpoint of step 4"),
+                                               ::testing::HasSubstr("it has no checkpoint")));
+  }
   EXPECT_THAT(read("run", "logs/rank_000.log"), ::testing::HasSubstr("training goes on (checkpoint.on_error)"));
+  EXPECT_TRUE(fs::exists(root_ / "run/report.json"));
 }
 
 // The folder is lost as soon as the first checkpoint is told of, which is before the next one is begun.

@@ -59,6 +59,24 @@ TEST_F(WatchingRunTest, LookingAtLayersChangesNoBit) {
             })));
 }
 
+// Between two steps ranks have what the second one reads; what is said of the first is that of one rank.
+TEST_F(WatchingRunTest, RanksThatSendAheadSayTheSameOfTheStepBefore) {
+  lora_.slots = config_.norm_slots = Slots::kPerWidth;
+  TrainerOptions o = options("one", 6);
+  o.quant.widths = {8, 3, 4};
+  o.quant.weight.granularity = Granularity::kTensor;
+  o.quant.weight.by_width = {{3, QuantizerKind::kLsq}, {4, QuantizerKind::kLsq}};
+  o.precision = {.kind = ScheduleKind::kCyclic, .switch_interval = 1};
+  o.eval.bits = {8};
+  o.report = {.tensorboard = true, .layers_every = 1, .histograms_every = 2};
+  const End one = train(o, 1);
+  o.run.dir = (root_ / "two").string();
+  const End two = train(o, 2);
+  EXPECT_EQ(two.parameters, one.parameters);
+  EXPECT_EQ(curve("two"), curve("one"));
+  EXPECT_EQ(read("two", "layers.jsonl"), read("one", "layers.jsonl"));
+}
+
 TEST_F(WatchingRunTest, LayersSayWhatTheyDo) {
   TrainerOptions o = options("run", 8);
   o.report.layers_every = 4;
