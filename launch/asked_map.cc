@@ -1,9 +1,13 @@
 #include "launch/asked_map.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <set>
 
 #include "launch/refuse.h"
 #include "launch/stored_model.h"
+#include "launch/terminal.h"
 #include "src/bitmap/bitmap.h"
 
 namespace qat::launch {
@@ -33,6 +37,18 @@ EvaluatedAt asked_precision(const AskedWidths& asked, const RunConfig& config) {
   const int bits = asked.bits.value_or(BitWidth::kFull);
   require_slots(config, bits, "--bits");
   return {bits};
+}
+
+void warn_of_untrained(const Gpt2& model, const QuantConfig& quant, const EvaluatedAt& at) {
+  const std::vector<int> trained = quantized_weight_widths(quant);
+  const PrecisionMap precision = evaluation_precision(model, quant, at);
+  std::set<int> others;
+  for (std::int64_t layer = 0; layer < precision.size(); ++layer)
+    if (const BitWidth weight = precision.at(layer).weight; !weight.is_full()) others.insert(weight.bits());
+  for (const int bits : trained) others.erase(bits);
+  if (!others.empty())
+    warn(fmt::format("{}: weights of {} bits were not trained; the widths of the run are {}", describe(at),
+                     fmt::join(others, ", "), fmt::join(trained, ", ")));
 }
 
 }  // namespace qat::launch

@@ -22,4 +22,7 @@ EvaluatedAt asked_map(const AskedWidths& asked, const RunConfig& config);
 // What any of the three names; without any, 32 bits.
 EvaluatedAt asked_precision(const AskedWidths& asked, const RunConfig& config);
 
+// Warns if weights have widths at this precision that nothing was trained at: they may do badly for that reason alone.
+void warn_of_untrained(const Gpt2& model, const QuantConfig& quant, const EvaluatedAt& at);
+
 }  // namespace qat::launch

@@ -49,16 +49,16 @@ void add_answer_options(CLI::App& app, AnswerOptions& options) {
   CLI::Option* examples =
       app.add_option("--trivia-examples", options.trivia_examples, "with --trivia: likewise, of another split");
   app.add_option("--trivia-shots", options.trivia_shots, "with --trivia: examples put before a question")
-      ->check(at_least(0))
+      ->check(whole_from(0))
       ->capture_default_str()
       ->needs(trivia);
   trivia->needs(examples);
   examples->needs(trivia);
   app.add_option("--answer-tokens", options.generated.max_new_tokens, "of an answer to --squad or --trivia, at most")
-      ->check(at_least(1))
+      ->check(whole_from(1))
       ->capture_default_str();
   app.add_option("--answer-batch", options.generated.batch_size, "questions that are answered together")
-      ->check(at_least(1))
+      ->check(whole_from(1))
       ->capture_default_str();
 }
 
@@ -75,13 +75,19 @@ AnswerEvaluation::AnswerEvaluation(World& world, const RunConfig& config, const 
   });
   const auto add = [&](const std::string& name, AnswerRule rule,
                        const std::function<std::vector<OpenQuestion>()>& read) {
-    dist::on_every_rank(world.comm(), name + " questions", [&] {
-      std::vector<OpenQuestion> questions = read();
-      const std::uint64_t hash = content_hash(questions);
-      tasks_.push_back(
-          {name, OpenQuestionSet(std::move(questions), rule, tokenizer, config.model.n_positions, options.generated)});
-      return hash;
-    });
+    try {
+      dist::on_every_rank(world.comm(), name + " questions", [&] {
+        std::vector<OpenQuestion> questions = read();
+        const std::uint64_t hash = content_hash(questions);
+        tasks_.push_back({name, OpenQuestionSet(std::move(questions), rule, tokenizer, config.model.n_positions,
+                                                options.generated)});
+        return hash;
+      });
+    } catch (const dist::AgreedError& error) {
+      if (error.kind() != ErrorKind::kData) throw;
+      std::erase_if(tasks_, [&](const Task& task) { return task.name == name; });  // of a rank that could read it
+      failed_.push_back({name, error.what()});
+    }
   };
   if (!options.squad.empty())
     add("squad", AnswerRule::kWords, [&] { return squad_prompts(open_squad(options.squad, "--squad")); });
@@ -119,7 +125,7 @@ void AnswerEvaluation::score(World& world, const Gpt2& model, const RunConfig& c
 }
 
 void AnswerEvaluation::report(FinalReport& report) const {
-  if (tasks_.empty()) return;
+  if (tasks_.empty() && failed_.empty()) return;
   std::vector<Value> all;
   for (const Found& one : found_) {
     const Task& task = tasks_[one.task];
@@ -137,12 +143,16 @@ void AnswerEvaluation::report(FinalReport& report) const {
     object.set("shortened", one.answers.shortened);
     all.push_back(std::move(object));
   }
+  for (const Failed& failed : failed_) {
+    report.summary.emplace_back(failed.name, "- (" + failed.error + ")");
+    all.push_back(Value::object({{"task", failed.name}, {"error", failed.error}}));
+  }
   report.details.set("generated_answers", Value::array(std::move(all)));
 }
 
 std::string AnswerEvaluation::table() const {
-  if (tasks_.empty()) return {};
-  Table table;
+  if (tasks_.empty() && failed_.empty()) return {};
+  Table table({"Task", "At", "Questions"});
   for (const Found& one : found_) {
     const Task& task = tasks_[one.task];
     const bool words = task.questions.rule() == AnswerRule::kWords;
@@ -155,7 +165,16 @@ std::string AnswerEvaluation::table() const {
     if (words) row.push_back({"F1", fmt::format("{:.2f}", one.answers.f1)});
     table.add_row(row);
   }
-  return table.ascii();
+  for (const Failed& failed : failed_) table.add_row({{"Task", failed.name}});
+  std::string text = table.ascii();
+  for (const Failed& failed : failed_) text += fmt::format("no result of {}: {}\n", failed.name, failed.error);
+  return text;
+}
+
+void AnswerEvaluation::throw_missing() const {
+  std::string missing;
+  for (const Failed& failed : failed_) missing += fmt::format("\n  {}: {}", failed.name, failed.error);
+  if (!missing.empty()) throw dist::AgreedError(ErrorKind::kData, "without a result:" + missing);
 }
 
 void AnswerEvaluation::write_predictions(const std::string& dir) const {

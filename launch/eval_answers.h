@@ -30,8 +30,8 @@ void add_answer_options(CLI::App& app, AnswerOptions& options);
 
 class AnswerEvaluation {
  public:
-  // Collective. Opens the files on every rank, whose contents must be the same; what is wrong with those of any rank is
-  // thrown on all. merges: as of open_text_tokenizer. Without options nothing is done here and below.
+  // Collective. Opens the files on every rank, whose contents must be the same; a task whose files are not to be read
+  // on some rank has no result. merges: as of open_text_tokenizer. Without options nothing is done here and below.
   AnswerEvaluation(World& world, const RunConfig& config, const std::string& merges, const AnswerOptions& options);
 
   // Collective. At every width in turn.
@@ -44,11 +44,17 @@ class AnswerEvaluation {
   std::string table() const;
   // `dir`/answers_<task>_<width>.json.
   void write_predictions(const std::string& dir) const;
+  // A task without a result makes the command fail, after everything else is written: throws an AgreedError, the same
+  // on all ranks.
+  void throw_missing() const;
 
  private:
   struct Task {
     std::string name;
     OpenQuestionSet questions;
+  };
+  struct Failed {
+    std::string name, error;
   };
   struct Found {
     std::size_t task;
@@ -57,6 +63,7 @@ class AnswerEvaluation {
   };
 
   std::vector<Task> tasks_;
+  std::vector<Failed> failed_;
   std::vector<Found> found_;
 };
 

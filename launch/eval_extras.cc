@@ -23,11 +23,11 @@ void add_task_options(CLI::App& app, ExtraOptions& options) {
       ->check(CLI::IsMember(enum_names<PromptStyle>()))
       ->capture_default_str();
   app.add_option("--limit", options.tasks.limit, "the first so many items of each task, or MMLU subject; 0: all")
-      ->check(at_least(0));
+      ->check(whole_from(0));
   app.add_option("--items", options.items, "file for every item's log-likelihoods, a JSON object a line");
   app.add_option("--pass-tokens", options.tasks.pass_tokens,
                  "tokens of a pass, with padding; 0: 65536 on a GPU, 2048 on a CPU")
-      ->check(at_least(0));
+      ->check(whole_from(0));
   CLI::Option* few_shot = app.add_option("--few-shot", options.tasks.few_shot,
                                          "MMLU's questions: files or a folder, .csv as published or .jsonl");
   CLI::Option* examples =
@@ -35,7 +35,7 @@ void add_task_options(CLI::App& app, ExtraOptions& options) {
   few_shot->needs(examples);
   examples->needs(few_shot);
   app.add_option("--shots", options.tasks.shots, "with --few-shot: examples put before a question")
-      ->check(at_least(0))
+      ->check(whole_from(0))
       ->capture_default_str()
       ->needs(few_shot);
 }
@@ -44,15 +44,15 @@ void add_speed_options(CLI::App& app, ExtraOptions& options) {
   CLI::Option* speed =
       app.add_flag("--speed", options.speed, "also measure tokens/s and milliseconds a pass, on rank 0");
   app.add_option("--speed-batch", options.passes.batch, "with --speed: sequences of a pass")
-      ->check(at_least(1))
+      ->check(whole_from(1))
       ->capture_default_str()
       ->needs(speed);
   app.add_option("--speed-length", options.passes.length, "with --speed: tokens of each; 0: data.sequence_length")
-      ->check(at_least(0))
+      ->check(whole_from(0))
       ->capture_default_str()
       ->needs(speed);
   app.add_option("--speed-passes", options.passes.passes, "with --speed: passes that are timed, after 5 that are not")
-      ->check(at_least(1))
+      ->check(whole_from(1))
       ->capture_default_str()
       ->needs(speed);
   app.add_flag("--speed-layers", options.speed_layers, "with --speed: also the time of each layer, in 5 passes more")
@@ -90,7 +90,7 @@ void add_text_options(CLI::App& app, ExtraOptions& options) {
       app.add_option("--text", options.texts.files,
                      "texts, or tokens (.bin), each scored by itself: files, folders of .txt, NAME=FILE");
   app.add_option("--text-tokens", options.texts.tokens, "with --text: the first so many tokens of each; 0: all")
-      ->check(at_least(0))
+      ->check(whole_from(0))
       ->needs(files);
   app.add_flag("--quick", options.texts.quick,
                "quick perplexity: the first 10,000 tokens of each text, its mean loss at most 20")

@@ -11,7 +11,9 @@
 #include "launch/eval_tasks.h"
 #include "launch/named_files.h"
 #include "launch/setup_run.h"
+#include "launch/terminal.h"
 #include "src/base/file.h"
+#include "src/data/text_check.h"
 #include "src/eval/perplexity.h"
 
 namespace qat::launch {
@@ -26,8 +28,21 @@ void require_two(const NamedFile& file, std::int64_t tokens) {
                                               file.path, tokens, tokens == 1 ? "" : "s"));
 }
 
-std::uint64_t read_text(const NamedFile& file, const Tokenizer& tokenizer, TokenSource& tokens) {
+void require_text(const NamedFile& file, std::string_view text) {
+  TextCheck check;
+  check.feed(text);
+  const std::optional<NotText> found = check.verdict();
+  if (!found) return;
+  const std::string advice =
+      found->filter.empty() ? found->advice : fmt::format("make UTF-8 text of it first (`{}`)", found->filter);
+  throw Error(ErrorKind::kData, fmt::format("{} {}: {}", file.path, found->what, advice));
+}
+
+std::uint64_t read_text(const NamedFile& file, const Tokenizer& tokenizer, TokenSource& tokens, bool is_root) {
   const std::string text = read_file(file.path, ErrorKind::kData);
+  require_text(file, text);
+  if (is_root && text.starts_with("\xEF\xBB\xBF"))
+    warn(fmt::format("{} begins with a byte order mark (U+FEFF), which is scored, as text", file.path));
   std::vector<std::uint16_t> ids;
   for (const int id : tokenizer.encode(text)) ids.push_back(static_cast<std::uint16_t>(id));
   require_two(file, std::ssize(ids));
@@ -41,12 +56,12 @@ OpenedText open_one_text(World& world, const RunConfig& config, const Tokenizer*
   OpenedText opened{.name = file.name, .file = file.path, .tokens = std::make_unique<TokenSource>(), .error = {}};
   try {
     if (holds_tokens(file)) {
-      *opened.tokens = open_agreed_tokens(world, {file.path}, Split::kVal, config.model.vocab_size);
+      *opened.tokens = open_agreed_tokens(world, {file.path}, Split::kVal, config.model.vocab_size, "--text");
       dist::on_every_rank(world.comm(), fmt::format("text {}", file.name),
                           [&] { require_two(file, opened.tokens->total_tokens()); });
     } else {
       dist::on_every_rank(world.comm(), fmt::format("text {}", file.name),
-                          [&] { return read_text(file, *tokenizer, *opened.tokens); });
+                          [&] { return read_text(file, *tokenizer, *opened.tokens, world.is_root()); });
     }
   } catch (const dist::AgreedError& error) {
     if (error.kind() != ErrorKind::kData) throw;

@@ -54,6 +54,9 @@ std::vector<NamedFile> named_files(const std::vector<std::string>& given, const 
     const std::size_t equals = one.find('=');
     std::error_code unreadable;
     const bool named = equals != std::string::npos && equals > 0 && !std::filesystem::exists(one, unreadable);
+    if (named && equals + 1 == one.size())
+      throw Error(ErrorKind::kConfig,
+                  fmt::format("{} is \"{}\": expected a file behind the name, NAME=FILE", option, one));
     const auto paths = files_of(named ? one.substr(equals + 1) : one, option, folder_ending);
     if (named && paths.size() > 1)
       throw Error(ErrorKind::kConfig,

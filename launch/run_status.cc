@@ -167,7 +167,7 @@ void RunStatus::finish(const std::string& state, int exit_code, const std::strin
 void RunStatus::write_report() const {
   if (!open_ || rank_ != 0) return;
   try {
-    if (!std::filesystem::exists(run_dir_ / "metrics.jsonl")) return;  // it has not come so far
+    if (!has_records(run_dir_)) return;  // it has not come so far
     const RunHistory run = read_run(run_dir_);
     write_run_report(std::span(&run, 1), run_dir_ / "report.html");
   } catch (const std::exception& error) {

@@ -75,8 +75,9 @@ AgreedConfig agree_on_stored_config(World& world, const std::string& config_json
   return agree_on_config_text(world, config_json, source, sets);
 }
 
-TokenSource open_agreed_tokens(World& world, const std::vector<std::string>& patterns, Split split, int vocab_size) {
-  return qat::open_agreed_tokens(patterns, split, vocab_size, world.session().host_name(), world.comm());
+TokenSource open_agreed_tokens(World& world, const std::vector<std::string>& patterns, Split split, int vocab_size,
+                               const std::string& named_by) {
+  return qat::open_agreed_tokens(patterns, split, vocab_size, world.session().host_name(), world.comm(), named_by);
 }
 
 }  // namespace qat::launch

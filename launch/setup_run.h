@@ -39,6 +39,7 @@ AgreedConfig agree_on_config_text(World& world, const std::string& text, const s
 AgreedConfig agree_on_stored_config(World& world, const std::string& config_json, std::vector<std::string> sets);
 
 // Tokens of a split on every rank, with every id below the model's vocabulary; what is wrong is thrown on all ranks.
-TokenSource open_agreed_tokens(World& world, const std::vector<std::string>& patterns, Split split, int vocab_size);
+TokenSource open_agreed_tokens(World& world, const std::vector<std::string>& patterns, Split split, int vocab_size,
+                               const std::string& named_by = {});
 
 }  // namespace qat::launch

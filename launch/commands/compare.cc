@@ -30,6 +30,7 @@ namespace fs = std::filesystem;
 struct CompareArguments {
   std::string config, launcher;
   std::vector<std::string> sets;
+  std::vector<std::string> kinds;  // more schedules
   int seeds = 1;
 
   std::optional<fs::path> file() const { return config.empty() ? std::nullopt : std::optional<fs::path>(config); }
@@ -46,6 +47,33 @@ void check_comparable(const RunConfig& config) {
   if (config.precision.kind == ScheduleKind::kConstant)
     throw Error(ErrorKind::kConfig,
                 "precision.kind = \"constant\": there is no schedule to compare with static widths; set another kind");
+}
+
+// The settings of the same run under another schedule; the keys that this one has no use for are at their defaults.
+std::vector<std::string> under(ScheduleKind kind) {
+  std::vector<std::string> sets = {fmt::format("precision.kind={}", enum_name(kind))};
+  if (!has_phases(kind)) sets.insert(sets.end(), {"precision.phase=rise", "precision.reflection=horizontal"});
+  if (kind != ScheduleKind::kList) sets.emplace_back("precision.cycle_drop=0");
+  return sets;
+}
+
+// Before the first run: what one of the schedules lacks.
+void check_kinds(const CompareArguments& arguments, const RunConfig& config) {
+  for (std::size_t i = 0; i < arguments.kinds.size(); ++i) {
+    const ScheduleKind kind = *enum_value<ScheduleKind>(arguments.kinds[i]);
+    const auto before = arguments.kinds.begin() + static_cast<std::ptrdiff_t>(i);
+    if (kind == config.precision.kind || std::find(arguments.kinds.begin(), before, *before) != before)
+      throw Error(ErrorKind::kConfig, fmt::format("--kinds names \"{}\", which is compared already", *before));
+    if (kind == ScheduleKind::kConstant)
+      throw Error(ErrorKind::kConfig, "--kinds names \"constant\": static widths are compared anyway");
+    std::vector<std::string> sets = arguments.sets;
+    for (std::string& set : under(kind)) sets.push_back(std::move(set));
+    try {
+      (void)load_run_config(arguments.file(), sets);
+    } catch (const Error& error) {
+      throw Error(error.kind(), fmt::format("--kinds {}: {}", *before, error.what()));
+    }
+  }
 }
 
 // The lowest and the highest quantized width that the schedule has visited.
@@ -93,16 +121,26 @@ class Comparison {
   int run_seed(std::uint64_t seed) {
     const std::string scheduled = fmt::format("scheduled, {}", enum_name(config_.precision.kind));
     const fs::path own = folder("scheduled", seed);
-    if (const int code = train(scheduled, own, seed, {}); code != 0) return code;
+    if (const int code = train(scheduled, own, seed, {}, false); code != 0) return code;
     bounds_ = bounds_of(config_, own);
     const double spent = runs_.back().bitops;
     const auto at = [&](int bits) {
       return train(fmt::format("static {} bits", bits), folder(fmt::format("static_{}", bits), seed), seed,
-                   static_at(bits));
+                   static_at(bits), true);
     };
     if (const int code = at(bounds_.high); code != 0) return code;
     if (const int code = train_at_equal_cost(seed, spent, runs_.back()); code != 0) return code;
-    return bounds_.low == bounds_.high ? 0 : at(bounds_.low);
+    if (bounds_.low != bounds_.high)
+      if (const int code = at(bounds_.low); code != 0) return code;
+    for (const std::string& kind : arguments_.kinds) {
+      Sets sets = under(*enum_value<ScheduleKind>(kind));
+      if (waits_for_range_test(config_.precision))  // it has been made
+        sets.insert(sets.end(), {fmt::format("precision.min_bits={}", bounds_.low),
+                                 fmt::format("precision.max_bits={}", bounds_.high)});
+      if (const int code = train("scheduled, " + kind, folder("scheduled_" + kind, seed), seed, sets, false); code != 0)
+        return code;
+    }
+    return 0;
   }
 
   // The highest width for as many steps as cost what the schedule did.
@@ -123,7 +161,7 @@ class Comparison {
       sets.push_back(fmt::format("lr.milestones=[{}]", fmt::join(milestones, ",")));
     }
     return train(fmt::format("static {} bits, equal BitOps", bounds_.high),
-                 folder(fmt::format("static_{}_equal_bitops", bounds_.high), seed), seed, sets);
+                 folder(fmt::format("static_{}_equal_bitops", bounds_.high), seed), seed, sets, true);
   }
 
   static Sets static_at(int bits) {
@@ -141,7 +179,7 @@ class Comparison {
     return fs::path(config_.run.dir) / (arguments_.seeds == 1 ? name : fmt::format("{}_seed{}", name, seed));
   }
 
-  int train(const std::string& name, const fs::path& dir, std::uint64_t seed, const Sets& own) {
+  int train(const std::string& name, const fs::path& dir, std::uint64_t seed, const Sets& own, bool is_static) {
     Sets sets = arguments_.sets;
     sets.insert(sets.end(), own.begin(), own.end());
     sets.push_back("run.dir=" + dir.string());
@@ -156,7 +194,7 @@ class Comparison {
       warn(fmt::format("the run \"{}\" ended with exit code {}; the same command goes on from there", name, code));
       return code;
     }
-    runs_.push_back(read_run(name, seed, dir, !own.empty()));
+    runs_.push_back(read_run(name, seed, dir, is_static));
     return 0;
   }
 
@@ -175,12 +213,17 @@ Run add_compare(CLI::App& app) {
   app.add_option("--set", arguments->sets, "override: section.key=value, as often as needed")->take_all();
   app.add_option("--launcher", arguments->launcher,
                  "what starts a run's ranks, in front of this program: \"mpirun -np 4\"; empty: one rank");
+  app.add_option("--kinds", arguments->kinds,
+                 "more schedules (precision.kind) of the same run, e.g. random,progressive")
+      ->delimiter(',')
+      ->check(CLI::IsMember(enum_names<ScheduleKind>()));
   app.add_option("--seeds", arguments->seeds, "so many runs of each, with run.seed and the seeds after it")
       ->check(between(1, 100));
   return [arguments](Invocation) {
     const std::atomic<int>& signal = watch_signals();
     const RunConfig config = load_run_config(arguments->file(), arguments->sets).config;
     check_comparable(config);
+    check_kinds(*arguments, config);
     create_directories_checked(config.run.dir, "run.dir");
     return Comparison(*arguments, config, signal).run();
   };

@@ -3,15 +3,18 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <optional>
-#include <set>
 
 #include "dist/comm/agree.h"
+#include "launch/asked_map.h"
 #include "launch/command.h"
 #include "launch/eval_answers.h"
 #include "launch/eval_extras.h"
+#include "launch/eval_robustness.h"
 #include "launch/failure.h"
+#include "launch/number_checks.h"
 #include "launch/output_file.h"
 #include "launch/setup_run.h"
 #include "launch/task_data.h"
@@ -22,6 +25,7 @@
 #include "src/data/split_check.h"
 #include "src/eval/perplexity.h"
 #include "src/export/hf_model.h"
+#include "src/report/evaluation_page.h"
 #include "src/text/tokenizer.h"
 #include "src/train/calibrator.h"
 #include "src/train/model_report.h"
@@ -42,6 +46,7 @@ struct EvalArguments {
   bool strict = false;
   ExtraOptions extras;
   AnswerOptions answers;
+  RobustnessAsk robustness;
 };
 
 // Such a folder says nothing of widths, adapters and data: a checkpoint does.
@@ -141,7 +146,10 @@ void print_report(const CheckpointReader& reader, const TrainState& state, const
   answers.report(report);
   fmt::print("{}", output.empty() ? to_text(report) : write_final_report(output, report));
   fmt::print("{}", answers.table());
-  if (!output.empty()) answers.write_predictions(output);
+  if (!output.empty()) {
+    write_file_atomic(std::filesystem::path(output) / "report.html", evaluation_page(report));
+    answers.write_predictions(output);
+  }
   fmt::print("{}", extras.write_diagnosis(output, report.widths));
 }
 
@@ -176,19 +184,13 @@ void check_held_out(World& world, const LoadResult& loaded, const std::string& d
   for (const std::string& doubt : doubts) warn(doubt);
 }
 
-// Weights of a width that nothing was trained at may do badly for that reason alone.
-void warn_of_untrained(const Gpt2& model, const QuantConfig& quant, const std::vector<EvaluatedAt>& widths) {
-  const std::vector<int> trained = quantized_weight_widths(quant);
-  for (const EvaluatedAt& at : widths) {
-    const PrecisionMap precision = evaluation_precision(model, quant, at);
-    std::set<int> others;
-    for (std::int64_t layer = 0; layer < precision.size(); ++layer)
-      if (const BitWidth weight = precision.at(layer).weight; !weight.is_full()) others.insert(weight.bits());
-    for (const int bits : trained) others.erase(bits);
-    if (!others.empty())
-      warn(fmt::format("{}: weights of {} bits were not trained; the widths of the run are {}", describe(at),
-                       fmt::join(others, ", "), fmt::join(trained, ", ")));
-  }
+// A run's own report is not to be lost.
+void prepare_output_folder(const std::filesystem::path& folder) {
+  create_directories_checked(folder, "--output");
+  if (std::filesystem::exists(folder / "metrics.jsonl"))
+    throw Error(ErrorKind::kConfig, fmt::format("--output is \"{}\", a run's folder, whose own report would be "
+                                                "replaced: name another folder, such as {}",
+                                                folder.string(), (folder / "eval").string()));
 }
 
 int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
@@ -206,7 +208,7 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
     (void)check_structure(*reader, agreed.json, /*parameters=*/nullptr, LoadFor::kEvaluation);
     if (given_by_set(agreed.loaded, "eval.predictions") && config.eval.predictions && arguments.output.empty())
       throw Error(ErrorKind::kConfig, "eval.predictions = true: --output must name the folder for them");
-    if (!arguments.output.empty()) create_directories_checked(arguments.output, "--output");
+    if (!arguments.output.empty()) prepare_output_folder(arguments.output);
     prepare_output_file(arguments.extras.items, "--items");
   });
   status.start_watchdog(world, config.watchdog);
@@ -214,7 +216,8 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
   const int threads = world.use_threads(mode.is_cuda() ? 1 : config.parallel.threads_per_rank);
 
   const bool scores_held_out = !(arguments.extras.any() || arguments.answers.any()) || arguments.extras.held_out ||
-                               arguments.extras.diagnose || given_by_set(agreed.loaded, "data.val");
+                               arguments.extras.diagnose || arguments.robustness.asked ||
+                               given_by_set(agreed.loaded, "data.val");
   HeldOutData held_out;
   if (scores_held_out) {
     held_out = open_held_out(world, config);
@@ -231,7 +234,8 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
   for (const std::string& note : load_model(reader.get(), model, world.comm(), LoadFor::kEvaluation, agreed.json))
     warn(note);
   const std::vector<EvaluatedAt> widths = evaluation_widths(config.eval, config.quant);
-  if (world.is_root()) warn_of_untrained(model, config.quant, widths);
+  if (world.is_root())
+    for (const EvaluatedAt& at : widths) warn_of_untrained(model, config.quant, at);
   const EvaluationRanges ranges = own_ranges(world, reader.get(), agreed, model, widths, state.step);
   dist::StopPoll never(world.comm());
   world.board().enter(dist::Section::kEvaluation);
@@ -242,10 +246,13 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
                            threads, world.comm(), never, ranges);
   extras.score(world, model, config, widths, ranges, threads, never);
   answers.score(world, model, config, widths, ranges, threads, never);
+  const std::vector<RobustnessFigures> disturbed = score_robustness(world, model, config, widths, ranges, threads,
+                                                                    held_out.tokens.get(), arguments.robustness, never);
   extras.diagnose_on(world, model, config, ranges, held_out.tokens.get());
   on_root(world.comm(), "writing the report", [&] {
     std::vector<WidthResult> results = width_results(model, config.quant, scores, config.data.sequence_length);
     for (WidthResult& result : results) result.wants_held_out = scores_held_out;
+    for (std::size_t i = 0; i < disturbed.size(); ++i) results[i].robustness = disturbed[i];
     print_report(*reader, state, scores_held_out ? report_title(scores) : kEvaluationTitle, results, extras, answers,
                  arguments.output);
     extras.write_items();
@@ -255,6 +262,7 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
   if (world.watchdog() != nullptr)
     for (const std::string& line : world.watchdog()->take_warnings()) warn(line);
   extras.throw_missing();
+  answers.throw_missing();
   return 0;
 }
 
@@ -264,7 +272,9 @@ Run add_evaluate(CLI::App& app) {
   auto arguments = std::make_shared<EvalArguments>();
   app.add_option("--checkpoint", arguments->checkpoint, "checkpoint folder, or a run folder: its newest checkpoint")
       ->required();
-  app.add_option("--bits", arguments->bits, "widths, e.g. 2,4,8,32; default: those of the run")->delimiter(',');
+  app.add_option("--bits", arguments->bits, "widths, e.g. 2,4,8,32; default: those of the run")
+      ->delimiter(',')
+      ->check(whole_from(0));
   app.add_option("--bitmap", arguments->bitmaps,
                  "widths layer by layer, e.g. 8,8,4,..., stripe8&4, 'attn=8,mlp=4,act=8,kv=8'; may be repeated")
       ->take_all();
@@ -273,9 +283,10 @@ Run add_evaluate(CLI::App& app) {
       ->take_all();
   app.add_option("--set", arguments->sets, "override, e.g. data.val='[\"mine_val.bin\"]'")->take_all();
   app.add_option("-o,--output", arguments->output,
-                 "folder for report.md, report.json, tables.txt and tables.tex; made if it is not there");
+                 "folder for report.md, report.json, report.html, tables.txt and tables.tex; made if it is not there");
   add_extra_options(app, arguments->extras);
   add_answer_options(app, arguments->answers);
+  add_robustness_options(app, arguments->robustness);
   app.add_flag("--strict", arguments->strict, "a damaged newest checkpoint of a run is an error: take no older one");
   return [arguments](Invocation invocation) {
     RunStatus status;

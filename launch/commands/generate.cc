@@ -144,6 +144,7 @@ int run_generation(World& world, GenerateArguments arguments, RunStatus& status)
   const PrecisionMap precision = evaluation_precision(model, config.quant, at);
   dist::on_every_rank(world.comm(), "widths",
                       [&] { check_precision(model, arguments, config, precision, at, state.step); });
+  if (world.is_root()) warn_of_untrained(model, config.quant, at);
   model.parameters().gather(model.groups_used(precision), world.comm());
   world.board().enter(dist::Section::kEvaluation);
   const GenerationOutcome outcome = task->run(model, precision, threads, world.comm());
@@ -159,13 +160,13 @@ int run_generation(World& world, GenerateArguments arguments, RunStatus& status)
 void add_sampling(CLI::App& app, GenerateArguments& arguments) {
   kernels::SamplingOptions& sampling = arguments.options.sampling;
   app.add_option("--max-new-tokens", arguments.options.max_new_tokens, "of each text")
-      ->check(at_least(1))
+      ->check(whole_from(1))
       ->capture_default_str();
   app.add_option("--temperature", sampling.temperature, "0: the likeliest token each time; above 0: drawn")
       ->check(at_least(0))
       ->capture_default_str();
   app.add_option("--top-k", sampling.top_k, "draw among so many likeliest tokens; 0: all")
-      ->check(at_least(0))
+      ->check(whole_from(0))
       ->capture_default_str();
   app.add_option("--top-p", sampling.top_p, "draw among the fewest likeliest tokens of this probability together")
       ->check(between(1e-9, 1))
@@ -174,7 +175,7 @@ void add_sampling(CLI::App& app, GenerateArguments& arguments) {
                  "divides the logits of tokens that the text has already; 1: none")
       ->check(between(1e-3, 1e9))
       ->capture_default_str();
-  app.add_option("--seed", arguments.options.seed, "of what is drawn")->check(at_least(0))->capture_default_str();
+  app.add_option("--seed", arguments.options.seed, "of what is drawn")->check(whole_from(0))->capture_default_str();
   app.add_option("--stop", arguments.stop, "text that ends a text, and is no part of it");
   app.add_flag("--ignore-end", arguments.ignore_end, "go on behind an end of text");
 }
@@ -189,14 +190,15 @@ Run add_generate(CLI::App& app) {
   app.add_option("--prompt", arguments->prompts, "text to go on with; may be repeated")->take_all();
   app.add_option("--prompts", arguments->prompt_file,
                  "file of prompts, one a line, or *.jsonl with objects {\"prompt\": \"text\"}");
-  app.add_option("--bits", arguments->widths.bits, "width of the model; default: 32, unquantized");
+  app.add_option("--bits", arguments->widths.bits, "width of the model; default: 32, unquantized")
+      ->check(whole_from(0));
   app.add_option("--bitmap", arguments->widths.bitmap,
                  "widths layer by layer, e.g. 8,8,4,..., 'attn=8,mlp=4,act=8,kv=8'");
   app.add_option("--config-name", arguments->widths.config_name,
                  "widths of weights, activations, and keys and values: " + named_configurations());
   add_sampling(app, *arguments);
   app.add_option("--batch-size", arguments->batch_size, "prompts that go through the model together")
-      ->check(at_least(1))
+      ->check(whole_from(1))
       ->capture_default_str();
   app.add_flag("--no-cache", arguments->no_cache, "work out keys and values of the whole text again for each token");
   app.add_flag("!--no-graph", arguments->options.graph,

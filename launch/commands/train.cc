@@ -249,6 +249,7 @@ int measure_range(Trainer& trainer, const RunConfig& config, World& world, RunSt
   print(fmt::format("{}results: {}\n", range_test_text(*run.result),
                     (std::filesystem::path(config.run.dir) / "range_test.json").string()));
   status.finish("finished");
+  status.write_report();
   return 0;
 }
 

@@ -21,6 +21,7 @@ enum class RngPurpose : std::uint32_t {
   kRecipe = 7,            // which widths a step trains, which hidden states are compared; slot: which of both
   kSwitching = 8,         // a random precision schedule; step: the interval
   kGradientNoise = 9,     // on an update's gradients; slot: the parameter
+  kRobustness = 10,       // what disturbs an evaluation's inputs; step: the window, slot: the disturbance
 };
 
 // What stands for `micro_batch` below when a step has several passes over it (one for each of several widths, say):

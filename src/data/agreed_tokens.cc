@@ -128,9 +128,9 @@ void require_same_tokens(const TokenSource& source, Split split, dist::Communica
 }  // namespace
 
 TokenSource open_agreed_tokens(const std::vector<std::string>& patterns, Split split, int vocab_size,
-                               const std::string& host, dist::Communicator& comm) {
+                               const std::string& host, dist::Communicator& comm, const std::string& named_by) {
   TokenSource source;
-  dist::on_every_rank(comm, name_of(split), [&] { source = open_tokens(patterns, split); });
+  dist::on_every_rank(comm, name_of(split), [&] { source = open_tokens(patterns, split, named_by); });
   read_together(source, split, vocab_size, host, comm);
   require_same_tokens(source, split, comm);
   return source;

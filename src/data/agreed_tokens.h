@@ -16,8 +16,8 @@ namespace qat {
 
 // Collective. `host` names this rank's machine. What is wrong with any rank's files, or different between them, is
 // thrown on all ranks (dist::AgreedError): kConfig for a bad list, kData for files, the ranks named. Every segment's
-// content is known afterwards.
+// content is known afterwards. named_by: as open_tokens has it.
 TokenSource open_agreed_tokens(const std::vector<std::string>& patterns, Split split, int vocab_size,
-                               const std::string& host, dist::Communicator& comm);
+                               const std::string& host, dist::Communicator& comm, const std::string& named_by = {});
 
 }  // namespace qat

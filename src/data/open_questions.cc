@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "kernels/common/error.h"
 #include "src/base/file.h"
@@ -99,9 +100,19 @@ std::vector<TriviaQuestion> read_trivia(const std::string& path) {
 
 std::vector<OpenQuestion> trivia_prompts(const std::vector<TriviaQuestion>& questions,
                                          const std::vector<TriviaQuestion>& examples, std::size_t shots) {
+  std::set<std::string_view> asked;
+  for (const TriviaQuestion& one : questions) asked.insert(one.question);
   std::string before;
-  for (std::size_t i = 0; i < std::min(shots, examples.size()); ++i)
+  std::size_t found = 0;
+  for (std::size_t i = 0; i < examples.size() && found < shots; ++i) {
+    if (asked.contains(examples[i].question)) continue;
     before += fmt::format("{} {}\n\n", trivia_text(examples[i]), examples[i].answer);
+    ++found;
+  }
+  if (found < shots)
+    throw Error(ErrorKind::kData, fmt::format("there are {} examples that are not asked themselves: expected at least "
+                                              "{}, as many as are put before a question",
+                                              found, shots));
   std::vector<OpenQuestion> prompts;
   for (const TriviaQuestion& one : questions)
     prompts.push_back({.id = one.id, .before = before, .context = "", .after = trivia_text(one), .right = one.aliases});

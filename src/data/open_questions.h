@@ -33,7 +33,7 @@ struct TriviaQuestion {
 // *.jsonl, with {"question", "question_id", "answer": {"value", "aliases"}} a line, as the same on Hugging Face. The id
 // may be missing. Throws kData, naming the file, the question and the key.
 std::vector<TriviaQuestion> read_trivia(const std::string& path);
-// The first `shots` examples before every question.
+// The first `shots` examples that are none of the questions before every question. Throws kData for fewer.
 std::vector<OpenQuestion> trivia_prompts(const std::vector<TriviaQuestion>& questions,
                                          const std::vector<TriviaQuestion>& examples, std::size_t shots);
 

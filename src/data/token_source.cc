@@ -99,8 +99,8 @@ std::vector<std::string> expand_patterns(const std::vector<std::string>& pattern
   return paths;
 }
 
-TokenSource open_tokens(const std::vector<std::string>& patterns, Split split) {
-  const char* key = split == Split::kTrain ? "data.train" : "data.val";
+TokenSource open_tokens(const std::vector<std::string>& patterns, Split split, const std::string& named_by) {
+  const std::string key = !named_by.empty() ? named_by : split == Split::kTrain ? "data.train" : "data.val";
   if (patterns.empty()) {
     throw Error(ErrorKind::kConfig, fmt::format("{} is empty: expected token shards, or [\"builtin\"]", key));
   }

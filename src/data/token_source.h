@@ -58,7 +58,8 @@ class TokenSource {
 
 // What data.train or data.val names: shard files and globs (each sorted by name, kept in the order given), or exactly
 // ["builtin"] (see builtin_text.h), of which `split` chooses the part. kConfig for a bad list, kData for bad files.
-TokenSource open_tokens(const std::vector<std::string>& patterns, Split split);
+// named_by: what messages call the list; empty: data.train or data.val.
+TokenSource open_tokens(const std::vector<std::string>& patterns, Split split, const std::string& named_by = {});
 
 // The files that the patterns name, as open_tokens takes them: a pattern that names an existing file is that file, any
 // other is a glob; one that matches nothing is a kData error.

@@ -11,25 +11,11 @@
 #include "kernels/common/error.h"
 #include "src/data/eval_windows.h"
 #include "src/eval/token_rank.h"
+#include "src/eval/window_pass.h"
 #include "src/model/stage_transfers.h"
 
 namespace qat {
 namespace {
-
-// Windows that go through the model together are neighbours of equal length.
-std::vector<EvaluationPass> plan_passes(const std::vector<EvalWindow>& windows, std::int64_t batch_size) {
-  std::vector<EvaluationPass> passes;
-  for (std::size_t i = 0; i < windows.size(); ++i) {
-    const bool joins = !passes.empty() && passes.back().count < static_cast<std::size_t>(batch_size) &&
-                       windows[i].inputs() == windows[passes.back().first].inputs();
-    if (joins) {
-      ++passes.back().count;
-    } else {
-      passes.push_back({i, 1});
-    }
-  }
-  return passes;
-}
 
 constexpr std::size_t kPassNumbers = 3;  // NLL, tokens that were the likeliest, and among the five
 
@@ -39,20 +25,16 @@ void score_pass(const EvaluationJob& job, const TokenSource& tokens, const std::
   const Gpt2& model = job.model;
   const std::int64_t length = windows[pass.first].inputs();
   const auto rows = static_cast<std::int64_t>(pass.count);
-  at::Tensor text = at::empty({rows, length + 1}, at::kInt);
+  const at::Device device = model.mode().device;
+  at::Tensor ids;
   std::optional<Error> unreadable;
   try {
-    for (std::int64_t row = 0; row < rows; ++row) {
-      auto* out = text.mutable_data_ptr<std::int32_t>() + row * (length + 1);
-      tokens.copy(windows[pass.first + static_cast<std::size_t>(row)].begin,
-                  std::span(out, static_cast<std::size_t>(length + 1)));
-    }
+    ids = window_tokens(tokens, windows, pass, device);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kData || job.grid.stages() == 1) throw;
     unreadable = error;  // the other stages wait for this pass
-    text.zero_();
+    ids = at::zeros({rows, length + 1}, at::TensorOptions(at::kLong).device(device));
   }
-  const at::Tensor ids = text.to(model.mode().device, at::kLong);
   const at::NoGradGuard no_grad;
   const at::Tensor hidden = hidden_over_stages(model, job.grid, ids.narrow(1, 0, length).contiguous(), context);
   if (unreadable) throw Error(*unreadable);
@@ -95,7 +77,7 @@ std::optional<HeldOutScore> held_out_score(const EvaluationJob& job, const Token
                                            const EvalConfig& config, std::int64_t sequence_length) {
   const auto windows = eval_windows(tokens_to_read(tokens, config), sequence_length,
                                     config.stride > 0 ? config.stride : sequence_length);
-  const std::vector<EvaluationPass> passes = plan_passes(windows, config.batch_size);
+  const std::vector<EvaluationPass> passes = plan_window_passes(windows, config.batch_size);
   const auto sums = run_dealt_passes(job, passes.size(), kPassNumbers, "held-out tokens",
                                      [&](std::size_t pass, const ForwardContext& context, std::span<double> numbers) {
                                        score_pass(job, tokens, windows, passes[pass], context, numbers);

@@ -24,13 +24,16 @@ std::string prompt_of(std::string_view line, const std::string& where) {
 }  // namespace
 
 std::vector<std::string> read_prompts(const std::string& path) {
-  const std::string text = read_file(path);
+  const std::string file = read_file(path);
+  // An editor's mark at the beginning is no part of the first prompt.
+  std::string_view text = file;
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
   const bool json = path.ends_with(".jsonl");
   std::vector<std::string> prompts;
   std::size_t number = 0;
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
-    std::string_view line = std::string_view(text).substr(begin, end - begin);
+    std::string_view line = text.substr(begin, end - begin);
     if (line.ends_with('\r')) line.remove_suffix(1);
     begin = end + 1;
     ++number;

@@ -207,8 +207,9 @@ StagePass Gpt2::forward(const ModelInput& input, const ForwardContext& context, 
   QAT_CHECK(context.precision != nullptr && context.precision->size() == config_.linears(),
             "a pass needs the width of every linear layer");
   QAT_CHECK(0 <= input.chunk && input.chunk < chunks(), "a chunk of this stage");
-  QAT_CHECK(input.tokens.defined() == embeds(input.chunk), "tokens enter the chunk that embeds, states any other");
-  if (embeds(input.chunk)) {
+  QAT_CHECK(input.tokens.defined() != input.states.defined(), "tokens enter, or states");
+  QAT_CHECK(!input.tokens.defined() || embeds(input.chunk), "tokens enter the chunk that embeds");
+  if (input.tokens.defined()) {
     QAT_CHECK(input.tokens.size(1) <= config_.n_positions, "sequence longer than n_positions");
     StagePass pass{.states = {}, .output = {}, .features = wanted};
     KvCache* cache = context.kv_cache;
@@ -226,6 +227,12 @@ StagePass Gpt2::forward(const ModelInput& input, const ForwardContext& context, 
       .states = input.states.detach().requires_grad_(at::GradMode::is_enabled()), .output = {}, .features = wanted};
   pass.output = states_after_blocks(pass.states, input.chunk, context, pass.features);
   return pass;
+}
+
+at::Tensor Gpt2::embeddings(const at::Tensor& tokens) const {
+  QAT_CHECK(embeds(/*chunk=*/0), "another stage embeds");
+  const at::NoGradGuard no_grad;
+  return embed(tokens, {});
 }
 
 at::Tensor Gpt2::hidden(const at::Tensor& tokens, const ForwardContext& context) const {

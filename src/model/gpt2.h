@@ -27,8 +27,8 @@
 
 namespace qat {
 
-// What enters a stage's chunk: tokens where it embeds, else the residual stream (embeddings, or another chunk's
-// output).
+// What enters a stage's chunk: tokens where it embeds, else the residual stream, another chunk's output. Where it
+// embeds, states may stand for tokens: they are embeddings then, and have no dropout.
 struct ModelInput {
   at::Tensor tokens{};  // int64 [B, T]
   at::Tensor states{};  // [B, T, d] in the activations' dtype
@@ -107,6 +107,8 @@ class Gpt2 {
   // The whole model: tokens, int64 [B, T] -> hidden states after the last norm, [B, T, d].
   // With context.kv_cache they stand behind the tokens that the cache has.
   at::Tensor hidden(const at::Tensor& tokens, const ForwardContext& context) const;
+  // Of a stage that embeds, no gradient: tokens, int64 [B, T] -> what enters the first block, [B, T, d].
+  at::Tensor embeddings(const at::Tensor& tokens) const;
   // [..., d] -> [..., V].
   at::Tensor logits(const at::Tensor& hidden, const ForwardContext& context) const;
   // Of some tokens' hidden states, no gradient: [M, d] -> fp32 [M, V], what follows each. Weights are prepared once for

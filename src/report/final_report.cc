@@ -9,6 +9,7 @@
 #include "src/base/file.h"
 #include "src/report/baseline_table.h"
 #include "src/report/numbers.h"
+#include "src/report/robustness_table.h"
 #include "src/report/speed_table.h"
 #include "src/report/task_tables.h"
 #include "src/report/text_tables.h"
@@ -101,6 +102,7 @@ Value to_value(const WidthResult& width) {
     object.set(member.key, std::move(member.value));
   if (width.kv_bytes > 0) object.set("kv_cache_bytes", width.kv_bytes);
   if (width.speed) object.set("speed", speed_value(*width.speed));
+  if (width.robustness) object.set("robustness", robustness_value(*width.robustness));
   if (const auto worth = efficiency(width)) object.set("efficiency", *worth);
   if (!width.texts.empty()) object.set("texts", texts_value(width.texts));
   if (!width.tasks.empty()) {
@@ -159,20 +161,38 @@ struct Format {
   std::string (*tasks)(const std::vector<WidthResult>&);
   std::string (*texts)(const std::vector<WidthResult>&);
   std::string (*changes)(const std::vector<WidthResult>&, std::size_t baseline);
+  std::string (*robustness)(const std::vector<WidthResult>&);
   std::string (*speed)(const std::vector<WidthResult>&);
   const char *insights, *item;
 };
-constexpr Format kText{task_tables_text, text_tables_text, change_text, speed_text, "What stands out\n", "  "};
-constexpr Format kMarkdown{task_tables_markdown, text_tables_markdown,     change_markdown,
-                           speed_markdown,       "## What stands out\n\n", "- "};
-constexpr Format kLatex{task_tables_latex, text_tables_latex, change_latex, speed_latex, "% What stands out\n", "% "};
+constexpr Format kText{.tasks = task_tables_text,
+                       .texts = text_tables_text,
+                       .changes = change_text,
+                       .robustness = robustness_text,
+                       .speed = speed_text,
+                       .insights = "What stands out\n",
+                       .item = "  "};
+constexpr Format kMarkdown{.tasks = task_tables_markdown,
+                           .texts = text_tables_markdown,
+                           .changes = change_markdown,
+                           .robustness = robustness_markdown,
+                           .speed = speed_markdown,
+                           .insights = "## What stands out\n\n",
+                           .item = "- "};
+constexpr Format kLatex{.tasks = task_tables_latex,
+                        .texts = text_tables_latex,
+                        .changes = change_latex,
+                        .robustness = robustness_latex,
+                        .speed = speed_latex,
+                        .insights = "% What stands out\n",
+                        .item = "% "};
 
 std::string extras(const FinalReport& report, const Format& format) {
   const std::vector<WidthResult>& widths = report.widths;
   std::string text = format.tasks(widths) + format.texts(widths);
   const auto baseline = baseline_of(widths, report.baseline);
   if (baseline && (has_tasks(widths) || has_texts(widths))) text += format.changes(widths, *baseline);
-  text += format.speed(widths);
+  text += format.robustness(widths) + format.speed(widths);
   if (!report.insights) return text;
   text += format.insights;
   for (const std::string& line : insights(widths)) text += format.item + line + "\n";

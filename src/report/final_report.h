@@ -10,6 +10,7 @@
 
 #include "src/base/json.h"
 #include "src/report/model_size.h"
+#include "src/report/robustness_figures.h"
 #include "src/report/table.h"
 #include "src/report/task_figures.h"
 
@@ -44,10 +45,11 @@ struct WidthResult {
   bool wants_held_out = true;      // else held-out text or questions were not asked for
   std::optional<AnswerFigures> answers;
   std::vector<TaskFigures> tasks;
-  std::vector<TextFigures> texts;     // beside the held-out one
-  std::optional<SpeedFigures> speed;  // where it was measured
-  std::int64_t kv_bytes = 0;          // keys and values of a sequence as long as the model reads
-  std::string error;                  // why there is no perplexity; empty: nothing went wrong
+  std::vector<TextFigures> texts;               // beside the held-out one
+  std::optional<SpeedFigures> speed;            // where it was measured
+  std::optional<RobustnessFigures> robustness;  // likewise
+  std::int64_t kv_bytes = 0;                    // keys and values of a sequence as long as the model reads
+  std::string error;                            // why there is no perplexity; empty: nothing went wrong
   SizeReport size;
   double forward_bitops_ratio = 1.0;  // relative to 32 bits, over the whole model
 

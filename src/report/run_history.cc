@@ -39,8 +39,10 @@ std::string text(const Value& line, const char* key) {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
+// "?" where a line does not say.
 PrecisionName precision_of(const Value& line, const char* bits) {
-  PrecisionName name{.bits = static_cast<int>(integer(line, bits, 32)), .map = text(line, "map")};
+  PrecisionName name{.bits = static_cast<int>(integer(line, bits, 0)), .map = text(line, "map")};
+  if (name.bits == 0 && name.map.empty()) name.map = "?";
   if (!name.map.empty()) name.bits = 0;
   return name;
 }
@@ -108,11 +110,11 @@ std::string percent_of(std::int64_t done, std::int64_t all) {
   return fmt::format("{} of {} ({:.0f} %)", done, all, 100.0 * static_cast<double>(done) / static_cast<double>(all));
 }
 
-// "4 to 8 bits"; empty where there is none, or nothing passed.
+// "4 to 8 bits"; empty where there is none.
 std::string range_test_text(const Value& test) {
   if (!test.is_object()) return "";
   const std::int64_t least = integer(test, "min_bits", 0), most = integer(test, "max_bits", 0);
-  return least > 0 && most > 0 ? fmt::format("{} to {} bits", least, most) : "";
+  return least > 0 && most > 0 ? fmt::format("{} to {} bits", least, most) : "no width passes the threshold";
 }
 
 }  // namespace
@@ -128,14 +130,17 @@ std::vector<PrecisionName> RunHistory::precisions() const {
   return {found.begin(), found.end()};
 }
 
+bool has_records(const fs::path& dir) {
+  return fs::exists(dir / "metrics.jsonl") || fs::exists(dir / "range_test.json");
+}
+
 RunHistory read_run(const fs::path& dir) {
-  const fs::path metrics = dir / "metrics.jsonl";
-  if (!fs::exists(metrics))
-    throw Error(
-        ErrorKind::kConfig,
-        fmt::format("{} is no run folder: it has no metrics.jsonl; give what the run has as run.dir", dir.string()));
+  if (!has_records(dir))
+    throw Error(ErrorKind::kConfig, fmt::format("{} is no run folder: it has no metrics.jsonl, nor range_test.json; "
+                                                "give what the run has as run.dir",
+                                                dir.string()));
   RunHistory run{.dir = dir, .name = fs::weakly_canonical(dir).filename().string()};
-  for_each_json_line(metrics, [&](const Value& line) {
+  for_each_json_line(dir / "metrics.jsonl", [&](const Value& line) {
     run.steps.push_back(step_of(line));
     run.last_sign = text(line, "time");
   });
@@ -162,6 +167,8 @@ std::vector<std::pair<std::string, std::string>> run_facts(const RunHistory& run
   if (!run.what.empty()) facts.emplace_back("why", run.what);
   facts.emplace_back(
       "steps", run.total_steps > 0 ? percent_of(run.steps_done(), run.total_steps) : std::to_string(run.steps_done()));
+  if (const std::string bounds = range_test_text(run.range_test); !bounds.empty())
+    facts.emplace_back("precision range test", bounds);
   if (run.steps.empty()) return facts;
   std::int64_t tokens = 0, skipped = 0;
   double seconds = 0.0, memory = 0.0;
@@ -192,8 +199,6 @@ std::vector<std::pair<std::string, std::string>> run_facts(const RunHistory& run
   }
   if (std::isfinite(run.steps.back().bitops_ratio))
     facts.emplace_back("training BitOps relative to 32 bits", fixed(run.steps.back().bitops_ratio, 4));
-  if (const std::string bounds = range_test_text(run.range_test); !bounds.empty())
-    facts.emplace_back("precision range test", bounds);
   if (memory > 0.0) facts.emplace_back("most memory of rank 0", byte_size(static_cast<std::int64_t>(memory)));
   if (!run.checkpoint.empty()) facts.emplace_back("newest checkpoint", run.checkpoint);
   return facts;

@@ -65,8 +65,11 @@ struct RunHistory {
   std::vector<PrecisionName> precisions() const;
 };
 
+// Whether the folder is a run's that has come to something: steps, or a range test.
+bool has_records(const std::filesystem::path& dir);
+
 // From metrics.jsonl, and from eval.jsonl, layers.jsonl, report.json, range_test.json, config.json and status.json as
-// far as they are there; a run may be writing them. Throws Error(kConfig) for a folder that has no metrics.jsonl.
+// far as they are there; a run may be writing them. Throws Error(kConfig) for a folder without records.
 RunHistory read_run(const std::filesystem::path& dir);
 
 // The run in a few lines, for people: state, steps, tokens, time, speed, losses by width, ...

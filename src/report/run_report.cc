@@ -133,6 +133,32 @@ Section evaluations_section(const RunHistory& run) {
   return section;
 }
 
+// A row a width of range_test.json; what it does not say is "-".
+Section range_test_section(const Value& test) {
+  Section section{.heading = "Precision range test",
+                  .table = Table({"Bits", "Accuracy", "Gained", "Loss", "Part of it lost"}),
+                  .text = "Means over the first and the last steps of a trial at that width."};
+  const Value* widths = test.is_object() ? test.find("widths") : nullptr;
+  if (widths == nullptr || !widths->is_array()) return section;
+  for (const Value& width : widths->as_array()) {
+    if (!width.is_object()) continue;
+    const auto number = [&](const char* key, int digits) {
+      const Value* value = width.find(key);
+      return value != nullptr && value->is_number() ? fixed(value->as_double(), digits) : "";
+    };
+    const auto change = [&](const char* from, const char* to) {
+      const std::string first = number(from, 4), last = number(to, 4);
+      return first.empty() || last.empty() ? "" : fmt::format("{} to {}", first, last);
+    };
+    section.table.add_row({{"Bits", number("bits", 0)},
+                           {"Accuracy", change("accuracy_first", "accuracy_last")},
+                           {"Gained", number("gain", 4)},
+                           {"Loss", change("loss_first", "loss_last")},
+                           {"Part of it lost", number("loss_gain", 4)}});
+  }
+  return section;
+}
+
 Document document_of(const RunHistory& run) {
   Document document{.title = run.final ? run.final->title : fmt::format("Run {}: {}", run.name, run.state)};
   Section facts{.heading = "", .table = Table({"", "Value"})};
@@ -146,6 +172,8 @@ Document document_of(const RunHistory& run) {
     document.sections.push_back(evaluations_section(run));
   if (!run.steps.empty()) document.sections.push_back(losses_section(run));
   if (Section cycles = cycles_section(run); cycles.table.rows() > 1) document.sections.push_back(std::move(cycles));
+  if (Section test = range_test_section(run.range_test); test.table.rows() > 0)
+    document.sections.push_back(std::move(test));
   return document;
 }
 

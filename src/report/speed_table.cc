@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "src/report/numbers.h"
+#include "src/report/robustness_table.h"
 
 namespace qat {
 namespace {
@@ -192,6 +194,8 @@ std::vector<std::string> insights(const WidthResult& width) {
   if (width.size.effective_bits > kManyBits)
     lines.push_back(fmt::format("{} bits a weight are above 4: lower widths are worth trying",
                                 fixed(width.size.effective_bits, 2)));
+  if (width.robustness)
+    for (std::string& line : robustness_insights(*width.robustness)) lines.push_back(std::move(line));
   return lines;
 }
 

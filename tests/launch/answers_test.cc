@@ -125,9 +125,13 @@ TEST_F(LearnedAnswers, AreRightAndOfOtherAnswersAsManyAsAreTheSame) {
 TEST_F(Answers, OfTriviaHaveExamplesOfAnotherFile) {
   train("run");
   const std::string questions = write("q.jsonl", R"({"question": "Who?", "answer": {"value": "Ann", "aliases": []}})");
+  const std::string others = write("e.jsonl", R"({"question": "Where?", "answer": {"value": "Rome", "aliases": []}})");
   const std::string more = "--bits 8 --answer-tokens 8 --trivia " + quote(questions);
-  const Outcome made = eval("run", more + " --trivia-shots 1 --trivia-examples " + quote(questions));
+  const Outcome made = eval("run", more + " --trivia-shots 1 --trivia-examples " + quote(others));
   ASSERT_EQ(made.exit_code, 0) << made.text;
+  const Outcome own = eval("run", more + " --trivia-shots 1 --trivia-examples " + quote(questions));
+  EXPECT_EQ(own.exit_code, 3) << own.text;
+  EXPECT_THAT(own.text, HasSubstr("there are 0 examples that are not asked themselves"));
   EXPECT_THAT(made.text, AllOf(HasSubstr("| trivia |"), HasSubstr("| Contains"), Not(HasSubstr("F1"))));
   const Outcome refused = eval("run", more);
   EXPECT_EQ(refused.exit_code, 2) << refused.text;
@@ -145,6 +149,18 @@ TEST_F(Answers, SayWhatIsInTheirWay) {
   refused("--squad " + quote(squad()) + " --answer-tokens 5000", 2, "model.n_positions");
   refused("--squad " + quote(squad()) + " --answer-tokens 100", 3, "without its context");
   refused("--squad " + quote(write("bad.json", "[]")), 3, "bad.json");
+}
+
+TEST_F(Answers, ATaskThatIsNotToBeReadCostsTheOtherNothingButTheExitCode) {
+  train("run");
+  const std::string out = (root_ / "out").string();
+  const Outcome got =
+      eval("run", "--bits 8 --answer-tokens 4 --squad " + quote(squad()) + " --trivia /nowhere/t.json " +
+                      "--trivia-examples /nowhere/e.json --output " + quote(out));
+  EXPECT_EQ(got.exit_code, 3) << got.text;
+  EXPECT_THAT(got.text, AllOf(HasSubstr("| squad "), HasSubstr("| trivia |   - |"), HasSubstr("no result of trivia: "),
+                              HasSubstr("without a result:\n  trivia: ")));
+  EXPECT_THAT(content(out + "/report.json"), AllOf(HasSubstr("\"exact_match\""), HasSubstr("\"error\"")));
 }
 
 }  // namespace

@@ -52,6 +52,13 @@ TEST_F(Generate, PrintsTextAndSpeedAndWritesWhatItPrints) {
   expect_refused("run", "--prompt x --out " + quote(out), 2, "which is there already");
 }
 
+TEST_F(Generate, AtAWidthThatWasNotTrainedWarns) {
+  train("run");
+  EXPECT_THAT(run("run", "--prompt a --bits 5 --max-new-tokens 2").text,
+              HasSubstr("5 bits: weights of 5 bits were not trained; the widths of the run are "));
+  EXPECT_THAT(run("run", "--prompt a --bits 4 --max-new-tokens 2").text, Not(HasSubstr("warning")));
+}
+
 TEST_F(Generate, TheCacheChangesNoTextAtAnyWidth) {
   train("run");
   const std::string prompts = "--prompt 'The ship was ' --prompt 'He ' --max-new-tokens 20 --ignore-end ";
@@ -117,13 +124,17 @@ TEST_F(Generate, RefusesWithAMessageThatNamesTheMatter) {
 TEST_F(Generate, NumbersOutOfBoundsAreSaidInAFewWords) {
   const std::map<std::string, std::string> refused = {
       {"--temperature nan", "--temperature: \"nan\" must be at least 0"},
+      {"--temperature inf", "--temperature: \"inf\" must be at least 0, and finite"},
       {"--temperature -1", "--temperature: \"-1\" must be at least 0"},
-      {"--top-k -1", "--top-k: \"-1\" must be at least 0"},
+      {"--top-k -1", "--top-k: \"-1\" must be a whole number from 0"},
       {"--top-p nan", "--top-p: \"nan\" must be from 1e-09 to 1"},
       {"--top-p 1.5", "--top-p: \"1.5\" must be from"},
       {"--repetition-penalty inf", "--repetition-penalty: \"inf\" must be from 0.001 to 1000000000"},
-      {"--max-new-tokens 0", "--max-new-tokens: \"0\" must be at least 1"},
-      {"--seed -1", "--seed: \"-1\" must be at least 0"},
+      {"--max-new-tokens 0", "--max-new-tokens: \"0\" must be a whole number from 1"},
+      {"--seed 99999999999999999999", "--seed: \"99999999999999999999\" does not fit in 64 bits"},
+      {"--bits eight", "--bits: \"eight\" must be a whole number from 0"},
+      {"--top-k 1.5", "--top-k: \"1.5\" must be a whole number from 0"},
+      {"--seed -1", "--seed: \"-1\" must be a whole number from 0"},
   };
   for (const auto& [option, message] : refused) {  // before the checkpoint is looked for
     const Outcome run = shell(program() + " generate nowhere --prompt x " + option);

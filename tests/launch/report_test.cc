@@ -69,7 +69,8 @@ TEST_F(Report, AStoppedRunAndAKilledOneHaveReportsToo) {
 TEST_F(Report, WhatIsNoRunFolderIsAUsageError) {
   const Outcome none = shell(program() + " report " + folder("nowhere"));
   EXPECT_EQ(none.exit_code, 2);
-  EXPECT_THAT(none.text, AllOf(HasSubstr("nowhere is no run folder"), HasSubstr("metrics.jsonl")));
+  EXPECT_THAT(none.text,
+              AllOf(HasSubstr("nowhere is no run folder"), HasSubstr("no metrics.jsonl, nor range_test.json")));
   EXPECT_EQ(shell(program() + " report").exit_code, 2);
 }
 

@@ -19,6 +19,8 @@ TEST_F(Schedules, TheRangeTestAlonePrintsATableAndWritesItsFile) {
   const std::string found = content(root_ / "one/range_test.json");
   EXPECT_THAT(found, AllOf(HasSubstr("\"form\": \"accuracy\""), HasSubstr("\"loss_last\"")));
   EXPECT_EQ(steps("one"), 0U) << "it is no run";
+  EXPECT_THAT(content(root_ / "one/report.html"), HasSubstr("<h3>Precision range test</h3>"));
+  EXPECT_THAT(content(root_ / "one/report.md"), AllOf(HasSubstr("finished"), HasSubstr("## Precision range test")));
   EXPECT_FALSE(is_locked("one"));
   const Outcome two = shell(on_ranks(2) + " prt" + tiny("two", options));
   ASSERT_EQ(two.exit_code, 0) << two.text;
@@ -76,6 +78,16 @@ TEST_F(Schedules, AreComparedWithStaticWidthsAtEqualStepsAndEqualBitOps) {
   EXPECT_THAT(other.text, AllOf(HasSubstr("scheduled_seed1 has a run of another configuration"),
                                 HasSubstr("train.steps: 20 there, 30 now"), Not(HasSubstr("resuming"))));
   EXPECT_EQ(content(root_ / "all/comparison.json"), table);
+  // More strategies, beside what is there.
+  const Outcome more = shell(program() + " compare" + tiny("kinds", "--set train.steps=12 --kinds random,progressive"));
+  ASSERT_EQ(more.exit_code, 0) << more.text;
+  EXPECT_THAT(more.text, AllOf(HasSubstr("scheduled, random against the best static run"),
+                               HasSubstr("scheduled, progressive against the best static run")));
+  EXPECT_EQ(count(content(root_ / "kinds/comparison.json"), "\"schedule\":"), 6U);
+  const Outcome lacks = shell(program() + " compare" + tiny("lacks", "--kinds random,scheduled"));
+  EXPECT_EQ(lacks.exit_code, 2) << lacks.text;
+  EXPECT_THAT(lacks.text, AllOf(HasSubstr("--kinds scheduled: "), HasSubstr("precision.pattern")));
+  EXPECT_FALSE(fs::exists(root_ / "lacks/scheduled")) << "before the first run";
   const Outcome constant = shell(program() + " compare" + tiny("constant", "--set precision.kind=constant"));
   EXPECT_EQ(constant.exit_code, 2);
   EXPECT_THAT(constant.text, HasSubstr("there is no schedule to compare"));

@@ -55,13 +55,28 @@ TEST(OpenQuestions, OfTriviaHaveExamplesBeforeThem) {
   const std::string whole = write_text(
       folder.file("b.json"),
       R"({"Data": [{"Question": "When?", "QuestionId": "q9", "Answer": {"Value": "1801", "Aliases": ["in 1801"]}}]})");
-  const auto prompts = trivia_prompts(read_trivia(whole), read_trivia(lines), /*shots=*/5);
+  const auto prompts = trivia_prompts(read_trivia(whole), read_trivia(lines), /*shots=*/2);
   ASSERT_EQ(prompts.size(), 1U);
   EXPECT_EQ(prompts[0].before + prompts[0].context + prompts[0].after,
             "Question: Who?\nAnswer: Ann\n\nQuestion: Where?\nAnswer: Rome\n\nQuestion: When?\nAnswer:");
   EXPECT_THAT(prompts[0].right, ElementsAre("1801", "in 1801"));
   EXPECT_EQ(prompts[0].id, "q9");
   EXPECT_EQ(trivia_prompts(read_trivia(lines), read_trivia(whole), 0)[1].before, "");
+  EXPECT_THAT(
+      test::error_of(ErrorKind::kData, [&] { (void)trivia_prompts(read_trivia(whole), read_trivia(lines), 3); }),
+      HasSubstr("there are 2 examples that are not asked themselves: expected at least 3"));
+}
+
+// Whoever gives the questions as the examples, too, does not have the answers in the prompts.
+TEST(OpenQuestions, OfTriviaAreNotTheirOwnExamples) {
+  const TriviaQuestion who{.id = "1", .question = "Who?", .answer = "Ann", .aliases = {"Ann"}};
+  const TriviaQuestion where{.id = "2", .question = "Where?", .answer = "Rome", .aliases = {"Rome"}};
+  EXPECT_EQ(trivia_prompts({who}, {who, where}, 1)[0].before, "Question: Where?\nAnswer: Rome\n\n");
+  EXPECT_THAT(test::error_of(ErrorKind::kData,
+                             [&] {
+                               (void)trivia_prompts({who, where}, {who, where}, 1);
+                             }),
+              HasSubstr("there are 0 examples"));
 }
 
 TEST(OpenQuestions, OfTriviaSayWhatIsWrongWithThem) {

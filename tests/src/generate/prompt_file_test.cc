@@ -34,6 +34,10 @@ TEST_F(PromptFile, HasAPromptALine) {
   EXPECT_THAT(read_prompts(write("a.txt", "one\n two \r\n\nlast")), ElementsAre("one", " two ", "", "last"));
   EXPECT_THAT(read_prompts(write("a.jsonl", "{\"prompt\": \"two\\nlines\", \"id\": 3}\n\n{\"prompt\":\"\"}\n")),
               ElementsAre("two\nlines", ""));
+  // A byte order mark is an editor's.
+  EXPECT_THAT(read_prompts(write("a.txt", "\xEF\xBB\xBFone\n\xEF\xBB\xBFtwo\n")),
+              ElementsAre("one", "\xEF\xBB\xBFtwo"));
+  EXPECT_THAT(read_prompts(write("a.jsonl", "\xEF\xBB\xBF{\"prompt\":\"one\"}\n")), ElementsAre("one"));
 }
 
 TEST_F(PromptFile, NamesTheLineThatIsNone) {

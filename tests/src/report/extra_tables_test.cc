@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "src/report/baseline_table.h"
+#include "src/report/robustness_table.h"
 #include "src/report/speed_table.h"
 #include "src/report/task_tables.h"
 #include "src/report/text_tables.h"
@@ -98,6 +99,41 @@ TEST(LayerTimeTable, AddsUpTheSameLayerOfAllBlocks) {
   EXPECT_THAT(speed_markdown({low, full}), HasSubstr("### Time of the layers"));
   EXPECT_THAT(to_json(speed_value(*low.speed)),
               HasSubstr(R"({"layer":"h.0.attn.c_attn","mean_ms":2.0,"deviation_ms":0.5})"));
+}
+
+RobustnessFigures disturbed(std::int64_t clean, std::int64_t worst) {
+  RobustnessFigures figures{.epsilon = 0.01, .rate = 0.1, .steps = 10, .tokens = 1000, .clean = clean};
+  figures.right = {clean, clean, worst, clean, clean};
+  return figures;
+}
+
+TEST(RobustnessTable, HasTheGapBetweenTheCleanAndTheWorst) {
+  WidthResult low = width(4, 4.0), full = width(32, 32.0);
+  EXPECT_EQ(robustness_text({low, full}), "");
+  low.robustness = disturbed(400, 150);
+  full.robustness = disturbed(0, 0);
+  EXPECT_EQ(robustness_table({low, full}).csv(),
+            "Bits,W,A,KV,Clean,Noise,FGSM,PGD,Dropped,Replaced,Gap,Worst/clean\n"
+            "4,4,4,32,40.00,40.00,40.00,15.00,40.00,40.00,25.00,0.375\n"
+            "32,32,32,32,0.00,0.00,0.00,0.00,0.00,0.00,0.00,\n");
+  EXPECT_THAT(robustness_markdown({low}),
+              AllOf(HasSubstr("1000 tokens"), HasSubstr("PGD (10 steps)"), HasSubstr("embeddings by 0.01; 10.0 % of")));
+  EXPECT_THAT(to_json(robustness_value(*low.robustness)),
+              AllOf(HasSubstr(R"("pgd":0.15)"), HasSubstr(R"("gap":0.25)"), HasSubstr(R"("ratio":0.375)")));
+  EXPECT_THAT(to_json(robustness_value(*full.robustness)), HasSubstr(R"("ratio":null)"));
+}
+
+TEST(Insights, OfRobustnessGoByTheGap) {
+  const auto lines = [](std::int64_t worst) { return robustness_insights(disturbed(500, worst)); };
+  EXPECT_THAT(lines(450), ElementsAre("strong robustness, a gap of 0.050 (below 0.1)"));
+  EXPECT_THAT(lines(350), ElementsAre("moderate robustness, a gap of 0.150 (below 0.3)"));
+  EXPECT_THAT(lines(250), ElementsAre("moderate robustness, a gap of 0.250 (below 0.3)",
+                                      "the gap of 0.250 is above 0.2: adversarial training is advised"));
+  EXPECT_THAT(lines(100), ElementsAre("weak robustness, a gap of 0.400 (0.3 or more)",
+                                      "the gap of 0.400 is above 0.2: adversarial training is advised"));
+  WidthResult one = width(4, 4.0);
+  one.robustness = disturbed(500, 450);
+  EXPECT_THAT(insights(one), ElementsAre(HasSubstr("50.0 MiB"), HasSubstr("strong robustness")));
 }
 
 TEST(Insights, NameTheirThresholds) {

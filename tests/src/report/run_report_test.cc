@@ -56,6 +56,17 @@ std::vector<std::string> titles(const std::vector<Plot>& plots) {
   return found;
 }
 
+// Of a program that wrote less: what is not there is not made up.
+TEST(RunReport, OfLinesWithFewFieldsSaysNoWidth) {
+  const ScratchFolder folder;
+  const fs::path dir = folder.path() / "old";
+  write(dir / "metrics.jsonl", "{\"step\":0,\"loss\":4.0}\n{\"step\":1,\"loss\":3.0}\n");
+  write(dir / "eval.jsonl", "{\"step\":2,\"perplexity\":20.0}\n");
+  const std::string text = to_markdown(read_run(dir));
+  EXPECT_THAT(text, AllOf(HasSubstr("| ? "), Not(HasSubstr("32 bits |")), HasSubstr("20.000")));
+  EXPECT_THAT(to_html(read_run(dir)), HasSubstr("Training loss by precision"));
+}
+
 TEST(RunReport, ReadsARunThatIsStillGoing) {
   const ScratchFolder folder;
   const fs::path dir = make_run(folder.path() / "mine", 20);
@@ -149,6 +160,7 @@ TEST(RunReport, APlotForWhatTheRunHas) {
   EXPECT_EQ(plots.back().series.size(), 4U);
   EXPECT_EQ(plots.back().series.back().points, (std::vector<std::pair<double, double>>{{2, 0.01}, {4, 0.3}}));
   EXPECT_THAT(run_facts(read_run(dir)), Contains(Pair("precision range test", "4 to 8 bits")));
+  EXPECT_THAT(to_markdown(read_run(dir)), HasSubstr("|    4 | -        | 0.3000 |"));
   write(dir / "range_test.json", R"({"form": "plateau", "widths": [{"bits": 2, "gain": 0.5, "loss_gain": 0.25}]})");
   EXPECT_EQ(plots_of(read_run(dir)).back().series.back().points.at(0), std::pair(2.0, 0.25));
   const auto layers =
@@ -157,6 +169,18 @@ TEST(RunReport, APlotForWhatTheRunHas) {
   EXPECT_EQ(layers->series.at(0).points.at(0), std::pair(0.0, 1.0));  // the mean
   EXPECT_EQ(plots.front().series.at(0).name, "4 bits");
   EXPECT_EQ(plots.front().series.at(0).points.size(), 10U);
+}
+
+TEST(RunReport, OfARangeTestAlone) {
+  const ScratchFolder folder;
+  const fs::path dir = folder.path() / "prt";
+  write(dir / "range_test.json", R"({"form": "accuracy", "threshold": 0.4, "min_bits": null, "max_bits": null,
+      "widths": [{"bits": 4, "accuracy_first": 0.125, "accuracy_last": 0.425, "gain": 0.3, "loss_first": 4.0,
+                  "loss_last": 3.0, "loss_gain": 0.25}]})");
+  const RunHistory run = read_run(dir);
+  EXPECT_THAT(titles(plots_of(run)), ::testing::ElementsAre("Precision range test"));
+  EXPECT_THAT(run_facts(run), Contains(Pair("precision range test", "no width passes the threshold")));
+  EXPECT_THAT(to_markdown(run), AllOf(HasSubstr("| 0.1250 to 0.4250 | 0.3000 |"), Not(HasSubstr("Training loss"))));
 }
 
 TEST(RunReport, SeveralRunsAreSideBySide) {
