@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <vector>
+
 #include "launch/refuse.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
@@ -18,6 +20,18 @@ bool changes_results(const ConfigChange& change) {
   return !change.key.starts_with("checkpoint.") && change.key != "train.log_every";
 }
 
+std::vector<ConfigChange> changes_since(const std::filesystem::path& file, const std::string& now) {
+  const std::string before = read_file(file, ErrorKind::kConfig);
+  try {
+    return config_changes(before, now, /*from_the_start=*/true);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::kConfig,
+                fmt::format("{}: what this run was made with cannot be read ({}): remove its folder, "
+                            "or name another",
+                            file.string(), error.what()));
+  }
+}
+
 }  // namespace
 
 void require_same_configuration(const std::filesystem::path& dir, const std::optional<std::filesystem::path>& config,
@@ -27,7 +41,7 @@ void require_same_configuration(const std::filesystem::path& dir, const std::opt
   if (!std::filesystem::exists(file)) return;
   std::string lines;
   const std::string now = to_json(config_to_json(load_run_config(config, sets).config));
-  for (const ConfigChange& change : config_changes(read_file(file, ErrorKind::kConfig), now))
+  for (const ConfigChange& change : changes_since(file, now))
     if (changes_results(change))
       lines += fmt::format("\n  {}: {} there, {} now", change.key, change.before, change.after);
   if (!lines.empty())

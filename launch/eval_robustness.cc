@@ -33,8 +33,7 @@ std::vector<RobustnessFigures> score_robustness(World& world, const Gpt2& model,
                                                 dist::StopPoll& poll) {
   std::vector<RobustnessFigures> all;
   if (!ask.asked) return all;
-  if (held_out == nullptr)
-    throw dist::AgreedError(ErrorKind::kConfig, "--robustness is for language models, and this one answers questions");
+  QAT_CHECK(held_out != nullptr, "a text whose inputs are disturbed");
   RobustnessOptions how = ask.how;
   how.seed = config.run.seed;
   for (const EvaluatedAt& at : widths) {

@@ -44,7 +44,7 @@ void RunStatus::open(const std::filesystem::path& run_dir, const RunLock* lock) 
     lock_path_ = lock->path();
     lock_content_ = lock->content();
   }
-  if (rank_ == 0) look_for_checkpoint();
+  look_for_checkpoint();
   open_ = true;
   if (rank_ == 0) update(board_->read());
 }

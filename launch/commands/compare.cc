@@ -79,22 +79,27 @@ void check_kinds(const CompareArguments& arguments, const RunConfig& config) {
 // The lowest and the highest quantized width that the schedule has visited.
 struct Bounds {
   int low = 0, high = 0;
+  std::vector<std::string> measured;  // settings in place of "auto"
 };
 
 Bounds bounds_of(const RunConfig& config, const fs::path& scheduled) {
   PrecisionScheduleConfig schedule = config.precision;
+  std::vector<std::string> measured;
   if (waits_for_range_test(schedule)) {
     const fs::path file = scheduled / "range_test.json";
     const RangeTestResult found = range_test_from_json(read_file(file, ErrorKind::kConfig), file.string());
-    if (schedule.min_bits == kAutoBits) schedule.min_bits = found.min_bits;
-    if (schedule.max_bits == kAutoBits) schedule.max_bits = std::max(found.max_bits, schedule.min_bits);
+    if (schedule.min_bits == kAutoBits)
+      measured.push_back(fmt::format("precision.min_bits={}", schedule.min_bits = found.min_bits));
+    if (schedule.max_bits == kAutoBits)
+      measured.push_back(
+          fmt::format("precision.max_bits={}", schedule.max_bits = std::max(found.max_bits, schedule.min_bits)));
   }
   schedule.static_after = 0;
   std::vector<int> widths = scheduled_widths(schedule, config.quant.widths);
   std::erase(widths, BitWidth::kFull);
   if (widths.empty())
     throw Error(ErrorKind::kConfig, "the schedule has no width below 32: there is nothing to compare");
-  return {widths.front(), widths.back()};
+  return {.low = widths.front(), .high = widths.back(), .measured = measured};
 }
 
 class Comparison {
@@ -134,9 +139,7 @@ class Comparison {
       if (const int code = at(bounds_.low); code != 0) return code;
     for (const std::string& kind : arguments_.kinds) {
       Sets sets = under(*enum_value<ScheduleKind>(kind));
-      if (waits_for_range_test(config_.precision))  // it has been made
-        sets.insert(sets.end(), {fmt::format("precision.min_bits={}", bounds_.low),
-                                 fmt::format("precision.max_bits={}", bounds_.high)});
+      sets.insert(sets.end(), bounds_.measured.begin(), bounds_.measured.end());
       if (const int code = train("scheduled, " + kind, folder("scheduled_" + kind, seed), seed, sets, false); code != 0)
         return code;
     }

@@ -26,6 +26,7 @@
 #include "src/eval/perplexity.h"
 #include "src/export/hf_model.h"
 #include "src/report/evaluation_page.h"
+#include "src/report/run_history.h"
 #include "src/text/tokenizer.h"
 #include "src/train/calibrator.h"
 #include "src/train/model_report.h"
@@ -187,7 +188,7 @@ void check_held_out(World& world, const LoadResult& loaded, const std::string& d
 // A run's own report is not to be lost.
 void prepare_output_folder(const std::filesystem::path& folder) {
   create_directories_checked(folder, "--output");
-  if (std::filesystem::exists(folder / "metrics.jsonl"))
+  if (has_records(folder))
     throw Error(ErrorKind::kConfig, fmt::format("--output is \"{}\", a run's folder, whose own report would be "
                                                 "replaced: name another folder, such as {}",
                                                 folder.string(), (folder / "eval").string()));
@@ -208,6 +209,8 @@ int evaluate(World& world, EvalArguments& arguments, RunStatus& status) {
     (void)check_structure(*reader, agreed.json, /*parameters=*/nullptr, LoadFor::kEvaluation);
     if (given_by_set(agreed.loaded, "eval.predictions") && config.eval.predictions && arguments.output.empty())
       throw Error(ErrorKind::kConfig, "eval.predictions = true: --output must name the folder for them");
+    if (arguments.robustness.asked && config.model.answers_questions())
+      throw Error(ErrorKind::kConfig, "--robustness is for language models, and this one answers questions");
     if (!arguments.output.empty()) prepare_output_folder(arguments.output);
     prepare_output_file(arguments.extras.items, "--items");
   });

@@ -34,7 +34,8 @@ std::string held_out_text(const TokenizeResult& result, double val_fraction) {
 std::string as_pattern(const std::string& text) {
   std::string pattern;
   for (const char c : text) {
-    if (std::string_view("*?[]\\").find(c) != std::string_view::npos) pattern += '\\';
+    const bool is_home = c == '~' && pattern.empty();
+    if (is_home || std::string_view("*?[]{}\\").find(c) != std::string_view::npos) pattern += '\\';
     pattern += c;
   }
   return pattern;

@@ -32,7 +32,8 @@ void add_comm_fields(std::vector<Field<RunConfig>>& f) {
       key("comm.overlap", at(&R::comm, &C::overlap), any(), "",
           "with the same bits: GPUs exchange gradients while backward runs, and updated parameters travel beside "
           "computing, before the next pass reads them (of what single widths have for themselves a GPU then holds that "
-          "of two passes at a time); between pipeline stages, gradients alone",
+          "of two passes at a time); between pipeline stages, gradients alone, and not where train.on_out_of_memory "
+          "has steps tried again",
           {"overlap_comm", "overlap"}));
   f.push_back(key("comm.weights", at(&R::comm, &C::weights), any(), "",
                   "how updated weights of linear layers come back to the other ranks, with the same bits: codes, where "

@@ -109,7 +109,8 @@ class Steps {
     const CodeBitsOfMaps bits = code_bits_of(config_, place_.cuda, maps);
     // Gradients are complete in the update's last pass.
     const double passes = as_double(std::ssize(update.passes));
-    const bool overlapped = config_.comm.overlap && place_.cuda;
+    const bool overlapped = place_.cuda && exchanges_early(config_.comm, config_.parallel.pipeline,
+                                                           config_.train.on_out_of_memory != OnOutOfMemory::kStop);
     double longest = -1.0;
     GradientTime gradients;
     Sent weights;

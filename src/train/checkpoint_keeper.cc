@@ -199,12 +199,13 @@ std::set<std::int64_t> CheckpointKeeper::protected_steps(const TrainState& state
 CheckpointKeeper::~CheckpointKeeper() = default;
 
 void CheckpointKeeper::attempt(const std::function<void()>& part) {
+  const std::int64_t saved = saved_step_;
   try {
     part();
   } catch (const dist::AgreedError& error) {
     saving_.reset();
     if (error.kind() != ErrorKind::kCheckpoint || config_.on_error != OnSaveError::kContinue) throw;
-    failure_ = error.what();
+    if (saved_step_ == saved) failure_ = error.what();  // else what came after a complete save has failed
     log_.warning(fmt::format("{}; training goes on (checkpoint.on_error)", error.what()));
   }
 }

@@ -39,6 +39,12 @@ struct CommConfig {
   double self_check = 0.5;                    // relative error of the first exchange that ends the run; 0: not measured
 };
 
+// Whether GPUs exchange gradients while backward runs. tries_again: train.on_out_of_memory may end a pass of one stage
+// in the middle, where others would wait for its calls.
+inline bool exchanges_early(const CommConfig& comm, int stages, bool tries_again) {
+  return comm.overlap && (stages == 1 || !tries_again);
+}
+
 // Whether gradients and parameters travel beside computing, where there are several ranks.
 inline bool sends_beside(const CommConfig& comm, bool cuda, int stages) { return comm.overlap && cuda && stages == 1; }
 

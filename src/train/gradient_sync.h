@@ -60,7 +60,10 @@ class GradientSync {
   // An update of a step begins, with so many passes of each group; those with none rest.
   void start(std::uint64_t step, std::uint64_t update, std::span<const std::int64_t> passes);
   void give_up();
-  void allow_early() { exchange_->allow_early(); }
+  // Not where the exchange is measured: that is done after the pass.
+  void allow_early() {
+    if (!measure_) exchange_->allow_early();
+  }
 
   // Collective: by group and bucket, this rank's shards of the sums; nothing for groups that rest.
   std::vector<dist::BucketShards> finish();

@@ -10,12 +10,12 @@
 namespace qat {
 namespace {
 
-bool ignored(std::string_view key) {
+bool ignored(std::string_view key, bool from_the_start) {
   if (key == "parallel.transfer") return false;
+  if (key.starts_with("model.init")) return !from_the_start;
   return key == "run.dir" || key == "run.resume" || key.starts_with("parallel.") || key.starts_with("watchdog.") ||
          key.starts_with("report.") || key == "comm.overlap" || key == "comm.self_check" || key == "compute.device" ||
-         key == "compute.recompute" || key == "model.preset" || key.starts_with("model.init") ||
-         key == "data.allow_change";
+         key == "compute.recompute" || key == "model.preset" || key == "data.allow_change";
 }
 
 void flatten(const Value& value, const std::string& path, std::map<std::string, std::string>& out) {
@@ -40,12 +40,13 @@ std::string ConfigChange::text() const {
   return fmt::format("{}: {} in the checkpoint, {} now", key, shown(before), shown(after));
 }
 
-std::vector<ConfigChange> config_changes(const std::string& checkpoint_json, const std::string& current_json) {
+std::vector<ConfigChange> config_changes(const std::string& checkpoint_json, const std::string& current_json,
+                                         bool from_the_start) {
   const auto before = flat(checkpoint_json, "the checkpoint's configuration");
   const auto after = flat(current_json, "the current configuration");
   std::vector<ConfigChange> changes;
   const auto compare = [&](const std::string& key) {
-    if (ignored(key)) return;
+    if (ignored(key, from_the_start)) return;
     const auto old = before.find(key), now = after.find(key);
     const std::string old_text = old == before.end() ? "" : old->second,
                       now_text = now == after.end() ? "" : now->second;

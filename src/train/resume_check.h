@@ -15,8 +15,9 @@ struct ConfigChange {
 };
 
 // Keys whose values differ; run.dir, run.resume, data.allow_change, parallel.* and where the model first came from are
-// left out.
-std::vector<ConfigChange> config_changes(const std::string& checkpoint_json, const std::string& current_json);
+// left out, the last not where both runs are looked at from_the_start.
+std::vector<ConfigChange> config_changes(const std::string& checkpoint_json, const std::string& current_json,
+                                         bool from_the_start = false);
 
 // The changes that a resumed run goes on with, as lines for the log. Those that it cannot go on with are refused by
 // check_structure (src/train/structure_check.h).

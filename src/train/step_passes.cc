@@ -269,7 +269,10 @@ bool StepRunner::hold(Step& step, std::size_t pass) {
   std::vector<const PrecisionMap*> maps = maps_of(step, step.update);
   std::swap(maps.front(), *std::find(maps.begin(), maps.end(), &step.maps[update_of(step).passes[pass].map]));
   send(groups, code_bits(maps));
-  if (make_room(beside)) send(beside, {});
+  if (make_room(beside))
+    send(beside, {});
+  else
+    store.release_all_but(groups);
   timer_.resume();
   return true;
 }
@@ -281,11 +284,10 @@ bool StepRunner::make_room(const std::vector<bool>& groups) const {
   try {
     store.make_room(groups);
   } catch (const std::exception& error) {
-    if (options_.train.on_out_of_memory == OnOutOfMemory::kStop || !is_out_of_memory(error)) throw;
+    if (!is_out_of_memory(error)) throw;
     missing[0] = 1;
   }
-  if (options_.train.on_out_of_memory != OnOutOfMemory::kStop)
-    grid_.world().all_reduce(view(std::span(missing)), dist::ReduceOp::kMax);
+  grid_.world().all_reduce(view(std::span(missing)), dist::ReduceOp::kMax);
   return missing[0] == 0;
 }
 
@@ -295,7 +297,7 @@ void StepRunner::send_ahead(const Step& step) {
   const ParameterStore& store = model_.parameters();
   const std::vector<bool> groups = model_.groups_used(*maps.front());
   store.release_all_but(groups);
-  if (!make_room(groups)) return;  // hold() tries again
+  if (!make_room(groups)) return store.release_all_but(std::vector<bool>(groups.size()));  // hold() tries again
   send(groups, code_bits(maps));
 }
 

@@ -34,6 +34,12 @@ OptimLayout optim_layout(const Gpt2& model, int ranks, const OptimConfig& config
   return layout;
 }
 
+CommConfig comm_of(const StepRunnerOptions& options, const dist::Grid& grid) {
+  CommConfig comm = options.comm;
+  comm.overlap = exchanges_early(comm, grid.stages(), options.train.on_out_of_memory != OnOutOfMemory::kStop);
+  return comm;
+}
+
 kernels::Exec exec_of(const Gpt2& model) { return exec_for(model.parameters().tensor(0)); }
 
 // The losses in double, in memory of the host once the device has done what it was given so far.
@@ -87,7 +93,7 @@ StepRunner::StepRunner(Gpt2& model, const SampleSource& sampler, const dist::Gri
       grid_(grid),
       options_(options),
       gradients_(model, grid.data(),
-                 {.comm = options.comm,
+                 {.comm = comm_of(options, grid),
                   .accumulate = options.train.accumulate,
                   .seed = options.seed,
                   .places = options.places,

@@ -42,7 +42,7 @@ TEST_F(Tokenize, TheCommandOfTheReadmeWorksInAFreshFolder) {
 // Also where a name has characters that patterns, or JSON, have a use for.
 TEST_F(Tokenize, TheSettingsItPrintsNameWhatItHasWritten) {
   const std::string words = "for i in $(seq 2000); do printf 'word %d ' $i; done >a.txt";
-  const Outcome made = tokenize("a.txt --output 'my \"data\" [1]/set*'", words);
+  const Outcome made = tokenize("a.txt --output 'my \"data\" [1]/{a,b} set*'", words);
   ASSERT_EQ(made.exit_code, 0) << made.text;
   const std::string mark = "In a configuration: ";
   const std::string settings = made.text.substr(made.text.find(mark) + mark.size());

@@ -33,7 +33,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"model.n_head=1000"},
                 "model.n_embd = 768 (default): must be a multiple of model.n_head; nearest: 1000"},
         Refused{{"run.dir=~/runs"}, "run.dir = \"~/runs\": must not begin with ~"},
-        Refused{{"data.train=[\"a.bin\",\"~/b.bin\"]"}, "data.train = [\"a.bin\",\"~/b.bin\"]: must not begin with ~"},
+        Refused{{"data.merges=~/merges.txt"}, "data.merges = \"~/merges.txt\": must not begin with ~"},
         Refused{{"model.init=checkpoint"}, "model.init_from = \"\" (default): must name a checkpoint"},
         Refused{{"data.sequence_length=2048"}, "data.sequence_length = 2048: must not exceed model.n_positions"},
         Refused{{"model.n_positions=64"},

@@ -93,11 +93,11 @@ std::set<int> widths_held(const ParameterStore& store) {
   return held;
 }
 
-using Held = std::vector<std::set<int>>;
+using HeldInTurn = std::vector<std::set<int>>;
 
 // While each pass of a step goes backward, and after it.
-Held held_in(TinyRank& rank, const dist::StepPlan& plan) {
-  Held held;
+HeldInTurn held_in(TinyRank& rank, const dist::StepPlan& plan) {
+  HeldInTurn held;
   rank.runner().set_gradient_hook([&](std::int64_t, std::int64_t, int, const at::Tensor&) {
     const std::set<int> now = widths_held(rank.model().parameters());
     if (held.empty() || held.back() != now) held.push_back(now);
@@ -114,16 +114,16 @@ TEST(SendAhead, HoldsWhatAPassUsesAndTheNextOne) {
   dist::run_local_ranks(2, [&](dist::Communicator& comm) {
     TinyModel spec = switchable();
     TinyRank beside(spec, tokens, comm, options_of({.beside = true}));
-    EXPECT_EQ(held_in(beside, plan_of(run, 0, true)), (Held{{4, 8}, {4}}));
-    EXPECT_EQ(held_in(beside, plan_of(run, 1, true)), (Held{{2, 4}, {2}}));
-    EXPECT_EQ(held_in(beside, plan_of(run, 2, true)), (Held{{2, 8}, {4, 8}, {4}, {4}}));
-    EXPECT_EQ(held_in(beside, plan_of(run, 3, true)), (Held{{4}, {4}}));
+    EXPECT_EQ(held_in(beside, plan_of(run, 0, true)), (HeldInTurn{{4, 8}, {4}}));
+    EXPECT_EQ(held_in(beside, plan_of(run, 1, true)), (HeldInTurn{{2, 4}, {2}}));
+    EXPECT_EQ(held_in(beside, plan_of(run, 2, true)), (HeldInTurn{{2, 8}, {4, 8}, {4}, {4}}));
+    EXPECT_EQ(held_in(beside, plan_of(run, 3, true)), (HeldInTurn{{4}, {4}}));
     // Where nothing goes beside computing, only what comes next takes the place of what has been used.
     TinyRank after(spec, tokens, comm, options_of({.ahead = true}));
-    EXPECT_EQ(held_in(after, plan_of(run, 0, true)), (Held{{8}, {4}}));
-    EXPECT_EQ(held_in(after, plan_of(run, 1, true)), (Held{{4}, {2}}));
+    EXPECT_EQ(held_in(after, plan_of(run, 0, true)), (HeldInTurn{{8}, {4}}));
+    EXPECT_EQ(held_in(after, plan_of(run, 1, true)), (HeldInTurn{{4}, {2}}));
     TinyRank late(spec, tokens, comm, options_of({}));
-    EXPECT_EQ(held_in(late, plan_of(run, 0, true)), (Held{{8}, {8}}));
+    EXPECT_EQ(held_in(late, plan_of(run, 0, true)), (HeldInTurn{{8}, {8}}));
   });
 }
 

@@ -175,6 +175,23 @@ TEST(WireRun, ReportsWhatTravelled) {
   });
 }
 
+TEST(WireRun, AnExchangeThatIsMeasuredDoesNotGoEarly) {
+  const TokenSource tokens = test::tiny_tokens();
+  StepRunnerOptions options = coded(WireFormatName::kInt4);
+  options.early = true;
+  dist::run_local_ranks(2, [&](dist::Communicator& comm) {
+    TinyModel spec;
+    TinyRank rank(spec, tokens, comm, options);
+    rank.runner().gradients().measure_next();
+    const StepOutcome measured = rank.step(0, 8, 8), usual = rank.step(1, 8, 8);
+    ASSERT_TRUE(measured.wire_error.has_value());
+    EXPECT_GT(*measured.wire_error, 0.001);
+    EXPECT_EQ(measured.wire.early_buckets, 0);
+    EXPECT_FALSE(usual.wire_error.has_value());
+    EXPECT_GT(usual.wire.early_buckets, 0);
+  });
+}
+
 TEST(WireRun, NodesAreNeighboursInEqualNumbers) {
   std::string why;
   EXPECT_EQ(places_of(std::vector<std::string>{"a", "a", "b", "b"}, why), 2);
