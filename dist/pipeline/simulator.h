@@ -28,8 +28,8 @@ enum class TransferMode : std::uint8_t {
 struct SimulatedPipeline {
   std::vector<std::vector<PipelineAction>> stages;  // what each does (stage_actions, forward_actions)
   // In exchanges, by stage: how many actions it has done whenever one of its turns begins. Empty: there are no turns.
-  std::vector<std::vector<std::size_t>> turns{};
-  std::vector<std::vector<ChunkTime>> times;  // [stages][chunks]
+  std::vector<std::vector<std::size_t>> turns{};  // NOLINT(readability-redundant-member-init): may be left out
+  std::vector<std::vector<ChunkTime>> times;      // [stages][chunks]
   double transfer_us = 0.0;  // of a message, alone on its way; messages of one kind between two stages take turns
   TransferMode transfers = TransferMode::kBeside;
   // Messages of each kind that a stage can have received and not yet used, other than in exchanges. A message moves

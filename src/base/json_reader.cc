@@ -226,11 +226,12 @@ Value parse_json(std::string_view text, const std::string& source_name, ErrorKin
                  std::vector<std::string>* duplicates) {
   if (const std::string what = obstacle(text); !what.empty())
     throw Error(kind, fmt::format("{} {}", source_name, what));
-  Progress progress{.at = text.data()};
+  const char* const begin = text.data();  // NOLINT(bugprone-suspicious-stringview-data-usage): its end goes along
+  Progress progress{.at = begin};
   Builder builder(text, std::make_shared<JsonSource>(JsonSource{source_name, kind}), progress);
   const bool read =
-      json::sax_parse(CountingIterator(text.data(), &progress), CountingIterator(text.data() + text.size(), &progress),
-                      &builder, json::input_format_t::json, /*strict=*/true, /*ignore_comments=*/true);
+      json::sax_parse(CountingIterator(begin, &progress), CountingIterator(begin + text.size(), &progress), &builder,
+                      json::input_format_t::json, /*strict=*/true, /*ignore_comments=*/true);
   if (!read) throw Error(kind, builder.error());
   if (duplicates != nullptr) {
     duplicates->insert(duplicates->end(), builder.duplicates().begin(), builder.duplicates().end());

@@ -35,7 +35,7 @@ std::int64_t view_of(const TokenSource& source, const std::string& host) {
     if (segment.file) {
       const FileStamp& file = *segment.file;
       text += fmt::format("\nfile {} {} {} {}", file.device, file.inode, file.bytes, file.changed_ns);
-    } else {
+    } else if (segment.content) {
       text += fmt::format("\nmemory {} {}", segment.tokens, segment.content->hash);
     }
   }
