@@ -128,8 +128,13 @@ TEST(Stages, WhatEntersMustBeWhatTheStageTakes) {
   const PrecisionMap map = PrecisionMap::uniform(whole.config.linears(), 8, 8, 8);
   const auto later = stage_of(whole, {.chunks = {{1, kLayers}}, .embeds = false, .heads = true});
   EXPECT_THROW((void)later->forward({.tokens = whole.tokens(2, 9)}, whole.context(map)), Error);
-  EXPECT_THROW((void)whole.model->forward({.states = at::zeros({2, 9, whole.config.n_embd})}, whole.context(map)),
-               Error);
+  const at::Tensor tokens = whole.tokens(2, 9), states = whole.model->embeddings(tokens);
+  EXPECT_THROW((void)whole.model->forward({.tokens = tokens, .states = states}, whole.context(map)), Error);
+  EXPECT_THROW((void)whole.model->forward({}, whole.context(map)), Error);
+  // Where tokens are embedded, their embeddings may enter in their place.
+  const at::NoGradGuard no_grad;
+  EXPECT_TRUE(at::equal(whole.model->forward({.states = states}, whole.context(map)).output,
+                        whole.model->forward({.tokens = tokens}, whole.context(map)).output));
   const auto earlier = stage_of(whole, {.chunks = {{0, 1}}, .embeds = true, .heads = false});
   EXPECT_THROW(
       (void)earlier->loss_and_gradients({.tokens = whole.tokens(2, 9)}, whole.tokens(2, 9, 8), whole.context(map)),
