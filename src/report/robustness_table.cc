@@ -17,7 +17,7 @@ static_assert(kColumns.size() == kDisturbances);
 std::string percent(double share) { return fixed(100.0 * share, 2); }
 
 // How it was done; empty: nothing was.
-std::string protocol(const std::vector<WidthResult>& widths) {
+std::string protocol_of(const std::vector<WidthResult>& widths) {
   for (const WidthResult& width : widths)
     if (width.robustness)
       return fmt::format(
@@ -55,18 +55,18 @@ Table robustness_table(const std::vector<WidthResult>& widths) {
 }
 
 std::string robustness_text(const std::vector<WidthResult>& widths) {
-  const std::string how = protocol(widths);
+  const std::string how = protocol_of(widths);
   return how.empty() ? "" : fmt::format("{}\n", kHeading) + robustness_table(widths).ascii() + how;
 }
 
 std::string robustness_markdown(const std::vector<WidthResult>& widths) {
-  const std::string how = protocol(widths);
+  const std::string how = protocol_of(widths);
   return how.empty() ? ""
                      : fmt::format("## {}\n\n", kHeading) + robustness_table(widths).markdown() + "\n" + how + "\n";
 }
 
 std::string robustness_latex(const std::vector<WidthResult>& widths) {
-  const std::string how = protocol(widths);
+  const std::string how = protocol_of(widths);
   return how.empty() ? "" : fmt::format("% {}: {}", kHeading, how) + robustness_table(widths).latex();
 }
 
