@@ -168,8 +168,12 @@ void add_training(Fields& f) {
                   "quant.activation.range learned), whose numbers are small beside weights",
                   {"lsq_lr", "quant_lr"}));
   f.push_back(key("optim.clip_norm", at(&R::optim, &O::clip_norm), from(0), "",
-                  "gradients are scaled down to this global norm; 0: no clipping",
+                  "gradients are scaled down to this norm; 0: no clipping",
                   {"grad_clip", "clip", "max_grad_norm", "gradient_clipping"}));
+  f.push_back(key("optim.clip_scope", at(&R::optim, &O::clip_scope), any(), "",
+                  "whose norm that is: global, of all gradients; width, of each width's own parameters by themselves "
+                  "(lora.slots, model.norm_slots per_width), and of all others; auto: width where an update trains "
+                  "several widths (train.recipe sp, spnet, instantnet), else global"));
   f.push_back(key("optim.noise", at(&R::optim, &O::noise), between(0, kMostOfAny), "",
                   "normal noise on clipped gradients of updates at low widths: its deviation; 0: none",
                   {"noise_scale_factor", "gradient_noise"}));

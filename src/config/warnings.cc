@@ -106,6 +106,7 @@ class Warner {
     unused_of_task();
     unused_of_adapters();
     unused_of_pipeline();
+    unused_of_clipping();
     unused_of_noise();
     if (c_.compute.recompute == Recompute::kSelective && c_.compute.device == DeviceChoice::kCpu)
       warn("compute.recompute", "has no effect: only a GPU's blocks are recomputed selectively", {"compute.device"});
@@ -148,6 +149,16 @@ class Warner {
     } else if (!has_adapters(c_.lora, quantized_weight_widths(c_.quant))) {
       unused("lora.alpha", lora.alpha, standard.alpha, "there are no adapters", "lora.rank");
     }
+  }
+
+  void unused_of_clipping() {
+    const OptimConfig& o = c_.optim;
+    if (o.clip_norm == 0.0)
+      unused("optim.clip_scope", o.clip_scope, standard_.optim.clip_scope, "nothing is clipped", "optim.clip_norm");
+    else if (o.clip_scope == ClipScope::kWidth && c_.lora.slots == Slots::kShared &&
+             c_.model.norm_slots == Slots::kShared)
+      warn("optim.clip_scope", "clips all gradients by one norm: no width has parameters of its own",
+           {"lora.slots", "model.norm_slots"});
   }
 
   void unused_of_noise() {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/common/bit_width.h"
 #include "kernels/common/cuda_device.h"
 #include "kernels/common/error.h"
 #include "kernels/optim/adamw_flat.h"
@@ -60,28 +61,34 @@ std::vector<std::vector<double>> GlobalNorm::blocks_of_tensors(dist::Communicato
 double GlobalNorm::operator()(const dist::Grid& grid, const kernels::Exec& exec,
                               std::span<const dist::BucketShards> grads) {
   const std::vector<std::vector<double>> blocks = blocks_of_tensors(grid.data(), exec, grads);
-  double sum = 0.0;
+  // Of all tensors, then of each width's.
+  std::vector<double> sums(1 + BitWidth::kFull + 1);
+  const auto finish = [&] {
+    width_squares_.assign(sums.begin() + 1, sums.end());
+    return std::sqrt(sums[0]);
+  };
   tensor_squares_.assign(layout_.tensors.size(), 0.0);
   const auto add = [&](int chunk, bool leading) {
     for (std::size_t t = 0; t < blocks.size(); ++t) {
       if (layout_.tensors[t].leads != leading || (!leading && layout_.tensors[t].chunk != chunk)) continue;
+      double& of_width = sums.at(static_cast<std::size_t>(1 + layout_.tensors[t].width));
       double of_tensor = 0.0;
-      for (const double squares : blocks[t]) sum += squares, of_tensor += squares;
+      for (const double squares : blocks[t]) sums[0] += squares, of_width += squares, of_tensor += squares;
       tensor_squares_[t] = of_tensor;
     }
   };
   if (grid.stages() == 1) {
     add(/*chunk=*/0, /*leading=*/false);
-    return std::sqrt(sum);
+    return finish();
   }
   const auto hand_on = [&](int stage, int chunk, bool leading) {
     if (grid.stage() == stage) add(chunk, leading);
-    grid.pipeline().broadcast(view(std::span(&sum, 1)), stage);
+    grid.pipeline().broadcast(view(std::span(sums)), stage);
   };
   hand_on(grid.last_stage(), /*chunk=*/0, /*leading=*/true);
   for (int chunk = 0; chunk < layout_.chunks; ++chunk)
     for (int stage = 0; stage < grid.stages(); ++stage) hand_on(stage, chunk, /*leading=*/false);
-  return std::sqrt(sum);
+  return finish();
 }
 
 }  // namespace qat

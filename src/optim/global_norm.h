@@ -27,6 +27,9 @@ class GlobalNorm {
   double operator()(const dist::Grid& grid, const kernels::Exec& exec, std::span<const dist::BucketShards> grads);
   // Of the last call: the sum of squares of each of this stage's tensors, 0 where its group took no part.
   const std::vector<double>& tensor_squares() const { return tensor_squares_; }
+  // Likewise, by OptimTensor::width: of all stages' tensors that only that width has, and at 0 of the others. Added up
+  // in the norm's order: of all tensors it is the square of what the call returned, to the bit.
+  const std::vector<double>& width_squares() const { return width_squares_; }
 
  private:
   // By tensor, the sums of its blocks, from all ranks of the stage; empty where its group takes no part.
@@ -36,6 +39,7 @@ class GlobalNorm {
   OptimLayout layout_;
   std::map<std::vector<bool>, std::vector<std::int32_t>> orders_;  // by groups that take part
   std::vector<double> tensor_squares_;
+  std::vector<double> width_squares_;
   std::shared_ptr<float> scratch_;  // a double for each block that this rank owns
 };
 

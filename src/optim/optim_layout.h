@@ -22,6 +22,7 @@ struct OptimTensor {
   double learning_rate_factor = 1.0;  // beside its group's
   int chunk = 0;                      // of the stage
   bool leads = false;                 // in the norm before what earlier chunks have: a table of the first chunk's
+  int width = 0;                      // the bits of the one width that has it for itself; 0: none has
 };
 
 // What one rank owns of a tensor: elements [first, first + elems) of it. A tensor lies in one bucket, of which a rank

@@ -21,12 +21,12 @@ ShardedAdamW::ShardedAdamW(OptimLayout layout, int rank, const OptimConfig& conf
 
 void ShardedAdamW::step(const kernels::Exec& exec, std::span<const ShardValues> params,
                         std::span<const dist::BucketShards> grads, const std::vector<bool>& produced,
-                        std::span<const float> learning_rates, double gradient_scale,
+                        std::span<const float> learning_rates, std::span<const double> gradient_scales,
                         const std::function<void(std::size_t group)>& updated) {
   QAT_CHECK(produced.size() == layout_.tensors.size(), "one flag per tensor");
   QAT_CHECK(params.size() == layout_.groups.size() && grads.size() == layout_.groups.size() &&
-                learning_rates.size() == layout_.groups.size(),
-            "values, gradients and learning rates of every group");
+                learning_rates.size() == layout_.groups.size() && gradient_scales.size() == layout_.groups.size(),
+            "values, gradients, learning rates and scales of every group");
   for (std::size_t i = 0; i < produced.size(); ++i)
     if (produced[i]) ++steps_[i];  // on every rank, whoever owns the elements
   // By group and bucket; offsets count from the shard's beginning.
@@ -48,7 +48,7 @@ void ShardedAdamW::step(const kernels::Exec& exec, std::span<const ShardValues> 
                   .beta2 = config_.beta2,
                   .eps = config_.eps,
                   .weight_decay = tensor.decay ? config_.weight_decay : 0.0,
-                  .gradient_scale = gradient_scale,
+                  .gradient_scale = gradient_scales[static_cast<std::size_t>(tensor.group)],
                   .step = steps_[i]}});
   }
   std::size_t done = 0;  // of what this rank owns

@@ -23,13 +23,13 @@ class ShardedAdamW {
                dist::FlatMemory& memory = *dist::host_flat_memory());
 
   // Updates this rank's shards. params, grads: by group and bucket, this rank's shard; without gradients a group is
-  // left alone. learning_rates: of each group. A tensor with produced[i] false is not touched: no moment decay, no
-  // weight decay, no step count. An element whose update would not be finite keeps its parameter and moments;
-  // take_refused() tells. updated: called in the groups' order, when the update of a group that is not left alone is
-  // on exec's stream.
+  // left alone. learning_rates, gradient_scales: of each group. A tensor with produced[i] false is not touched: no
+  // moment decay, no weight decay, no step count. An element whose update would not be finite keeps its parameter and
+  // moments; take_refused() tells. updated: called in the groups' order, when the update of a group that is not left
+  // alone is on exec's stream.
   void step(const kernels::Exec& exec, std::span<const ShardValues> params, std::span<const dist::BucketShards> grads,
-            const std::vector<bool>& produced, std::span<const float> learning_rates, double gradient_scale,
-            const std::function<void(std::size_t group)>& updated = {});
+            const std::vector<bool>& produced, std::span<const float> learning_rates,
+            std::span<const double> gradient_scales, const std::function<void(std::size_t group)>& updated = {});
 
   // Whether some element of this rank's shards kept its old values in a step since the last call. On a GPU it waits for
   // what is on exec's stream: ask where something else has waited already.

@@ -12,8 +12,8 @@ namespace qat {
 namespace {
 
 // In units of the gradient as it lies in memory, before the optimizer scales it.
-double deviation_of(const GradientNoise& noise, std::size_t tensor, std::int64_t elems) {
-  if (noise.config.noise_scale == NoiseScale::kAbsolute) return noise.config.noise / noise.scale;
+double deviation_of(const GradientNoise& noise, std::size_t tensor, std::size_t group, std::int64_t elems) {
+  if (noise.config.noise_scale == NoiseScale::kAbsolute) return noise.config.noise / noise.scales[group];
   return noise.config.noise * std::sqrt(noise.squares[tensor] / static_cast<double>(elems));
 }
 
@@ -59,7 +59,7 @@ void add_gradient_noise(const kernels::Exec& exec, const GradientNoise& noise,
                                         pass_of(/*micro_batch=*/0, noise.update), slots[i]);
     const std::span<float> own = gradient[g][static_cast<std::size_t>(where.bucket)].subspan(
         static_cast<std::size_t>(where.offset + part.first - shard.begin), static_cast<std::size_t>(part.elems));
-    kernels::add_noise(exec, own, static_cast<std::uint64_t>(part.first), deviation_of(noise, i, where.elems), key);
+    kernels::add_noise(exec, own, static_cast<std::uint64_t>(part.first), deviation_of(noise, i, g, where.elems), key);
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "dist/control/step_plan.h"
@@ -31,7 +32,7 @@ struct GradientNoise {
   std::size_t update = 0;              // of the plan
   const std::vector<bool>& produced;   // by tensor: it has a gradient
   const std::vector<double>& squares;  // by tensor: the sum over all elements, on all ranks, of the squared gradient
-  double scale = 1.0;                  // what the optimizer will multiply the gradient by
+  std::span<const double> scales;      // by group: what the optimizer will multiply the gradient by
   std::uint64_t seed = 0;
 };
 

@@ -30,7 +30,8 @@ OptimLayout optim_layout(const Gpt2& model, int ranks, const OptimConfig& config
                                 .decay = info.decay,
                                 .learning_rate_factor = is_trained_range(info.name) ? config.range_lr_factor : 1.0,
                                 .chunk = info.group.chunk,
-                                .leads = info.group.kind == GroupKind::kTied && model.trains_table_of_first_stage()});
+                                .leads = info.group.kind == GroupKind::kTied && model.trains_table_of_first_stage(),
+                                .width = info.group.kind == GroupKind::kWidth ? info.group.bits : 0});
   return layout;
 }
 
@@ -317,7 +318,30 @@ void StepRunner::bring_back(int group) {
   send(only, {});
 }
 
-void StepRunner::add_noise(const Step& step, double scale) {
+bool StepRunner::clips_by_width() const {
+  if (options_.optim.clip_scope != ClipScope::kAuto) return options_.optim.clip_scope == ClipScope::kWidth;
+  const Recipe recipe = options_.train.recipe;
+  return recipe == Recipe::kSp || recipe == Recipe::kSpnet || recipe == Recipe::kInstantnet;
+}
+
+std::vector<double> StepRunner::scales_of(UpdateOutcome& update) const {
+  const double mean = 1.0 / static_cast<double>(micro_batches_), most = options_.optim.clip_norm;
+  const auto scale_at = [&](double norm) {
+    if (most <= 0.0 || !(norm > most)) return mean;
+    update.clipped = true;
+    return mean * (most / norm);
+  };
+  const std::vector<FlatGroup>& groups = model_.parameters().groups();
+  if (!clips_by_width()) return std::vector<double>(groups.size(), scale_at(update.grad_norm));
+  std::vector<double> scales;
+  for (const FlatGroup& group : groups) {
+    const auto width = static_cast<std::size_t>(group.key.kind == GroupKind::kWidth ? group.key.bits : 0);
+    scales.push_back(scale_at(std::sqrt(global_norm_.width_squares()[width]) * mean));
+  }
+  return scales;
+}
+
+void StepRunner::add_noise(const Step& step, std::span<const double> scales) {
   if (options_.optim.noise == 0.0) return;
   std::vector<ShardValues> gradient = gradients_.own_sums();
   add_gradient_noise(exec_of(model_),
@@ -329,7 +353,7 @@ void StepRunner::add_noise(const Step& step, double scale) {
                       .update = step.update,
                       .produced = step.produced,
                       .squares = global_norm_.tensor_squares(),
-                      .scale = scale,
+                      .scales = scales,
                       .seed = options_.seed},
                      gradient);
 }
@@ -337,20 +361,18 @@ void StepRunner::add_noise(const Step& step, double scale) {
 void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update) {
   if (before_update_) before_update_();
   const TraceRange range("update");
-  double scale = 1.0 / static_cast<double>(micro_batches_);
-  update.clipped = options_.optim.clip_norm > 0.0 && update.grad_norm > options_.optim.clip_norm;
-  if (update.clipped) scale *= options_.optim.clip_norm / update.grad_norm;
+  const std::vector<double> scales = scales_of(update);
   ParameterStore& store = model_.parameters();
   std::vector<ShardValues> own;
   for (std::size_t g = 0; g < gradient.size(); ++g) own.push_back(store.own_shards(static_cast<int>(g)));
   gradients_.commit();
-  add_noise(step, scale);
+  add_noise(step, scales);
   std::vector<float> rates;
   for (const FlatGroup& group : store.groups())
     rates.push_back(group.key.kind == GroupKind::kWidth ? dist::rate_of(update_of(step), group.key.bits)
                                                         : update_of(step).learning_rate);
   // A group's new values may travel while the next one is updated.
-  optimizer_.step(exec_of(model_), own, gradient, step.produced, rates, scale, [&](std::size_t group) {
+  optimizer_.step(exec_of(model_), own, gradient, step.produced, rates, scales, [&](std::size_t group) {
     store.updated(static_cast<int>(group));
     bring_back(static_cast<int>(group));
   });

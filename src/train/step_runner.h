@@ -257,8 +257,13 @@ class StepRunner {
   bool run_update(Step& step, const SpikeTest& is_spike, StepOutcome& outcome);
   // Others' new values of a group, but where these come with the next pass that reads them.
   void bring_back(int group);
-  // optim.noise, on this rank's shards of the gradients. scale: what the optimizer multiplies them by.
-  void add_noise(const Step& step, double scale);
+  // Whether optim.clip_norm is for each width's own gradients by themselves, and for all others.
+  bool clips_by_width() const;
+  // By group, what the optimizer multiplies the last exchange's sums by: means, clipped; `update` says so then. The
+  // same on every rank, whatever its stage.
+  std::vector<double> scales_of(UpdateOutcome& update) const;
+  // optim.noise, on this rank's shards of the gradients. scales: what the optimizer multiplies them by.
+  void add_noise(const Step& step, std::span<const double> scales);
   void apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update);
   // After most_threads_ more micro-batches, with more to come: whether to give the step up.
   bool stops(Step& step);

@@ -41,7 +41,7 @@ constexpr const char* kAllChanged = R"({
   "range_test": {"form": "plateau", "steps": 9, "threshold": 0.5, "plateau": 0.25, "target_bits": 8, "lr_factor": 2},
   "data": {"train": ["a", "b"], "val": ["c"], "sequence_length": 64, "allow_change": true,
            "tokenizer": "gpt2", "merges": "m", "window_advance": 12, "question_tokens": 9},
-  "optim": {"range_lr_factor": 0.5, "beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0,
+  "optim": {"range_lr_factor": 0.5, "beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0, "clip_norm": 0.5, "clip_scope": "width",
             "noise": 0.5, "noise_scale": "absolute", "noise_max_bits": 3},
   "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5,
             "spike_deviations": 4.5, "spike_window": 20, "replica_check_every": 6, "accumulate": "running", "on_out_of_memory": "smaller_micro_batch",

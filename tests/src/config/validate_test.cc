@@ -341,6 +341,9 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
               HasSubstr("optim.weight_decay = 2.0: times lr.peak is 1"));
   EXPECT_THAT(warning({"lr.peak=0.5", "optim.weight_decay=1.9"}), IsEmpty());
   EXPECT_THAT(warning({"optim.clip_norm=1e-9"}), HasSubstr("optim.clip_norm = 1e-09: is not above optim.eps"));
+  EXPECT_THAT(warning({"optim.clip_scope=width"}), HasSubstr("no width has parameters of its own"));
+  EXPECT_THAT(warning({"optim.clip_scope=width", "model.norm_slots=per_width"}), IsEmpty());
+  EXPECT_THAT(warning({"optim.clip_scope=global", "optim.clip_norm=0"}), HasSubstr("nothing is clipped"));
   EXPECT_THAT(warning({"lr.warmup_steps=1000"}), HasSubstr("rises to its peak and never falls"));
   EXPECT_THAT(warning({"quant.activation.granularity=tensor"}), HasSubstr("depends on later tokens"));
   EXPECT_THAT(warning({"quant.activation.granularity=tensor", "quant.activation.range=calibrated"}), IsEmpty());

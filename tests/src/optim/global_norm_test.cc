@@ -53,6 +53,35 @@ TEST(GlobalNorm, HasTheSameBitsOverAnyRanksBucketsAndGroups) {
   }
 }
 
+TEST(GlobalNorm, SquaresAreAlsoThoseOfEachWidthsOwnTensors) {
+  for (const int ranks : {1, 3}) {
+    OptimLayout layout = test::two_groups(ranks, test::kBucketSizes[1]);
+    const auto flat = test::flat_values(layout, gradient);
+    const auto squares_of = [&](const std::vector<int>& widths) {
+      for (std::size_t t = 0; t < layout.tensors.size(); ++t)
+        layout.tensors[t].width = widths[static_cast<std::size_t>(layout.tensors[t].group)];
+      std::vector<double> squares;
+      dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+        GlobalNorm norm(layout, *dist::host_flat_memory());
+        const double all = norm(comm, {}, test::shards_of(layout, comm.rank(), flat));
+        EXPECT_EQ(all, by_definition());
+        if (comm.rank() == 0) squares = norm.width_squares();
+      });
+      return squares;
+    };
+    const std::vector<double> one = squares_of({0, 0}), apart = squares_of({0, 32});
+    EXPECT_EQ(std::sqrt(one[0]), by_definition());  // to the bit
+    EXPECT_EQ(one[32], 0.0);
+    for (const int group : {0, 1}) {
+      double squares = 0.0;
+      for (auto t = static_cast<std::size_t>(group); t < test::kTensorElems.size(); t += 2)
+        for (std::int64_t i = 0; i < test::kTensorElems[t]; ++i)
+          squares += static_cast<double>(gradient(t, i)) * gradient(t, i);
+      EXPECT_NEAR(apart[group == 0 ? 0 : 32], squares, 1e-6 * squares) << group;
+    }
+  }
+}
+
 TEST(GlobalNorm, IsThatOfAllGroups) {
   const OptimLayout layout = test::two_groups(1, test::kBucketSizes[0]);
   const auto flat = test::flat_values(layout, gradient);

@@ -22,10 +22,10 @@ float gradient(std::size_t tensor, std::int64_t i, int step) {
   return 0.3F * static_cast<float>((i + 2 * static_cast<std::int64_t>(tensor) + step) % 7) - 1.0F;
 }
 
-double by_hand(std::size_t tensor, std::int64_t i, int steps, double learning_rate) {
+double by_hand(std::size_t tensor, std::int64_t i, int steps, double learning_rate, double scale) {
   double p = value(tensor, i), m = 0.0, v = 0.0;
   for (int t = 1; t <= steps; ++t) {
-    const double g = 0.5 * gradient(tensor, i, t);
+    const double g = scale * gradient(tensor, i, t);
     m = 0.7 * m + 0.3 * g, v = 0.8 * v + 0.2 * g * g;
     const double step = (m / (1 - std::pow(0.7, t))) / (std::sqrt(v / (1 - std::pow(0.8, t))) + 1e-3);
     p -= learning_rate * (step + (tensor == 2 ? 0.0 : 0.25 * p));
@@ -36,11 +36,12 @@ double by_hand(std::size_t tensor, std::int64_t i, int steps, double learning_ra
 using Flat = std::vector<std::vector<float>>;
 
 const std::vector<float> kRates = {0.05F, 0.05F};
+const std::vector<double> kScales = {1.0, 1.0};
 
-void step(ShardedAdamW& optimizer, int rank, Flat& params, const Flat& grads, double gradient_scale,
-          const std::vector<float>& rates = kRates) {
+void step(ShardedAdamW& optimizer, int rank, Flat& params, const Flat& grads,
+          const std::vector<double>& gradient_scales = kScales, const std::vector<float>& rates = kRates) {
   optimizer.step({}, test::shards_to_update(optimizer.layout(), rank, params),
-                 test::shards_of(optimizer.layout(), rank, grads), kProduced, rates, gradient_scale);
+                 test::shards_of(optimizer.layout(), rank, grads), kProduced, rates, gradient_scales);
 }
 
 TEST(ShardedAdamW, UpdatesItsShardsOfEveryTensorWithAGradient) {
@@ -53,7 +54,7 @@ TEST(ShardedAdamW, UpdatesItsShardsOfEveryTensorWithAGradient) {
         Flat params = test::flat_values(layout, value);
         for (int t = 1; t <= 3; ++t)
           step(optimizer, rank, params,
-               test::flat_values(layout, [&](std::size_t k, std::int64_t i) { return gradient(k, i, t); }), 0.5,
+               test::flat_values(layout, [&](std::size_t k, std::int64_t i) { return gradient(k, i, t); }), {0.5, 0.75},
                {0.05F, 0.025F});
         std::vector<std::vector<bool>> mine;
         for (const std::int64_t elems : test::kTensorElems) mine.emplace_back(static_cast<std::size_t>(elems), false);
@@ -66,7 +67,8 @@ TEST(ShardedAdamW, UpdatesItsShardsOfEveryTensorWithAGradient) {
           for (std::int64_t i = 0; i < place.elems; ++i) {
             const bool moves = kProduced[t] && mine[t][static_cast<std::size_t>(i)];
             const double expected =
-                moves ? by_hand(t, i, 3, (t % 2 == 1 ? 0.025 : 0.05) * (t == 4 ? 0.1 : 1.0)) : value(t, i);
+                moves ? by_hand(t, i, 3, (t % 2 == 1 ? 0.025 : 0.05) * (t == 4 ? 0.1 : 1.0), t % 2 == 1 ? 0.75 : 0.5)
+                      : value(t, i);
             ASSERT_NEAR(flat[static_cast<std::size_t>(place.offset + i)], expected, 1e-5) << t << " " << i;
           }
         }
@@ -83,7 +85,7 @@ TEST(ShardedAdamW, KeepsTheMomentsOfAPartWhereThePartSays) {
     ShardedAdamW optimizer(layout, rank, kConfig);
     Flat params = test::flat_values(layout, value);
     const auto g = [](std::size_t t, std::int64_t i) { return gradient(t, i, 1); };
-    step(optimizer, rank, params, test::flat_values(layout, g), 1.0);
+    step(optimizer, rank, params, test::flat_values(layout, g));
     ASSERT_FALSE(optimizer.parts().empty());
     for (const OwnedPart& part : optimizer.parts()) {
       const auto t = static_cast<std::size_t>(part.tensor);
@@ -100,7 +102,7 @@ TEST(ShardedAdamW, KeepsTheMomentsOfAPartWhereThePartSays) {
 
 class ShardedAdamWAlone : public ::testing::Test {
  protected:
-  void step() { qat::step(optimizer_, 0, params_, grads_, 1.0); }
+  void step() { qat::step(optimizer_, 0, params_, grads_); }
   float& param(std::size_t tensor, std::int64_t i) { return at(params_, tensor, i); }
   float& grad(std::size_t tensor, std::int64_t i) { return at(grads_, tensor, i); }
   float& at(Flat& flat, std::size_t tensor, std::int64_t i) {
@@ -150,9 +152,9 @@ TEST_F(ShardedAdamWAlone, NeedsEveryGroupAndEveryBucket) {
   const auto values = test::shards_to_update(layout_, 0, params_);
   auto shards = test::shards_of(layout_, 0, grads_);
   shards[1].pop_back();
-  EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, kRates, 1.0), Error);
+  EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, kRates, kScales), Error);
   shards.pop_back();
-  EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, kRates, 1.0), Error);
+  EXPECT_THROW(optimizer_.step({}, values, shards, kProduced, kRates, kScales), Error);
 }
 
 TEST_F(ShardedAdamWAlone, LeavesAGroupWithoutGradientsAlone) {
@@ -162,14 +164,15 @@ TEST_F(ShardedAdamWAlone, LeavesAGroupWithoutGradientsAlone) {
   auto shards = test::shards_of(layout_, 0, grads_);
   shards[0].clear();
   std::vector<bool> produced = kProduced;
-  EXPECT_THROW(optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, kRates, 1.0), Error);
+  EXPECT_THROW(optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, kRates, kScales),
+               Error);
   for (std::size_t i = 0; i < produced.size(); ++i) produced[i] = produced[i] && layout_.tensors[i].group == 1;
   optimizer_ = ShardedAdamW(layout_, 0, config_);
   params_ = before;
   step();
   const Flat after_one = params_;
   const std::vector<std::int64_t> steps = optimizer_.steps();
-  optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, kRates, 1.0);
+  optimizer_.step({}, test::shards_to_update(layout_, 0, params_), shards, produced, kRates, kScales);
   EXPECT_EQ(params_[0], after_one[0]);
   EXPECT_NE(params_[1], after_one[1]);
   for (const OwnedPart& part : optimizer_.parts()) {

@@ -242,6 +242,8 @@ TEST(StagesStep, PassesOfSeveralWidthsHaveThem) {
     Setting setting{.freeze_base = frozen,
                     .norm_slots = Slots::kPerWidth,
                     .plans = {step_at(0, {8, 3}), step_at(1, {3}), step_at(2, {8, 3, 32})}};
+    setting.options.optim.clip_norm = 0.01;
+    setting.options.optim.clip_scope = frozen ? ClipScope::kWidth : ClipScope::kGlobal;
     SCOPED_TRACE(frozen ? "frozen" : "trained");
     expect_all_equal(setting, {{1, 2}, {1, 4}, {1, 2, 3}});
     // Replicas add such passes up in another order than one, but stages change nothing.

@@ -128,6 +128,64 @@ TEST(WidthGroups, OtherWidthsParametersAndMomentsStayAsTheyAre) {
   }
 }
 
+// One update of passes at these widths, each of the whole loss.
+dist::StepPlan passes_at(std::uint64_t step, const std::vector<int>& widths) {
+  dist::StepPlan plan{.step = step, .updates = {{.passes = {}, .learning_rate = 1e-2F}}};
+  for (const int bits : widths) {
+    plan.updates[0].passes.push_back({.map = static_cast<std::uint32_t>(plan.maps.size())});
+    plan.maps.push_back({.weight_bits = bits, .activation_bits = bits, .gradient_bits = 8});
+  }
+  return plan;
+}
+
+// Over a frozen base widths share nothing: one learns beside others as it would alone, if its norm is its own.
+TEST(WidthGroups, AWidthThatIsClippedByItsOwnNormLearnsAsItWouldAlone) {
+  const TokenSource tokens = test::tiny_tokens();
+  for (const ClipScope scope : {ClipScope::kAuto, ClipScope::kWidth, ClipScope::kGlobal}) {
+    const auto train = [&](const std::vector<int>& widths, int ranks) {
+      State state;
+      dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
+        TinyModel spec = switchable();
+        spec.config.freeze_base = true;
+        StepRunnerOptions options = test::tiny_options();
+        options.train.recipe = Recipe::kSp;
+        options.optim.clip_norm = 1e-3;  // below every width's
+        options.optim.clip_scope = scope;
+        TinyRank rank(spec, tokens, comm, options);
+        for (std::uint64_t step = 0; step < 3; ++step) EXPECT_TRUE(rank.run(passes_at(step, widths)).clipped);
+        if (comm.rank() == 0) state = state_of(rank);
+      });
+      std::erase_if(state, [](const auto& own) { return own.first.find(".w8.") == std::string::npos; });
+      return state;
+    };
+    for (const int ranks : {1, 2}) {
+      const State alone = train({8}, ranks), beside = train({8, 2, 32}, ranks);
+      EXPECT_FALSE(alone.empty());
+      EXPECT_EQ(alone == beside, scope != ClipScope::kGlobal) << enum_name(scope) << " on " << ranks;
+    }
+  }
+}
+
+TEST(WidthGroups, EachNormIsClippedByItself) {
+  const TokenSource tokens = test::tiny_tokens();
+  const auto comm = dist::make_single_comm();
+  TinyModel spec = switchable();
+  StepRunnerOptions options = test::tiny_options();
+  options.optim.clip_norm = 1e-3;
+  options.optim.clip_scope = ClipScope::kWidth;
+  TinyRank rank(spec, tokens, *comm, options);
+  EXPECT_TRUE(rank.run(passes_at(0, {8, 2})).clipped);
+  // The first moment of Adam after one step is (1 - beta1) times the clipped gradient.
+  std::map<int, double> squares;
+  const ParameterStore& store = rank.model().parameters();
+  for (const OwnedState& own : owned_state(store, rank.runner().optimizer()))
+    for (const float m : own.exp_avg)
+      squares[store.info(own.id).group.kind == GroupKind::kWidth ? store.info(own.id).group.bits : 0] +=
+          static_cast<double>(m) * m;
+  for (const int bits : {0, 2, 8}) EXPECT_NEAR(std::sqrt(squares.at(bits)) / 0.1, 1e-3, 1e-6) << bits;
+  EXPECT_EQ(squares.at(4), 0.0);
+}
+
 // A step that is given up, or whose loss is not finite, leaves every width as it was.
 TEST(WidthGroups, ASkippedStepChangesNothing) {
   const TokenSource tokens = test::tiny_tokens();
