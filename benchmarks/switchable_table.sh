@@ -44,7 +44,7 @@ students() {  # students NAME WIDTHS COUNT: teaches these widths from the base's
 run base precision.kind=constant precision.max_bits=32 "quant.widths=[$widths,32]" lora.rank=0 \
   "train.steps=$base_steps" "lr.peak=$peak" lr.warmup_steps=100
 students switchable "$widths" "${STUDENTS:-2}"
-for bits in ${DEDICATED:-2 4 8}; do students "dedicated_$bits" "$bits" 1; done
+for bits in ${DEDICATED-2 4 8}; do students "dedicated_$bits" "$bits" 1; done
 
 python3 - "$out" "$widths" <<'END' | tee "$out/table.md"
 import json, os, sys

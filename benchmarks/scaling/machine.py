@@ -73,6 +73,14 @@ class Machine:
             return ""
         return f"this machine has {self.facts['gpus']} GPU" + ("s" if self.facts["gpus"] != 1 else "")
 
+    def alone(self, counts):
+        """What CUDA_VISIBLE_DEVICES is for each GPU that ranks of these numbers use. GPUs of one machine differ."""
+        if not self.cuda:
+            return []
+        most = max([count for count in counts if not self.lacks(count)], default=1)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return (visible.split(",") if visible else [str(gpu) for gpu in range(self.facts["gpus"])])[:most]
+
     @staticmethod
     def _commit():
         """Of the sources here, or what QAT_COMMIT says of a program that was built elsewhere."""

@@ -79,7 +79,7 @@ def main():
     for count in counts:
         if lacks := machine.lacks(count):
             print(f"{count} GPUs: not measured: {lacks}", flush=True)
-    well = measure(machine, found, works, asked.repeats, asked.seconds, lambda text: print(text, flush=True))
+    well = measure(machine, found, works, counts, asked.repeats, asked.seconds, lambda text: print(text, flush=True))
     for path in report.write(machine, found, chosen, counts):
         print(path)
     if report.differs(chosen, found):

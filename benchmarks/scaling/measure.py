@@ -50,10 +50,33 @@ class Measurements:
         return ""
 
 
-def run(machine, point, repeat):
-    """One line: the medians of the run's steps behind its warm-up."""
-    folder = machine.out / "run"
-    shutil.rmtree(folder, ignore_errors=True)
+def steps_of(folder):
+    return [json.loads(text) for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def gpu_times(lines):
+    """Of a one-rank work's lines, the milliseconds of each GPU that did it by itself, medians over the repetitions."""
+    of_each = [line.get("gpu_step_ms", [line["step_ms"]]) for line in lines]
+    return [median(times) for times in zip(*of_each)]
+
+
+def ended(folders, commands, gpus):
+    """The commands' ends, when all are there; they run at the same time. gpus: of each, or nothing."""
+    running = []
+    for folder, command in zip(folders, commands):
+        shutil.rmtree(folder, ignore_errors=True)
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus[len(running)]} if gpus else None
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        env=environment))
+    return [(one.communicate()[0], one.returncode) for one in running]
+
+
+def run(machine, point, repeat, gpus):
+    """One line: the medians of the run's steps behind its warm-up. gpus: one rank's work is done on each of these at
+    the same time, by itself; what the others took is in gpu_step_ms."""
+    gpus = gpus if point.ranks == 1 and point.figure != points.BITS_FIGURE else []
+    folders = [machine.out / f"run{one or ''}" for one in range(max(1, len(gpus)))]
+    folder = folders[0]
     command = machine.train_command(point, folder)
     model = points.models(machine.cuda)[point.model]
     line = {
@@ -63,13 +86,17 @@ def run(machine, point, repeat):
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": command,
     }
     begin = time.monotonic()
-    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    all_ended = ended(folders, [machine.train_command(point, one) for one in folders], gpus)
     line["run_seconds"] = round(time.monotonic() - begin, 2)
-    if said.returncode != 0:
-        last = [text for text in said.stdout.splitlines() if text.strip()][-3:]
-        return {**line, "failed": f"exit code {said.returncode}: {' / '.join(last)}"[:500]}
-    steps = [json.loads(text) for text in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    for gpu, (said, code) in enumerate(all_ended):
+        if code != 0:
+            last = [text for text in said.splitlines() if text.strip()][-3:]
+            where = f"GPU {gpus[gpu]}: " if len(gpus) > 1 else ""
+            return {**line, "failed": f"{where}exit code {code}: {' / '.join(last)}"[:500]}
+    steps = steps_of(folder)
     timed = steps[model.warm_up:]
+    if len(gpus) > 1:
+        line["gpu_step_ms"] = [median([step["step_ms"] for step in steps_of(one)[model.warm_up:]]) for one in folders]
     wire = [step["wire"] for step in timed if "wire" in step]
     step_ms = median([step["step_ms"] for step in timed])
     line.update(
@@ -84,14 +111,16 @@ def run(machine, point, repeat):
         line["memory_bytes"] = timed[-1]["memory"]
     if point.figure == points.BITS_FIGURE:
         line["losses"] = [[step["loss"], step["grad_norm"]] for step in steps]
-    shutil.rmtree(folder)
+    for one in folders:
+        shutil.rmtree(one)
     return line
 
 
-def measure(machine, found, works, repeats, seconds, say):
+def measure(machine, found, works, counts, repeats, seconds, say):
     """Round after round all that is missing, until it is there or the time is over. False: a run failed."""
     end = time.monotonic() + seconds if seconds else None
     well = True
+    gpus = machine.alone(counts)
     for repeat in range(repeats):
         for work, point in works.items():
             if machine.lacks(point.ranks) or len(found.of(work)) > repeat:
@@ -102,7 +131,7 @@ def measure(machine, found, works, repeats, seconds, say):
                 say(f"{seconds:g} seconds are over: the same command goes on")
                 return well
             machine.measure_links(point.ranks)
-            line = run(machine, point, repeat)
+            line = run(machine, point, repeat, gpus)
             found.add(line)
             well = well and "failed" not in line
             say(f"{work}: " + (line.get("failed") or f"{line['step_ms']:.2f} ms, {line['tokens_per_s']:,.0f} tokens/s"))

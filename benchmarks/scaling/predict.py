@@ -1,7 +1,7 @@
-"""Predictions of the cost model, by `qat_dist plan`: from a step that one rank was measured to take and from measured
+"""Predictions of the cost model, by `qat_dist plan`: from the step that one rank was measured to take, on the slowest GPU, and from measured
 or known links. No step on several ranks goes into them."""
 import points
-from measure import median
+from measure import gpu_times
 
 
 def links_of(machine, count):
@@ -14,10 +14,11 @@ def links_of(machine, count):
 
 def predict(machine, found, point):
     """Milliseconds of a step and what it is made of; None: one rank's step was not measured."""
-    alone = [line["step_ms"] for line in found.of(points.work(point.alone()))]
+    alone = gpu_times(found.of(points.work(point.alone())))[:point.ranks]
     if not alone:
         return None
-    arguments = ["--ranks", str(point.ranks), "--measured-step", repr(median(alone))]
+    # The others wait for the slowest.
+    arguments = ["--ranks", str(point.ranks), "--measured-step", repr(max(alone))]
     planned = machine.plan(points.settings(point, machine.cuda), arguments + links_of(machine, point.ranks))
     step = planned["step"]
     return {"step_ms": step["seconds"] * 1e3, "tokens_per_s": planned["tokens_per_second"],

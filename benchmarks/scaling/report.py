@@ -1,7 +1,7 @@
 """From the lines of measurements: tables and plots, each number beside its prediction."""
 import draw
 import points
-from measure import median
+from measure import gpu_times, median
 from predict import predict
 
 TITLES = {
@@ -31,8 +31,7 @@ class Point:
         self.point = point
         self.lines = found.of(points.work(point))
         self.prediction = predict(machine, found, point)
-        ones = found.of(points.work(points.one_rank(point)))
-        self.one = _tokens(ones, median)
+        self.ones = found.of(points.work(points.one_rank(point)))
         lacks = machine.lacks(point.ranks)
         self.missing = f"not measured: {lacks}" if lacks else found.failure(points.work(point)) or "not measured"
 
@@ -41,7 +40,12 @@ class Point:
         return tuple(_tokens(self.lines, of) for of in (median, max, min)) if self.lines else None
 
     def efficiency(self, tokens):
-        return tokens / (self.one * self.point.ranks) if self.one else None
+        if not self.ones:
+            return None
+        apart = gpu_times(self.ones)[:self.point.ranks]
+        apart += apart[:1] * (self.point.ranks - len(apart))  # those that the machine lacks
+        one = self.ones[0]
+        return tokens / sum(one["batch"] * one["sequence"] / ms * 1e3 for ms in apart)
 
     def cells(self):
         planned = self.prediction
@@ -68,7 +72,10 @@ class Point:
 
 def _table(series):
     out = [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
-    return out + [_row(one.cells()) for one in series]
+    out += [_row(one.cells()) for one in series]
+    apart = dict.fromkeys(", ".join(f"{ms:.2f}" for ms in gpu_times(one.ones)) for one in series
+                          if one.ones and len(gpu_times(one.ones)) > 1)
+    return out + (["", f"Each GPU by itself, all at the same time, ms: {'; '.join(apart)}."] if apart else [])
 
 
 def _curves(all_series, value):
@@ -121,8 +128,9 @@ def write(machine, found, chosen, counts):
     out = [f"# Scaling on {facts['device']}", "",
            f"{facts['host']}, {facts['cores']} cores, program {facts['program']}, commit "
            f"{facts['commit'] or 'unknown'}. Medians over repetitions, each the median of a run's steps; efficiency is "
-           "tokens/s over those of one rank times the ranks. Predictions are `qat_dist plan`'s, from the measured step "
-           "of one rank and the links that `qat_dist doctor` measured (for ranks that the machine lacks, those that "
+           "tokens/s over the sum of those that the same GPUs have by themselves, at the same time (over one rank's "
+           "times the ranks, on CPUs). Predictions are `qat_dist plan`'s, from the measured step of one rank, on the "
+           "slowest of these GPUs, and the links that `qat_dist doctor` measured (for ranks that the machine lacks, those that "
            "plan knows of the GPU).", ""]
     for figure, title in TITLES.items():
         series = {}

@@ -85,6 +85,53 @@ esac
   EXPECT_EQ(count(plot, "class=\"predicted\" stroke"), 2U);
 }
 
+// GPUs of one machine differ: each does one rank's work by itself, at the same time, and two are measured beside both.
+TEST_F(Scaling, EveryGpuIsMeasuredByItself) {
+  const std::string program = write("two_gpus", R"(#!/usr/bin/env bash
+[ "${OMPI_COMM_WORLD_RANK:-0}" = 0 ] || exit 0
+case $1 in
+  plan)
+    words=()
+    for word in "$@"; do  # links as plans know them, not the empty file of the doctor below
+      case $last in --measured-step) echo "$word" >>"$PLANNED" ;; esac
+      last=$word
+      case $word in --rates) word=--gpu ;; */rates_2.json) word=H200 ;; esac
+      words+=("$word")
+    done
+    exec ")" + std::string(std::getenv("QAT_DIST")) +
+                                                    R"(" "${words[@]}" ;;
+  doctor)
+    while [ "$1" != --save ]; do shift; done
+    echo '{}' >"$2"
+    echo '{"ranks": [{"host": "h", "cores": 16, "gpus_seen": 2, "gpu": "NVIDIA H200", "gpu_problem": "", "version": "0", "build": "1"}]}' ;;
+  *)
+    for word in "$@"; do case $word in run.dir=*) folder=${word#run.dir=} ;; esac; done
+    mkdir -p "$folder"
+    case ${CUDA_VISIBLE_DEVICES-both} in 5) ms=100 ;; 7) ms=125 ;; *) ms=128 ;; esac
+    if [ $ms != 128 ]; then  # until both are at work
+      touch "$folder/../at_work_$ms"
+      until [ -e "$folder/../at_work_100" ] && [ -e "$folder/../at_work_125" ]; do sleep 0.01; done
+    fi
+    for step in $(seq 20); do echo "{\"step_ms\": $ms, \"loss\": 1.0, \"grad_norm\": 1.0}"; done >"$folder/metrics.jsonl" ;;
+esac
+)");
+  fs::permissions(program, fs::perms::owner_all);
+  const Outcome all =
+      shell("CUDA_VISIBLE_DEVICES=5,7 PLANNED=" + quote((root_ / "planned").string()) + " QAT_DIST=" + quote(program) +
+            " " + quote(source_ + "/benchmarks/scaling/run.sh") +
+            " --gpus 1,2 --models 124M --only '^weak, data parallel, 64' --repeats 1 --out " + quote(out().string()));
+  ASSERT_EQ(all.exit_code, 0) << all.text;
+  ASSERT_EQ(lines().size(), 2U);
+  EXPECT_EQ(to_json(lines()[0].at("gpu_step_ms")), "[100,125]");
+  EXPECT_EQ(lines()[1].at("ranks").as_int(), 2);
+  const std::string report = content(out() / "report.md");
+  // 64 sequences in 100 ms and 64 in 125 ms are 1,179,648 tokens/s.
+  EXPECT_THAT(report, AllOf(HasSubstr("| 1 | 1 x 1 | 100.00 (100.00, 100.00) | 655,360 | 100.0 % |"),
+                            HasSubstr("| 2 | 2 x 1 | 128.00 (128.00, 128.00) | 1,024,000 | 86.8 % |"),
+                            HasSubstr("Each GPU by itself, all at the same time, ms: 100.00, 125.00.")));
+  EXPECT_EQ(content(root_ / "planned"), "100\n125\n");  // one is as fast as it is; two wait for the slower one
+}
+
 TEST_F(Scaling, CommandsArePrintedAndBadInputIsRefusedBeforeAnythingRuns) {
   const Outcome dry = shell(run("--cpus 2 --only '^bits, data' --dry-run"));
   EXPECT_EQ(dry.exit_code, 0) << dry.text;
