@@ -6,12 +6,13 @@
 #   benchmarks/switchable_table.sh OUT builtin builtin small                  minutes on CPUs
 #
 # Environment: RANKS (1), BASE_STEPS (1000) of 32 bits, STEPS (500) of distillation, WIDTHS ("2,3,4,5,6,8"), DEDICATED
-# ("2 4 8"), STUDENTS: how many widths a step of the one model trains (2), PEAK: their learning rate (1e-3), BATCH
-# sequences a step (64; small: 32), MICRO of a pass (32; small: 4), SETS more settings for every run.
+# ("2 4 8"), STUDENTS: how many widths a step of the one model trains (4), DRAW: how they are chosen (sandwich: the
+# narrowest always), PEAK: their learning rate (2e-3), BATCH sequences a step (64; small: 32), MICRO of a pass (32; small:
+# 4), SETS more settings for every run.
 # What is there in OUT already is not run again. Prints a Markdown table, and keeps it in OUT/table.md.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-[ $# -ge 3 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1 train=$2 val=$3 size=${4:-gpt2}
 widths=${WIDTHS:-2,3,4,5,6,8} base_steps=${BASE_STEPS:-1000} steps=${STEPS:-500}
 if [ "$size" = small ]; then
@@ -35,15 +36,15 @@ run() {  # run NAME KEY=VALUE...: to its end, or the rest of it
     >"$out/$name.log" 2>&1 || { tail -20 "$out/$name.log" >&2; exit 1; }
 }
 students() {  # students NAME WIDTHS COUNT: teaches these widths from the base's 32 bits
-  run "$1" model.init=checkpoint "model.init_from=$out/base" model.freeze_base=true model.norm_slots=per_width \
+  run "$1" "train.student_draw=${DRAW:-sandwich}" model.init=checkpoint "model.init_from=$out/base" model.freeze_base=true model.norm_slots=per_width \
     lora.slots=per_width "lora.rank=$rank" "lora.alpha=$rank" train.recipe=sp "train.students=$3" \
-    "quant.widths=[$2,32]" distill.cross_entropy=0 distill.temperature=3 "train.steps=$steps" "lr.peak=${PEAK:-1e-3}" \
+    "quant.widths=[$2,32]" distill.cross_entropy=0 distill.temperature=3 "train.steps=$steps" "lr.peak=${PEAK:-2e-3}" \
     lr.warmup_steps=20 lr.min_ratio=0 optim.weight_decay=0.01
 }
 
 run base precision.kind=constant precision.max_bits=32 "quant.widths=[$widths,32]" lora.rank=0 \
   "train.steps=$base_steps" "lr.peak=$peak" lr.warmup_steps=100
-students switchable "$widths" "${STUDENTS:-2}"
+students switchable "$widths" "${STUDENTS:-4}"
 for bits in ${DEDICATED-2 4 8}; do students "dedicated_$bits" "$bits" 1; done
 
 python3 - "$out" "$widths" <<'END' | tee "$out/table.md"

@@ -189,8 +189,10 @@ void add_training(Fields& f) {
       "spnet, each learning from those above it",
       {"training_style"}));
   f.push_back(key("train.students", at(&R::train, &T::students), between(1, 17), "widths",
-                  "sp only: widths below 32 that a step trains; each comes once in a round of them all",
-                  {"num_students"}));
+                  "sp only: widths below 32 that a step trains", {"num_students"}));
+  f.push_back(key("train.student_draw", at(&R::train, &T::student_draw), any(), "",
+                  "sp only: rounds, each width comes once in a round of them all; sandwich, the narrowest is in every "
+                  "step and the others come so"));
   f.push_back(key("train.steps", at(&R::train, &T::steps), between(1, kMostSteps), "steps",
                   "steps; each is an optimizer step but with train.recipe per_map, where it is one a width",
                   {"iterations", "max_steps", "num_iterations", "iters", "max_iters", "epochs", "num_epochs"}));

@@ -295,6 +295,13 @@ class Checker {
             fmt::format("must not exceed the {} {} below 32 in {}", students, maps ? "maps" : "widths",
                         maps ? "quant.maps" : "quant.widths"),
             {maps ? "quant.maps" : "quant.widths"});
+    if (recipe == Recipe::kSp && c_.train.student_draw == StudentDraw::kSandwich && c_.train.students == 1 &&
+        students > 1)
+      error(
+          "train.students",
+          "must be at least 2 with train.student_draw \"sandwich\": the narrowest width is one of every step's, and no "
+          "other would be trained",
+          {"train.student_draw"});
     for (std::size_t i = 0; i < d.feature_layers.size(); ++i)
       if (d.feature_layers[i] > c_.model.n_layer)
         found_.errors.push_back({"distill.feature_layers",

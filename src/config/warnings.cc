@@ -91,6 +91,8 @@ class Warner {
     }
     if (c_.train.recipe != Recipe::kSp) {
       unused("train.students", c_.train.students, standard_.train.students, "only sp draws widths", "train.recipe");
+      unused("train.student_draw", c_.train.student_draw, standard_.train.student_draw, "only sp draws widths",
+             "train.recipe");
       unused("distill.teacher_cross_entropy", c_.distill.teacher_cross_entropy, standard_.distill.teacher_cross_entropy,
              "only sp has a teacher that may learn", "train.recipe");
     }

@@ -110,7 +110,8 @@ std::string schedule_line(const RunConfig& config, const PlanData& data) {
     case Recipe::kPerMap:
       return "every step: an update for each of the " + of;
     case Recipe::kSp:
-      return fmt::format("every step: one update of {} drawn from the {}", config.train.students, of);
+      return fmt::format("every step: one update of {} drawn from the {}{}", config.train.students, of,
+                         config.train.student_draw == StudentDraw::kSandwich ? ", the narrowest in all" : "");
   }
   const bool epochs = config.precision.unit == ScheduleUnit::kEpoch;
   const std::int64_t samples = config.train.steps * config.train.batch_size;

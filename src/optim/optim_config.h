@@ -14,8 +14,9 @@ struct EnumNames<NoiseScale> {
   static constexpr std::array names{"relative", "absolute"};
 };
 
-// Whose norm gradients are clipped by: all of them one; each width's own parameters theirs, and all others one; by auto
-// the latter where an update trains several widths (recipes sp, spnet and instantnet).
+// Whose norm gradients are clipped by: all of them one; each width's own parameters that of the mean loss of the passes
+// that use them, and all others one; by auto the latter where an update trains several widths (recipes sp, spnet and
+// instantnet).
 enum class ClipScope : unsigned char { kAuto, kGlobal, kWidth };
 template <>
 struct EnumNames<ClipScope> {

@@ -81,6 +81,7 @@ StepWork Coordinator::work_at(RunPosition position) const {
                                                     .scheduled_blocks = precision_.block_bits(unit, blocks),
                                                     .learning_rate = static_cast<float>(rate),
                                                     .students = options_.train.students,
+                                                    .student_draw = options_.train.student_draw,
                                                     .dropout = model.embd_dropout > 0.0 || model.attn_dropout > 0.0 ||
                                                                model.resid_dropout > 0.0,
                                                     .layers = static_cast<int>(model.n_layer),

@@ -54,7 +54,7 @@ std::vector<PlannedWidths> students_of(const RecipeInput& input) {
   std::vector<PlannedWidths> all = all_maps(input), drawn;
   std::erase_if(all, is_full);
   all = widest_first(std::move(all));
-  for (const std::size_t map : drawn_students(all.size(), input.students, input.seed, input.step))
+  for (const std::size_t map : drawn_students(all.size(), input.students, input.student_draw, input.seed, input.step))
     drawn.push_back(all[map]);
   return widest_first(std::move(drawn));
 }
@@ -166,9 +166,16 @@ StepWork plan_work(Recipe recipe, const RecipeInput& input) {
   throw Error(ErrorKind::kInternal, "internal error: a recipe without a plan");
 }
 
-std::vector<std::size_t> drawn_students(std::size_t n, int students, std::uint64_t seed, std::int64_t step) {
+std::vector<std::size_t> drawn_students(std::size_t n, int students, StudentDraw draw, std::uint64_t seed,
+                                        std::int64_t step) {
   const auto k = static_cast<std::size_t>(students);
   QAT_CHECK(k >= 1 && k <= n, "a step's students are some of the maps, each once");
+  if (draw == StudentDraw::kSandwich) {
+    std::vector<std::size_t> drawn;
+    if (k > 1) drawn = drawn_students(n - 1, students - 1, StudentDraw::kRounds, seed, step);
+    drawn.push_back(n - 1);
+    return drawn;
+  }
   const auto steps = static_cast<std::int64_t>((n + k - 1) / k);  // of a round, in which all come, in a random order
   std::vector<std::size_t> order(n);
   std::iota(order.begin(), order.end(), 0);

@@ -5,8 +5,8 @@
 //   spnet       one update of a pass at every map, each with an equal share of the loss
 //   per_map     an update at every map, one after the other, all from the same samples
 //   sp          one update of passes at some maps below 32 bits, each with an equal share: train.students of them,
-//   drawn
-//               at random so that in every round of (maps / students) steps each is trained; and, where
+//               drawn at random so that in every round of (maps / students) steps each is trained, but with
+//               train.student_draw "sandwich" the narrowest, which is in all steps; and, where
 //               distill.teacher_cross_entropy is above 0, of one at 32 bits, with a share as well
 //   instantnet  as spnet, from the widest down, so that each can learn from those above it
 // All but the first take the maps of quant.maps or, where there are none, each width of quant.widths for all layers. Of
@@ -41,6 +41,7 @@ struct RecipeInput {
   std::vector<int> scheduled_blocks;       // of each block, where they differ (PrecisionSchedule::block_bits)
   float learning_rate = 0.0F;
   int students = 2;
+  StudentDraw student_draw = StudentDraw::kRounds;
   bool dropout = false;  // passes that train have some
   int layers = 0;        // blocks of the model
   std::uint64_t seed = 1;
@@ -88,7 +89,8 @@ inline std::int64_t widths_at_once(Recipe recipe, const PrecisionScheduleConfig&
   return std::min(widths, blocks + 1);  // and a head
 }
 
-// Of n maps, those that a step of recipe sp draws: `students` different ones.
-std::vector<std::size_t> drawn_students(std::size_t n, int students, std::uint64_t seed, std::int64_t step);
+// Of n maps, the narrowest last, those that a step of recipe sp draws: `students` different ones.
+std::vector<std::size_t> drawn_students(std::size_t n, int students, StudentDraw draw, std::uint64_t seed,
+                                        std::int64_t step);
 
 }  // namespace qat

@@ -324,7 +324,17 @@ bool StepRunner::clips_by_width() const {
   return recipe == Recipe::kSp || recipe == Recipe::kSpnet || recipe == Recipe::kInstantnet;
 }
 
-std::vector<double> StepRunner::scales_of(UpdateOutcome& update) const {
+double StepRunner::share_of_group(const Step& step, std::size_t group) const {
+  double all = 0.0, its = 0.0;
+  for (const dist::PassPlan& pass : update_of(step).passes) {
+    if (!pass.trains) continue;
+    all += 1.0;
+    its += step.used[pass.map][group] ? 1.0 : 0.0;
+  }
+  return its / all;
+}
+
+std::vector<double> StepRunner::scales_of(const Step& step, UpdateOutcome& update) const {
   const double mean = 1.0 / static_cast<double>(micro_batches_), most = options_.optim.clip_norm;
   const auto scale_at = [&](double norm) {
     if (most <= 0.0 || !(norm > most)) return mean;
@@ -334,9 +344,10 @@ std::vector<double> StepRunner::scales_of(UpdateOutcome& update) const {
   const std::vector<FlatGroup>& groups = model_.parameters().groups();
   if (!clips_by_width()) return std::vector<double>(groups.size(), scale_at(update.grad_norm));
   std::vector<double> scales;
-  for (const FlatGroup& group : groups) {
-    const auto width = static_cast<std::size_t>(group.key.kind == GroupKind::kWidth ? group.key.bits : 0);
-    scales.push_back(scale_at(std::sqrt(global_norm_.width_squares()[width]) * mean));
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const auto width = static_cast<std::size_t>(groups[g].key.kind == GroupKind::kWidth ? groups[g].key.bits : 0);
+    // Passes have equal shares of the loss: the gradient of its own passes' mean is so much larger.
+    scales.push_back(scale_at(std::sqrt(global_norm_.width_squares()[width]) * mean / share_of_group(step, g)));
   }
   return scales;
 }
@@ -361,7 +372,7 @@ void StepRunner::add_noise(const Step& step, std::span<const double> scales) {
 void StepRunner::apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update) {
   if (before_update_) before_update_();
   const TraceRange range("update");
-  const std::vector<double> scales = scales_of(update);
+  const std::vector<double> scales = scales_of(step, update);
   ParameterStore& store = model_.parameters();
   std::vector<ShardValues> own;
   for (std::size_t g = 0; g < gradient.size(); ++g) own.push_back(store.own_shards(static_cast<int>(g)));

@@ -261,7 +261,9 @@ class StepRunner {
   bool clips_by_width() const;
   // By group, what the optimizer multiplies the last exchange's sums by: means, clipped; `update` says so then. The
   // same on every rank, whatever its stage.
-  std::vector<double> scales_of(UpdateOutcome& update) const;
+  std::vector<double> scales_of(const Step& step, UpdateOutcome& update) const;
+  // Of the passes that the update trains, those that use the group.
+  double share_of_group(const Step& step, std::size_t group) const;
   // optim.noise, on this rank's shards of the gradients. scales: what the optimizer multiplies them by.
   void add_noise(const Step& step, std::span<const double> scales);
   void apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update);

@@ -37,11 +37,21 @@ struct EnumNames<Recipe> {
   static constexpr std::array names{"cpt", "spnet", "per_map", "sp", "instantnet"};
 };
 
+// Which maps recipe sp draws for a step: each once in a round of them all; or the narrowest in every step (the sandwich
+// rule of Yu & Huang, arXiv:1903.05134: always the smallest and the largest, which is the teacher at 32 bits, and some
+// between), and the others so.
+enum class StudentDraw : unsigned char { kRounds, kSandwich };
+template <>
+struct EnumNames<StudentDraw> {
+  static constexpr std::array names{"rounds", "sandwich"};
+};
+
 struct TrainConfig {
-  Recipe recipe = Recipe::kCpt;       // cpt: a step has the schedule's width; spnet: all of quant.maps (else of
-                                      // quant.widths), whose losses are one update; per_map: an update for each; sp:
-                                      // some of them, drawn at random, one update; instantnet: as spnet, widest first
-  int students = 2;                   // sp: maps or widths below 32 that a step trains
+  Recipe recipe = Recipe::kCpt;  // cpt: a step has the schedule's width; spnet: all of quant.maps (else of
+                                 // quant.widths), whose losses are one update; per_map: an update for each; sp:
+                                 // some of them, drawn at random, one update; instantnet: as spnet, widest first
+  int students = 2;              // sp: maps or widths below 32 that a step trains
+  StudentDraw student_draw = StudentDraw::kRounds;
   std::int64_t steps = 1000;          // steps; each has a batch, and but for per_map one update
   std::int64_t batch_size = 32;       // sequences a step, over all ranks
   std::int64_t micro_batch_size = 4;  // sequences a forward/backward pass; batch_size / (micro_batch_size * ranks)

@@ -45,7 +45,7 @@ constexpr const char* kAllChanged = R"({
             "noise": 0.5, "noise_scale": "absolute", "noise_max_bits": 3},
   "train": {"steps": 11, "batch_size": 12, "micro_batch_size": 3, "max_skips": 2, "log_every": 5,
             "spike_deviations": 4.5, "spike_window": 20, "replica_check_every": 6, "accumulate": "running", "on_out_of_memory": "smaller_micro_batch",
-            "students": 3},
+            "students": 3, "student_draw": "sandwich"},
   "distill": {"teacher": "full", "weight": 0.3, "cross_entropy": 0.7, "temperature": 4, "features": 1e-7,
               "feature_layers": [3, 0], "feature_pick": "all", "start_step": 300, "teacher_cross_entropy": 0.5},
   "eval": {"every": 3, "at_start": true, "bits": [32, 3], "maps": ["8-9-4"], "max_tokens": 100, "stride": 32, "batch_size": 2,

@@ -68,6 +68,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"train.recipe=sdq"}, "train.recipe = \"sdq\": must be one of cpt, spnet, per_map, sp, instantnet"},
         Refused{{"train.recipe=sp", "quant.widths=[4,8,32]", "train.students=3"},
                 "train.students = 3: must not exceed the 2 widths below 32 in quant.widths"},
+        Refused{{"train.recipe=sp", "quant.widths=[4,8,32]", "train.students=1", "train.student_draw=sandwich"},
+                "train.students = 1: must be at least 2 with train.student_draw \"sandwich\""},
         Refused{{"distill.teacher=wider"},
                 "distill.teacher = \"wider\": must not be \"wider\" with train.recipe \"cpt\""},
         Refused{{"comm.block=100"}, "comm.block = 100: must be a power of two; nearest: 64 or 128"},

@@ -205,6 +205,35 @@ TEST(Coordinator, SpTrainsEveryWidthOnceInARoundAndNoneTwiceInAStep) {
   EXPECT_NE(Coordinator(o, 100).plan(at(0)).maps, Coordinator(options(), 100).plan(at(0)).maps);
 }
 
+// The narrowest in every step; of the others each once in a round.
+TEST(Coordinator, SpDrawsASandwich) {
+  TrainerOptions o = options();
+  o.train.recipe = Recipe::kSp;
+  o.train.steps = 400;
+  o.quant.widths = {3, 2, 4, 5, 8, 32};
+  o.train.students = 3;
+  o.train.student_draw = StudentDraw::kSandwich;
+  std::set<std::string> kinds;
+  for (std::int64_t step = 0; step < 300; step += 2) {
+    std::multiset<int> round;
+    for (std::int64_t i = step; i < step + 2; ++i) {
+      const dist::StepPlan plan = Coordinator(o, 100).plan(at(i));
+      EXPECT_NO_THROW(dist::check(plan));
+      const auto& passes = plan.updates.at(0).passes;
+      ASSERT_EQ(passes.size(), 4U);
+      EXPECT_EQ(plan.maps[passes[3].map].weight_bits, 2);
+      for (const auto& pass : passes)
+        if (pass.trains) round.insert(plan.maps[pass.map].weight_bits);
+      kinds.insert(text_of(plan, plan.updates[0]));
+    }
+    EXPECT_EQ(round, (std::multiset<int>{2, 2, 3, 4, 5, 8})) << step;
+  }
+  EXPECT_EQ(kinds.size(), 6U) << "every pair of the others";
+  o.train.students = 1;  // nothing but the narrowest: refused in a configuration
+  o.quant.widths = {4, 32};
+  EXPECT_EQ(Coordinator(o, 100).plan(at(7)).updates.at(0).passes.size(), 2U);
+}
+
 TEST(Coordinator, AWidthLearnsFromWiderOnesOfItsStepThatHaveNoDropout) {
   TrainerOptions o = options();
   o.train.recipe = Recipe::kInstantnet;
