@@ -102,6 +102,8 @@ class FindingWriter {
     return failed(finding.path) || std::any_of(finding.also.begin(), finding.also.end(), failed);
   }
 
+  bool is_given(const std::string& path) const { return origin(path).kind != Origin::Kind::kDefault; }
+
  private:
   Origin origin(const std::string& path) const {
     const auto found = reader_.origins().find(path);
@@ -119,7 +121,7 @@ LoadResult finish(ConfigReader& reader) {
   const Findings findings = cross_check(reader.config());
   const FindingWriter writer(reader);
   for (const Finding& finding : findings.errors) {
-    if (!writer.is_moot(finding)) reader.add_problem(writer.line(finding));
+    if (!writer.is_moot(finding) && !writer.is_given(finding.unless_given)) reader.add_problem(writer.line(finding));
   }
   if (const auto problems = reader.problems(); !problems.empty())
     throw Error(ErrorKind::kConfig,

@@ -88,6 +88,15 @@ class Checker {
     if (m.init == ModelInit::kCheckpoint && m.init_from.empty())
       error("model.init_from", "must name a checkpoint or run folder when model.init is \"checkpoint\"",
             {"model.init"});
+    // Nobody who names parameters wants a run of days from random ones by oversight.
+    if (m.init == ModelInit::kRandom && !m.init_from.empty())
+      found_.errors.push_back({.path = "model.init_from",
+                               .rule = "would have no effect: add model.init=checkpoint to begin from it, or "
+                                       "model.init=random to begin from random parameters",
+                               .also = {"model.init"},
+                               .element = "",
+                               .value = "",
+                               .unless_given = "model.init"});
   }
 
   void overrides() {

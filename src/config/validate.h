@@ -19,6 +19,7 @@ struct Finding {
   std::vector<std::string> also;  // the other keys that the rule reads
   std::string element;            // of a list of objects: "[1].layers"; what `value` belongs to
   std::string value;              // of the element
+  std::string unless_given;       // a key: who has given it a value means what this finding is about
 };
 
 struct Findings {

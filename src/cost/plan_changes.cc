@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "src/config/validate.h"
 #include "src/cost/stage_plan.h"
@@ -14,7 +15,10 @@ namespace {
 constexpr std::int64_t kNever = kNoLimit;
 
 bool is_valid(const RunConfig& config, int ranks) {
-  if (!cross_check(config).errors.empty()) return false;
+  const std::vector<Finding> errors = cross_check(config).errors;
+  // What a user has given was accepted with it.
+  if (std::any_of(errors.begin(), errors.end(), [](const Finding& one) { return one.unless_given.empty(); }))
+    return false;
   try {
     validate_parallel(config, ranks);
   } catch (const Error&) {

@@ -71,7 +71,7 @@ double GlobalNorm::operator()(const dist::Grid& grid, const kernels::Exec& exec,
   const auto add = [&](int chunk, bool leading) {
     for (std::size_t t = 0; t < blocks.size(); ++t) {
       if (layout_.tensors[t].leads != leading || (!leading && layout_.tensors[t].chunk != chunk)) continue;
-      double& of_width = sums.at(static_cast<std::size_t>(1 + layout_.tensors[t].width));
+      double& of_width = sums.at(1 + static_cast<std::size_t>(layout_.tensors[t].width));
       double of_tensor = 0.0;
       for (const double squares : blocks[t]) sums[0] += squares, of_width += squares, of_tensor += squares;
       tensor_squares_[t] = of_tensor;

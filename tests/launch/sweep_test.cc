@@ -43,7 +43,7 @@ TEST_F(SweepRuns, RunsOfAnotherConfigurationAreNotTakenForThese) {
                                   HasSubstr("train.batch_size: 8 there, 16 now"), HasSubstr("runs_dir"),
                                   Not(HasSubstr("finished before"))));
   }
-  const Outcome begun = shell(command + " --set model.init_from=elsewhere");
+  const Outcome begun = shell(command + " --set model.init=random --set model.init_from=elsewhere");
   EXPECT_EQ(begun.exit_code, 2) << begun.text;
   EXPECT_THAT(begun.text, HasSubstr("model.init_from: \"\" there, \"elsewhere\" now"));
   EXPECT_EQ(content(root_ / "runs/sweep.json"), table);

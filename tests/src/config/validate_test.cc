@@ -35,6 +35,9 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"run.dir=~/runs"}, "run.dir = \"~/runs\": must not begin with ~"},
         Refused{{"data.merges=~/merges.txt"}, "data.merges = \"~/merges.txt\": must not begin with ~"},
         Refused{{"model.init=checkpoint"}, "model.init_from = \"\" (default): must name a checkpoint"},
+        Refused{{"model.init_from=x"},
+                "--set: model.init_from = \"x\": would have no effect: add model.init=checkpoint to begin from it, or "
+                "model.init=random"},
         Refused{{"data.sequence_length=2048"}, "data.sequence_length = 2048: must not exceed model.n_positions"},
         Refused{{"model.n_positions=64"},
                 "--set: data.sequence_length = 128 (default): must not exceed model.n_positions"},
@@ -308,7 +311,7 @@ TEST(CrossRules, WarnOfValuesWithoutEffectAndOfDoubtfulOnes) {
   EXPECT_THAT(warning({"model.task=span_qa", "data.window_advance=62", "eval.stride=5"}),
               HasSubstr("eval.stride = 5: has no effect"));
   EXPECT_THAT(warning({"precision.list=[4]"}), HasSubstr("precision.list = [4]: has no effect"));
-  EXPECT_THAT(warning({"model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));
+  EXPECT_THAT(warning({"model.init=random", "model.init_from=x"}), HasSubstr("model.init_from = \"x\": has no effect"));
   EXPECT_THAT(warning({"quant.weight.log_codebook=seed"}),
               HasSubstr("quant.weight.log_codebook = \"seed\": has no effect"));
   EXPECT_THAT(warning({"quant.weight.log_codebook=seed", "quant.weight.by_width=[{\"bits\":8,\"method\":\"log\"}]"}),
