@@ -41,7 +41,8 @@ Value set_value(const std::string& path, const std::string& text, ConfigReader& 
   Value value(text);
   try {
     value = parse_json(text, "--set " + path, ErrorKind::kConfig, &duplicates);
-  } catch (const Error&) {  // not JSON, so it is text
+  } catch (const Error&) {
+    value = Value(text);  // not JSON
   }
   const Field<RunConfig>* field = find_field(path);
   if (field != nullptr && field->is_text() && !value.is_string()) return Value(text);
