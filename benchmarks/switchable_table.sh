@@ -6,9 +6,9 @@
 #   benchmarks/switchable_table.sh OUT builtin builtin small                  minutes on CPUs
 #
 # Environment: RANKS (1), BASE_STEPS (1000) of 32 bits, STEPS (500) of distillation, WIDTHS ("2,3,4,5,6,8"), DEDICATED
-# ("2 4 8"), STUDENTS: how many widths a step of the one model trains (4), DRAW: how they are chosen (sandwich: the
-# narrowest always), PEAK: their learning rate (2e-3), BATCH sequences a step (64; small: 32), MICRO of a pass (32; small:
-# 4), SETS more settings for every run.
+# ("2 4 8"), STUDENTS: how many widths a step of the one model trains (4, or all there are), DRAW: how they are chosen
+# (sandwich: the narrowest always), PEAK: their learning rate (2e-3), BATCH sequences a step (64; small: 32), MICRO of a
+# pass (32; small: 4), SETS more settings for every run.
 # What is there in OUT already is not run again. Prints a Markdown table, and keeps it in OUT/table.md.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -36,15 +36,18 @@ run() {  # run NAME KEY=VALUE...: to its end, or the rest of it
     >"$out/$name.log" 2>&1 || { tail -20 "$out/$name.log" >&2; exit 1; }
 }
 students() {  # students NAME WIDTHS COUNT: teaches these widths from the base's 32 bits
-  run "$1" "train.student_draw=${DRAW:-sandwich}" model.init=checkpoint "model.init_from=$out/base" model.freeze_base=true model.norm_slots=per_width \
+  run "$1" model.init=checkpoint "model.init_from=$out/base" model.freeze_base=true model.norm_slots=per_width \
     lora.slots=per_width "lora.rank=$rank" "lora.alpha=$rank" train.recipe=sp "train.students=$3" \
+    "train.student_draw=${DRAW:-sandwich}" \
     "quant.widths=[$2,32]" distill.cross_entropy=0 distill.temperature=3 "train.steps=$steps" "lr.peak=${PEAK:-2e-3}" \
     lr.warmup_steps=20 lr.min_ratio=0 optim.weight_decay=0.01
 }
 
 run base precision.kind=constant precision.max_bits=32 "quant.widths=[$widths,32]" lora.rank=0 \
   "train.steps=$base_steps" "lr.peak=$peak" lr.warmup_steps=100
-students switchable "$widths" "${STUDENTS:-4}"
+commas=${widths//[^,]/} most=4
+[ ${#commas} -ge 3 ] || most=$((${#commas} + 1))
+students switchable "$widths" "${STUDENTS:-$most}"
 for bits in ${DEDICATED-2 4 8}; do students "dedicated_$bits" "$bits" 1; done
 
 python3 - "$out" "$widths" <<'END' | tee "$out/table.md"

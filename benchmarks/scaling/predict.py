@@ -1,5 +1,5 @@
-"""Predictions of the cost model, by `qat_dist plan`: from the step that one rank was measured to take, on the slowest GPU, and from measured
-or known links. No step on several ranks goes into them."""
+"""Predictions of the cost model, by `qat_dist plan`: from the step that one rank was measured to take, on the slowest
+GPU, and from measured or known links. No step on several ranks goes into them."""
 import points
 from measure import gpu_times
 

@@ -324,12 +324,12 @@ bool StepRunner::clips_by_width() const {
   return recipe == Recipe::kSp || recipe == Recipe::kSpnet || recipe == Recipe::kInstantnet;
 }
 
-double StepRunner::share_of_group(const Step& step, std::size_t group) const {
+double StepRunner::share_of_width(const Step& step, int bits) const {
   double all = 0.0, its = 0.0;
   for (const dist::PassPlan& pass : update_of(step).passes) {
     if (!pass.trains) continue;
     all += 1.0;
-    its += step.used[pass.map][group] ? 1.0 : 0.0;
+    its += step.maps[pass.map].uses_weight_bits(bits) ? 1.0 : 0.0;
   }
   return its / all;
 }
@@ -343,12 +343,17 @@ std::vector<double> StepRunner::scales_of(const Step& step, UpdateOutcome& updat
   };
   const std::vector<FlatGroup>& groups = model_.parameters().groups();
   if (!clips_by_width()) return std::vector<double>(groups.size(), scale_at(update.grad_norm));
-  std::vector<double> scales;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    const auto width = static_cast<std::size_t>(groups[g].key.kind == GroupKind::kWidth ? groups[g].key.bits : 0);
+  // Of all widths, whether this stage has such groups or not: `clipped` is the same on all.
+  std::vector<double> of_width;
+  for (const double squares : global_norm_.width_squares()) {
+    const auto bits = static_cast<int>(of_width.size());
     // Passes have equal shares of the loss: the gradient of its own passes' mean is so much larger.
-    scales.push_back(scale_at(std::sqrt(global_norm_.width_squares()[width]) * mean / share_of_group(step, g)));
+    const double share = bits == 0 || squares == 0.0 ? 1.0 : share_of_width(step, bits);
+    of_width.push_back(scale_at(std::sqrt(squares) * mean / share));
   }
+  std::vector<double> scales;
+  for (const FlatGroup& group : groups)
+    scales.push_back(of_width[static_cast<std::size_t>(group.key.kind == GroupKind::kWidth ? group.key.bits : 0)]);
   return scales;
 }
 

@@ -262,8 +262,8 @@ class StepRunner {
   // By group, what the optimizer multiplies the last exchange's sums by: means, clipped; `update` says so then. The
   // same on every rank, whatever its stage.
   std::vector<double> scales_of(const Step& step, UpdateOutcome& update) const;
-  // Of the passes that the update trains, those that use the group.
-  double share_of_group(const Step& step, std::size_t group) const;
+  // Of the passes that the update trains, those that use what a width has for itself.
+  double share_of_width(const Step& step, int bits) const;
   // optim.noise, on this rank's shards of the gradients. scales: what the optimizer multiplies them by.
   void add_noise(const Step& step, std::span<const double> scales);
   void apply(Step& step, const std::vector<dist::BucketShards>& gradient, UpdateOutcome& update);

@@ -143,14 +143,22 @@ dist::StepPlan passes_at(std::uint64_t step, const std::vector<int>& widths) {
 // that part of what it is alone which is its share of the loss, here exactly a half.
 TEST(WidthGroups, AWidthThatIsClippedByItsOwnNormLearnsAsItWouldAlone) {
   const TokenSource tokens = test::tiny_tokens();
-  for (const ClipScope scope : {ClipScope::kAuto, ClipScope::kWidth, ClipScope::kGlobal}) {
-    const auto train = [&](const std::vector<int>& widths, int ranks) {
+  struct Case {
+    ClipScope scope;
+    Recipe recipe;
+    bool apart;
+  };
+  for (const auto& [scope, recipe, apart] :
+       {Case{ClipScope::kAuto, Recipe::kSp, true}, Case{ClipScope::kAuto, Recipe::kSpnet, true},
+        Case{ClipScope::kAuto, Recipe::kInstantnet, true}, Case{ClipScope::kAuto, Recipe::kCpt, false},
+        Case{ClipScope::kWidth, Recipe::kCpt, true}, Case{ClipScope::kGlobal, Recipe::kSp, false}}) {
+    const auto train = [&, scope = scope, recipe = recipe](const std::vector<int>& widths, int ranks) {
       std::vector<float> moments;
       dist::run_local_ranks(ranks, [&](dist::Communicator& comm) {
         TinyModel spec = switchable();
         spec.config.freeze_base = true;
         StepRunnerOptions options = test::tiny_options();
-        options.train.recipe = Recipe::kSp;
+        options.train.recipe = recipe;
         options.optim.clip_norm = 1e-3;  // below every width's
         options.optim.clip_scope = scope;
         TinyRank rank(spec, tokens, comm, options);
@@ -166,7 +174,7 @@ TEST(WidthGroups, AWidthThatIsClippedByItsOwnNormLearnsAsItWouldAlone) {
     for (const int ranks : {1, 2}) {
       const std::vector<float> alone = train({8}, ranks), beside = train({8, 2}, ranks);
       EXPECT_FALSE(alone.empty());
-      EXPECT_EQ(alone == beside, scope != ClipScope::kGlobal) << enum_name(scope) << " on " << ranks;
+      EXPECT_EQ(alone == beside, apart) << enum_name(scope) << ", " << enum_name(recipe) << " on " << ranks;
     }
   }
 }
